@@ -1,0 +1,170 @@
+"""Image bytes -> checked upright RGB image -> (3,H,W). The only definition.
+
+Training, indexing and querying all come through here, so that a picture means
+the same everywhere. The rules are constants of the artifact (``Preprocess``).
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from gpq.errors import BrokenImage, TooManyPixels, UnknownFormat
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+DEFAULT_MAX_PIXELS = 100_000_000
+SIGNATURE_BYTES = 16
+
+# What Pillow's decoders raise on damaged data, beside OSError.
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    AttributeError, struct.error, zlib.error, UnidentifiedImageError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The ``preprocess`` part of an artifact's ``compute``.
+
+    size: pixels of the square input; mean, std: per channel, on the 0–255 scale.
+    """
+
+    size: int
+    mean: tuple[float, float, float] = (125.642, 123.738, 114.46)
+    std: tuple[float, float, float] = (63.01, 62.157, 66.94)
+    orientation: str = "exif"
+    colour: str = "icc-to-srgb"
+    alpha: str = "over-white"
+    grey16: str = "divide-257"
+    resize: str = "shorter-side-bicubic-antialias"
+    crop: str = "centre"
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Preprocess":
+        """Raises ValueError where ``config`` asks for a rule this version lacks."""
+        made = cls(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
+        known = cls(size=made.size, mean=made.mean, std=made.std)
+        if made != known:
+            raise ValueError(
+                f"picture rules {config} are not those of this version: {asdict(known)}"
+            )
+        return made
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An RGB image -> (size,size,3) uint8: shorter side resized, centre crop."""
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        square = image.resize(
+            (self.size, self.size),
+            Image.Resampling.BICUBIC,
+            box=(left, top, left + side, top + side),
+        )
+        return np.asarray(square)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B,3,H,W) on the 0–255 scale, any dtype -> float32 network input."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels.float() - mean) / std
+
+    def tensor(self, images: list[Image.Image]) -> Tensor:
+        """RGB images -> (B,3,size,size) float32 network input."""
+        if not images:
+            return torch.empty(0, 3, self.size, self.size)
+        stacked = np.stack([self.pixels(image) for image in images])
+        return self.normalise(torch.from_numpy(stacked).permute(0, 3, 1, 2))
+
+
+def limit_decoding(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    """Set Pillow's process-wide limits; call once at start.
+
+    Frames inside a container are held to the same limit as the first header.
+    """
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def signature(data: bytes) -> str | None:
+    """The allowed format whose signature ``data`` carries, else None."""
+    Image.init()
+    with warnings.catch_warnings(action="ignore"):
+        for name in FORMATS:
+            accept = Image.OPEN[name][1] if name in Image.OPEN else None
+            if accept is not None and accept(data[:SIGNATURE_BYTES]) is True:
+                return name
+    return None
+
+
+def load(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Uploaded bytes -> the first frame, upright, sRGB, mode RGB, whole.
+
+    Raises UnknownFormat, TooManyPixels (from the header, before decoding) or
+    BrokenImage; a truncated file is broken, never grey-filled.
+    """
+    name = signature(data)
+    if name is None:
+        raise UnknownFormat(f"not an image of a format we read ({', '.join(FORMATS)})")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise TooManyPixels(
+                f"{image.width} × {image.height} pixels; the limit is {max_pixels:,} in all"
+            )
+        image.load()
+        return _rgb(_upright(image))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise TooManyPixels(str(error)) from error
+    except DECODE_ERRORS as error:
+        raise BrokenImage(f"{name} that cannot be decoded: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODE_ERRORS:  # damaged EXIF says nothing about the pixels
+        image.info.pop("exif", None)
+        image.getexif().pop(ExifTags.Base.Orientation, None)
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode -> RGB: 16-bit grey / 257, ICC to sRGB, alpha over white."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)
+        image = Image.fromarray(grey)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; save it with integers")
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode[:-1] + "A")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        colour = _srgb(rgba.convert("RGB"), image.info.get("icc_profile"))
+        white = Image.new("RGB", image.size, "white")
+        white.paste(colour, mask=alpha)
+        return white
+    return _srgb(image, image.info.get("icc_profile"))
+
+
+def _srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
+    if image.mode in ("1", "P"):
+        image = image.convert("RGB")
+    if icc_profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, *DECODE_ERRORS):
+            pass  # a damaged or mismatched profile is ignored, as browsers do
+    return image.convert("RGB")

@@ -1,0 +1,139 @@
+"""The scan in plain torch: slow, obvious, and the definition of a right answer."""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpq.codebook import K, unpack
+from gpq.errors import ScanError
+
+CHUNK_ROWS = 1 << 16  # rows unpacked at a time: memory stays flat while N grows
+SCORES_AT_A_TIME = 1 << 25  # float32 scores held at once: 128 MiB, or one query's
+FIRST_CAPACITY = 1024
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """packed (N,ceil(M/2)) uint8 and live (N,) bool; rows below N never change."""
+
+    packed: Tensor
+    live: Tensor
+
+
+class ReferenceScanner:
+    """See ``gpq.scan.Scanner``."""
+
+    def __init__(self, packed: NDArray[np.uint8], M: int) -> None:
+        if M < 1:
+            raise ScanError(f"M is {M}; a code has at least one sub-code")
+        self.M = M
+        self._packed = torch.empty((0, (M + 1) // 2), dtype=torch.uint8)
+        self._live = torch.empty(0, dtype=torch.bool)
+        self._removed = 0
+        self._snapshot = _Snapshot(self._packed, self._live)
+        self._writing = threading.Lock()
+        self.add(packed)
+
+    def __len__(self) -> int:
+        return len(self._snapshot.packed) - self._removed
+
+    def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+        codes = np.asarray(packed)
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != (self.M + 1) // 2:
+            raise ScanError(
+                f"codes are {codes.dtype} {codes.shape}; expected uint8 (n,{(self.M + 1) // 2})"
+            )
+        with self._writing:
+            first, last = len(self._snapshot.packed), len(self._snapshot.packed) + len(codes)
+            self._reserve(last)
+            self._packed[first:last] = torch.tensor(codes)
+            self._live[first:last] = True
+            self._snapshot = _Snapshot(self._packed[:last], self._live[:last])
+        return np.arange(first, last, dtype=np.int64)
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        with self._writing:
+            count = len(self._snapshot.packed)
+            gone = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+            if len(gone) and (gone.min() < 0 or gone.max() >= count):
+                raise ScanError(f"rows to remove lie outside 0…{count - 1}")
+            live = self._live.clone()  # searches under way keep the old one
+            live[gone] = False
+            self._live = live
+            self._removed = count - int(live[:count].sum())
+            self._snapshot = _Snapshot(self._snapshot.packed, live[:count])
+
+    def search(
+        self,
+        luts: NDArray[np.float32],
+        k: int,
+        mask: NDArray[np.bool_] | None = None,
+        after: tuple[float, int] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        tables = torch.tensor(np.asarray(luts, dtype=np.float32))
+        if tables.ndim != 3 or tables.shape[1:] != (self.M, K):
+            raise ScanError(f"look-up tables are {tuple(tables.shape)}; expected (Q,{self.M},{K})")
+        if not bool(tables.isfinite().all()):
+            raise ScanError("a look-up table has values that are not finite")
+        if k < 1:
+            raise ScanError(f"k is {k}; ask for at least one hit")
+        snapshot = self._snapshot
+        eligible = snapshot.live
+        if mask is not None:
+            eligible = eligible & _fit(torch.tensor(np.asarray(mask)), len(eligible))
+        rows = np.full((len(tables), k), -1, dtype=np.int64)
+        scores = np.full((len(tables), k), -np.inf, dtype=np.float32)
+        together = max(1, SCORES_AT_A_TIME // max(1, len(snapshot.packed)))
+        for first in range(0, len(tables), together):
+            part = self._scores(snapshot.packed, tables[first : first + together])
+            for q, row_scores in enumerate(part, start=first):
+                hits = _top(row_scores, eligible, k, after)
+                rows[q, : len(hits)] = hits.numpy()
+                scores[q, : len(hits)] = row_scores[hits].numpy()
+        return rows, scores
+
+    def _reserve(self, rows: int) -> None:
+        capacity = len(self._packed)
+        if rows <= capacity:
+            return
+        capacity = max(rows, 2 * capacity, FIRST_CAPACITY)
+        used = len(self._snapshot.packed)
+        packed = torch.zeros((capacity, self._packed.shape[1]), dtype=torch.uint8)
+        live = torch.zeros(capacity, dtype=torch.bool)
+        packed[:used], live[:used] = self._snapshot.packed, self._snapshot.live
+        self._packed, self._live = packed, live
+
+    def _scores(self, packed: Tensor, tables: Tensor) -> Tensor:
+        """(N,ceil(M/2)) codes, (Q,M,K) tables -> (Q,N) float32, summed in order of m."""
+        scores = torch.zeros((len(tables), len(packed)), dtype=torch.float32)
+        for first in range(0, len(packed), CHUNK_ROWS):
+            codes = unpack(packed[first : first + CHUNK_ROWS], self.M).T.contiguous().int()
+            part = scores[:, first : first + CHUNK_ROWS]
+            for m in range(self.M):
+                part += tables[:, m].index_select(1, codes[m])
+        return scores
+
+
+def _fit(mask: Tensor, rows: int) -> Tensor:
+    """Rows added after a mask was made are not eligible."""
+    fitted = torch.zeros(rows, dtype=torch.bool)
+    fitted[: len(mask)] = mask[:rows]
+    return fitted
+
+
+def _top(scores: Tensor, eligible: Tensor, k: int, after: tuple[float, int] | None) -> Tensor:
+    """The first k eligible rows by score descending, then row ascending."""
+    if after is not None:
+        score, row = torch.tensor(after[0], dtype=torch.float32), after[1]
+        later = torch.arange(len(scores)) > row
+        eligible = eligible & ((scores < score) | ((scores == score) & later))
+    rows = eligible.nonzero().flatten()
+    if len(rows) > k:
+        kth = scores[rows].topk(k).values[-1]
+        rows = rows[scores[rows] >= kth]
+    order = scores[rows].argsort(descending=True, stable=True)
+    return rows[order][:k]

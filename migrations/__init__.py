@@ -1,0 +1,1 @@
+"""Database migrations, applied by the service at start (alembic)."""

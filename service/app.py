@@ -1,0 +1,49 @@
+"""The application: everything is built here, from settings, and nothing at import."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+
+from gpq import __version__
+from service import problems
+from service.body import BodyLimit
+from service.replies import ProblemReply
+from service.routes import images, index, search, system
+from service.runtime import Runtime
+from service.security import require_key
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Raises ArtifactError or ValueError where settings point to something unusable."""
+    runtime = Runtime(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        runtime.start()
+        yield
+        await to_thread.run_sync(runtime.stop)
+
+    app = FastAPIOffline(
+        title="GPQ image search",
+        version=__version__,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"default": {"model": ProblemReply, "description": "RFC 9457 problem+json"}},
+    )
+    app.state.runtime = runtime
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.include_router(system.public)
+    for router in (index.router, search.router, images.router, system.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app

@@ -1,0 +1,116 @@
+"""Errors as RFC 9457 problem+json, one shape on every route.
+
+{"type", "title", "status", "detail", "instance", "code", …}
+"""
+
+import errno
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from gpq.errors import BrokenImage, ImageError, TooManyPixels, UnknownFormat
+from service.settings import RETRY_AFTER_SECONDS
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger("gpq.service")
+
+
+class Problem(Exception):
+    """An error reply. ``more`` is added to the body, ``headers`` to the reply."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.headers, self.more = headers or {}, more
+
+
+def busy(detail: str) -> Problem:
+    """429 with Retry-After."""
+    return Problem(429, "busy", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def unavailable(detail: str) -> Problem:
+    """503 with Retry-After."""
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def of_image(error: ImageError) -> Problem:
+    """The reply to a picture that cannot be used: 400, 413 or 415."""
+    match error:
+        case UnknownFormat():
+            return Problem(415, "unknown-format", str(error))
+        case TooManyPixels():
+            return Problem(413, "too-many-pixels", str(error))
+        case BrokenImage():
+            return Problem(400, "broken-image", str(error))
+    return Problem(400, "bad-image", str(error))
+
+
+def response(request: Request, problem: Problem) -> JSONResponse:
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request.url.path,
+        "code": problem.code,
+        **problem.more,
+    }
+    return JSONResponse(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Route every kind of error of ``app`` through ``response``."""
+
+    @app.exception_handler(Problem)
+    def _problem(request: Request, error: Problem) -> JSONResponse:
+        return response(request, error)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        headers = dict(error.headers or {})
+        problem = Problem(error.status_code, code, str(error.detail), headers=headers)
+        return response(request, problem)
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        places = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
+        return response(request, Problem(422, "invalid-field", "; ".join(places)))
+
+    @app.exception_handler(OperationalError)
+    def _database(request: Request, error: OperationalError) -> JSONResponse:
+        log.error("database: %s", error.orig)
+        if "disk is full" in str(error.orig):
+            return response(request, Problem(507, "disk-full", "the database's disk is full"))
+        return response(request, unavailable("the database does not answer; try again"))
+
+    @app.exception_handler(OSError)
+    def _disk(request: Request, error: OSError) -> JSONResponse:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return response(request, Problem(507, "disk-full", "the disk for images is full"))
+        return _unexpected(request, error)
+
+    @app.exception_handler(ClientDisconnect)
+    def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:  # nobody reads it
+        return response(request, Problem(400, "incomplete-body", "the request body ended early"))
+
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.exception("unexpected error at %s", request.url.path, exc_info=error)
+        return response(request, Problem(500, "internal", "an error on our side; it is logged"))

@@ -1,0 +1,53 @@
+"""POST /index: store pictures and make them searchable."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service import uploads
+from service.problems import Problem
+from service.replies import IndexReply
+from service.routes import ReadyRuntime
+
+router = APIRouter()
+
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                        },
+                        "ids": {"type": "string", "description": "JSON array, one id an image"},
+                        "metadata": {
+                            "type": "string",
+                            "description": "JSON array, one object an image; null clears",
+                        },
+                        "model": {"type": "string", "description": "409 unless it is active"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/index", response_model=IndexReply, response_model_exclude_none=True, openapi_extra=BODY
+)
+async def index(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
+    """Store pictures; each succeeds or fails alone, and is searchable before the reply."""
+    async with uploads.form(request, runtime.settings.max_images) as fields:
+        pictures = uploads.index_uploads(fields, runtime.model.id)
+        items = await runtime.gate.run(runtime.catalogue.put, pictures)
+    failed = [item for item in items if item["status"] == "failed"]
+    if len(failed) == len(items):
+        first = failed[0]["error"]["detail"]
+        raise Problem(422, "all-failed", f"no image could be stored; first: {first}", items=items)
+    return {"errors": bool(failed), "items": items}

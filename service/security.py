@@ -1,0 +1,34 @@
+"""Who may call: `Authorization: Bearer` keys, where any are set."""
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from service.problems import Problem
+from service.settings import Settings
+
+bearer = HTTPBearer(auto_error=False, description="one of GPQ_API_KEYS, where any are set")
+
+
+def require_key(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> None:
+    """Raises Problem 401 where keys are set and the request has none of them."""
+    settings: Settings = request.app.state.runtime.settings
+    if not settings.api_keys:
+        return
+    given = credentials.credentials.encode() if credentials else b""
+    # Every key is compared: the time taken tells nothing.
+    matches = [
+        hmac.compare_digest(given, key.get_secret_value().encode()) for key in settings.api_keys
+    ]
+    if not any(matches):
+        raise Problem(
+            401,
+            "unauthorized",
+            "send `Authorization: Bearer` with a key of this service",
+            headers={"WWW-Authenticate": "Bearer"},
+        )

@@ -1,0 +1,91 @@
+"""Every setting and limit, from ``GPQ_*`` environment variables, with its unit."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gpq.preprocess import DEFAULT_MAX_PIXELS
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+
+MAX_RESULTS = 1000  # largest k of a search
+DEFAULT_RESULTS = 10
+MAX_METADATA_BYTES = 16 * 2**10  # one image's metadata as JSON
+MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: metadata of a whole request
+MAX_FIELDS = 16  # text fields of a form
+MAX_JSON_BYTES = 64 * 2**10  # a JSON request body
+ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"
+RETRY_AFTER_SECONDS = 1  # what 429 and 503 tell a client to wait
+FEED_POLL_SECONDS = 0.5  # how long another process's write may go unnoticed
+SWEEP_SECONDS = 3600  # between sweeps of originals nothing points to
+SWEEP_GRACE_SECONDS = 3600  # an original younger than this is never swept
+SQLITE_BUSY_SECONDS = 30  # how long a writer waits for another
+
+
+class Settings(BaseSettings):
+    """Field descriptions are the documentation; the README repeats them."""
+
+    model_config = SettingsConfigDict(env_prefix="GPQ_", extra="ignore")
+
+    database_url: str = Field(
+        "sqlite:///data/gpq.db", description="SQLAlchemy URL of the database, SQLite or Postgres"
+    )
+    model: Path = Field(MODELS / "cifar10", description="folder of the model artifact")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where images are encoded")
+    scan: Literal["auto", "reference", "native", "cuda"] = Field(
+        "auto", description="scan engine; this version has `reference`"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma-separated keys for `Authorization: Bearer`"
+    )
+    allow_anonymous: bool = Field(
+        False, description="serve beyond loopback without keys; only behind your own access control"
+    )
+    max_body_bytes: int = Field(256 * 2**20, ge=2**10, description="largest request body, in bytes")
+    max_pixels: int = Field(
+        DEFAULT_MAX_PIXELS, ge=1, description="largest image, in pixels (width × height)"
+    )
+    max_images: int = Field(1000, ge=1, description="most images in one request")
+    max_waiting: int = Field(
+        64, ge=1, description="requests with a body handled at once; more get 429"
+    )
+    decode_threads: int = Field(
+        max(1, min(4, os.cpu_count() or 1)),
+        ge=1,
+        description="images decoded at once; each may need 8 bytes of memory a pixel",
+    )
+    image_store: str = Field(
+        "data/images", description="folder or fsspec URL for original images, or `none`"
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _safe_to_listen(self) -> "Settings":
+        if not (is_loopback(self.host) or self.api_keys or self.allow_anonymous):
+            raise ValueError(
+                f"GPQ_HOST={self.host} is reachable from elsewhere: set GPQ_API_KEYS, or "
+                "GPQ_ALLOW_ANONYMOUS=true if something else controls access"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and loopback addresses."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,163 @@
+"""Request bodies -> checked arguments. Everything wrong in them is a 4xx Problem."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from service.catalogue import Upload
+from service.problems import Problem
+from service.settings import (
+    DEFAULT_RESULTS,
+    ID_PATTERN,
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    MAX_JSON_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_RESULTS,
+)
+from service.store import KEEP, Keep
+
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+
+class SearchOptions(BaseModel):
+    """Fields of a search beside the picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = DEFAULT_RESULTS
+    min_score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = -1.0
+
+
+class SearchById(SearchOptions):
+    """JSON body of a search by a stored picture."""
+
+    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
+
+
+@asynccontextmanager
+async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
+    """The multipart form; its spooled files are gone when it closes."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "multipart/form-data":
+        raise Problem(415, "not-multipart", "send multipart/form-data")
+    try:
+        async with request.form(
+            max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+        ) as parsed:
+            yield parsed
+    except HTTPException as error:
+        raise Problem(error.status_code, "invalid-form", error.detail) from error
+
+
+def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
+    """``images``, ``ids``, ``metadata`` and ``model`` of POST /index."""
+    _only(fields, {"images", "ids", "metadata", "model"})
+    files = fields.getlist("images")
+    if not files:
+        raise Problem(422, "missing-field", "images: send at least one file part of that name")
+    named = _array(fields, "ids", len(files))
+    described = _array(fields, "metadata", len(files))
+    wanted = fields.get("model")
+    if wanted is not None and wanted != active_model:
+        raise Problem(409, "other-model", f"model: {wanted} is not the active one, {active_model}")
+    return [
+        Upload(
+            file=_file(file, "images").file,
+            id=None if named is None else _id(named[place], place),
+            metadata=KEEP if described is None else _metadata(described[place], place),
+        )
+        for place, file in enumerate(files)
+    ]
+
+
+def search_form(fields: FormData) -> tuple[UploadFile, SearchOptions]:
+    """``image``, ``k`` and ``min_score`` of POST /search."""
+    files = fields.getlist("image")
+    if len(files) != 1:
+        raise Problem(422, "missing-field", "image: send exactly one file part of that name")
+    rest = {name: value for name, value in fields.multi_items() if name != "image"}
+    return _file(files[0], "image"), _validate(SearchOptions, rest)
+
+
+async def search_json(request: Request) -> SearchById:
+    """The JSON body of POST /search."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > MAX_JSON_BYTES:
+            raise Problem(413, "body-too-large", f"JSON is limited to {MAX_JSON_BYTES} bytes")
+    return _validate(SearchById, _json(bytes(received), "the body"))
+
+
+def _validate(model: type[Arguments], value: Any) -> Arguments:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        places = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()]
+        raise Problem(422, "invalid-field", "; ".join(places)) from error
+
+
+def _only(fields: FormData, known: set[str]) -> None:
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise Problem(
+            422, "unknown-field", f"{', '.join(unknown)[:200]}: the fields are {sorted(known)}"
+        )
+
+
+def _file(part: UploadFile | str, name: str) -> UploadFile:
+    if isinstance(part, str):
+        raise Problem(422, "not-a-file", f"{name}: send it as a file part, with a filename")
+    return part
+
+
+def _array(fields: FormData, name: str, length: int) -> list[Any] | None:
+    text = fields.get(name)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise Problem(422, "not-text", f"{name}: send it as a text field, not as a file")
+    value = _json(text, name)
+    if not isinstance(value, list) or len(value) != length:
+        raise Problem(
+            422, "wrong-length", f"{name}: expected a JSON array of {length}, one for each image"
+        )
+    return value
+
+
+def _json(text: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem(422, "invalid-json", f"{where}: not JSON: {error}") from error
+
+
+def _id(value: Any, place: int) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise Problem(422, "invalid-id", f"ids[{place}]: expected a string or null")
+    return value
+
+
+def _metadata(value: Any, place: int) -> str | Keep | None:
+    """A JSON object or null -> compact JSON text."""
+    if value is None:
+        return None
+    where = f"metadata[{place}]"
+    if not isinstance(value, dict):
+        raise Problem(422, "invalid-metadata", f"{where}: expected an object or null")
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        size = len(text.encode())
+    except (ValueError, RecursionError) as error:  # NaN, or a lone surrogate
+        raise Problem(422, "invalid-metadata", f"{where}: {error}") from error
+    if size > MAX_METADATA_BYTES:
+        raise Problem(
+            422, "metadata-too-large", f"{where}: {size} bytes; at most {MAX_METADATA_BYTES}"
+        )
+    return text

@@ -1,0 +1,1 @@
+"""The trainer: learns a GPQ network and writes a model artifact."""

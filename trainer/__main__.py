@@ -1,0 +1,153 @@
+"""python -m trainer: learn a model, or measure one."""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpq import __version__, artifact
+from gpq.errors import GPQError
+from gpq.network import DEFAULT_WIDTHS, NETWORKS
+from gpq.preprocess import Preprocess
+from trainer import data, device, loop
+from trainer.config import BATCHES, BITS, DATASETS, LOGITS, RECIPES, STEPS, Config
+from trainer.errors import TrainerError
+from trainer.evaluate import evaluate
+from trainer.export import export, start_from
+from trainer.model import GPQ
+
+SHOWN_SKIPPED = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a clear error, 2 wrong usage, 130 stopped by a signal."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (TrainerError, GPQError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (loop.Stopped, KeyboardInterrupt) as stopped:
+        print(stopped or "stopped before the first step", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = Config(
+        recipe=options.recipe,
+        network=options.network,
+        width=options.width or DEFAULT_WIDTHS[options.network],
+        size=options.size,
+        bits=options.bits,
+        logits=options.logits,
+        steps=options.steps or STEPS[options.recipe],
+        batch_labelled=options.batch_labelled or BATCHES[options.recipe][0],
+        batch_unlabelled=options.batch_unlabelled or BATCHES[options.recipe][1],
+        seed=options.seed,
+        dataset=options.dataset,
+    )
+    where = device.pick(options.device)
+    rules = Preprocess(size=config.size)
+    pictures = data.training_set(options.data, config.dataset, rules)
+    _name_skipped(pictures.skipped)
+    torch.manual_seed(config.seed)
+    model = GPQ(config, len(pictures.classes))
+    pictures = pictures.to(where)
+    model.to(where)
+    if options.init:
+        start_from(model, artifact.load(options.init, where), pictures, config)
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = loop.run(model, pictures, rules, config, options.out, where, resume=options.resume)
+    training = {
+        "command": shlex.join(["python", "-m", "trainer", *sys.argv[1:]]),
+        "started_from": artifact.load(options.init).id if options.init else None,
+        "seconds": round(result.seconds),
+        "device": device.describe(where),
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {"gpq": __version__, "torch": str(torch.__version__)},
+    }
+    model_id = export(result.model, config, rules, pictures, options.out, training)
+    print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    where = device.pick(options.device)
+    model = artifact.load(options.model, where)
+    pictures = data.retrieval_set(options.data, options.dataset, model.rules)
+    _name_skipped(pictures.skipped)
+    measured = evaluate(model, pictures, options.engine).as_dict()
+    if options.write:
+        config = artifact.read_config(options.model)
+        protocol = "CIFAR-10 protocol 1" if options.dataset == "cifar10" else "test/ over train/"
+        config["about"]["measured"] = {"protocol": protocol, **measured}
+        artifact.write_config(options.model, config)
+    print(json.dumps(measured) if options.json else _table(measured))
+
+
+def _table(measured: dict[str, Any]) -> str:
+    width = max(map(len, measured))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in measured.items())
+
+
+def _name_skipped(skipped: list[str]) -> None:
+    if not skipped:
+        return
+    print(f"skipped {len(skipped)} files that could not be read:", file=sys.stderr)
+    for line in skipped[:SHOWN_SKIPPED]:
+        print(f"  {line}", file=sys.stderr)
+    if len(skipped) > SHOWN_SKIPPED:
+        print(f"  … and {len(skipped) - SHOWN_SKIPPED} more", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
+
+    train = commands.add_parser("train", help="learn a model and write an artifact")
+    train.set_defaults(command=_train)
+    add = train.add_argument
+    add("--data", type=Path, required=True, help="labeled/<class>/* and unlabeled/**, or CIFAR-10")
+    add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
+    add("--dataset", choices=DATASETS, default="folder", help="layout of --data (%(default)s)")
+    add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
+    add("--network", choices=sorted(NETWORKS), default="resnet", help="(%(default)s)")
+    add("--width", type=_positive, help=f"channels of the first stage {DEFAULT_WIDTHS}")
+    add("--size", type=_positive, default=32, help="pixels of the square input (%(default)s)")
+    add("--recipe", choices=RECIPES, default="modern", help="(%(default)s)")
+    add("--logits", choices=LOGITS, default="averaged", help="(%(default)s)")
+    add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
+    add("--batch-labelled", type=_positive, help="labelled pictures a step")
+    add("--batch-unlabelled", type=_positive, help="unlabelled pictures a step")
+    add("--device", choices=device.NAMES, default="auto", help="(%(default)s)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--init", type=Path, metavar="MODEL_DIR", help="start from this artifact")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+    measure = commands.add_parser("evaluate", help="measure an artifact's mAP")
+    measure.set_defaults(command=_evaluate)
+    add = measure.add_argument
+    add("--model", type=Path, required=True, help="artifact folder")
+    add("--data", type=Path, required=True, help="train/ (database) and test/ (queries)")
+    add("--dataset", choices=DATASETS, default="folder", help="cifar10: protocol 1 (%(default)s)")
+    add("--device", choices=device.NAMES, default="auto", help="(%(default)s)")
+    add("--engine", default="auto", help="scan engine (%(default)s)")
+    add("--json", action="store_true", help="one JSON line")
+    add("--write", action="store_true", help="keep the figures in the artifact's config.json")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

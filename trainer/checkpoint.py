@@ -1,0 +1,77 @@
+"""Checkpoints: everything a run needs to go on, replaced in one step."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.recipe import Recipe
+
+NAME = "checkpoint.pt"
+
+
+def save(
+    folder: Path,
+    config: Config,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    step: int,
+    seconds: float,
+) -> Path:
+    """Write ``folder``/checkpoint.pt; an older one stays whole until the new one is."""
+    path = folder / NAME
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(
+            {
+                "config": asdict(config),
+                "model": recipe.model.state_dict(),
+                "recipe": recipe.state(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": step,
+                "seconds": seconds,
+            },
+            file,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def read(folder: Path, config: Config) -> dict[str, Any]:
+    """The checkpoint of ``folder``; raises TrainerError where it is missing or of another run."""
+    path = folder / NAME
+    if not path.is_file():
+        raise TrainerError(f"--resume: there is no {path}; start without --resume")
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on a damaged file
+        raise TrainerError(f"--resume: {path} cannot be read: {error}") from error
+    now = asdict(config)
+    different = [name for name in now if saved["config"].get(name) != now[name]]
+    if different:
+        was = ", ".join(f"{name}={saved['config'].get(name)}" for name in different)
+        raise TrainerError(f"--resume: {path} was made with {was}; give the same or start anew")
+    return saved
+
+
+def restore(
+    saved: dict[str, Any],
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    """Put a checkpoint's tensors where they were."""
+    model: nn.Module = recipe.model
+    model.load_state_dict(saved["model"])
+    recipe.load_state(saved["recipe"])
+    optimiser.load_state_dict(saved["optimiser"])
+    schedule.load_state_dict(saved["schedule"])

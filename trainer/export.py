@@ -1,0 +1,81 @@
+"""From trained weights to an artifact, and back for ``--init``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from gpq import artifact
+from gpq.codebook import Codebook
+from gpq.model import Model
+from gpq.preprocess import Preprocess
+from trainer.config import Config
+from trainer.data import TrainingSet
+from trainer.errors import TrainerError
+from trainer.model import GPQ
+
+EXAMPLES = 2048
+
+
+def export(
+    model: GPQ,
+    config: Config,
+    rules: Preprocess,
+    data: TrainingSet,
+    folder: Path,
+    training: dict[str, Any],
+) -> str:
+    """Write the artifact of ``model`` to ``folder``; returns its id. Z' ships, C does not."""
+    with torch.no_grad():
+        codebook = Codebook(model.codewords().cpu())
+    every = max(1, len(data.labelled) // EXAMPLES)
+    about = {
+        "classes": list(data.classes),
+        "training": {**asdict(config), **training},
+        "data": {
+            "labelled": len(data.labelled),
+            "unlabelled": len(data.unlabelled),
+            "skipped": len(data.skipped),
+        },
+        "measured": None,
+    }
+    return artifact.save(
+        folder,
+        model.F,
+        codebook,
+        {"name": config.network, "width": config.width},
+        rules,
+        about,
+        data.labelled[::every][:EXAMPLES].cpu().numpy(),
+    )
+
+
+def start_from(model: GPQ, source: Model, data: TrainingSet, config: Config) -> None:
+    """Set F and Z from an artifact, and C to the class means of its features.
+
+    Raises TrainerError where the artifact is of another network or code length.
+    """
+    if source.codebook.Z.shape != model.Z.shape:
+        raise TrainerError(
+            f"--init: the artifact has codebooks {tuple(source.codebook.Z.shape)}, "
+            f"this run {tuple(model.Z.shape)}; give the same --bits"
+        )
+    if source.rules.size != config.size:
+        raise TrainerError(f"--init: the artifact reads {source.rules.size} px, not {config.size}")
+    try:
+        model.F.load_state_dict(source.network.state_dict())
+    except RuntimeError as error:
+        raise TrainerError(f"--init: another network than this run's: {error}") from error
+    x = torch.cat(
+        [
+            model.sub_vectors(source.features(batch).clone())
+            for batch in torch.split(data.labelled, 256)
+        ]
+    )
+    labels = data.labels.to(x.device)
+    means = torch.stack([x[labels == c].mean(dim=0) for c in range(len(data.classes))], dim=1)
+    with torch.no_grad():
+        model.Z.copy_(source.codebook.Z)
+        model.C.copy_(functional.normalize(means, dim=-1))

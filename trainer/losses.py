@@ -1,0 +1,73 @@
+"""The three losses of GPQ (CVPR 2020, equations 2-5) and the gradient reversal.
+
+Symbols as in ``gpq``: x (B,M,d) unit sub-vectors, q (B,M,d) their soft
+quantisation, C (M,L,d) prototypes of L classes.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+BETA = 4.0  # classification scale: beta·x against beta·c, so logits scale by beta²
+
+
+def npair(x: Tensor, q: Tensor, similarity: Tensor) -> Tensor:
+    """Quantised N-pair loss L_NPQ, equations 2 and 3.
+
+    logits[a, b] = Σ_m x_am · q_bm; the target of row a is ``similarity`` (B,B),
+    non-negative, its rows scaled to sum to 1; softmax cross-entropy, batch mean.
+    """
+    logits = x.flatten(1) @ q.flatten(1).T
+    target = similarity / similarity.sum(dim=1, keepdim=True)
+    return functional.cross_entropy(logits, target)
+
+
+def class_similarity(labels: Tensor) -> Tensor:
+    """(B,) int -> (B,B) float32, 1 where the labels agree."""
+    return (labels[:, None] == labels[None, :]).float()
+
+
+def prototype_logits(x: Tensor, C: Tensor, beta: float = BETA) -> Tensor:
+    """beta² · cosine(x_m, c_m): (B,M,d), (M,L,d) -> (B,M,L)."""
+    return beta**2 * torch.einsum("bmd,mld->bml", x, functional.normalize(C, dim=-1))
+
+
+def classification(logits: Tensor, target: Tensor, *, averaged: bool) -> Tensor:
+    """L_cls, equation 4: softmax cross-entropy of (B,M,L) logits, per sample (B,).
+
+    target (B,) int classes. ``averaged``: the logits are averaged over the M
+    sub-spaces before the softmax (the authors' code); otherwise the mean of the
+    per-sub-space losses is taken (as printed).
+    """
+    if averaged:
+        return functional.cross_entropy(logits.mean(dim=1), target, reduction="none")
+    spread = target[:, None].expand(-1, logits.shape[1])
+    return functional.cross_entropy(logits.transpose(1, 2), spread, reduction="none").mean(dim=1)
+
+
+def entropy(logits: Tensor, *, averaged: bool) -> Tensor:
+    """Sub-space entropy H, equation 5: (B,M,L) logits -> batch mean of -Σ p·log(p + 1e-5)."""
+    p = torch.softmax(logits.mean(dim=1) if averaged else logits, dim=-1)
+    return -(p * torch.log(p + 1e-5)).sum(dim=-1).mean()
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """Identity forward, gradient times -1 backward (Ganin & Lempitsky 2015).
+
+    On the unlabelled features it turns the entropy game around: the prototypes
+    maximise H, the network minimises it.
+    """
+    reversed_: Tensor = _Reversal.apply(x)
+    return reversed_

@@ -1,0 +1,36 @@
+"""Retrieval metrics over a whole ranked database, ties told apart or not."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def average_precision(relevant: NDArray[np.bool_]) -> float:
+    """AP of one ranking: relevant (N,) in ranked order; 0 where nothing is relevant."""
+    hits = np.flatnonzero(relevant)
+    if not len(hits):
+        return 0.0
+    return float(np.mean(np.arange(1, len(hits) + 1) / (hits + 1)))
+
+
+def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> float:
+    """The expectation of AP over all orders of equal scores (McSherry & Najork 2008, eq. 5).
+
+    relevant (N,) and scores (N,) in ranked order. In a group of g equals with t relevant,
+    n ranks and r relevant before it, rank n + i contributes
+    (t / g) · (r + 1 + (i - 1)(t - 1)/(g - 1)) / (n + i).
+    """
+    if not relevant.any():
+        return 0.0
+    first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    size = np.diff(np.r_[first, len(scores)])
+    hits = np.add.reduceat(relevant.astype(np.int64), first)
+    hits_before = np.cumsum(hits) - hits
+    g, t, r, n = (np.repeat(a, size) for a in (size, hits, hits_before, first))
+    i = np.arange(len(scores)) - n + 1
+    others = (i - 1) * (t - 1) / np.maximum(g - 1, 1)
+    return float(np.sum(t / g * (r + 1 + others) / (n + i)) / hits.sum())
+
+
+def precision_at(relevant: NDArray[np.bool_], k: int) -> float:
+    """The share of relevant among the first k."""
+    return float(relevant[:k].mean())
