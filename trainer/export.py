@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from gpq import artifact
@@ -17,6 +18,7 @@ from trainer.errors import TrainerError
 from trainer.model import GPQ
 
 EXAMPLES = 2048
+COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 
 
 def export(
@@ -29,7 +31,7 @@ def export(
 ) -> str:
     """Write the artifact of ``model`` to ``folder``; returns its id. Z' ships, C does not."""
     with torch.no_grad():
-        codebook = Codebook(model.codewords().cpu())
+        codebook = Codebook(separate(model.codewords().cpu()))
     every = max(1, len(data.labelled) // EXAMPLES)
     about = {
         "classes": list(data.classes),
@@ -50,6 +52,25 @@ def export(
         about,
         data.labelled[::every][:EXAMPLES].cpu().numpy(),
     )
+
+
+def separate(Z: Tensor) -> Tensor:
+    """Z' (M,K,d) with coincident codewords merged into the first of them.
+
+    Prototypes draw several codewords to one place; which of them a picture gets would
+    then hang on the last bits of a float. A merged one is put opposite the mean of the
+    others, where no picture is.
+    """
+    separated = Z.clone()
+    for words, out in zip(Z, separated, strict=True):
+        kept: list[int] = []
+        for k in range(len(words)):
+            if all(words[k] @ words[other] < COINCIDENT_COSINE for other in kept):
+                kept.append(k)
+        opposite = -functional.normalize(words[kept].mean(dim=0), dim=0)
+        for k in set(range(len(words))) - set(kept):
+            out[k] = opposite
+    return separated
 
 
 def start_from(model: GPQ, source: Model, data: TrainingSet, config: Config) -> None:

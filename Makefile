@@ -1,0 +1,64 @@
+# make run    the service, on SQLite and the shipped model: http://127.0.0.1:8000
+# make test   every test but those that need a CUDA card
+# make check  style, types, import rules
+# make bench  side-by-side benchmarks
+# make gpu    on a machine with a card: CUDA tests, then retrain and measure models/cifar10
+#
+# run, test, check and bench set up .venv by themselves from Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/gpu
+SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
+
+.PHONY: run test check bench gpu system
+.DELETE_ON_ERROR:
+
+run: $(VENV)/run.stamp
+	@exec $(BIN)/python -m service
+
+test: $(VENV)/dev.stamp system
+	$(BIN)/python -m pytest -m "not cuda" $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m bench.scan $(ARGS)
+
+# No set-up: a machine with a card brings its own torch.
+gpu:
+	$(PYTHON) -m bench.gpu --out $(OUT) $(ARGS)
+
+$(VENV)/pip.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; give a newer one: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test -n "$(SUDOLESS_APT)" && \
+	  apt-get update -q && apt-get install -qy python3-venv; } || \
+	  { echo "error: $(PYTHON) has no ensurepip; install it (Debian: python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .[dev]
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .[bench]
+	@touch $@
+
+# The server and the browser of the test groups that need them; without root they are skipped.
+system:
+ifneq ($(SUDOLESS_APT),)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null || \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qy --no-install-recommends postgresql chromium fonts-dejavu-core; }
+endif

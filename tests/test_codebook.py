@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpq.codebook import Codebook, intra_normalise, pack, soft_assign, unpack
+
+
+def codebook(M: int = 3, d: int = 12) -> Codebook:
+    generator = torch.Generator().manual_seed(M)
+    Z = torch.nn.functional.normalize(torch.randn(M, 16, d, generator=generator), dim=-1)
+    return Codebook(Z)
+
+
+def test_every_sub_vector_has_unit_length() -> None:
+    x = intra_normalise(torch.randn(5, 36), 3)
+    assert x.shape == (5, 3, 12)
+    assert torch.allclose(x.norm(dim=-1), torch.ones(5, 3))
+
+
+def test_soft_assignment_by_hand() -> None:
+    x = torch.tensor([[[1.0, 0.0]]])
+    words = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    weight = np.exp(2.0) / (np.exp(2.0) + 1)
+    expected = np.array([weight, 1 - weight]) / np.hypot(weight, 1 - weight)
+    assert np.allclose(soft_assign(x, words, alpha=2.0).numpy()[0, 0], expected)
+
+
+@given(st.integers(1, 13), st.integers(0, 9), st.randoms(use_true_random=False))
+def test_unpack_inverts_pack(M: int, n: int, random: object) -> None:
+    seed = random.randrange(2**31)  # type: ignore[attr-defined]
+    codes = torch.from_numpy(np.random.default_rng(seed).integers(0, 16, (n, M), dtype=np.uint8))
+    packed = pack(codes)
+    assert packed.shape == (n, (M + 1) // 2)
+    assert packed.dtype == torch.uint8
+    assert torch.equal(unpack(packed, M), codes)
+
+
+def test_the_low_nibble_is_the_even_sub_code() -> None:
+    assert pack(torch.tensor([[1, 2, 3]], dtype=torch.uint8)).tolist() == [[0x21, 0x03]]
+
+
+def test_encode_finds_the_nearest_codeword() -> None:
+    book = codebook()
+    features = torch.randn(20, 36)
+    codes = book.encode(features)
+    for b in range(20):
+        for m in range(3):
+            sub = features[b, 12 * m : 12 * (m + 1)]
+            cosines = [float(sub @ z / sub.norm()) for z in book.Z[m]]
+            assert codes[b, m] == int(np.argmax(cosines))
+
+
+def test_codewords_encode_to_themselves() -> None:
+    book = codebook()
+    codes = torch.randint(0, 16, (7, 3), dtype=torch.uint8)
+    assert torch.equal(book.encode(book.decode(codes)), codes)
+
+
+def test_lut_sums_to_the_mean_cosine() -> None:
+    book = codebook()
+    features = torch.randn(4, 36)
+    codes = torch.randint(0, 16, (6, 3), dtype=torch.uint8)
+    lut = book.lut(features)
+    assert lut.shape == (4, 3, 16)
+    x = intra_normalise(features, 3)
+    decoded = book.decode(codes).view(6, 3, 12)
+    expected = torch.einsum("qmd,nmd->qn", x, decoded) / 3
+    scores = sum(lut[:, m][:, codes[:, m].long()] for m in range(3))
+    assert torch.allclose(scores, expected, atol=1e-6)
+    own = book.lut(book.decode(codes))
+    best = sum(own[torch.arange(6), m, codes[:, m].long()] for m in range(3))
+    assert torch.allclose(best, torch.ones(6), atol=1e-6)
+
+
+def test_margin_is_the_lead_of_the_best_codeword() -> None:
+    Z = torch.zeros(1, 16, 12)
+    Z[0, torch.arange(12), torch.arange(12)] = 1
+    Z[0, 12:, 0] = -1
+    features = torch.zeros(1, 12)
+    features[0, :2] = torch.tensor([0.8, 0.6])
+    assert Codebook(Z).margin(features).item() == pytest.approx(0.2)

@@ -1,0 +1,117 @@
+"""Each loss on a case worked by hand; the reversal and the codeword update on their signs."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from gpq.codebook import soft_assign
+from trainer import losses
+
+X = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # B = 2, M = 1, d = 2
+
+
+def test_npair_of_two_classes() -> None:
+    # logits are the identity: -log(e / (e + 1)) for both rows
+    loss = losses.npair(X, X, losses.class_similarity(torch.tensor([0, 1])))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_npair_of_one_class_spreads_its_target() -> None:
+    # targets (½, ½): the mean of log(1 + e⁻¹) and 1 + log(1 + e⁻¹)
+    loss = losses.npair(X, X, losses.class_similarity(torch.tensor([3, 3])))
+    assert loss.item() == pytest.approx(0.5 + math.log(1 + math.exp(-1)))
+
+
+def test_npair_logits_are_the_cosine_times_m() -> None:
+    x = X.repeat(1, 3, 1)
+    loss = losses.npair(x, x, torch.eye(2))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-3)))
+
+
+def test_similarity_is_one_where_labels_agree() -> None:
+    assert losses.class_similarity(torch.tensor([1, 2, 1])).tolist() == [
+        [1, 0, 1], [0, 1, 0], [1, 0, 1],
+    ]  # fmt: skip
+
+
+# One sample, M = 2 sub-spaces that disagree between L = 2 classes: logits 16, 0 and 0, 16.
+DISAGREEING = losses.prototype_logits(
+    torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]),
+    torch.tensor([[[5.0, 0.0], [0.0, 5.0]], [[5.0, 0.0], [0.0, 5.0]]]),
+)
+
+
+def test_prototype_logits_scale_by_beta_squared() -> None:
+    assert DISAGREEING.tolist() == [[[16, 0], [0, 16]]]
+
+
+def test_classification_averages_logits_or_losses() -> None:
+    target = torch.tensor([0])
+    averaged = losses.classification(DISAGREEING, target, averaged=True)
+    assert averaged.tolist() == pytest.approx([math.log(2)])
+    per_subspace = losses.classification(DISAGREEING, target, averaged=False)
+    assert per_subspace.tolist() == pytest.approx([8.0], abs=1e-5)
+
+
+def test_entropy_averages_logits_or_entropies() -> None:
+    averaged = losses.entropy(DISAGREEING, averaged=True)
+    assert averaged.item() == pytest.approx(-math.log(0.5 + 1e-5))
+    assert losses.entropy(DISAGREEING, averaged=False).item() == pytest.approx(0, abs=2e-5)
+    even = torch.zeros(3, 2, 4)
+    assert losses.entropy(even, averaged=False).item() == pytest.approx(math.log(4), abs=1e-4)
+
+
+def game() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(8, 2, 4, generator=generator)
+    C = torch.randn(2, 3, 4, generator=generator)
+    return raw.requires_grad_(), C.requires_grad_()
+
+
+def entropy_of(raw: torch.Tensor, C: torch.Tensor) -> torch.Tensor:
+    logits = losses.prototype_logits(normalize(raw, dim=-1), C, beta=1.0)
+    return losses.entropy(logits, averaged=True)
+
+
+def test_reversal_lets_the_network_lower_entropy_and_the_classifier_raise_it() -> None:
+    raw, C = game()
+    before = entropy_of(raw, C).item()
+    total = -0.1 * entropy_of(losses.reverse_gradient(raw), C)
+    raw_step, C_step = torch.autograd.grad(total, [raw, C])
+    assert entropy_of(raw - 0.1 * raw_step / raw_step.norm(), C).item() < before
+    assert entropy_of(raw, C - 0.1 * C_step / C_step.norm()).item() > before
+
+
+def test_reversal_is_the_identity_forward_and_minus_one_backward() -> None:
+    x = torch.tensor([2.0, -3.0], requires_grad=True)
+    y = losses.reverse_gradient(x)
+    assert torch.equal(y, x)
+    y.backward(torch.tensor([1.0, 5.0]))
+    assert x.grad.tolist() == [-1.0, -5.0]
+
+
+def test_codewords_move_towards_the_features_that_use_them() -> None:
+    """A step down L_NPQ turns Z' of a class towards its features, through Z and through C."""
+    angles = torch.tensor([0.3, 0.5, 2.2, 2.4])
+    x = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]
+    similarity = losses.class_similarity(torch.tensor([0, 0, 1, 1]))
+    # Short z: the assignment to the prototypes stays soft, so that Z itself still moves it.
+    Z = torch.tensor([[[0.06, 0.02], [0.02, 0.06]]], requires_grad=True)
+    C = torch.tensor([[[1.0, 0.0], [-0.2, 1.0]]], requires_grad=True)
+
+    def codewords(Z: torch.Tensor, C: torch.Tensor) -> torch.Tensor:
+        prototypes = normalize(C, dim=-1)
+        return soft_assign(Z.transpose(0, 1), prototypes).transpose(0, 1)
+
+    def loss(Z: torch.Tensor, C: torch.Tensor) -> torch.Tensor:
+        return losses.npair(x, soft_assign(x, codewords(Z, C)), similarity)
+
+    Z_step, C_step = torch.autograd.grad(loss(Z, C), [Z, C])
+    for moved in ((Z - 0.2 * Z_step, C), (Z, C - 0.2 * C_step)):
+        assert loss(*moved) < loss(Z, C)
+        first, second = codewords(*moved)[0]
+        old_first, old_second = codewords(Z, C)[0]
+        assert first @ x[:2].mean(dim=(0, 1)) >= old_first @ x[:2].mean(dim=(0, 1))
+        assert second @ x[2:].mean(dim=(0, 1)) >= old_second @ x[2:].mean(dim=(0, 1))

@@ -1,0 +1,142 @@
+"""The reference against a naive loop, and the rules every engine keeps."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpq import scan
+from gpq.codebook import pack
+from gpq.errors import ScanError
+from gpq.scan import reference
+
+
+def naive(codes, lut, k, mask=None, after=None, removed=()):
+    """Sort everything by (-score, row)."""
+    scored = []
+    for row, code in enumerate(codes):
+        score = np.float32(0)
+        for m, c in enumerate(code):
+            score = np.float32(score + lut[m, c])
+        if row in removed or (mask is not None and not (row < len(mask) and mask[row])):
+            continue
+        if after is None or (-score, row) > (-np.float32(after[0]), after[1]):
+            scored.append((-score, row))
+    scored.sort()
+    return [row for _, row in scored[:k]], [-score for score, _ in scored[:k]]
+
+
+def packed(codes: np.ndarray) -> np.ndarray:
+    return pack(torch.from_numpy(codes)).numpy()
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    M=st.integers(1, 13),
+    n=st.sampled_from([0, 1, 2, 7, 65, 200]),
+    k=st.sampled_from([1, 3, 10, 300]),
+    levels=st.sampled_from([1, 2, 1000]),
+    use_mask=st.booleans(),
+    use_after=st.booleans(),
+)
+def test_rows_and_scores_are_the_naive_loops(seed, M, n, k, levels, use_mask, use_after) -> None:
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, 16, (n, M), dtype=np.uint8)
+    # Few levels make ties; sums of them are exact or not, the order of summing decides.
+    luts = (random.integers(-levels, levels + 1, (2, M, 16)) / np.float32(7 * levels)).astype("f4")
+    mask = random.random(random.integers(0, n + 1)) < 0.5 if use_mask else None
+    scanner = scan.build(packed(codes), M)
+    removed = random.integers(0, n, 3) if n else np.empty(0, dtype=np.int64)
+    scanner.remove(removed)
+    after = None
+    if use_after and n:
+        score = naive(codes[:1], luts[0], 1)[1][0]
+        after = (float(score), int(random.integers(0, n)))
+    rows, scores = scanner.search(luts, k, mask, after)
+    assert rows.shape == scores.shape == (2, k)
+    for q in range(2):
+        expected_rows, expected_scores = naive(codes, luts[q], k, mask, after, set(removed))
+        found = len(expected_rows)
+        assert rows[q, :found].tolist() == expected_rows
+        assert scores[q, :found].tolist() == expected_scores
+        assert (rows[q, found:] == -1).all()
+        assert (scores[q, found:] == -np.inf).all()
+
+
+def test_chunks_and_query_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    codes = packed(random.integers(0, 16, (500, 5), dtype=np.uint8))
+    luts = random.standard_normal((4, 5, 16)).astype(np.float32)
+    whole = scan.build(codes, 5).search(luts, 20)
+    monkeypatch.setattr(reference, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(reference, "SCORES_AT_A_TIME", 700)
+    parts = scan.build(codes, 5).search(luts, 20)
+    assert (whole[0] == parts[0]).all()
+    assert (whole[1] == parts[1]).all()
+
+
+def test_paging_by_after_gives_the_whole_order() -> None:
+    random = np.random.default_rng(2)
+    codes = packed(random.integers(0, 2, (300, 3), dtype=np.uint8))
+    lut = random.standard_normal((1, 3, 16)).astype(np.float32)
+    scanner = scan.build(codes, 3)
+    everything = scanner.search(lut, 300)[0][0].tolist()
+    paged: list[int] = []
+    after = None
+    while True:
+        rows, scores = scanner.search(lut, 7, after=after)
+        found = rows[0] >= 0
+        if not found.any():
+            break
+        paged += rows[0][found].tolist()
+        after = float(scores[0][found][-1]), int(rows[0][found][-1])
+    assert paged == everything
+
+
+def test_rows_keep_their_numbers_and_len_counts_the_live() -> None:
+    lut = np.zeros((1, 1, 16), dtype=np.float32)
+    lut[0, 0, 5] = 1
+    scanner = scan.build(np.array([[5], [1]], dtype=np.uint8), 1)
+    assert scanner.add(np.array([[5], [5]], dtype=np.uint8)).tolist() == [2, 3]
+    assert len(scanner) == 4
+    scanner.remove(np.array([0, 2, 0]))
+    assert len(scanner) == 2
+    assert scanner.search(lut, 4)[0][0].tolist() == [3, 1, -1, -1]
+    assert scanner.add(np.array([[5]], dtype=np.uint8)).tolist() == [4]
+    assert scanner.search(lut, 3)[0][0].tolist() == [3, 4, 1]
+
+
+def test_a_mask_excludes_rows_added_after_it() -> None:
+    scanner = scan.build(np.array([[1]], dtype=np.uint8), 1)
+    mask = np.array([True])
+    scanner.add(np.array([[1]], dtype=np.uint8))
+    lut = np.ones((1, 1, 16), dtype=np.float32)
+    assert scanner.search(lut, 5, mask)[0][0].tolist() == [0, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_tables_that_are_not_finite_are_refused(bad: float) -> None:
+    scanner = scan.build(np.zeros((1, 1), dtype=np.uint8), 1)
+    lut = np.zeros((1, 1, 16), dtype=np.float32)
+    lut[0, 0, 3] = bad
+    with pytest.raises(ScanError, match="finite"):
+        scanner.search(lut, 1)
+
+
+def test_wrong_arguments_are_named() -> None:
+    scanner = scan.build(np.zeros((1, 2), dtype=np.uint8), 3)
+    lut = np.zeros((1, 3, 16), dtype=np.float32)
+    with pytest.raises(ScanError, match=r"\(Q,3,16\)"):
+        scanner.search(lut[:, :2], 1)
+    with pytest.raises(ScanError, match="k is 0"):
+        scanner.search(lut, 0)
+    with pytest.raises(ScanError, match=r"uint8 \(n,2\)"):
+        scanner.add(np.zeros((1, 3), dtype=np.uint8))
+    with pytest.raises(ScanError, match="outside 0…0"):
+        scanner.remove(np.array([1]))
+    with pytest.raises(ScanError, match="no scan engine 'native'"):
+        scan.build(np.zeros((1, 2), dtype=np.uint8), 3, engine="native")
+    with pytest.raises(ScanError, match="M is 0"):
+        scan.build(np.zeros((1, 0), dtype=np.uint8), 0)
