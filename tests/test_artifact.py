@@ -34,7 +34,10 @@ def test_a_saved_model_loads_and_keeps_its_id(tmp_path: Path) -> None:
     assert artifact.load(tmp_path / "a").id == id
     assert make_artifact(tmp_path / "again") == id
     assert make_artifact(tmp_path / "other", seed=1) != id
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_measuring_again_keeps_the_id_and_computing_otherwise_does_not(folder: Path) -> None:

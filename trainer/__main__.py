@@ -26,7 +26,8 @@ SHOWN_SKIPPED = 10
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a clear error, 2 wrong usage, 130 stopped by a signal."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(words, argparse.Namespace(words=words))
     try:
         options.command(options)
     except (TrainerError, GPQError, OSError) as error:
@@ -65,7 +66,7 @@ def _train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     result = loop.run(model, pictures, rules, config, options.out, where, resume=options.resume)
     training = {
-        "command": shlex.join(["python", "-m", "trainer", *sys.argv[1:]]),
+        "command": _command(options),
         "started_from": artifact.load(options.init).id if options.init else None,
         "seconds": round(result.seconds),
         "device": device.describe(where),
@@ -74,6 +75,13 @@ def _train(options: argparse.Namespace) -> None:
     }
     model_id = export(result.model, config, rules, pictures, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line as given, with the folders of this machine left out."""
+    places = {str(options.data): "DATA", str(options.out): "OUT", str(options.init): "MODEL_DIR"}
+    words = [places.get(word, word) for word in options.words]
+    return shlex.join(["python", "-m", "trainer", *words])
 
 
 def _evaluate(options: argparse.Namespace) -> None:

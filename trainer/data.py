@@ -163,7 +163,12 @@ def _class_folders(
             classes.append(folder.name)
             files += inside
     pixels, kept = _read(files, rules, skipped, root.name)
-    return pixels, torch.tensor(labels, dtype=torch.int64)[kept], classes
+    kept_labels = torch.tensor(labels, dtype=torch.int64)[kept]
+    lost = sorted(set(range(len(classes))) - set(kept_labels.tolist()))
+    if lost:
+        names = ", ".join(classes[label] for label in lost)
+        raise TrainerError(f"{root}: no picture can be read in {names}; first: {skipped[0]}")
+    return pixels, kept_labels, classes
 
 
 def _files(root: Path) -> list[Path]:

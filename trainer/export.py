@@ -18,6 +18,13 @@ from trainer.errors import TrainerError
 from trainer.model import GPQ
 
 EXAMPLES = 2048
+CARDS = {
+    "cifar10": {
+        "name": "CIFAR-10 (Krizhevsky 2009), protocol 1 of the GPQ paper",
+        "licence": "for research; the pictures were collected from the web",
+    },
+    "folder": {"name": "a folder of pictures", "licence": "as the pictures'"},
+}
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 
 
@@ -37,6 +44,7 @@ def export(
         "classes": list(data.classes),
         "training": {**asdict(config), **training},
         "data": {
+            **CARDS[config.dataset],
             "labelled": len(data.labelled),
             "unlabelled": len(data.unlabelled),
             "skipped": len(data.skipped),
@@ -58,18 +66,20 @@ def separate(Z: Tensor) -> Tensor:
     """Z' (M,K,d) with coincident codewords merged into the first of them.
 
     Prototypes draw several codewords to one place; which of them a picture gets would
-    then hang on the last bits of a float. A merged one is put opposite the mean of the
-    others, where no picture is.
+    then hang on the last bits of a float. A merged one moves to the coordinate axis,
+    either way along it, that is furthest from all others.
     """
+    axes = torch.cat([torch.eye(Z.shape[2]), -torch.eye(Z.shape[2])])
     separated = Z.clone()
-    for words, out in zip(Z, separated, strict=True):
+    for words in separated:
         kept: list[int] = []
+        merged: list[int] = []
         for k in range(len(words)):
-            if all(words[k] @ words[other] < COINCIDENT_COSINE for other in kept):
-                kept.append(k)
-        opposite = -functional.normalize(words[kept].mean(dim=0), dim=0)
-        for k in set(range(len(words))) - set(kept):
-            out[k] = opposite
+            same = len(kept) and bool((words[kept] @ words[k]).amax() > COINCIDENT_COSINE)
+            (merged if same else kept).append(k)
+        for k in merged:
+            words[k] = axes[(axes @ words[kept].T).amax(dim=1).argmin()]
+            kept.append(k)
     return separated
 
 

@@ -31,6 +31,12 @@ class GPQ(nn.Module):
         prototypes = functional.normalize(self.C, dim=-1)
         return soft_assign(self.Z.transpose(0, 1), prototypes).transpose(0, 1)
 
+    @torch.no_grad()
+    def start_at_prototypes(self) -> None:
+        """Set the first codewords of each codebook to the prototypes, as far as both go."""
+        count = min(K, self.C.shape[1])
+        self.Z[:, :count] = functional.normalize(self.C[:, :count], dim=-1)
+
     def sub_vectors(self, raw: Tensor) -> Tensor:
         return intra_normalise(raw, self.M)
 

@@ -124,7 +124,8 @@ class Modern(Recipe):
     """The same losses, with consistency: confident predictions on a weak view of an
     unlabelled picture are the labels of its strong view (FixMatch, Sohn et al. 2020), for
     L_cls and for the N-pair loss; predictions come from an exponential moving average of
-    the weights (Tarvainen & Valpola 2017), which is also what ships. AdamW, cosine.
+    the weights (Tarvainen & Valpola 2017), which is also what ships. Codewords start at the
+    prototypes, so that every class has its own. AdamW, cosine.
     """
 
     lambda_classification = 1.0
@@ -143,6 +144,7 @@ class Modern(Recipe):
         autocast: AbstractContextManager[None],
     ) -> None:
         super().__init__(model, data, rules, config, autocast)
+        model.start_at_prototypes()
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.steps_done = 0
 

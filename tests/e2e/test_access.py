@@ -1,0 +1,101 @@
+"""Keys, settings that cannot be served, health and documentation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.images import png
+from tests.server import ROOT, Server
+
+
+def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model, api_keys="first-key, second-key") as server:
+        routes = [("POST", "/index"), ("POST", "/search"), ("GET", "/images/x")]
+        routes += [("DELETE", "/images/x"), ("GET", "/model"), ("GET", "/stats")]
+        for method, path in routes:
+            for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic x"}):
+                reply = server.http.request(method, path, headers=headers)
+                assert reply.status_code == 401, path
+                assert reply.json()["code"] == "unauthorized"
+                assert reply.headers["www-authenticate"] == "Bearer"
+        for path in ("/livez", "/readyz"):
+            assert server.http.get(path).status_code == 200
+        server.http.headers["authorization"] = "Bearer second-key"
+        assert server.index(png(1)).status_code == 200
+        assert server.search(png(1)).status_code == 200
+        assert "first-key" not in server.printed()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"GPQ_HOST": "0.0.0.0"}, "GPQ_API_KEYS"),
+        ({"GPQ_MODEL": "/nowhere"}, "/nowhere/config.json: No such file"),
+        ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
+        ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
+        ({"GPQ_SCAN": "native"}, "no scan engine 'native'"),
+        ({"GPQ_DATABASE_URL": "mysql://x/y"}, "neither sqlite nor postgresql"),
+        ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),
+    ],
+)
+def test_settings_that_cannot_be_served(
+    settings: dict[str, str], message: str, random_model: Path, tmp_path: Path
+) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "GPQ_MODEL": str(random_model),
+        **settings,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_more_requests_than_may_wait_get_429(random_model: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Server(tmp_path, model=random_model, max_waiting=1) as server:
+        pictures = [png(seed) for seed in range(100)]
+        with ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(lambda n: server.index(*pictures[n::8]), range(8)))
+        refused = [r for r in replies if r.status_code == 429]
+        assert {r.status_code for r in replies} == {200, 429}
+        assert all(r.headers["retry-after"] == "1" and r.json()["code"] == "busy" for r in refused)
+
+
+def test_model_stats_and_documentation(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model) as server:
+        model = server.http.get("/model").json()
+        assert model["bits"] == 48
+        assert model["classes"] == ["a", "b"]
+        assert len(model["id"]) == 64
+        server.index(png(1), png(2))
+        server.index(png(1), ids='["again"]')
+        stats = server.http.get("/stats").json()
+        assert stats["images"] == 3
+        assert stats["unique_codes"] == 2
+        assert stats["largest_tie"] == 2
+        assert stats["engine"] == "reference"
+        assert stats["feed"] == {"applied": 3, "head": 3}
+        page = server.http.get("/docs")
+        assert page.status_code == 200
+        assert "https://" not in page.text
+        paths = server.http.get("/openapi.json").json()["paths"]
+        assert {"/index", "/search", "/images/{id}", "/model", "/stats"} <= set(paths)
+        assert "multipart/form-data" in paths["/index"]["post"]["requestBody"]["content"]
+        body = paths["/search"]["post"]["requestBody"]["content"]
+        assert set(body) == {"multipart/form-data", "application/json"}
+        assert server.http.get("/").status_code == 307

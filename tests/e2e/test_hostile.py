@@ -1,0 +1,237 @@
+"""Bad input is a clear 4xx: never a 5xx, never a crash, memory bounded."""
+
+import json
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.images import encoded, noise, png
+from tests.server import Server
+
+BODY_LIMIT = 2 * 2**20
+PIXEL_LIMIT = 2_000_000
+RSS_GROWTH = 300 * 2**20
+
+
+@pytest.fixture(scope="module")
+def server(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("hostile")
+    limits = {"max_body_bytes": BODY_LIMIT, "max_pixels": PIXEL_LIMIT, "max_images": 20}
+    with Server(folder, model=random_model, **limits) as running:
+        running.index(png(0), ids='["good"]')
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def still_well(server: Server) -> Iterator[None]:
+    """After each attack: alive, small, and the good picture is found."""
+    before = server.rss()
+    yield
+    assert server.rss() - before < RSS_GROWTH
+    assert server.search(png(0)).json()["results"][0]["id"] == "good"
+
+
+def assert_problem(reply, status: int, code: str) -> dict:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body = reply.json()
+    assert {"type", "title", "status", "detail", "instance", "code"} <= set(body)
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["detail"]
+    return body
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A well-formed PNG of one-bit black: a small file of many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * ((width // 8 + 1) * min(height, 2000)), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+UPLOADS = {
+    "empty": (b"", 400, "empty-file"),
+    "text": (b"hello, I am a picture", 415, "unknown-format"),
+    "html": (b"<html><script>alert(1)</script>", 415, "unknown-format"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "unknown-format"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "unknown-format"),
+    "truncated png": (png(1)[:900], 400, "broken-image"),
+    "truncated jpeg": (encoded(noise(1, (300, 300)), "JPEG")[:9000], 400, "broken-image"),
+    "signature only": (b"\x89PNG\r\n\x1a\n", 400, "broken-image"),
+    "40,000 × 40,000": (huge_png(40_000, 40_000), 413, "too-many-pixels"),
+    "just too many": (huge_png(2001, 1000), 413, "too-many-pixels"),
+    "floating point": (encoded(Image.new("F", (8, 8)), "TIFF"), 400, "broken-image"),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_bad_pictures_in_a_search(name: str, server: Server) -> None:
+    data, status, code = UPLOADS[name]
+    reply = server.http.post("/search", files={"image": ("x.png", data)})
+    assert_problem(reply, status, code)
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_bad_pictures_alone_in_an_index_request(name: str, server: Server) -> None:
+    data, _, code = UPLOADS[name]
+    body = assert_problem(server.index(data), 422, "all-failed")
+    assert [item["error"]["code"] for item in body["items"]] == [code]
+    mixed = server.index(png(0), data, ids='["good","bad"]').json()
+    assert [item["status"] for item in mixed["items"]] == ["unchanged", "failed"]
+
+
+def test_ten_thousand_parts(server: Server) -> None:
+    files = [("images", (f"{n}", b"x")) for n in range(10_000)]
+    assert_problem(server.http.post("/index", files=files), 400, "invalid-form")
+    fields = {f"field{n}": "x" for n in range(10_000)}
+    reply = server.http.post("/index", files={"images": png(1)}, data=fields)
+    assert_problem(reply, 400, "invalid-form")
+
+
+def test_a_body_past_the_limit(server: Server) -> None:
+    reply = server.index(b"\xff\xd8\xff" + b"x" * (BODY_LIMIT + 1))
+    assert_problem(reply, 413, "body-too-large")
+    assert_problem(server.search(b"x" * 20 * BODY_LIMIT), 413, "body-too-large")
+
+
+def test_a_chunked_body_past_the_limit(server: Server) -> None:
+    def endless(size: int) -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+        for _ in range(size // 65536):
+            yield b"x" * 65536
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    reply = server.http.post("/search", content=endless(2 * BODY_LIMIT), headers=headers)
+    assert_problem(reply, 413, "body-too-large")
+    reply = server.http.post("/search", content=endless(BODY_LIMIT // 2), headers=headers)
+    assert reply.status_code in (400, 422)
+
+
+def test_a_chunked_body_within_the_limit_works(server: Server) -> None:
+    data = png(0)
+
+    def parts() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+        yield from (data[n : n + 100] for n in range(0, len(data), 100))
+        yield b"\r\n--b--\r\n"
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    reply = server.http.post("/search", content=parts(), headers=headers)
+    assert reply.json()["results"][0]["id"] == "good"
+
+
+def test_a_json_body_past_its_limit(server: Server) -> None:
+    reply = server.http.post("/search", json={"id": "x" * 100_000})
+    assert_problem(reply, 413, "body-too-large")
+
+
+def test_a_client_that_hangs_up_costs_nothing(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /index HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            )
+
+
+FORMS = {
+    "no images": ({}, {"ids": "[]"}, 422, "missing-field"),
+    "other name": ({"image": b"x"}, {}, 422, "unknown-field"),
+    "ids not json": ({"images": b"x"}, {"ids": "["}, 422, "invalid-json"),
+    "ids not array": ({"images": b"x"}, {"ids": '"a"'}, 422, "wrong-length"),
+    "ids too many": ({"images": b"x"}, {"ids": '["a","b"]'}, 422, "wrong-length"),
+    "id a number": ({"images": b"x"}, {"ids": "[7]"}, 422, "invalid-id"),
+    "deep json": ({"images": b"x"}, {"metadata": "[" * 100_000}, 422, "invalid-json"),
+    "metadata array": ({"images": b"x"}, {"metadata": "[[1]]"}, 422, "invalid-metadata"),
+    "metadata nan": ({"images": b"x"}, {"metadata": '[{"a":NaN}]'}, 422, "invalid-metadata"),
+    "metadata infinite": ({"images": b"x"}, {"metadata": '[{"a":1e999}]'}, 422, "invalid-metadata"),
+    "metadata surrogate": (
+        {"images": b"x"},
+        {"metadata": '[{"a":"\\ud800"}]'},
+        422,
+        "invalid-metadata",
+    ),
+    "metadata large": (
+        {"images": b"x"},
+        {"metadata": json.dumps([{"a": "x" * 20_000}])},
+        422,
+        "metadata-too-large",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_wrong_index_fields(name: str, server: Server) -> None:
+    files, fields, status, code = FORMS[name]
+    reply = server.http.post("/index", files=files or {"dummy": b""}, data=fields)
+    if not files:
+        code = "unknown-field"
+    assert_problem(reply, status, code)
+
+
+@pytest.mark.parametrize("id", ["", " ", "a/b", "ä", "a" * 129, "a\n", "<x>"])
+def test_ids_that_do_not_match(id: str, server: Server) -> None:
+    body = assert_problem(server.index(png(0), ids=json.dumps([id])), 422, "all-failed")
+    assert body["items"][0]["error"]["code"] == "invalid-id"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"k": "0"}, {"k": "1001"}, {"k": "ten"}, {"k": "1.5"}, {"min_score": "nan"},
+     {"min_score": "2"}, {"K": "3"}],
+)  # fmt: skip
+def test_wrong_search_fields(fields: dict, server: Server) -> None:
+    reply = server.http.post("/search", files={"image": png(0)}, data=fields)
+    body = assert_problem(reply, 422, "invalid-field")
+    assert next(iter(fields)) in body["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"id":5}', b'{"id":"a/b"}', b'{"id":"x","k":0}',
+     b'{"id":"x","more":1}', b"[" * 50_000, b"\xff\xfe"],
+)  # fmt: skip
+def test_wrong_json(body: bytes, server: Server) -> None:
+    headers = {"content-type": "application/json"}
+    reply = server.http.post("/search", content=body, headers=headers)
+    assert reply.status_code == 422, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_other_content_types(server: Server) -> None:
+    for path in ("/index", "/search"):
+        headers = {"content-type": "image/png"}
+        reply = server.http.post(path, content=png(0), headers=headers)
+        assert_problem(reply, 415, "not-multipart")
+        assert_problem(server.http.post(path), 415, "not-multipart")
+        headers = {"content-type": "multipart/form-data"}
+        reply = server.http.post(path, content=b"x", headers=headers)
+        assert_problem(reply, 400, "invalid-form")
+
+
+def test_a_text_field_where_a_file_belongs(server: Server) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nhello\r\n--b--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    reply = server.http.post("/search", content=body, headers=headers)
+    assert_problem(reply, 422, "not-a-file")
+
+
+def test_unknown_paths_and_methods(server: Server) -> None:
+    assert_problem(server.http.get("/nothing"), 404, "not-found")
+    assert_problem(server.http.get("/images/none"), 404, "no-such-image")
+    assert_problem(server.http.get("/images/..%2f..%2fetc%2fpasswd"), 404, "not-found")
+    assert_problem(server.http.put("/index"), 405, "method-not-allowed")
+    assert_problem(server.http.delete("/search"), 405, "method-not-allowed")

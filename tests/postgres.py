@@ -1,0 +1,88 @@
+"""A real Postgres server on a temporary folder, run as its own user."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+import psycopg
+
+START_SECONDS = 60
+
+
+def binaries() -> Path | None:
+    """The folder of the newest server's programs, in Debian's layout or on PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).parent if on_path else None
+
+
+def _major(path: Path) -> int:
+    name = path.parent.parent.name
+    return int(name) if name.isdecimal() else 0
+
+
+class Postgres:
+    def __enter__(self) -> "Postgres":
+        programs = binaries()
+        assert programs is not None
+        self.root = Path(tempfile.mkdtemp(prefix="gpq-postgres-"))
+        # initdb refuses root: the server runs as the package's own user.
+        account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+        as_user = {"user": account.pw_uid, "group": account.pw_gid} if account else {}
+        if account:
+            os.chown(self.root, account.pw_uid, account.pw_gid)
+        data = self.root / "data"
+        make = [programs / "initdb", "-D", data, "-U", "gpq", "-A", "trust", "-E", "UTF8", "-N"]
+        subprocess.run(make, check=True, capture_output=True, cwd=self.root, **as_user)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        serve = [programs / "postgres", "-D", data, "-p", str(self.port), "-k", self.root]
+        serve += ["-h", "127.0.0.1"]
+        self.log = (self.root / "log").open("wb")
+        self.process = subprocess.Popen(
+            serve, stdout=self.log, stderr=self.log, cwd=self.root, **as_user
+        )
+        self._wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self.log.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return f"postgresql://gpq@127.0.0.1:{self.port}/{name}"
+
+    def _conninfo(self, database: str) -> str:
+        return f"host=127.0.0.1 port={self.port} user=gpq dbname={database}"
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self._conninfo("postgres")).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise RuntimeError((self.root / "log").read_text()) from None
+                time.sleep(0.1)

@@ -1,0 +1,56 @@
+import numpy as np
+
+from service.index import Index
+from service.store import Change
+
+
+def lut(favourite: int) -> np.ndarray:
+    table = np.zeros((1, 2, 16), dtype=np.float32)
+    table[0, :, favourite] = 0.5
+    return table
+
+
+def code(sub: int) -> bytes:
+    return bytes([sub | sub << 4])
+
+
+def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
+    return [seq for seq, _ in index.search(lut(favourite), k)]
+
+
+def test_changes_are_applied_once_however_often_they_come() -> None:
+    index = Index(2, "reference")
+    changes = [
+        Change(3, None, code(1)),
+        Change(4, None, code(2)),
+        Change(7, 3, code(2)),
+        Change(8, 4, None),
+    ]
+    for _ in range(3):
+        index.apply(changes)
+        assert len(index) == 1
+        assert index.search(lut(2), 5) == [(7, 1.0)]
+    index.apply(changes[2:])
+    assert seqs(index, 2) == [7]
+
+
+def test_ties_stand_in_seq_order() -> None:
+    index = Index(2, "reference")
+    index.add([(5, code(1)), (9, code(1))])
+    index.apply([Change(12, None, code(1)), Change(13, 5, code(1))])
+    assert seqs(index, 1) == [9, 12, 13]
+    assert seqs(index, 1, k=2) == [9, 12]
+
+
+def test_it_grows_past_its_first_capacity() -> None:
+    index = Index(2, "reference")
+    for first in range(1, 5001, 500):
+        index.apply([Change(seq, None, code(seq % 16)) for seq in range(first, first + 500)])
+    assert len(index) == 5000
+    assert seqs(index, 3, k=1000)[:313] == [s for s in range(1, 5001) if s % 16 == 3]
+
+
+def test_removing_what_was_never_loaded_changes_nothing() -> None:
+    index = Index(2, "reference")
+    index.apply([Change(9, 2, code(1)), Change(10, 99, None)])
+    assert seqs(index, 1) == [9]

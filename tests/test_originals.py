@@ -1,0 +1,70 @@
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from service.originals import LocalOriginals, NoOriginals, RemoteOriginals, open_originals
+
+KEY = "ab" + "0" * 62
+OTHER = "cd" + "1" * 62
+
+
+def test_the_kind_follows_the_location(tmp_path: Path) -> None:
+    assert isinstance(open_originals("none"), NoOriginals)
+    assert isinstance(open_originals(str(tmp_path / "a")), LocalOriginals)
+    assert isinstance(open_originals(f"file://{tmp_path}/b"), LocalOriginals)
+    assert isinstance(open_originals("memory://c"), RemoteOriginals)
+    with pytest.raises(ValueError, match="GPQ_IMAGE_STORE=warp://x"):
+        open_originals("warp://x")
+
+
+@pytest.mark.parametrize("location", ["files", "memory://originals"])
+def test_what_is_put_is_got(location: str, tmp_path: Path) -> None:
+    originals = open_originals(location if "://" in location else str(tmp_path / location))
+    assert originals.get(KEY) is None
+    originals.put(KEY, b"bytes")
+    originals.put(KEY, b"bytes")
+    assert originals.get(KEY) == b"bytes"
+    assert originals.keeps
+
+
+def test_none_keeps_nothing() -> None:
+    originals = NoOriginals()
+    originals.put(KEY, b"bytes")
+    assert originals.get(KEY) is None
+    assert not originals.keeps
+
+
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    originals = LocalOriginals(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        originals.put(KEY, b"bytes")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
+    originals = LocalOriginals(tmp_path)
+    young = "ef" + "2" * 62
+    for key in (KEY, OTHER, young):
+        originals.put(key, b"bytes")
+    hours_ago = time.time() - 7200
+    for key in (KEY, OTHER):
+        os.utime(tmp_path / key[:2] / key, (hours_ago, hours_ago))
+    assert originals.sweep(lambda keys: {OTHER} & set(keys)) == 1
+    assert originals.get(KEY) is None
+    assert originals.get(OTHER) == originals.get(young) == b"bytes"
+
+
+def test_putting_again_makes_an_original_young(tmp_path: Path) -> None:
+    originals = LocalOriginals(tmp_path)
+    originals.put(KEY, b"bytes")
+    hours_ago = time.time() - 7200
+    os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
+    originals.put(KEY, b"bytes")
+    assert originals.sweep(lambda keys: set()) == 0

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, is_loopback
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented(name: str) -> None:
+    field = Settings.model_fields[name]
+    rows = [line for line in README.splitlines() if line.startswith(f"| `GPQ_{name.upper()}` |")]
+    assert len(rows) == 1, f"README: add a table row for GPQ_{name.upper()}"
+    assert field.description in rows[0]
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPQ_PORT", "9")
+    monkeypatch.setenv("GPQ_API_KEYS", " a, b ,")
+    settings = Settings()
+    assert settings.port == 9
+    assert [key.get_secret_value() for key in settings.api_keys] == ["a", "b"]
+    assert "a" not in repr(settings.api_keys)
+
+
+def test_off_loopback_needs_keys_or_an_explicit_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPQ_HOST", "0.0.0.0")
+    with pytest.raises(ValidationError, match="GPQ_ALLOW_ANONYMOUS"):
+        Settings()
+    assert Settings(api_keys="k").host == "0.0.0.0"
+    assert Settings(allow_anonymous=True).host == "0.0.0.0"
+
+
+def test_loopback() -> None:
+    assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.8.0.1", "::1"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.0.1", "example.org", ""]))

@@ -1,0 +1,122 @@
+"""The command line, on real pictures."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpq import artifact
+from trainer.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16"]
+
+
+@pytest.fixture(scope="module")
+def photos(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """labeled/ as it is, the pictures of train/ as unlabeled/, without their classes."""
+    root = tmp_path_factory.mktemp("photos")
+    shutil.copytree(sample / "labeled", root / "labeled")
+    (root / "unlabeled").mkdir()
+    for path in (sample / "train").rglob("*.jpg"):
+        shutil.copy(path, root / "unlabeled" / f"{path.parent.name}-{path.name}")
+    return root
+
+
+def train(photos: Path, out: Path, *more: str) -> int:
+    return main(["train", "--data", str(photos), "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_a_short_training_learns(recipe: str, photos: Path, sample: Path, tmp_path, capsys) -> None:
+    """Chance is 0.1; under a minute of training on 500 labels is far above it."""
+    out = tmp_path / "out"
+    batches = ["--batch-labelled", "64", "--batch-unlabelled", "64"]
+    more = ["--recipe", recipe, "--steps", "200", "--width", "16", "--bits", "48", *batches]
+    assert train(photos, out, *more) == 0
+    capsys.readouterr()
+    arguments = ["--model", str(out), "--data", str(sample), "--json", "--write"]
+    assert main(["evaluate", *arguments]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["mAP_tie_aware"] > 0.2
+    assert measured["n_query"] == 300
+    assert measured["n_database"] == 1000
+    assert measured["bits"] == 48
+    assert {"mAP", "unique_codes", "model"} <= set(measured)
+
+    about = artifact.load(out).about
+    assert measured["model"] == artifact.load(out).id
+    assert about["measured"]["mAP_tie_aware"] == measured["mAP_tie_aware"]
+    assert about["training"]["recipe"] == recipe
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 200
+    assert log[-1]["cls"] < log[0]["cls"]
+
+
+def test_a_stopped_run_resumes_to_the_same_model(photos: Path, tmp_path: Path) -> None:
+    """SIGINT leaves a checkpoint; resumed, the run ends where an unbroken one does."""
+    command = [sys.executable, "-m", "trainer", "train", "--data", str(photos), *SMALL]
+    command += ["--steps", "300", "--out", str(tmp_path / "broken")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "broken" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "go on with --resume" in errors
+    assert not (tmp_path / "broken" / "config.json").exists()
+
+    subprocess.run([*command, "--resume"], cwd=ROOT, env=environment, check=True)
+    whole = [*command[:-1], str(tmp_path / "whole")]
+    subprocess.run(whole, cwd=ROOT, env=environment, check=True)
+    assert artifact.load(tmp_path / "broken").id == artifact.load(tmp_path / "whole").id
+
+
+def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
+    photos: Path, tmp_path: Path, capsys
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(photos, first, *SMALL, "--steps", "2") == 0
+    assert train(photos, first, *SMALL, "--steps", "3", "--resume") == 1
+    assert "was made with steps=2" in capsys.readouterr().err
+    assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first)) == 0
+    training = artifact.load(second).about["training"]
+    assert training["started_from"] == artifact.load(first).id
+    (first / "checkpoint.pt").write_bytes(b"damaged")
+    assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "/nowhere", "--out", "x"], "/nowhere/labeled is not a folder"),
+        (["train", "--data", "/nowhere", "--out", "x", "--dataset", "cifar10"], "no CIFAR-10"),
+        (["evaluate", "--data", "/nowhere", "--model", "/nowhere"], "config.json: No such file"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(arguments: list[str], message: str, capsys) -> None:
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert message in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_cuda_is_refused_where_there_is_none(photos: Path, tmp_path: Path, capsys) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        assert train(photos, tmp_path, "--device", "cuda") == 1
+        assert "torch sees no CUDA device" in capsys.readouterr().err
