@@ -84,11 +84,7 @@ class Catalogue:
 
     def search_picture(self, data: bytes, k: int, min_score: float) -> list[Hit]:
         """Nearest to an uploaded picture; raises Problem 400, 413 or 415."""
-        try:
-            picture = self.encoder.decode(data)
-        except ImageError as error:
-            raise problems.of_image(error) from error
-        return self._search(self.encoder.lut(picture), k, min_score)
+        return self._search(self.encoder.lut(self._decode(data)), k, min_score)
 
     def search_stored(self, id: str, k: int, min_score: float) -> tuple[list[Hit], str]:
         """Nearest to a stored picture, and what was searched with: original or code."""
@@ -100,21 +96,24 @@ class Catalogue:
 
     def _prepare(self, upload: Upload, taken: set[str]) -> tuple[Put, Picture]:
         data = upload.file.read()
-        if not data:
-            raise Problem(400, "empty-file", "the file is empty")
         digest = hashlib.sha256(data).hexdigest()
         id = digest[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
         if not re.fullmatch(ID_PATTERN, id):
             raise Problem(422, "invalid-id", f"the id does not match {ID_PATTERN}")
         if id in taken:
             raise Problem(422, "duplicate-id", f"the id {id!r} is in this request twice")
-        try:
-            picture = self.encoder.decode(data)
-        except ImageError as error:
-            raise problems.of_image(error) from error
+        picture = self._decode(data)
         self.originals.put(digest, data)
         size = picture.width, picture.height, len(data)
         return Put(id, b"", digest, *size, upload.metadata), picture
+
+    def _decode(self, data: bytes) -> Picture:
+        if not data:
+            raise Problem(400, "empty-file", "the file is empty")
+        try:
+            return self.encoder.decode(data)
+        except ImageError as error:
+            raise problems.of_image(error) from error
 
     def _search(self, lut: Any, k: int, min_score: float) -> list[Hit]:
         """Hits resolved in the database; where one changed meanwhile, search again."""

@@ -222,7 +222,7 @@ def test_good_images_in_odd_wrappings(server: Server) -> None:
         ("photo.txt", png(300), "text/plain"),
         ("../../../etc/passwd", png(301), "image/png"),
         ("C:\\evil\\..\\x.exe", png(302), "application/x-msdownload"),
-        ("x" * 5000 + ".png", png(303), "image/png"),
+        ("x" * 1000 + ".png", png(303), "image/png"),
         ("möbel \u202e.gif", gif, ""),
         ("a.png", exif, "image/webp"),
     ]
