@@ -8,13 +8,14 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gpq.errors import BrokenImage, TooManyPixels, UnknownFormat
@@ -122,33 +123,30 @@ def load(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
                 f"{image.width} × {image.height} pixels; the limit is {max_pixels:,} in all"
             )
         image.load()
-        return _rgb(_upright(image))
+        _turn_upright(image)
+        return _rgb(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise TooManyPixels(str(error)) from error
     except DECODE_ERRORS as error:
         raise BrokenImage(f"{name} that cannot be decoded: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except DECODE_ERRORS:  # damaged EXIF says nothing about the pixels
-        image.info.pop("exif", None)
-        image.getexif().pop(ExifTags.Base.Orientation, None)
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    with suppress(*DECODE_ERRORS):  # damaged EXIF says nothing about the pixels
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode -> RGB: 16-bit grey / 257, ICC to sRGB, alpha over white."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)
-        image = Image.fromarray(grey)
+        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; save it with integers")
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode[:-1] + "A")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha = rgba.getchannel("A")
         colour = _srgb(rgba.convert("RGB"), image.info.get("icc_profile"))
         white = Image.new("RGB", image.size, "white")
@@ -169,4 +167,4 @@ def _srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
                 return converted
         except (ImageCms.PyCMSError, *DECODE_ERRORS):
             pass  # a damaged or mismatched profile is ignored, as browsers do
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -20,7 +20,6 @@ class Index:
     """
 
     def __init__(self, M: int, engine: str) -> None:
-        self.engine = engine
         self._scanner = scan.build(np.empty((0, (M + 1) // 2), dtype=np.uint8), M, engine)
         self._seqs = np.empty(FIRST_CAPACITY, dtype=np.int64)
         self._rows = 0
@@ -28,6 +27,11 @@ class Index:
 
     def __len__(self) -> int:
         return len(self._scanner)
+
+    @property
+    def engine(self) -> str:
+        """The name of the scan engine at work."""
+        return self._scanner.engine
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply feed rows in order; rows already applied change nothing."""

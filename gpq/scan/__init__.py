@@ -23,6 +23,8 @@ class Scanner(Protocol):
     A search sees one immutable snapshot, whatever is added or removed meanwhile.
     """
 
+    engine: str
+
     def search(
         self,
         luts: NDArray[np.float32],

@@ -27,6 +27,8 @@ class _Snapshot:
 class ReferenceScanner:
     """See ``gpq.scan.Scanner``."""
 
+    engine = "reference"
+
     def __init__(self, packed: NDArray[np.uint8], M: int) -> None:
         if M < 1:
             raise ScanError(f"M is {M}; a code has at least one sub-code")

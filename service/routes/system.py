@@ -45,8 +45,8 @@ def stats(runtime: ReadyRuntime) -> dict[str, Any]:
     total, unique, largest = runtime.store.counts()
     return {
         "images": total,
-        "engine": "reference",
-        "engine_reason": "the engine of this version",
+        "engine": runtime.index.engine,
+        "engine_reason": f"GPQ_SCAN={runtime.settings.scan}",
         "unique_codes": unique,
         "largest_tie": largest,
         "feed": {"applied": runtime.feed.applied, "head": runtime.store.head()},
