@@ -12,16 +12,20 @@ def test_average_precision_by_hand() -> None:
     assert metrics.average_precision(np.zeros(3, dtype=bool)) == 0
 
 
+def orders_of_equals(scores: np.ndarray) -> list[np.ndarray]:
+    groups = [np.flatnonzero(scores == s) for s in sorted(set(scores), reverse=True)]
+    return [
+        np.concatenate([np.array(part) for part in parts])
+        for parts in itertools.product(*(list(itertools.permutations(g)) for g in groups))
+    ]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_tie_aware_is_the_mean_over_all_orders_of_equals(seed: int) -> None:
     random = np.random.default_rng(seed)
     relevant = random.random(7) < 0.5
     scores = np.sort(random.integers(0, 3, 7))[::-1].astype(np.float32)
-    groups = [np.flatnonzero(scores == s) for s in sorted(set(scores), reverse=True)]
-    orders = [
-        np.concatenate([np.array(p) for p in parts])
-        for parts in itertools.product(*(list(itertools.permutations(g)) for g in groups))
-    ]
+    orders = orders_of_equals(scores)
     expected = np.mean([metrics.average_precision(relevant[order]) for order in orders])
     assert metrics.tie_aware_average_precision(relevant, scores) == pytest.approx(expected)
 
@@ -34,5 +38,12 @@ def test_without_ties_both_agree() -> None:
     assert metrics.tie_aware_average_precision(np.zeros(3, dtype=bool), scores[:3]) == 0
 
 
-def test_precision_at_k() -> None:
-    assert metrics.precision_at(np.array([True, True, False, False]), 3) == pytest.approx(2 / 3)
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7, 20])
+@pytest.mark.parametrize("seed", range(4))
+def test_tie_aware_precision_is_the_mean_over_all_orders_too(seed: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    relevant = random.random(7) < 0.5
+    scores = np.sort(random.integers(0, 3, 7))[::-1].astype(np.float32)
+    expected = np.mean([relevant[order][:k].mean() for order in orders_of_equals(scores)])
+    found = metrics.tie_aware_precision_at(relevant, scores, k)
+    assert found == pytest.approx(expected)

@@ -11,7 +11,11 @@ from gpq import scan
 from gpq.model import Model
 from trainer.data import RetrievalSet
 from trainer.errors import TrainerError
-from trainer.metrics import average_precision, precision_at, tie_aware_average_precision
+from trainer.metrics import (
+    average_precision,
+    tie_aware_average_precision,
+    tie_aware_precision_at,
+)
 
 ENCODE_BATCH = 256
 SCAN_BATCH = 32
@@ -19,7 +23,10 @@ SCAN_BATCH = 32
 
 @dataclass(frozen=True)
 class Measured:
-    """mAP over the whole ranked database; ``mAP_tie_aware`` is the headline."""
+    """mAP over the whole ranked database; ``mAP_tie_aware`` is the headline.
+
+    precision_at_10 is tie-aware too: the expectation over all orders of equals.
+    """
 
     mAP: float
     mAP_tie_aware: float
@@ -52,7 +59,7 @@ def evaluate(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Meas
                 (
                     average_precision(relevant),
                     tie_aware_average_precision(relevant, scores[q]),
-                    precision_at(relevant, 10),
+                    tie_aware_precision_at(relevant, scores[q], 10),
                 )
             )
     plain, tie_aware, precision = np.mean(figures, axis=0)

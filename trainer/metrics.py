@@ -31,6 +31,16 @@ def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.
     return float(np.sum(t / g * (r + 1 + others) / (n + i)) / hits.sum())
 
 
-def precision_at(relevant: NDArray[np.bool_], k: int) -> float:
-    """The share of relevant among the first k."""
-    return float(relevant[:k].mean())
+def tie_aware_precision_at(
+    relevant: NDArray[np.bool_], scores: NDArray[np.float32], k: int
+) -> float:
+    """The expected share of relevant among the first k, over all orders of equal scores.
+
+    relevant (N,) and scores (N,) in ranked order; of the group that rank k cuts through,
+    each member stands before the cut with the same probability.
+    """
+    k = min(k, len(scores))
+    above = scores > scores[k - 1]
+    tied = scores == scores[k - 1]
+    inside = (k - above.sum()) / tied.sum()
+    return float((relevant[above].sum() + inside * relevant[tied].sum()) / k)
