@@ -27,7 +27,8 @@ SIGNATURE_BYTES = 16
 # What Pillow's decoders raise on damaged data, beside OSError.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    AttributeError, struct.error, zlib.error, UnidentifiedImageError,
+    AttributeError, RuntimeError, ArithmeticError, AssertionError, struct.error, zlib.error,
+    UnidentifiedImageError,
 )  # fmt: skip
 
 
@@ -138,9 +139,13 @@ def _turn_upright(image: Image.Image) -> None:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode -> RGB: 16-bit grey / 257, ICC to sRGB, alpha over white."""
+    icc_profile = image.info.get("icc_profile")
+    transparency = image.info.get("transparency")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+        image = _grey16(image, transparency)
+    elif image.mode == "RGB" and transparency and max(transparency) > 255:
+        # A 16-bit key, where Pillow keeps the high bytes of the pixels.
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; save it with integers")
     if image.mode in ("RGBa", "La"):
@@ -148,11 +153,20 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha = rgba.getchannel("A")
-        colour = _srgb(rgba.convert("RGB"), image.info.get("icc_profile"))
+        colour = _srgb(rgba.convert("RGB"), icc_profile)
         white = Image.new("RGB", image.size, "white")
         white.paste(colour, mask=alpha)
         return white
-    return _srgb(image, image.info.get("icc_profile"))
+    return _srgb(image, icc_profile)
+
+
+def _grey16(image: Image.Image, transparency: int | None) -> Image.Image:
+    """16-bit grey -> L, or LA where one value is transparent."""
+    values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if transparency is not None:
+        grey.putalpha(Image.fromarray(np.where(values == transparency, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:

@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError
 
 from gpq.errors import GPQError
 from service.app import create_app
@@ -25,7 +26,7 @@ def main() -> int:
             place = "GPQ_" + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
             print(f"error: {place}: {problem['msg']}", file=sys.stderr)
         return 1
-    except (GPQError, ValueError, OSError) as error:
+    except (GPQError, ArgumentError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     # uvicorn raises the signal again after an orderly stop; a stop asked for is no failure.

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.engine import Row
 
 from gpq.errors import ImageError
@@ -16,10 +19,11 @@ from service.feed import Feed
 from service.originals import Originals
 from service.problems import Problem
 from service.settings import ID_PATTERN
-from service.store import KEEP, Keep, Put, Store
+from service.store import KEEP, Keep, OtherModel, Put, Store
 
 DEFAULT_ID_DIGITS = 32
 SEARCH_TRIES = 4
+log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ class Catalogue:
         codes = self.encoder.encode([picture for _, _, picture in ready])
         puts = [replace(put, code=code) for (_, put, _), code in zip(ready, codes, strict=True)]
         if puts:
-            statuses = self.store.put(puts, self.encoder.model.id)
+            try:
+                statuses = self.store.put(puts, self.encoder.model.id)
+            except OtherModel as error:
+                raise problems.unavailable(str(error)) from error
             self.feed.catch_up()
             for (place, put, _), status in zip(ready, statuses, strict=True):
                 items[place] = {"id": put.id, "status": status}
@@ -71,15 +78,15 @@ class Catalogue:
 
     def get(self, id: str) -> Row[Any]:
         """Raises Problem 404."""
-        row = self.store.get(id)
+        row = self.store.get(id) if re.fullmatch(ID_PATTERN, id) else None
         if row is None:
-            raise Problem(404, "no-such-image", f"there is no image {id!r}")
+            raise _missing(id)
         return row
 
     def delete(self, id: str) -> None:
         """Raises Problem 404."""
-        if not self.store.delete(id):
-            raise Problem(404, "no-such-image", f"there is no image {id!r}")
+        if not re.fullmatch(ID_PATTERN, id) or not self.store.delete(id):
+            raise _missing(id)
         self.feed.catch_up()
 
     def search_picture(self, data: bytes, k: int, min_score: float) -> list[Hit]:
@@ -89,10 +96,22 @@ class Catalogue:
     def search_stored(self, id: str, k: int, min_score: float) -> tuple[list[Hit], str]:
         """Nearest to a stored picture, and what was searched with: original or code."""
         row = self.get(id)
+        lut, query = self._lut_of_stored(row)
+        hits = self._search(lut, k, min_score)
+        own_score = self.encoder.score(lut, row.code)
+        if id not in [hit.id for hit in hits] and own_score >= min_score:
+            # Lost among ties, or its own code is not its nearest: it belongs to its results.
+            hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
+        return hits, query
+
+    def _lut_of_stored(self, row: Row[Any]) -> tuple[NDArray[np.float32], str]:
         data = self.originals.get(row.sha256)
-        if data is None:
-            return self._search(self.encoder.lut_of_code(row.code), k, min_score), "code"
-        return self._search(self.encoder.lut(self.encoder.decode(data)), k, min_score), "original"
+        try:
+            if data is not None:
+                return self.encoder.lut(self.encoder.decode(data)), "original"
+        except ImageError as error:  # limits were lowered, or the file was damaged
+            log.warning("original %s cannot be decoded, searching by code: %s", row.sha256, error)
+        return self.encoder.lut_of_code(row.code), "code"
 
     def _prepare(self, upload: Upload, taken: set[str]) -> tuple[Put, Picture]:
         data = upload.file.read()
@@ -115,7 +134,7 @@ class Catalogue:
         except ImageError as error:
             raise problems.of_image(error) from error
 
-    def _search(self, lut: Any, k: int, min_score: float) -> list[Hit]:
+    def _search(self, lut: NDArray[np.float32], k: int, min_score: float) -> list[Hit]:
         """Hits resolved in the database; where one changed meanwhile, search again."""
         for _ in range(SEARCH_TRIES):
             near = [(s, score) for s, score in self.feed.index.search(lut, k) if score >= min_score]
@@ -133,6 +152,10 @@ class Catalogue:
 def decode_metadata(text: str | None) -> Any:
     """Stored metadata -> the JSON object, or None."""
     return None if text is None else json.loads(text)
+
+
+def _missing(id: str) -> Problem:
+    return Problem(404, "no-such-image", f"there is no image {id!r}")
 
 
 def _failed(id: str | None, problem: Problem) -> dict[str, Any]:

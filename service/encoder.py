@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpq import preprocess
+from gpq import preprocess, scan
 from gpq.model import Model
 
 BATCH = 64  # pictures through the network at once
@@ -49,6 +49,12 @@ class Encoder:
         """(1,M,K) float32."""
         with self._computing:
             return self.model.lut(picture.pixels[None])
+
+    def score(self, lut: NDArray[np.float32], code: bytes) -> float:
+        """What a scan with ``lut`` (1,M,K) gives this code."""
+        packed = np.frombuffer(code, dtype=np.uint8)[None]
+        scores = scan.build(packed, self.model.codebook.M, "reference").search(lut, 1)[1]
+        return float(scores[0, 0])
 
     def lut_of_code(self, code: bytes) -> NDArray[np.float32]:
         """(1,M,K) float32 of a stored code."""

@@ -1,29 +1,39 @@
-"""Admission: so many requests at work at once, the next is told to come back."""
+"""Admission: so many requests with a body at once, the next is told to come back."""
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from service.problems import busy
+from service.settings import WORKER_THREADS
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Gate:
-    """Runs blocking work on threads, off the event loop; used from the event loop only."""
+    """Used from the event loop only; blocking work runs on threads of its own."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.inside = 0
+        self._threads = CapacityLimiter(WORKER_THREADS)
 
-    async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Raises Problem 429 at once where ``limit`` calls are at work or waiting."""
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """One place, from before the body is read: that bounds the memory of all bodies.
+
+        Raises Problem 429 at once where ``limit`` requests are inside.
+        """
         if self.inside >= self.limit:
             raise busy(f"{self.limit} requests are being handled; try again")
         self.inside += 1
         try:
-            return await to_thread.run_sync(lambda: work(*args, **kwargs))
+            yield
         finally:
             self.inside -= 1
+
+    async def run(self, work: Callable[[], R]) -> R:
+        """Run blocking work off the event loop."""
+        return await to_thread.run_sync(work, limiter=self._threads)

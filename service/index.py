@@ -36,17 +36,18 @@ class Index:
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply feed rows in order; rows already applied change nothing."""
         with self._applying:
-            newest = int(self._seqs[self._rows - 1]) if self._rows else 0
+            newest = self._newest()
             added = [c for c in changes if c.code is not None and c.seq > newest]
             if added:
                 self._add([c.seq for c in added], [c.code for c in added if c.code is not None])
             self._remove([c.removes for c in changes if c.removes is not None])
 
     def add(self, codes: Sequence[tuple[int, bytes]]) -> None:
-        """Append (seq, code) pairs, in seq order, when loading."""
+        """Append (seq, code) pairs, in seq order, when loading; known ones are passed over."""
         with self._applying:
-            if codes:
-                self._add([seq for seq, _ in codes], [code for _, code in codes])
+            fresh = [(seq, code) for seq, code in codes if seq > self._newest()]
+            if fresh:
+                self._add([seq for seq, _ in fresh], [code for _, code in fresh])
 
     def search(self, lut: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
         """The nearest k as (seq, score), for one look-up table (1,M,K)."""
@@ -55,6 +56,9 @@ class Index:
         seqs = self._seqs[rows[0][found]]
         return list(zip(seqs.tolist(), scores[0][found].tolist(), strict=True))
 
+    def _newest(self) -> int:
+        return int(self._seqs[self._rows - 1]) if self._rows else 0
+
     def _add(self, seqs: list[int], codes: list[bytes]) -> None:
         last = self._rows + len(seqs)
         if last > len(self._seqs):
@@ -62,8 +66,8 @@ class Index:
             grown[: self._rows] = self._seqs[: self._rows]
             self._seqs = grown
         self._seqs[self._rows : last] = seqs
-        self._rows = last
         self._scanner.add(np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), -1))
+        self._rows = last
 
     def _remove(self, seqs: list[int]) -> None:
         if not seqs:

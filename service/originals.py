@@ -4,6 +4,7 @@ An original is on disk before its row is written and is taken away only by ``swe
 after a grace period, so that a picture stored again meanwhile keeps its bytes.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import fsspec
 from service.settings import SWEEP_GRACE_SECONDS
 
 SWEEP_BATCH = 500
+SHA256_DIGITS = 64
 
 
 class Originals(Protocol):
@@ -75,9 +77,11 @@ class LocalOriginals:
 
     def put(self, sha256: str, data: bytes) -> None:
         path = self._path(sha256)
-        if path.is_file():
+        try:
             os.utime(path)  # young again: the sweep leaves it alone
             return
+        except FileNotFoundError:
+            pass
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
         try:
@@ -102,20 +106,16 @@ class LocalOriginals:
         old = time.time() - SWEEP_GRACE_SECONDS
         removed = 0
         for paths in _batches(self._files(), SWEEP_BATCH):
-            aged = [path for path in paths if path.stat().st_mtime < old]
+            aged = [path for path in paths if _modified(path) < old]
             used = in_use([path.name for path in aged])
-            for path in aged:
-                # Looked at again: a put may have made it young since.
-                if path.name not in used and path.stat().st_mtime < old:
-                    path.unlink()
-                    removed += 1
+            removed += sum(_remove_if_old(path, old) for path in aged if path.name not in used)
         return removed
 
     def _path(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
 
     def _files(self) -> Iterator[Path]:
-        return (path for path in self.root.glob("??/*") if path.is_file())
+        return (path for path in self.root.glob("??/*") if len(path.name) == SHA256_DIGITS)
 
 
 class RemoteOriginals:
@@ -142,6 +142,29 @@ class RemoteOriginals:
 
     def _path(self, sha256: str) -> str:
         return f"{self.root.rstrip('/')}/{sha256[:2]}/{sha256}"
+
+
+def _modified(path: Path) -> float:
+    """Seconds since the epoch; infinitely young where another sweep took the file."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+
+
+def _remove_if_old(path: Path, old: float) -> bool:
+    """Move aside, look again, then remove: a put just before made it young, one after
+    no longer finds it and writes it anew."""
+    aside = path.with_name(f".{path.name}.swept")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return False
+    if _modified(aside) >= old:
+        aside.rename(path)
+        return False
+    aside.unlink(missing_ok=True)
+    return True
 
 
 def _fsync_folder(folder: Path) -> None:

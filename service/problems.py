@@ -4,6 +4,7 @@
 """
 
 import errno
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -61,6 +62,15 @@ def of_image(error: ImageError) -> Problem:
     return Problem(400, "bad-image", str(error))
 
 
+class ProblemResponse(JSONResponse):
+    """ASCII JSON: what a client sent, lone surrogates too, can be said back to it."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
 def response(request: Request, problem: Problem) -> JSONResponse:
     body = {
         "type": "about:blank",
@@ -71,7 +81,7 @@ def response(request: Request, problem: Problem) -> JSONResponse:
         "code": problem.code,
         **problem.more,
     }
-    return JSONResponse(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    return ProblemResponse(body, problem.status, headers=problem.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -93,10 +103,10 @@ def install(app: FastAPI) -> None:
         places = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
         return response(request, Problem(422, "invalid-field", "; ".join(places)))
 
-    @app.exception_handler(OperationalError)
-    def _database(request: Request, error: OperationalError) -> JSONResponse:
-        log.error("database: %s", error.orig)
-        if "disk is full" in str(error.orig):
+    @app.exception_handler(SQLAlchemyError)
+    def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        log.error("database: %s", error.orig if isinstance(error, DBAPIError) else error)
+        if "disk is full" in str(error):
             return response(request, Problem(507, "disk-full", "the database's disk is full"))
         return response(request, unavailable("the database does not answer; try again"))
 

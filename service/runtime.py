@@ -30,13 +30,13 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        limit_decoding(settings.max_pixels)
         self.model = artifact.load(settings.model, _device(settings.device))
+        limit_decoding(settings.max_pixels)
         self.encoder = Encoder(self.model, settings.max_pixels, settings.decode_threads)
         self.index = Index(self.model.codebook.M, settings.scan)
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
-        self.feed = Feed(self.store, self.index)
+        self.feed = Feed(self.store, self.index, self.model.id)
         self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.originals)
         self.gate = Gate(settings.max_waiting)
         self.not_ready: str | None = "starting"
@@ -55,6 +55,8 @@ class Runtime:
 
     def require_ready(self) -> None:
         """Raises Problem 503 with the reason."""
+        if self.feed.other_model is not None:
+            raise unavailable(self._other_model(self.feed.other_model))
         if self.not_ready is not None:
             raise unavailable(self.not_ready)
 
@@ -79,11 +81,7 @@ class Runtime:
         self.store.migrate()
         stored = self.store.adopt_model(self.model.id)
         if stored != self.model.id:
-            self.not_ready = (
-                f"the stored codes are of model {stored}, and {self.settings.model} is model "
-                f"{self.model.id}: set GPQ_MODEL to the folder of the first, or GPQ_DATABASE_URL "
-                "to a new database and index the pictures again; nothing was changed"
-            )
+            self.not_ready = self._other_model(stored)
             log.error(self.not_ready)
             return
         self.not_ready = "loading the index"
@@ -92,6 +90,13 @@ class Runtime:
         self.not_ready = None
         log.info("ready: %d images, model %s", len(self.index), self.model.id)
         self._sweep()
+
+    def _other_model(self, stored: str) -> str:
+        return (
+            f"the stored codes are of model {stored}, and {self.settings.model} is model "
+            f"{self.model.id}: set GPQ_MODEL to the folder of the first, or GPQ_DATABASE_URL "
+            "to a new database and index the pictures again; nothing was changed"
+        )
 
     def _sweep(self) -> None:
         try:

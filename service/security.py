@@ -12,7 +12,7 @@ from service.settings import Settings
 bearer = HTTPBearer(auto_error=False, description="one of GPQ_API_KEYS, where any are set")
 
 
-def require_key(
+async def require_key(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> None:

@@ -5,6 +5,7 @@ advisory lock), so feed numbers are handed out in commit order: a reader that ha
 seq n never meets a smaller one later.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from service.settings import SQLITE_BUSY_SECONDS
 
 WRITE_LOCK = 0x6770_7131  # the key of Postgres's advisory lock
 LOAD_ROWS = 50_000  # codes fetched at a time at start
+POOL_CONNECTIONS = 20  # kept open; as many again on demand
 
 Status = Literal["created", "replaced", "unchanged"]
 
@@ -47,6 +49,10 @@ class Put:
     metadata: str | Keep | None
 
 
+class OtherModel(Exception):
+    """The database holds codes of another model than the caller's."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One feed row: the seq taken out, if any, and the code put in as ``seq``, if any."""
@@ -62,6 +68,8 @@ class Store:
     def __init__(self, url: str) -> None:
         self.engine = _engine(sa.make_url(url))
         self.is_postgres = self.engine.dialect.name == "postgresql"
+        # Writers queue here, not on a connection each: readers always find one.
+        self._writing = threading.Lock()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -77,20 +85,29 @@ class Store:
     def adopt_model(self, model: str) -> str:
         """The id of the model the codes are of; ``model`` where there are no codes yet."""
         with self._write() as connection:
-            current = connection.scalar(sa.select(state.c.value).where(state.c.name == "model"))
+            current = _active_model(connection)
             empty = connection.scalar(sa.select(images.c.id).limit(1)) is None
             if current is not None and not empty:
-                return str(current)
+                return current
             connection.execute(sa.delete(state).where(state.c.name == "model"))
             connection.execute(sa.insert(state).values(name="model", value=model))
             return model
 
+    def active_model(self) -> str | None:
+        """The id of the model the stored codes are of."""
+        with self.engine.begin() as connection:
+            return _active_model(connection)
+
     def put(self, puts: Sequence[Put], model: str) -> list[Status]:
         """Store pictures in one transaction, in order; ids are distinct.
 
-        Same bytes and model keep their code and seq; only metadata may change.
+        Same bytes and model keep their code and seq; only metadata may change. Raises
+        OtherModel where another process made another model the active one.
         """
         with self._write() as connection:
+            active = _active_model(connection)
+            if active != model:
+                raise OtherModel(f"the active model is {active}, not {model}")
             rows = connection.execute(
                 sa.select(
                     images.c.id, images.c.seq, images.c.sha256, images.c.model, images.c.metadata
@@ -198,10 +215,15 @@ class Store:
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         writers = self.engine.execution_options(gpq_write=True)
-        with writers.begin() as connection:
+        with self._writing, writers.begin() as connection:
             if self.is_postgres:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITE_LOCK)))
             yield connection
+
+
+def _active_model(connection: Connection) -> str | None:
+    value: str | None = connection.scalar(sa.select(state.c.value).where(state.c.name == "model"))
+    return value
 
 
 def _head(connection: Connection) -> int:
@@ -251,14 +273,24 @@ def _upsert(
 
 def _engine(url: sa.URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=POOL_CONNECTIONS,
+            max_overflow=POOL_CONNECTIONS,
+        )
     if url.get_backend_name() != "sqlite":
         raise ValueError(
             f"GPQ_DATABASE_URL: {url.get_backend_name()} is neither sqlite nor postgresql"
         )
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": SQLITE_BUSY_SECONDS},
+        pool_size=POOL_CONNECTIONS,
+        max_overflow=POOL_CONNECTIONS,
+    )
     sa.event.listen(engine, "connect", _sqlite_connect)
     sa.event.listen(engine, "begin", _sqlite_begin)
     return engine

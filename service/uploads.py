@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
+import anyio
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -13,12 +14,15 @@ from starlette.exceptions import HTTPException
 from service.catalogue import Upload
 from service.problems import Problem
 from service.settings import (
+    BODY_SECONDS,
     DEFAULT_RESULTS,
     ID_PATTERN,
+    MAX_ECHOED_ID,
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_JSON_BYTES,
     MAX_METADATA_BYTES,
+    MAX_METADATA_DEPTH,
     MAX_RESULTS,
 )
 from service.store import KEEP, Keep
@@ -44,15 +48,30 @@ class SearchById(SearchOptions):
 @asynccontextmanager
 async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
     """The multipart form; its spooled files are gone when it closes."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "multipart/form-data":
+    if media_type(request) != "multipart/form-data":
         raise Problem(415, "not-multipart", "send multipart/form-data")
     try:
-        async with request.form(
-            max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
-        ) as parsed:
-            yield parsed
+        with anyio.fail_after(BODY_SECONDS):
+            parsed = await request.form(
+                max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+            )
     except HTTPException as error:
         raise Problem(error.status_code, "invalid-form", error.detail) from error
+    except UnicodeError as error:
+        raise Problem(400, "invalid-form", f"the form is not in its charset: {error}") from error
+    except TimeoutError as error:
+        raise Problem(
+            408, "slow-body", f"the body took longer than {BODY_SECONDS} seconds"
+        ) from error
+    try:
+        yield parsed
+    finally:
+        await parsed.close()
+
+
+def media_type(request: Request) -> str:
+    """The content type without its parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
@@ -64,8 +83,12 @@ def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
     named = _array(fields, "ids", len(files))
     described = _array(fields, "metadata", len(files))
     wanted = fields.get("model")
+    if not isinstance(wanted, str | None):
+        raise Problem(422, "not-text", "model: send it as a text field, not as a file")
     if wanted is not None and wanted != active_model:
-        raise Problem(409, "other-model", f"model: {wanted} is not the active one, {active_model}")
+        raise Problem(
+            409, "other-model", f"model: {wanted[:64]} is not the active one, {active_model}"
+        )
     return [
         Upload(
             file=_file(file, "images").file,
@@ -141,7 +164,8 @@ def _json(text: str | bytes, where: str) -> Any:
 def _id(value: Any, place: int) -> str | None:
     if value is not None and not isinstance(value, str):
         raise Problem(422, "invalid-id", f"ids[{place}]: expected a string or null")
-    return value
+    # Cut, and without lone surrogates: a wrong id fails alone and is said back.
+    return value and value[:MAX_ECHOED_ID].encode("utf-8", "replace").decode()
 
 
 def _metadata(value: Any, place: int) -> str | Keep | None:
@@ -151,6 +175,8 @@ def _metadata(value: Any, place: int) -> str | Keep | None:
     where = f"metadata[{place}]"
     if not isinstance(value, dict):
         raise Problem(422, "invalid-metadata", f"{where}: expected an object or null")
+    if _deeper_than(value, MAX_METADATA_DEPTH):
+        raise Problem(422, "invalid-metadata", f"{where}: nested deeper than {MAX_METADATA_DEPTH}")
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         size = len(text.encode())
@@ -161,3 +187,17 @@ def _metadata(value: Any, place: int) -> str | Keep | None:
             422, "metadata-too-large", f"{where}: {size} bytes; at most {MAX_METADATA_BYTES}"
         )
     return text
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

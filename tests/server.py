@@ -72,6 +72,18 @@ class Server:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def forget_peak_rss(self) -> None:
+        """Start measuring ``peak_rss`` anew (proc(5), clear_refs)."""
+        assert self.process is not None
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def peak_rss(self) -> int:
+        """Most resident bytes since ``forget_peak_rss``."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        line = next(line for line in status if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
     def index(self, *images: bytes, **fields: str) -> httpx.Response:
         files = [("images", (f"{n}.bin", data)) for n, data in enumerate(images)]
         return self.http.post("/index", files=files, data=fields)

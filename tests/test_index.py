@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from service.index import Index
 from service.store import Change
@@ -54,3 +55,18 @@ def test_removing_what_was_never_loaded_changes_nothing() -> None:
     index = Index(2, "reference")
     index.apply([Change(9, 2, code(1)), Change(10, 99, None)])
     assert seqs(index, 1) == [9]
+
+
+def test_a_load_that_starts_over_adds_nothing_twice() -> None:
+    index = Index(2, "reference")
+    index.add([(1, code(1)), (2, code(1))])
+    index.add([(1, code(1)), (2, code(1)), (3, code(1))])
+    assert seqs(index, 1) == [1, 2, 3]
+
+
+def test_an_add_that_fails_leaves_rows_and_seqs_in_step() -> None:
+    index = Index(2, "reference")
+    with pytest.raises(ValueError, match="codes are"):
+        index.add([(1, b"too long")])
+    index.add([(2, code(1))])
+    assert seqs(index, 1) == [2]

@@ -1,6 +1,7 @@
 import errno
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,17 @@ def test_putting_again_makes_an_original_young(tmp_path: Path) -> None:
     os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
     originals.put(KEY, b"bytes")
     assert originals.sweep(lambda keys: set()) == 0
+
+
+def test_a_sweep_gives_back_what_a_put_made_young_meanwhile(tmp_path: Path) -> None:
+    originals = LocalOriginals(tmp_path)
+    originals.put(KEY, b"bytes")
+    hours_ago = time.time() - 7200
+    os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
+
+    def put_meanwhile(keys: Sequence[str]) -> set[str]:
+        originals.put(KEY, b"bytes")
+        return set()
+
+    assert originals.sweep(put_meanwhile) == 0
+    assert originals.get(KEY) == b"bytes"

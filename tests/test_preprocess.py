@@ -69,6 +69,16 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     assert np.abs(grey.astype(float) - ramp / 257).max() <= 0.5
 
 
+def test_a_transparent_value_of_sixteen_bits() -> None:
+    ramp = np.full((8, 8), 4660, dtype=np.uint16)
+    data = bytearray(encoded(Image.fromarray(ramp)))
+    key = b"tRNS" + (4660).to_bytes(2, "big")
+    chunk = (2).to_bytes(4, "big") + key + zlib.crc32(key).to_bytes(4, "big")
+    place = data.index(b"IDAT") - 4
+    data[place:place] = chunk
+    assert load(bytes(data)).getpixel((4, 4)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "CMYK", "YCbCr"])
 def test_other_modes_become_rgb(mode: str) -> None:
     format = {"CMYK": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG")
@@ -163,7 +173,7 @@ def test_an_unknown_rule_is_refused() -> None:
 
 def test_random_damage_is_an_image_error_or_an_image() -> None:
     random = np.random.default_rng(5)
-    for format in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"):
+    for format in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"):
         good = encoded(quarters(), format)
         for _ in range(60):
             data = bytearray(good)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpq import artifact
 from trainer.__main__ import main
@@ -114,9 +115,7 @@ def test_wrong_input_is_one_clear_line(arguments: list[str], message: str, capsy
     assert len(printed.splitlines()) == 1
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_is_refused_where_there_is_none(photos: Path, tmp_path: Path, capsys) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        assert train(photos, tmp_path, "--device", "cuda") == 1
-        assert "torch sees no CUDA device" in capsys.readouterr().err
+    assert train(photos, tmp_path, "--device", "cuda") == 1
+    assert "torch sees no CUDA device" in capsys.readouterr().err

@@ -61,13 +61,14 @@ def _train(options: argparse.Namespace) -> None:
     model = GPQ(config, len(pictures.classes))
     pictures = pictures.to(where)
     model.to(where)
-    if options.init:
-        start_from(model, artifact.load(options.init, where), pictures, config)
+    source = artifact.load(options.init, where) if options.init else None
+    if source:
+        start_from(model, source, pictures, config)
     options.out.mkdir(parents=True, exist_ok=True)
     result = loop.run(model, pictures, rules, config, options.out, where, resume=options.resume)
     training = {
         "command": _command(options),
-        "started_from": artifact.load(options.init).id if options.init else None,
+        "started_from": source.id if source else None,
         "seconds": round(result.seconds),
         "device": device.describe(where),
         "date": time.strftime("%Y-%m-%d"),
@@ -134,7 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-unlabelled", type=_positive, help="unlabelled pictures a step")
     add("--device", choices=device.NAMES, default="auto", help="(%(default)s)")
     add("--seed", type=int, default=0, help="(%(default)s)")
-    add("--init", type=Path, metavar="MODEL_DIR", help="start from this artifact")
+    add(
+        "--init",
+        type=Path,
+        metavar="MODEL_DIR",
+        help="start from this artifact's network",
+    )
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
 
     measure = commands.add_parser("evaluate", help="measure an artifact's mAP")

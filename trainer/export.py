@@ -86,6 +86,8 @@ def separate(Z: Tensor) -> Tensor:
 def start_from(model: GPQ, source: Model, data: TrainingSet, config: Config) -> None:
     """Set F and Z from an artifact, and C to the class means of its features.
 
+    The modern recipe then starts the codewords of the classes at these means.
+
     Raises TrainerError where the artifact is of another network or code length.
     """
     if source.codebook.Z.shape != model.Z.shape:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from gpq.preprocess import Preprocess
@@ -104,8 +105,7 @@ def run(
             last = done == config.steps
             if done % LOG_STEPS == 0 or last:
                 losses = {name: round(value.item(), 4) for name, value in parts.items()}
-                if not math.isfinite(total.item()):
-                    raise TrainerError(f"the loss is {total.item()} at step {done}: {losses}")
+                _check_finite(total, done)
             seconds += time.monotonic() - started
             if done % LOG_STEPS == 0 or last:
                 rate = round(batch / (time.monotonic() - started))
@@ -113,8 +113,15 @@ def run(
                 log.write(json.dumps({"step": done, "seconds": round(seconds, 1), **losses}) + "\n")
                 log.flush()
             if time.monotonic() - last_saved > CHECKPOINT_SECONDS or last or stop.asked:
+                _check_finite(total, done)
                 save(done)
                 last_saved = time.monotonic()
             if stop.asked and not last:
                 raise Stopped(f"stopped at step {done} of {config.steps}; go on with --resume")
     return Result(recipe.trained, seconds)
+
+
+def _check_finite(loss: Tensor, step: int) -> None:
+    """Raises TrainerError, so that no checkpoint is overwritten by weights that are lost."""
+    if not math.isfinite(loss.item()):
+        raise TrainerError(f"the loss is {loss.item()} at step {step}; the last checkpoint is good")

@@ -7,12 +7,12 @@ from fastapi import Depends, Request
 from service.runtime import Runtime
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     return cast(Runtime, request.app.state.runtime)
 
 
-def _ready_runtime(request: Request) -> Runtime:
-    runtime = _runtime(request)
+async def _ready_runtime(request: Request) -> Runtime:
+    runtime = await _runtime(request)
     runtime.require_ready()
     return runtime
 

@@ -8,6 +8,7 @@ from service import uploads
 from service.problems import Problem
 from service.replies import IndexReply
 from service.routes import ReadyRuntime
+from service.runtime import Runtime
 
 router = APIRouter()
 
@@ -43,11 +44,17 @@ BODY = {
 )
 async def index(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """Store pictures; each succeeds or fails alone, and is searchable before the reply."""
-    async with uploads.form(request, runtime.settings.max_images) as fields:
-        pictures = uploads.index_uploads(fields, runtime.model.id)
-        items = await runtime.gate.run(runtime.catalogue.put, pictures)
+    with runtime.gate.slot():
+        items = await _put(request, runtime)
     failed = [item for item in items if item["status"] == "failed"]
     if len(failed) == len(items):
         first = failed[0]["error"]["detail"]
         raise Problem(422, "all-failed", f"no image could be stored; first: {first}", items=items)
     return {"errors": bool(failed), "items": items}
+
+
+async def _put(request: Request, runtime: Runtime) -> list[dict[str, Any]]:
+    async with uploads.form(request, runtime.settings.max_images) as fields:
+        return await runtime.gate.run(
+            lambda: runtime.catalogue.put(uploads.index_uploads(fields, runtime.model.id))
+        )

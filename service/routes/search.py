@@ -6,8 +6,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from service import uploads
+from service.catalogue import Hit
 from service.replies import SearchReply
 from service.routes import ReadyRuntime
+from service.runtime import Runtime
 from service.uploads import SearchById, SearchOptions
 
 router = APIRouter()
@@ -39,24 +41,26 @@ BODY = {
 async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """Top-k by mean cosine, in [-1, 1], higher is nearer; ties in order of storing."""
     started = time.perf_counter()
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind == "application/json":
-        wanted = await uploads.search_json(request)
-        hits, query = await runtime.gate.run(
-            runtime.catalogue.search_stored, wanted.id, wanted.k, wanted.min_score
-        )
-    else:
-        async with uploads.form(request, max_files=1) as fields:
-            file, options = uploads.search_form(fields)
-            hits = await runtime.gate.run(
-                lambda: runtime.catalogue.search_picture(
-                    file.file.read(), options.k, options.min_score
-                )
-            )
-        query = "image"
+    with runtime.gate.slot():
+        hits, query = await _search(request, runtime)
     return {
         "results": [{"id": h.id, "score": h.score, "metadata": h.metadata} for h in hits],
         "model": runtime.model.id,
         "took_ms": round((time.perf_counter() - started) * 1000, 2),
         "query": query,
     }
+
+
+async def _search(request: Request, runtime: Runtime) -> tuple[list[Hit], str]:
+    catalogue = runtime.catalogue
+    if uploads.media_type(request) == "application/json":
+        wanted = await uploads.search_json(request)
+        return await runtime.gate.run(
+            lambda: catalogue.search_stored(wanted.id, wanted.k, wanted.min_score)
+        )
+    async with uploads.form(request, max_files=1) as fields:
+        file, options = uploads.search_form(fields)
+        hits = await runtime.gate.run(
+            lambda: catalogue.search_picture(file.file.read(), options.k, options.min_score)
+        )
+    return hits, "image"

@@ -1,8 +1,12 @@
 """The service over either database."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from service.store import Store
+from tests.conftest import make_artifact
 from tests.images import png
 from tests.server import Server
 
@@ -23,8 +27,6 @@ def test_index_search_delete_restart(random_model: Path, database_url: str, tmp_
 
 
 def test_another_process_follows(random_model: Path, database_url: str, tmp_path: Path) -> None:
-    import time
-
     settings = {"model": random_model, "database_url": database_url, "image_store": tmp_path / "o"}
     with Server(tmp_path, **settings) as writer, Server(tmp_path, **settings) as reader:
         writer.index(png(1), ids='["a"]')
@@ -35,3 +37,52 @@ def test_another_process_follows(random_model: Path, database_url: str, tmp_path
         writer.http.delete("/images/a")
         while reader.search(png(1)).json()["results"]:
             assert time.monotonic() < deadline
+
+
+def test_two_models_never_mix_in_one_database(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other-model"
+    make_artifact(other, seed=9, M=6)
+    settings = {"database_url": database_url, "image_store": "none"}
+    mine = Server(tmp_path, model=random_model, **settings)
+    with mine as first, Server(tmp_path, model=other, **settings) as second:
+        assert second.index(png(1)).status_code == 200
+        reply = first.index(png(2))
+        assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
+        deadline = time.monotonic() + 30
+        while (ready := first.http.get("/readyz")).status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "the stored codes are of model" in ready.json()["detail"]
+        assert first.search(png(1)).status_code == 503
+        assert second.http.get("/stats").json()["images"] == 1
+
+
+def test_ids_that_no_database_can_hold(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    with Server(tmp_path, model=random_model, database_url=database_url) as server:
+        for id in ("%00", "a%00b", "%ED%A0%80", "x" * 1000):
+            assert server.http.get(f"/images/{id}").status_code == 404
+            assert server.http.delete(f"/images/{id}").status_code == 404
+
+
+def test_health_answers_while_writers_wait(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    """Another program holds the write lock: readers and health do not wait with the writers."""
+    with Server(tmp_path, model=random_model, database_url=database_url) as server:
+        server.index(png(0), ids='["there"]')
+        store = Store(database_url)
+        with ThreadPoolExecutor(45) as pool:
+            with store._write():
+                puts = [pool.submit(server.index, png(seed)) for seed in range(1, 46)]
+                time.sleep(1)
+                started = time.monotonic()
+                assert server.http.get("/readyz").status_code == 200
+                assert server.http.get("/stats").json()["images"] == 1
+                assert time.monotonic() - started < 5
+            assert {put.result().status_code for put in puts} == {200}
+        store.close()
+        assert server.http.get("/stats").json()["images"] == 46

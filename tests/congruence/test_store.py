@@ -10,13 +10,14 @@ from alembic.migration import MigrationContext
 
 import migrations
 from service import schema
-from service.store import KEEP, Put, Store
+from service.store import KEEP, OtherModel, Put, Store
 
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     opened.migrate()
+    opened.adopt_model("m")
     yield opened
     opened.close()
 
@@ -41,10 +42,11 @@ def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
     assert store.get("none") is None
 
 
-def test_the_same_bytes_under_another_model_are_replaced(store: Store) -> None:
+def test_codes_of_another_model_than_the_active_one_are_refused(store: Store) -> None:
     store.put([put("a")], "m")
-    assert store.put([put("a")], "n") == ["replaced"]
-    assert store.get("a").seq == 2
+    with pytest.raises(OtherModel, match="active model is m, not n"):
+        store.put([put("b")], "n")
+    assert store.get("b") is None
 
 
 def test_metadata_alone_keeps_the_seq_and_is_no_change_of_the_feed(store: Store) -> None:
@@ -157,6 +159,7 @@ def test_migrations_make_the_schema_of_the_code_and_go_back(database_url: str) -
     with store.engine.begin() as connection:
         assert set(sa.inspect(connection).get_table_names()) <= {"alembic_version"}
     store.migrate()
+    store.adopt_model("m")
     assert store.put([put("a")], "m") == ["created"]
     store.close()
 
@@ -177,6 +180,7 @@ def test_processes_migrating_at_once_agree(database_url: str) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+    stores[0].adopt_model("m")
     assert stores[0].put([put("a")], "m") == ["created"]
     for store in stores:
         store.close()

@@ -38,6 +38,7 @@ def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: 
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
         ({"GPQ_SCAN": "native"}, "no scan engine 'native'"),
         ({"GPQ_DATABASE_URL": "mysql://x/y"}, "neither sqlite nor postgresql"),
+        ({"GPQ_DATABASE_URL": "notaurl"}, "Could not parse SQLAlchemy URL"),
         ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),
     ],
 )

@@ -95,6 +95,26 @@ def test_search_by_stored_id_uses_the_original(server: Server) -> None:
     assert by_id.json()["results"] == server.search(png(60), k=5).json()["results"]
 
 
+def test_a_stored_image_is_in_its_own_results_among_ties(server: Server) -> None:
+    for n in range(12):
+        server.index(png(65), ids=json.dumps([f"twin-{n}"]))
+    found = ids(server.http.post("/search", json={"id": "twin-11", "k": 10}))
+    assert len(found) == 10
+    assert found[-1] == "twin-11"
+    assert ids(server.http.post("/search", json={"id": "twin-11", "k": 1})) == ["twin-11"]
+
+
+def test_a_stored_image_that_no_longer_decodes_is_searched_by_code(
+    random_model: Path, tmp_path: Path
+) -> None:
+    with Server(tmp_path, model=random_model) as first:
+        first.index(encoded(noise(1, (50, 50))), ids='["large"]')
+    with Server(tmp_path, model=random_model, max_pixels=1100) as second:
+        reply = second.http.post("/search", json={"id": "large"}).json()
+        assert reply["query"] == "code"
+        assert [hit["id"] for hit in reply["results"]] == ["large"]
+
+
 def test_k_and_min_score_limit_the_results(server: Server) -> None:
     server.index(*(png(seed) for seed in range(70, 90)))
     assert len(ids(server.search(png(70)))) == 10

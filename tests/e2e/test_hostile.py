@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -31,8 +32,9 @@ def server(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def still_well(server: Server) -> Iterator[None]:
     """After each attack: alive, small, and the good picture is found."""
     before = server.rss()
+    server.forget_peak_rss()
     yield
-    assert server.rss() - before < RSS_GROWTH
+    assert server.peak_rss() - before < RSS_GROWTH
     assert server.search(png(0)).json()["results"][0]["id"] == "good"
 
 
@@ -164,6 +166,12 @@ FORMS = {
         422,
         "invalid-metadata",
     ),
+    "metadata deep": (
+        {"images": b"x"},
+        {"metadata": '[{"a":' + "[" * 260 + "]" * 260 + "}]"},
+        422,
+        "invalid-metadata",
+    ),
     "metadata large": (
         {"images": b"x"},
         {"metadata": json.dumps([{"a": "x" * 20_000}])},
@@ -235,3 +243,54 @@ def test_unknown_paths_and_methods(server: Server) -> None:
     assert_problem(server.http.get("/images/..%2f..%2fetc%2fpasswd"), 404, "not-found")
     assert_problem(server.http.put("/index"), 405, "method-not-allowed")
     assert_problem(server.http.delete("/search"), 405, "method-not-allowed")
+
+
+def test_a_lone_surrogate_in_an_id_fails_alone(server: Server) -> None:
+    reply = server.index(png(0), png(1), ids='["good","\\ud800"]')
+    assert reply.status_code == 200, reply.text
+    assert [i["status"] for i in reply.json()["items"]] == ["unchanged", "failed"]
+    assert_problem(server.index(png(1), ids='["\\ud800"]'), 422, "all-failed")
+    long = server.index(png(1), ids=json.dumps(["x" * 100_000]))
+    assert len(long.content) < 2000
+
+
+@pytest.mark.parametrize(
+    "charset", ["undefined", "punycode", "unicode_escape", "nonsense", "utf-16"]
+)
+def test_odd_charsets(charset: str, server: Server) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="\\ud800"; filename="\\ud800"\r\n\r\nx\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="ids"\r\n\r\n["\\ud800"]\r\n--b--\r\n'
+    )
+    headers = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
+    for path in ("/index", "/search"):
+        reply = server.http.post(path, content=body, headers=headers)
+        assert 400 <= reply.status_code < 500, reply.text
+
+
+def test_media_types_are_case_insensitive(server: Server) -> None:
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    reply = server.http.post("/search", content=b'{"id":"good"}', headers=headers)
+    assert reply.status_code == 200
+
+
+def test_many_large_fields_at_once(server: Server) -> None:
+    fields = {f"f{n}": "x" * (BODY_LIMIT // 20) for n in range(10)}
+    reply = server.http.post("/index", files={"images": png(1)}, data=fields)
+    assert_problem(reply, 400, "invalid-form")
+
+
+def test_damaged_avif_fails_alone(server: Server) -> None:
+    random = np.random.default_rng(0)
+    good = encoded(noise(1), "AVIF")
+    damaged = []
+    for _ in range(19):
+        data = bytearray(good)
+        for place in random.integers(12, len(data), 6):
+            data[place] = random.integers(0, 256)
+        damaged.append(bytes(data))
+    reply = server.index(png(0), *damaged, ids=json.dumps(["good", *map(str, range(19))]))
+    assert reply.status_code == 200, reply.text
+    assert "failed" in [item["status"] for item in reply.json()["items"]]
+    for n in range(19):
+        server.http.delete(f"/images/{n}")
