@@ -1,8 +1,8 @@
 """Request bodies -> checked arguments. Everything wrong in them is a 4xx Problem."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -51,7 +51,7 @@ async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
     if media_type(request) != "multipart/form-data":
         raise Problem(415, "not-multipart", "send multipart/form-data")
     try:
-        with anyio.fail_after(BODY_SECONDS):
+        with _deadline():
             parsed = await request.form(
                 max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
             )
@@ -59,10 +59,6 @@ async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
         raise Problem(error.status_code, "invalid-form", error.detail) from error
     except UnicodeError as error:
         raise Problem(400, "invalid-form", f"the form is not in its charset: {error}") from error
-    except TimeoutError as error:
-        raise Problem(
-            408, "slow-body", f"the body took longer than {BODY_SECONDS} seconds"
-        ) from error
     try:
         yield parsed
     finally:
@@ -111,11 +107,23 @@ def search_form(fields: FormData) -> tuple[UploadFile, SearchOptions]:
 async def search_json(request: Request) -> SearchById:
     """The JSON body of POST /search."""
     received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > MAX_JSON_BYTES:
-            raise Problem(413, "body-too-large", f"JSON is limited to {MAX_JSON_BYTES} bytes")
+    with _deadline():
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > MAX_JSON_BYTES:
+                raise Problem(413, "body-too-large", f"JSON is limited to {MAX_JSON_BYTES} bytes")
     return _validate(SearchById, _json(bytes(received), "the body"))
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """A body that trickles in would hold its place for ever."""
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            yield
+    except TimeoutError as error:
+        detail = f"the body took longer than {BODY_SECONDS} seconds"
+        raise Problem(408, "slow-body", detail) from error
 
 
 def _validate(model: type[Arguments], value: Any) -> Arguments:
