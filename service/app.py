@@ -31,6 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPIOffline(
         title="GPQ image search",
         version=__version__,
+        description="Store pictures, find the nearest: exact search over learnt codes.",
         redoc_url=None,
         lifespan=lifespan,
         responses={"default": {"model": ProblemReply, "description": "RFC 9457 problem+json"}},
@@ -38,9 +39,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.runtime = runtime
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.include_router(system.public)
-    for router in (index.router, search.router, images.router, system.router):
-        app.include_router(router, dependencies=[Depends(require_key)])
+    for router in (index.router, search.router, images.router):
+        app.include_router(router, tags=["pictures"], dependencies=[Depends(require_key)])
+    app.include_router(system.router, tags=["service"], dependencies=[Depends(require_key)])
+    app.include_router(system.public, tags=["service"])
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:

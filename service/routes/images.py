@@ -11,14 +11,14 @@ from service.routes import ReadyRuntime
 router = APIRouter()
 
 
-@router.get("/images/{id}", response_model=ImageReply)
+@router.get("/images/{id}", summary="What is kept of a picture", response_model=ImageReply)
 def get(id: str, runtime: ReadyRuntime) -> dict[str, Any]:
-    """What is kept of a picture."""
+    """Its size, bytes, metadata, when it was stored, and its place in the feed."""
     row = runtime.catalogue.get(id)
     return {**row._mapping, "metadata": decode_metadata(row.metadata)}
 
 
-@router.delete("/images/{id}", status_code=204)
+@router.delete("/images/{id}", summary="Take a picture out", status_code=204)
 def delete(id: str, runtime: ReadyRuntime) -> None:
-    """Take a picture out; no later search finds it."""
+    """No later search finds it."""
     runtime.catalogue.delete(id)

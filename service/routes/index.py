@@ -40,7 +40,11 @@ BODY = {
 
 
 @router.post(
-    "/index", response_model=IndexReply, response_model_exclude_none=True, openapi_extra=BODY
+    "/index",
+    summary="Store pictures",
+    response_model=IndexReply,
+    response_model_exclude_none=True,
+    openapi_extra=BODY,
 )
 async def index(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """Store pictures; each succeeds or fails alone, and is searchable before the reply."""

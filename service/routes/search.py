@@ -37,7 +37,9 @@ BODY = {
 }
 
 
-@router.post("/search", response_model=SearchReply, openapi_extra=BODY)
+@router.post(
+    "/search", summary="Find the nearest pictures", response_model=SearchReply, openapi_extra=BODY
+)
 async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """Top-k by mean cosine, in [-1, 1], higher is nearer; ties in order of storing."""
     started = time.perf_counter()

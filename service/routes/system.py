@@ -12,22 +12,22 @@ public = APIRouter()
 router = APIRouter()
 
 
-@public.get("/livez")
+@public.get("/livez", summary="The process answers")
 async def livez() -> dict[str, str]:
-    """The process answers."""
+    """200 as long as the process runs; says nothing of the database."""
     return {"status": "alive"}
 
 
-@public.get("/readyz")
+@public.get("/readyz", summary="Ready to search")
 async def readyz(runtime: AnyRuntime) -> dict[str, str]:
-    """Ready to search, or 503 with the reason."""
+    """200, or 503 with the reason."""
     runtime.require_ready()
     return {"status": "ready"}
 
 
-@router.get("/model", response_model=ModelReply)
+@router.get("/model", summary="The active model", response_model=ModelReply)
 async def model(runtime: AnyRuntime) -> dict[str, Any]:
-    """The active model and what it was measured to do."""
+    """Its id, code length, classes, and what it was measured to do."""
     about = runtime.model.about
     measured = about.get("measured")
     return {
@@ -39,7 +39,7 @@ async def model(runtime: AnyRuntime) -> dict[str, Any]:
     }
 
 
-@router.get("/stats", response_model=StatsReply)
+@router.get("/stats", summary="Counts", response_model=StatsReply)
 def stats(runtime: ReadyRuntime) -> dict[str, Any]:
     """Counts of the index and the position in the change feed."""
     total, unique, largest = runtime.store.counts()

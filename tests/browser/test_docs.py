@@ -27,4 +27,4 @@ def test_the_documentation_shows_without_the_internet(random_model: Path, tmp_pa
             timeout=120,
         ).stdout
     assert "GPQ image search" in page
-    assert 'id="operations-default-index_index_post"' in page
+    assert 'id="operations-pictures-index_index_post"' in page
