@@ -93,7 +93,8 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     assert "was made with steps=2" in capsys.readouterr().err
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first)) == 0
     training = artifact.load(second).about["training"]
-    assert training["started_from"] == artifact.load(first).id
+    assert training["started_from"]["id"] == artifact.load(first).id
+    assert training["started_from"]["training"]["steps"] == 2
     (first / "checkpoint.pt").write_bytes(b"damaged")
     assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
     assert "cannot be read" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def _train(options: argparse.Namespace) -> None:
     result = loop.run(model, pictures, rules, config, options.out, where, resume=options.resume)
     training = {
         "command": _command(options),
-        "started_from": source.id if source else None,
+        "started_from": source and {"id": source.id, "training": source.about.get("training")},
         "seconds": round(result.seconds),
         "device": device.describe(where),
         "date": time.strftime("%Y-%m-%d"),
