@@ -6,6 +6,7 @@ GPQError
 │   ├── BrokenImage          a known format that cannot be decoded
 │   └── TooManyPixels        larger than the pixel limit
 ├── ArtifactError            a model folder that cannot be used; names the file
+├── DeviceError              a device that is not there
 └── ScanError                a search or a build asked for the impossible
 """
 
@@ -32,6 +33,10 @@ class TooManyPixels(ImageError):
 
 class ArtifactError(GPQError):
     """A model folder is missing, damaged, or computes something else."""
+
+
+class DeviceError(GPQError):
+    """The device asked for is not there."""
 
 
 class ScanError(GPQError, ValueError):

@@ -3,10 +3,9 @@
 import logging
 import threading
 
-import torch
 from sqlalchemy.exc import SQLAlchemyError
 
-from gpq import artifact
+from gpq import artifact, device
 from gpq.preprocess import limit_decoding
 from service.catalogue import Catalogue
 from service.encoder import Encoder
@@ -25,12 +24,12 @@ log = logging.getLogger("gpq.service")
 class Runtime:
     """Built from settings alone; ``start`` opens the database and loads the index.
 
-    Raises ArtifactError or ValueError where settings point to something unusable.
+    Raises GPQError or ValueError where settings point to something unusable.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.model = artifact.load(settings.model, _device(settings.device))
+        self.model = artifact.load(settings.model, device.pick(settings.device))
         limit_decoding(settings.max_pixels)
         self.encoder = Encoder(self.model, settings.max_pixels, settings.decode_threads)
         self.index = Index(self.model.codebook.M, settings.scan)
@@ -106,11 +105,3 @@ class Runtime:
         else:
             if removed:
                 log.info("swept %d originals nothing points to", removed)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("GPQ_DEVICE=cuda: torch sees no CUDA device")
-    return name

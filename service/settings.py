@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         max(1, min(4, os.cpu_count() or 1)),
         ge=1,
-        description="images decoded at once; each may take 16 bytes of memory a pixel",
+        description="images decoded at once; memory grows with it and with GPQ_MAX_PIXELS",
     )
     image_store: str = Field(
         "data/images", description="folder or fsspec URL for original images, or `none`"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gpq import __version__, artifact
+from gpq import device as gpq_device
 from gpq.errors import GPQError
 from gpq.network import DEFAULT_WIDTHS, NETWORKS
 from gpq.preprocess import Preprocess
@@ -53,7 +54,7 @@ def _train(options: argparse.Namespace) -> None:
         seed=options.seed,
         dataset=options.dataset,
     )
-    where = device.pick(options.device)
+    where = gpq_device.pick(options.device)
     rules = Preprocess(size=config.size)
     pictures = data.training_set(options.data, config.dataset, rules)
     _name_skipped(pictures.skipped)
@@ -86,7 +87,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    where = device.pick(options.device)
+    where = gpq_device.pick(options.device)
     model = artifact.load(options.model, where)
     pictures = data.retrieval_set(options.data, options.dataset, model.rules)
     _name_skipped(pictures.skipped)
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
     add("--batch-labelled", type=_positive, help="labelled pictures a step")
     add("--batch-unlabelled", type=_positive, help="unlabelled pictures a step")
-    add("--device", choices=device.NAMES, default="auto", help="(%(default)s)")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--seed", type=int, default=0, help="(%(default)s)")
     add(
         "--init",
@@ -149,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, required=True, help="artifact folder")
     add("--data", type=Path, required=True, help="train/ (database) and test/ (queries)")
     add("--dataset", choices=DATASETS, default="folder", help="cifar10: protocol 1 (%(default)s)")
-    add("--device", choices=device.NAMES, default="auto", help="(%(default)s)")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--engine", default="auto", help="scan engine (%(default)s)")
     add("--json", action="store_true", help="one JSON line")
     add("--write", action="store_true", help="keep the figures in the artifact's config.json")

@@ -1,23 +1,10 @@
-"""Where to compute, and in which precision."""
+"""What a device can do, and what it is called."""
 
 import os
 import platform
 from contextlib import AbstractContextManager
 
 import torch
-
-from trainer.errors import TrainerError
-
-NAMES = ("auto", "cpu", "cuda")
-
-
-def pick(name: str) -> torch.device:
-    """auto, cpu or cuda; raises TrainerError where the device is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainerError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
-    return torch.device(name)
 
 
 def has_bfloat16(device: torch.device) -> bool:
