@@ -108,8 +108,19 @@ def signature(data: bytes) -> str | None:
     return None
 
 
-def load(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def media_type(data: bytes) -> str | None:
+    """The media type of an allowed format by its signature, else None."""
+    name = signature(data)
+    return None if name is None else Image.MIME[name]
+
+
+def load(
+    data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink_to: int | None = None
+) -> Image.Image:
     """Uploaded bytes -> the first frame, upright, sRGB, mode RGB, whole.
+
+    shrink_to: each side may come out smaller, but not smaller than this, where the format
+    decodes a part of its pixels faster than all (JPEG); not for what is encoded.
 
     Raises UnknownFormat, TooManyPixels (from the header, before decoding) or
     BrokenImage; a truncated file is broken, never grey-filled.
@@ -123,6 +134,8 @@ def load(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
             raise TooManyPixels(
                 f"{image.width} × {image.height} pixels; the limit is {max_pixels:,} in all"
             )
+        if shrink_to is not None:
+            image.draft(None, (shrink_to, shrink_to))
         image.load()
         _turn_upright(image)
         return _rgb(image)

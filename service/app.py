@@ -17,6 +17,8 @@ from service.runtime import Runtime
 from service.security import require_key
 from service.settings import Settings
 
+PROBLEM = {problems.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
+
 
 def create_app(settings: Settings) -> FastAPI:
     """Raises ArtifactError or ValueError where settings point to something unusable."""
@@ -34,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Store pictures, find the nearest: exact search over learnt codes.",
         redoc_url=None,
         lifespan=lifespan,
-        responses={"default": {"model": ProblemReply, "description": "RFC 9457 problem+json"}},
+        responses={"default": {"description": "RFC 9457 problem", "content": PROBLEM}},
     )
     app.state.runtime = runtime
     problems.install(app)

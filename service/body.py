@@ -7,14 +7,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.problems import Problem, response
 
-DRAIN_SECONDS = 10  # how long a client that sends too much is read before it is cut off
+LINGER_SECONDS = 10  # how long a body nobody wants is read on after the reply
 
 
 class BodyLimit:
     """413 problem+json for bodies over ``max_bytes``; memory never holds more than a chunk.
 
-    A client that does not wait for "100 Continue" is read on for a while before the
-    reply: closing on it at once would reset the connection and lose the reply.
+    A reply may be ready before its body has come in: 413, but also 401 or 429. Closing the
+    connection then would reset it, and the client could lose the reply. So the reply is
+    sent at once, the rest of the body read and dropped for a while, and then closed.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -24,38 +25,60 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        body = _Body(scope, receive, send, self.max_bytes)
+        if body.announced > self.max_bytes:
+            reply = response(Request(scope), _too_large(self.max_bytes))
+            await reply(scope, body.receive, body.send)
+        else:
+            await self.app(scope, body.receive, body.send)
+
+
+class _Body:
+    """One request's body, and the reply that may come before its end."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
-            if "expect" not in headers:
-                await self._drain(receive)
-            reply = response(Request(scope), self._too_large())
-            reply.headers["connection"] = "close"
-            await reply(scope, receive, send)
-            return
-        received = 0
+        length = headers.get("content-length", "")
+        self.announced = int(length) if length.isdecimal() else 0
+        # A client that waits for "100 Continue" sends no body once it has a reply.
+        awaited = self.announced > 0 or "transfer-encoding" in headers
+        self.complete = not awaited or "expect" in headers
+        self.received = 0
+        self.max_bytes = max_bytes
+        self._receive, self._send = receive, send
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                await self._drain(receive)
-                raise self._too_large()
-            return message
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.received += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.complete = True
+        if self.received > self.max_bytes:
+            raise _too_large(self.max_bytes)
+        return message
 
-        await self.app(scope, counted, send)
+    async def send(self, message: Message) -> None:
+        if self.complete:
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            headers = [*message.get("headers", []), (b"connection", b"close")]
+            await self._send({**message, "headers": headers})
+        elif message.get("more_body", False):
+            await self._send(message)
+        else:
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _drain(self, receive: Receive) -> None:
-        left = 2 * self.max_bytes
-        with anyio.move_on_after(DRAIN_SECONDS):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
+    async def _linger(self) -> None:
+        with anyio.move_on_after(LINGER_SECONDS):
+            while not self.complete and self.received <= 2 * self.max_bytes:
+                message = await self._receive()
+                self.received += len(message.get("body", b""))
+                more = message["type"] == "http.request" and message.get("more_body", False)
+                self.complete = not more
 
-    def _too_large(self) -> Problem:
-        return Problem(
-            413, "body-too-large", f"the request body is over the limit of {self.max_bytes} bytes"
-        )
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(
+        413, "body-too-large", f"the request body is over the limit of {max_bytes} bytes"
+    )

@@ -1,29 +1,25 @@
-"""What the service does with pictures: put, get, delete, search."""
+"""The stored pictures: put, get, list, describe, delete; their originals and thumbnails."""
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy.engine import Row
 
+from gpq import preprocess
 from gpq.errors import ImageError
 from service import problems
 from service.encoder import Encoder, Picture
 from service.feed import Feed
 from service.originals import Originals
 from service.problems import Problem
-from service.settings import ID_PATTERN
+from service.settings import ID_PATTERN, WAIT_ALL_SECONDS
 from service.store import KEEP, Keep, OtherModel, Put, Store
 
 DEFAULT_ID_DIGITS = 32
-SEARCH_TRIES = 4
-log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
@@ -36,10 +32,11 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Hit:
-    id: str
-    score: float
-    metadata: Any
+class File:
+    """A file to send: its bytes and their media type."""
+
+    data: bytes
+    media_type: str
 
 
 class Catalogue:
@@ -48,10 +45,13 @@ class Catalogue:
     def __init__(self, store: Store, feed: Feed, encoder: Encoder, originals: Originals) -> None:
         self.store, self.feed, self.encoder, self.originals = store, feed, encoder, originals
 
-    def put(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
+    def put(
+        self, uploads: Sequence[Upload], wait_for_all: bool = False
+    ) -> tuple[list[dict[str, Any]], bool]:
         """Store pictures; one reply item for each, failures in place.
 
-        When it returns they are durable and the next search here finds them.
+        When it returns they are durable and the next search here finds them. With
+        ``wait_for_all``, whether also every other live process finds them; else True.
         """
         items: list[dict[str, Any]] = [{} for _ in uploads]
         ready: list[tuple[int, Put, Picture]] = []
@@ -64,17 +64,19 @@ class Catalogue:
                 continue
             taken.add(put.id)
             ready.append((place, put, picture))
+        if not ready:
+            return items, True
         codes = self.encoder.encode([picture for _, _, picture in ready])
         puts = [replace(put, code=code) for (_, put, _), code in zip(ready, codes, strict=True)]
-        if puts:
-            try:
-                statuses = self.store.put(puts, self.encoder.model.id)
-            except OtherModel as error:
-                raise problems.unavailable(str(error)) from error
-            self.feed.catch_up()
-            for (place, put, _), status in zip(ready, statuses, strict=True):
-                items[place] = {"id": put.id, "status": status}
-        return items
+        try:
+            stored = self.store.put(puts, self.encoder.model.id)
+        except OtherModel as error:
+            raise problems.unavailable(str(error)) from error
+        last = max(entry.seq for entry in stored)
+        self.catch_up(last)
+        for (place, put, _), entry in zip(ready, stored, strict=True):
+            items[place] = {"id": put.id, "status": entry.status}
+        return items, not wait_for_all or self.feed.wait_for_all(last, WAIT_ALL_SECONDS)
 
     def get(self, id: str) -> Row[Any]:
         """Raises Problem 404."""
@@ -83,35 +85,43 @@ class Catalogue:
             raise _missing(id)
         return row
 
-    def delete(self, id: str) -> None:
-        """Raises Problem 404."""
-        if not re.fullmatch(ID_PATTERN, id) or not self.store.delete(id):
+    def page(self, after: int, limit: int) -> Sequence[Row[Any]]:
+        """At most ``limit`` pictures in seq order, from the first past seq ``after``."""
+        return self.store.page(after, limit)
+
+    def describe(self, id: str, metadata: str | None) -> Row[Any]:
+        """Give a picture other metadata; raises Problem 404."""
+        if not re.fullmatch(ID_PATTERN, id) or not self.store.describe(id, metadata):
             raise _missing(id)
-        self.feed.catch_up()
+        return self.get(id)
 
-    def search_picture(self, data: bytes, k: int, min_score: float) -> list[Hit]:
-        """Nearest to an uploaded picture; raises Problem 400, 413 or 415."""
-        return self._search(self.encoder.lut(self._decode(data)), k, min_score)
+    def delete(self, id: str) -> None:
+        """No later search here finds it. Raises Problem 404."""
+        seq = self.store.delete(id) if re.fullmatch(ID_PATTERN, id) else None
+        if seq is None:
+            raise _missing(id)
+        self.catch_up(seq)
 
-    def search_stored(self, id: str, k: int, min_score: float) -> tuple[list[Hit], str]:
-        """Nearest to a stored picture, and what was searched with: original or code."""
-        row = self.get(id)
-        lut, query = self._lut_of_stored(row)
-        hits = self._search(lut, k, min_score)
-        own_score = self.encoder.score(lut, row.code)
-        if id not in [hit.id for hit in hits] and own_score >= min_score:
-            # Lost among ties, or its own code is not its nearest: it belongs to its results.
-            hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
-        return hits, query
-
-    def _lut_of_stored(self, row: Row[Any]) -> tuple[NDArray[np.float32], str]:
+    def content(self, row: Row[Any]) -> File:
+        """The picture as it was uploaded; raises Problem 404 where originals are not kept."""
         data = self.originals.get(row.sha256)
+        if data is None:
+            raise Problem(404, "no-original", f"the original of {row.id!r} is not kept here")
+        return File(data, preprocess.media_type(data) or "application/octet-stream")
+
+    def thumbnail(self, row: Row[Any]) -> File:
+        """A small WebP; raises Problem 404 where there is nothing to make it of."""
         try:
-            if data is not None:
-                return self.encoder.lut(self.encoder.decode(data)), "original"
+            return File(self.encoder.thumbnail(self.content(row).data), "image/webp")
         except ImageError as error:  # limits were lowered, or the file was damaged
-            log.warning("original %s cannot be decoded, searching by code: %s", row.sha256, error)
-        return self.encoder.lut_of_code(row.code), "code"
+            raise Problem(404, "no-thumbnail", f"the original of {row.id!r}: {error}") from error
+
+    def catch_up(self, seq: int | None = None) -> None:
+        """Apply what was committed, at least up to ``seq``; raises Problem 503."""
+        try:
+            self.feed.catch_up(seq)
+        except OtherModel as error:
+            raise problems.unavailable(str(error)) from error
 
     def _prepare(self, upload: Upload, taken: set[str]) -> tuple[Put, Picture]:
         data = upload.file.read()
@@ -121,32 +131,10 @@ class Catalogue:
             raise Problem(422, "invalid-id", f"the id does not match {ID_PATTERN}")
         if id in taken:
             raise Problem(422, "duplicate-id", f"the id {id!r} is in this request twice")
-        picture = self._decode(data)
+        picture = self.encoder.accept(data)
         self.originals.put(digest, data)
         size = picture.width, picture.height, len(data)
         return Put(id, b"", digest, *size, upload.metadata), picture
-
-    def _decode(self, data: bytes) -> Picture:
-        if not data:
-            raise Problem(400, "empty-file", "the file is empty")
-        try:
-            return self.encoder.decode(data)
-        except ImageError as error:
-            raise problems.of_image(error) from error
-
-    def _search(self, lut: NDArray[np.float32], k: int, min_score: float) -> list[Hit]:
-        """Hits resolved in the database; where one changed meanwhile, search again."""
-        for _ in range(SEARCH_TRIES):
-            near = [(s, score) for s, score in self.feed.index.search(lut, k) if score >= min_score]
-            stored = self.store.by_seq([seq for seq, _ in near])
-            if len(stored) == len(near):
-                break
-            self.feed.catch_up()
-        return [
-            Hit(stored[seq][0], score, decode_metadata(stored[seq][1]))
-            for seq, score in near
-            if seq in stored
-        ]
 
 
 def decode_metadata(text: str | None) -> Any:

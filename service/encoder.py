@@ -1,5 +1,6 @@
 """Uploaded bytes -> pixels -> codes and look-up tables, off the event loop."""
 
+import io
 import threading
 from dataclasses import dataclass
 
@@ -7,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq import preprocess, scan
+from gpq.errors import ImageError
 from gpq.model import Model
+from service import problems
+from service.problems import Problem
+from service.settings import THUMBNAIL_PIXELS
 
 BATCH = 64  # pictures through the network at once
 
@@ -35,6 +40,24 @@ class Encoder:
             image = preprocess.load(data, self.max_pixels)
             return Picture(image.width, image.height, self.model.prepare(image))
 
+    def accept(self, data: bytes) -> Picture:
+        """``decode`` for an upload; raises Problem 400, 413 or 415."""
+        if not data:
+            raise Problem(400, "empty-file", "the file is empty")
+        try:
+            return self.decode(data)
+        except ImageError as error:
+            raise problems.of_image(error) from error
+
+    def thumbnail(self, data: bytes) -> bytes:
+        """WebP of at most THUMBNAIL_PIXELS a side; raises gpq.errors.ImageError."""
+        with self._decoding:
+            image = preprocess.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
+            image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP")
+        return buffer.getvalue()
+
     def encode(self, pictures: list[Picture]) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
         codes: list[bytes] = []
@@ -45,10 +68,14 @@ class Encoder:
             codes += [row.tobytes() for row in packed]
         return codes
 
-    def lut(self, picture: Picture) -> NDArray[np.float32]:
-        """(1,M,K) float32."""
-        with self._computing:
-            return self.model.lut(picture.pixels[None])
+    def luts(self, pictures: list[Picture]) -> NDArray[np.float32]:
+        """(Q,M,K) float32, for at least one picture."""
+        tables = []
+        for first in range(0, len(pictures), BATCH):
+            pixels = np.stack([p.pixels for p in pictures[first : first + BATCH]])
+            with self._computing:
+                tables.append(self.model.lut(pixels))
+        return np.concatenate(tables)
 
     def score(self, lut: NDArray[np.float32], code: bytes) -> float:
         """What a scan with ``lut`` (1,M,K) gives this code."""

@@ -1,15 +1,21 @@
 """The codes in memory: a scanner and the seq of each of its rows."""
 
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
+from service.settings import COMPACT_ROWS
 from service.store import Change
 
 FIRST_CAPACITY = 1024
+CHECKSUM_ROWS = 1 << 16  # hashed at a time
+
+Pairs = Sequence[Any]  # of (seq, code)
 
 
 class Index:
@@ -19,10 +25,18 @@ class Index:
     their rows can be found, and neither is ever overwritten.
     """
 
-    def __init__(self, M: int, engine: str) -> None:
-        self._scanner = scan.build(np.empty((0, (M + 1) // 2), dtype=np.uint8), M, engine)
-        self._seqs = np.empty(FIRST_CAPACITY, dtype=np.int64)
-        self._rows = 0
+    def __init__(self, M: int, engine: str, parts: Iterable[Pairs] = ()) -> None:
+        """parts: lists of (seq, code) to begin with, in seq order."""
+        self.code_bytes = (M + 1) // 2
+        seqs = [np.empty(0, dtype=np.int64)]
+        codes: list[bytes] = []
+        for part in parts:
+            part_seqs, part_codes = zip(*part, strict=True)
+            seqs.append(np.array(part_seqs, dtype=np.int64))
+            codes += part_codes
+        self._seqs = np.concatenate(seqs)
+        self._rows = len(self._seqs)
+        self._scanner = scan.build(self._packed(codes), M, engine)
         self._applying = threading.Lock()
 
     def __len__(self) -> int:
@@ -33,40 +47,52 @@ class Index:
         """The name of the scan engine at work."""
         return self._scanner.engine
 
+    @property
+    def worth_compacting(self) -> bool:
+        """More than half of the rows, and not few, are of codes taken out."""
+        removed = self._rows - len(self)
+        return removed > max(COMPACT_ROWS, len(self))
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply feed rows in order; rows already applied change nothing."""
         with self._applying:
-            newest = self._newest()
+            newest = int(self._seqs[self._rows - 1]) if self._rows else 0
             added = [c for c in changes if c.code is not None and c.seq > newest]
             if added:
                 self._add([c.seq for c in added], [c.code for c in added if c.code is not None])
             self._remove([c.removes for c in changes if c.removes is not None])
 
-    def add(self, codes: Sequence[tuple[int, bytes]]) -> None:
-        """Append (seq, code) pairs, in seq order, when loading; known ones are passed over."""
-        with self._applying:
-            fresh = [(seq, code) for seq, code in codes if seq > self._newest()]
-            if fresh:
-                self._add([seq for seq, _ in fresh], [code for _, code in fresh])
+    def search(self, luts: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
+        """For each look-up table of (Q,M,K), the nearest k as (seq, score)."""
+        rows, scores = self._scanner.search(luts, k)
+        return [
+            list(zip(self._seqs[found[found >= 0]].tolist(), score.tolist(), strict=False))
+            for found, score in zip(rows, scores, strict=True)
+        ]
 
-    def search(self, lut: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
-        """The nearest k as (seq, score), for one look-up table (1,M,K)."""
-        rows, scores = self._scanner.search(lut, k)
-        found = rows[0] >= 0
-        seqs = self._seqs[rows[0][found]]
-        return list(zip(seqs.tolist(), scores[0][found].tolist(), strict=True))
+    def checksum(self) -> str:
+        """Of the live codes and their seqs; equals ``checksum`` of the same pairs."""
+        rows = self._scanner.rows()
+        return checksum(
+            self._pairs(part) for part in np.array_split(rows, len(rows) // CHECKSUM_ROWS + 1)
+        )
 
-    def _newest(self) -> int:
-        return int(self._seqs[self._rows - 1]) if self._rows else 0
+    def _pairs(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        codes = map(bytes, self._scanner.codes(rows))
+        return zip(self._seqs[rows].tolist(), codes, strict=True)
+
+    def _packed(self, codes: list[bytes]) -> NDArray[np.uint8]:
+        return np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), self.code_bytes)
 
     def _add(self, seqs: list[int], codes: list[bytes]) -> None:
         last = self._rows + len(seqs)
         if last > len(self._seqs):
-            grown = np.empty(max(last, 2 * len(self._seqs)), dtype=np.int64)
+            grown = np.empty(max(last, 2 * len(self._seqs), FIRST_CAPACITY), dtype=np.int64)
             grown[: self._rows] = self._seqs[: self._rows]
             self._seqs = grown
+        packed = self._packed(codes)
         self._seqs[self._rows : last] = seqs
-        self._scanner.add(np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), -1))
+        self._scanner.add(packed)
         self._rows = last
 
     def _remove(self, seqs: list[int]) -> None:
@@ -77,3 +103,12 @@ class Index:
         inside = rows < self._rows
         rows, wanted = rows[inside], np.asarray(seqs)[inside]
         self._scanner.remove(rows[known[rows] == wanted])
+
+
+def checksum(parts: Iterable[Iterable[tuple[int, bytes]]]) -> str:
+    """SHA-256 over (seq, code) pairs in seq order, as hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for seq, code in part:
+            digest.update(seq.to_bytes(8, "little") + code)
+    return digest.hexdigest()

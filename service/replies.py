@@ -1,41 +1,97 @@
-"""Bodies of successful replies, and of problems, for OpenAPI."""
+"""Bodies of successful replies, and of problems, for OpenAPI; each with an example."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+
+_MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
 
 
-class ItemError(BaseModel):
+class Reply(BaseModel):
+    """A reply body; ``example`` stands in OpenAPI."""
+
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema, model: schema.update(
+            {"example": model.example} if model.example else {}
+        )
+    )
+    example: ClassVar[dict[str, Any]] = {}
+
+
+class ItemError(Reply):
     code: str
     detail: str
     status: int
 
 
-class IndexItem(BaseModel):
+class IndexItem(Reply):
     id: str | None
     status: Literal["created", "replaced", "unchanged", "failed"]
     error: ItemError | None = None
 
 
-class IndexReply(BaseModel):
+class IndexReply(Reply):
     errors: bool
     items: list[IndexItem]
 
+    example = {
+        "errors": True,
+        "items": [
+            {"id": "cat-1", "status": "created"},
+            {
+                "id": "car-1",
+                "status": "failed",
+                "error": {
+                    "code": "broken-image",
+                    "detail": "JPEG that cannot be decoded: image file is truncated",
+                    "status": 400,
+                },
+            },
+        ],
+    }
 
-class Result(BaseModel):
+
+class Result(Reply):
     id: str
     score: float
     metadata: dict[str, Any] | None
 
 
-class SearchReply(BaseModel):
+class SearchReply(Reply):
     results: list[Result]
     model: str
     took_ms: float
     query: Literal["image", "original", "code"]
 
+    example = {
+        "results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}],
+        "model": _MODEL,
+        "took_ms": 4.2,
+        "query": "image",
+    }
 
-class ImageReply(BaseModel):
+
+class QueryReply(Reply):
+    results: list[Result] | None = None
+    error: ItemError | None = None
+
+
+class BatchReply(Reply):
+    queries: list[QueryReply]
+    model: str
+    took_ms: float
+
+    example = {
+        "queries": [
+            {"results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}]},
+            {"error": {"code": "empty-file", "detail": "the file is empty", "status": 400}},
+        ],
+        "model": _MODEL,
+        "took_ms": 7.9,
+    }
+
+
+class ImageReply(Reply):
     id: str
     seq: int
     created: str
@@ -44,29 +100,104 @@ class ImageReply(BaseModel):
     bytes: int
     metadata: dict[str, Any] | None
 
+    example = {
+        "id": "cat-1",
+        "seq": 17,
+        "created": "2026-11-21T10:47:38.120Z",
+        "width": 640,
+        "height": 480,
+        "bytes": 48213,
+        "metadata": {"shelf": 3},
+    }
 
-class ModelReply(BaseModel):
+
+class ListReply(Reply):
+    images: list[ImageReply]
+    next_cursor: str | None
+
+    example = {"images": [ImageReply.example], "next_cursor": "17"}
+
+
+class ModelReply(Reply):
     id: str
     bits: int
     classes: list[str]
     mAP: float | None
     measured: dict[str, Any] | None
 
+    example = {
+        "id": _MODEL,
+        "bits": 48,
+        "classes": ["airplane", "automobile"],
+        "mAP": 0.757,
+        "measured": {"mAP": 0.741, "mAP_tie_aware": 0.757, "n_query": 1000},
+    }
 
-class StatsReply(BaseModel):
+
+class ReplicaReply(Reply):
+    name: str
+    applied: int
+    age_s: float
+
+
+class FeedReply(Reply):
+    applied: int
+    head: int
+    lag_s: float
+    replicas: list[ReplicaReply]
+
+
+class ChecksumReply(Reply):
+    seq: int
+    memory: str
+    database: str
+
+
+class StatsReply(Reply):
     images: int
     engine: str
     engine_reason: str
     unique_codes: int
     largest_tie: int
-    feed: dict[str, int]
+    feed: FeedReply
+    checksum: ChecksumReply | None = None
     version: str
 
+    example = {
+        "images": 1204,
+        "engine": "reference",
+        "engine_reason": "GPQ_SCAN=auto",
+        "unique_codes": 911,
+        "largest_tie": 12,
+        "feed": {
+            "applied": 1310,
+            "head": 1310,
+            "lag_s": 0.0,
+            "replicas": [{"name": "web-1:7:5f0c2a1b", "applied": 1310, "age_s": 0.4}],
+        },
+        "version": "0.1.0",
+    }
 
-class ProblemReply(BaseModel):
+
+class StatusReply(Reply):
+    status: str
+
+    example = {"status": "ready"}
+
+
+class ProblemReply(Reply):
     type: str
     title: str
     status: int
     detail: str
     instance: str
     code: str
+
+    example = {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "there is no image 'cat-9'",
+        "instance": "/images/cat-9",
+        "code": "no-such-image",
+    }

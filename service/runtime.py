@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,10 +15,13 @@ from service.gate import Gate
 from service.index import Index
 from service.originals import open_originals
 from service.problems import unavailable
-from service.settings import SWEEP_SECONDS, Settings
-from service.store import Store
+from service.searcher import Searcher
+from service.settings import Settings
+from service.store import NewerSchema, OtherModel, Store
+from service.upkeep import Upkeep
 
 RETRY_SECONDS = 1.0
+DATABASE_DOWN = "the database does not answer; trying again"
 log = logging.getLogger("gpq.service")
 
 
@@ -32,11 +36,13 @@ class Runtime:
         self.model = artifact.load(settings.model, device.pick(settings.device))
         limit_decoding(settings.max_pixels)
         self.encoder = Encoder(self.model, settings.max_pixels, settings.decode_threads)
-        self.index = Index(self.model.codebook.M, settings.scan)
+        new_index = partial(Index, self.model.codebook.M, settings.scan)
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
-        self.feed = Feed(self.store, self.index, self.model.id)
+        self.feed = Feed(self.store, new_index, self.model.id)
+        self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
         self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.originals)
+        self.searcher = Searcher(self.catalogue, self.store, self.feed, self.encoder)
         self.gate = Gate(settings.max_waiting)
         self.not_ready: str | None = "starting"
         self._stop = threading.Event()
@@ -49,6 +55,7 @@ class Runtime:
     def stop(self) -> None:
         self._stop.set()
         self._starter.join()
+        self.upkeep.stop()
         self.feed.stop()
         self.store.close()
 
@@ -58,37 +65,39 @@ class Runtime:
             raise unavailable(self._other_model(self.feed.other_model))
         if self.not_ready is not None:
             raise unavailable(self.not_ready)
+        if self.feed.down:
+            raise unavailable(DATABASE_DOWN)
 
     def _start(self) -> None:
         while not self._stop.is_set():
             try:
                 self._open()
-                break
+                return
             except SQLAlchemyError as error:
-                self.not_ready = "the database does not answer; trying again"
+                self.not_ready = DATABASE_DOWN
                 log.warning("%s: %s", self.not_ready, error)
                 self._stop.wait(RETRY_SECONDS)
+            except (NewerSchema, OtherModel) as error:
+                self.not_ready = str(error)
+                log.error(self.not_ready)
+                return
             except Exception:
                 self.not_ready = "start failed with an unexpected error; it is in the log"
                 log.exception(self.not_ready)
                 return
-        while self.not_ready is None and not self._stop.wait(SWEEP_SECONDS):
-            self._sweep()
 
     def _open(self) -> None:
         self.not_ready = "opening the database"
         self.store.migrate()
         stored = self.store.adopt_model(self.model.id)
         if stored != self.model.id:
-            self.not_ready = self._other_model(stored)
-            log.error(self.not_ready)
-            return
+            raise OtherModel(self._other_model(stored))
         self.not_ready = "loading the index"
         self.feed.load()
         self.feed.start()
+        self.upkeep.start()
         self.not_ready = None
-        log.info("ready: %d images, model %s", len(self.index), self.model.id)
-        self._sweep()
+        log.info("ready: %d images, model %s", len(self.feed.index), self.model.id)
 
     def _other_model(self, stored: str) -> str:
         return (
@@ -96,12 +105,3 @@ class Runtime:
             f"{self.model.id}: set GPQ_MODEL to the folder of the first, or GPQ_DATABASE_URL "
             "to a new database and index the pictures again; nothing was changed"
         )
-
-    def _sweep(self) -> None:
-        try:
-            removed = self.originals.sweep(self.store.originals_in_use)
-        except (OSError, SQLAlchemyError) as error:
-            log.warning("originals nothing points to could not be swept: %s", error)
-        else:
-            if removed:
-                log.info("swept %d originals nothing points to", removed)

@@ -1,8 +1,10 @@
 """The tables. Created by ``migrations``; a test holds the two equal.
 
-images  one row a picture: its code and what people keep with it
-feed    one row a change, in commit order; every process applies it to its index
-state   what all processes must agree on: the id of the active model
+images    one row a picture: its code and what people keep with it
+feed      one row a change, in commit order; every process applies it to its index
+replicas  one row a running process: what it has applied, and when it said so
+state     what all processes must agree on: the id of the active model, and the
+          newest feed number that was taken out of the feed
 """
 
 import sqlalchemy as sa
@@ -34,7 +36,17 @@ feed = sa.Table(
     # The seq of the code this change takes out, and the code it puts in.
     sa.Column("removes", sa.BigInteger, nullable=True),
     sa.Column("code", sa.LargeBinary, nullable=True),
+    # Seconds since the epoch; numbers, as clocks may, need not follow it.
+    sa.Column("created", sa.Double, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
+)
+
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("applied", sa.BigInteger, nullable=False),
+    sa.Column("seen", sa.Double, nullable=False),
 )
 
 state = sa.Table(

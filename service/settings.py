@@ -14,6 +14,10 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 
 MAX_RESULTS = 1000  # largest k of a search
 DEFAULT_RESULTS = 10
+MAX_BATCH_RESULTS = 100_000  # queries of a batch times k
+MAX_PAGE_IMAGES = 1000  # images of one page of the listing
+DEFAULT_PAGE_IMAGES = 100
+THUMBNAIL_PIXELS = 256  # longer side of a thumbnail
 MAX_METADATA_BYTES = 16 * 2**10  # one image's metadata as JSON
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: metadata of a whole request
 MAX_FIELDS = 4  # text fields of a form
@@ -21,13 +25,26 @@ MAX_METADATA_DEPTH = 64  # objects and arrays inside one another
 MAX_ECHOED_ID = 200  # characters of a wrong id that are said back
 BODY_SECONDS = 300  # how long a form may take to arrive
 WORKER_THREADS = 16  # requests at work at once; the rest of max_waiting waits
-MAX_JSON_BYTES = 64 * 2**10  # a JSON request body
+MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
+MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # of a change of metadata: \u escapes, spaces
 ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"
 RETRY_AFTER_SECONDS = 1  # what 429 and 503 tell a client to wait
 FEED_POLL_SECONDS = 0.5  # how long another process's write may go unnoticed
 SWEEP_SECONDS = 3600  # between sweeps of originals nothing points to
 SWEEP_GRACE_SECONDS = 3600  # an original younger than this is never swept
-SQLITE_BUSY_SECONDS = 30  # how long a writer waits for another
+
+POOL_CONNECTIONS = 20  # of a process to its database, beside one for heartbeats and one to listen
+DATABASE_CONNECT_SECONDS = 5  # how long a new connection to Postgres may take
+DATABASE_STALL_SECONDS = 30  # how long a lock, or a silent server, is waited for
+WRITES_IN_A_COMMIT = 64  # requests that share one commit at most
+LOAD_ROWS = 50_000  # codes fetched at a time at start
+FEED_PAGE = 10_000  # changes applied, or taken out of the feed, at a time
+HEARTBEAT_SECONDS = 1.0  # between a replica's signs of life
+HEARTBEAT_GAP_SECONDS = 0.1  # at least, while changes come in
+ALIVE_SECONDS = 5  # a replica whose heartbeat is older is not waited for
+WAIT_ALL_SECONDS = 10  # how long wait=all waits before it answers 202
+PRUNE_SECONDS = 60  # between looks for feed rows past GPQ_FEED_SECONDS
+COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never pays
 
 
 class Settings(BaseSettings):
@@ -63,6 +80,12 @@ class Settings(BaseSettings):
         max(1, min(4, os.cpu_count() or 1)),
         ge=1,
         description="images decoded at once; memory grows with it and with GPQ_MAX_PIXELS",
+    )
+    feed_seconds: int = Field(
+        86_400,
+        ge=1,
+        description="how long changes are kept for replicas, in seconds; one further behind loads "
+        "everything anew",
     )
     image_store: str = Field(
         "data/images", description="folder or fsspec URL for original images, or `none`"

@@ -1,11 +1,7 @@
-"""The database: all SQL is here. It is the truth; everything in memory follows it.
-
-Writers take a lock before their first statement (SQLite: BEGIN IMMEDIATE, Postgres: an
-advisory lock), so feed numbers are handed out in commit order: a reader that has seen
-seq n never meets a smaller one later.
+"""The statements: all SQL on the tables is here. The database is the truth; everything in
+memory follows it by the feed (see ``feed``).
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +12,16 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.engine import Connection, Engine, Row
+from alembic.util import CommandError
+from sqlalchemy.engine import Connection, Row
 
 import migrations
-from service.schema import feed, images, state
-from service.settings import SQLITE_BUSY_SECONDS
+from service.database import Database, now
+from service.schema import feed, images, replicas, state
+from service.settings import ALIVE_SECONDS, FEED_PAGE, LOAD_ROWS
 
-WRITE_LOCK = 0x6770_7131  # the key of Postgres's advisory lock
-LOAD_ROWS = 50_000  # codes fetched at a time at start
-POOL_CONNECTIONS = 20  # kept open; as many again on demand
+SEQS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters
+FORGET_REPLICA_SECONDS = 3600
 
 Status = Literal["created", "replaced", "unchanged"]
 
@@ -49,8 +46,20 @@ class Put:
     metadata: str | Keep | None
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What became of a Put, and the seq of its code."""
+
+    status: Status
+    seq: int
+
+
 class OtherModel(Exception):
     """The database holds codes of another model than the caller's."""
+
+
+class NewerSchema(Exception):
+    """The database was migrated by a newer version of this program."""
 
 
 @dataclass(frozen=True)
@@ -62,136 +71,194 @@ class Change:
     code: bytes | None
 
 
+@dataclass(frozen=True)
+class Changes:
+    """A page of the feed, and what was settled when it was read.
+
+    head: the newest feed number. pruned: the newest one that was taken out of the feed; a
+    reader further behind has missed changes. model: the id of the active model.
+    """
+
+    page: list[Change]
+    head: int
+    pruned: int
+    model: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """parts: lists of (seq, code), in seq order."""
+
+    head: int
+    model: str | None
+    parts: Iterator[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A running process: the feed number it has applied, said ``age`` seconds ago."""
+
+    name: str
+    applied: int
+    age: float
+
+
 class Store:
-    """Reads are snapshots; writes are durable when they return."""
+    """Reads are snapshots; writes are durable when they return.
+
+    Every method raises SQLAlchemyError where the database does not answer.
+    """
 
     def __init__(self, url: str) -> None:
-        self.engine = _engine(sa.make_url(url))
-        self.is_postgres = self.engine.dialect.name == "postgresql"
-        # Writers queue here, not on a connection each: readers always find one.
-        self._writing = threading.Lock()
+        self.database = Database(url)
 
     def close(self) -> None:
-        self.engine.dispose()
+        self.database.close()
 
-    def migrate(self) -> None:
-        """Bring the schema to this version's; one process at a time does it."""
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the schema to this version's; one process at a time does it.
+
+        An older ``revision`` goes back to it. Raises NewerSchema where the database is at a
+        revision this version does not know.
+        """
         config = Config()
         config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-        with self._write() as connection:
+        with self.database.transaction() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                # Up from an older revision, a no-op from a newer one; then down to it.
+                command.upgrade(config, revision)
+                if revision != "head":
+                    command.downgrade(config, revision)
+            except CommandError as error:
+                raise NewerSchema(
+                    f"the database's schema is not of this version ({error}): run the version "
+                    "that migrated it, or take it back there with `python -m service migrate`"
+                ) from error
 
     def adopt_model(self, model: str) -> str:
         """The id of the model the codes are of; ``model`` where there are no codes yet."""
-        with self._write() as connection:
-            current = _active_model(connection)
+
+        def adopt(connection: Connection) -> str:
+            current = _state(connection).get("model")
             empty = connection.scalar(sa.select(images.c.id).limit(1)) is None
             if current is not None and not empty:
                 return current
-            connection.execute(sa.delete(state).where(state.c.name == "model"))
-            connection.execute(sa.insert(state).values(name="model", value=model))
+            _set_state(connection, "model", model)
             return model
 
-    def active_model(self) -> str | None:
-        """The id of the model the stored codes are of."""
-        with self.engine.begin() as connection:
-            return _active_model(connection)
+        return self.database.write(adopt)
 
-    def put(self, puts: Sequence[Put], model: str) -> list[Status]:
+    def put(self, puts: Sequence[Put], model: str) -> list[Stored]:
         """Store pictures in one transaction, in order; ids are distinct.
 
         Same bytes and model keep their code and seq; only metadata may change. Raises
         OtherModel where another process made another model the active one.
         """
-        with self._write() as connection:
-            active = _active_model(connection)
-            if active != model:
-                raise OtherModel(f"the active model is {active}, not {model}")
-            rows = connection.execute(
-                sa.select(
-                    images.c.id, images.c.seq, images.c.sha256, images.c.model, images.c.metadata
-                ).where(images.c.id.in_([put.id for put in puts]))
-            )
-            existing = {row.id: row for row in rows}
-            same = [
-                (old := existing.get(put.id)) is not None
-                and (old.sha256, old.model) == (put.sha256, model)
-                for put in puts
-            ]
-            changed = [put for put, unchanged in zip(puts, same, strict=True) if not unchanged]
-            seqs = _append(
-                connection,
-                [
-                    {"removes": existing[p.id].seq if p.id in existing else None, "code": p.code}
-                    for p in changed
-                ],
-            )
-            _upsert(connection, changed, seqs, model, existing)
-            metadata_changed = [
-                put
-                for put, unchanged in zip(puts, same, strict=True)
-                if unchanged and put.metadata not in (KEEP, existing[put.id].metadata)
-            ]
-            for put in metadata_changed:
-                connection.execute(
-                    sa.update(images).where(images.c.id == put.id).values(metadata=put.metadata)
-                )
-            replaced = {put.id for put in changed if put.id in existing}
-            replaced |= {put.id for put in metadata_changed}
-        return [
-            "created"
-            if put.id not in existing
-            else ("replaced" if put.id in replaced else "unchanged")
-            for put in puts
-        ]
+        return self.database.write(lambda connection: self._put(connection, puts, model))
 
-    def delete(self, id: str) -> bool:
-        """Take a picture out; False where there is none."""
-        with self._write() as connection:
-            removed = connection.execute(
-                sa.delete(images).where(images.c.id == id).returning(images.c.seq)
-            ).scalar_one_or_none()
-            if removed is None:
-                return False
-            _append(connection, [{"removes": removed, "code": None}])
-        return True
+    def describe(self, id: str, metadata: str | None) -> bool:
+        """Give a picture other metadata; False where there is none."""
+        update = sa.update(images).where(images.c.id == id).values(metadata=metadata)
+        return self.database.write(lambda connection: connection.execute(update).rowcount == 1)
+
+    def delete(self, id: str) -> int | None:
+        """Take a picture out. Returns the feed number of that; None where there is none."""
+        return self.database.write(lambda connection: self._delete(connection, id))
 
     def get(self, id: str) -> Row[Any] | None:
         """One picture's row."""
-        with self.engine.begin() as connection:
+        with self.database.read() as connection:
             return connection.execute(sa.select(images).where(images.c.id == id)).one_or_none()
+
+    def page(self, after: int, limit: int) -> Sequence[Row[Any]]:
+        """Pictures' rows in seq order, from the first past ``after``."""
+        query = sa.select(images).where(images.c.seq > after).order_by(images.c.seq).limit(limit)
+        with self.database.read() as connection:
+            return connection.execute(query).all()
 
     def by_seq(self, seqs: Sequence[int]) -> dict[int, tuple[str, str | None]]:
         """seq -> (id, metadata) of the pictures whose current code has that seq."""
         query = sa.select(images.c.seq, images.c.id, images.c.metadata)
-        with self.engine.begin() as connection:
-            rows = connection.execute(query.where(images.c.seq.in_(seqs)))
-            return {row.seq: (row.id, row.metadata) for row in rows}
+        found: dict[int, tuple[str, str | None]] = {}
+        with self.database.read() as connection:
+            for first in range(0, len(seqs), SEQS_IN_A_QUERY):
+                part = seqs[first : first + SEQS_IN_A_QUERY]
+                rows = connection.execute(query.where(images.c.seq.in_(part)))
+                found |= {row.seq: (row.id, row.metadata) for row in rows}
+        return found
 
-    def changes_after(self, seq: int, limit: int) -> list[Change]:
+    def changes_after(self, seq: int, limit: int = FEED_PAGE) -> Changes:
         """Feed rows after ``seq``, in order."""
-        query = sa.select(feed).where(feed.c.seq > seq).order_by(feed.c.seq).limit(limit)
-        with self.engine.begin() as connection:
-            return [Change(row.seq, row.removes, row.code) for row in connection.execute(query)]
+        query = sa.select(feed.c.seq, feed.c.removes, feed.c.code).where(feed.c.seq > seq)
+        with self.database.read() as connection:
+            page = [Change(*row) for row in connection.execute(query.order_by("seq").limit(limit))]
+            # Read after the changes, each statement sees what was committed before it: what
+            # was pruned before them shows here, and whose codes they are was settled.
+            values = _state(connection)
+            pruned = int(values.get("pruned", 0))
+            return Changes(page, _head(connection), pruned, values.get("model"))
 
     @contextmanager
-    def snapshot(self) -> Iterator[tuple[int, Iterator[list[tuple[int, bytes]]]]]:
-        """The feed's head and all (seq, code) in seq order, in lists, of one moment."""
-        with self.engine.connect() as connection:
-            if self.is_postgres:
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            with connection.begin():
-                head = _head(connection)
-                codes = connection.execution_options(yield_per=LOAD_ROWS).execute(
-                    sa.select(images.c.seq, images.c.code).order_by(images.c.seq)
-                )
-                yield head, ([(row[0], row[1]) for row in part] for part in codes.partitions())
+    def snapshot(self) -> Iterator[Snapshot]:
+        """All codes, the feed's head and the active model, of one moment."""
+        with self.database.snapshot() as connection:
+            codes = connection.execution_options(yield_per=LOAD_ROWS).execute(
+                sa.select(images.c.seq, images.c.code).order_by(images.c.seq)
+            )
+            yield Snapshot(_head(connection), _state(connection).get("model"), codes.partitions())
 
-    def head(self) -> int:
-        """The newest feed number, 0 for none."""
-        with self.engine.begin() as connection:
-            return _head(connection)
+    def lag(self, applied: int) -> tuple[int, float]:
+        """The feed's head, and for how many seconds the oldest change past ``applied`` waits."""
+        oldest = sa.select(now() - feed.c.created).where(feed.c.seq > applied)
+        with self.database.read() as connection:
+            head = _head(connection)
+            waiting = connection.scalar(oldest.order_by(feed.c.seq).limit(1))
+        return head, max(0.0, float(waiting or 0))
+
+    def prune(self, seconds: float) -> int:
+        """Take changes older than ``seconds`` out of the feed, a page of them at most.
+
+        Returns how many. A reader that had not seen them learns it by ``Changes.pruned``.
+        """
+
+        def prune(connection: Connection) -> int:
+            page = sa.select(feed.c.seq, feed.c.created).order_by(feed.c.seq).limit(FEED_PAGE)
+            limit = _now(connection) - seconds
+            # A clock that was set back leaves a young row before old ones: keep from there.
+            old = []
+            for row in connection.execute(page):
+                if row.created >= limit:
+                    break
+                old.append(row.seq)
+            if old:
+                connection.execute(sa.delete(feed).where(feed.c.seq <= old[-1]))
+                _set_state(connection, "pruned", str(old[-1]))
+            return len(old)
+
+        return self.database.write(prune)
+
+    def beat(self, name: str, applied: int) -> None:
+        """Say that the process ``name`` lives and what it has applied."""
+        values = {"applied": applied, "seen": now()}
+        with self.database.light_transaction() as connection:
+            mine = sa.update(replicas).where(replicas.c.name == name).values(**values)
+            if connection.execute(mine).rowcount == 0:
+                connection.execute(sa.insert(replicas).values(name=name, **values))
+
+    def leave(self, name: str) -> None:
+        """Take back ``beat``, and that of processes long gone."""
+        gone = (replicas.c.name == name) | (replicas.c.seen < now() - FORGET_REPLICA_SECONDS)
+        with self.database.light_transaction() as connection:
+            connection.execute(sa.delete(replicas).where(gone))
+
+    def replicas(self) -> list[Replica]:
+        """The processes that were alive within ALIVE_SECONDS."""
+        age = now() - replicas.c.seen
+        query = sa.select(replicas.c.name, replicas.c.applied, age).where(age < ALIVE_SECONDS)
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(replicas.c.name))
+            return [Replica(name, applied, max(0.0, float(age))) for name, applied, age in rows]
 
     def counts(self) -> tuple[int, int, int]:
         """Pictures, distinct codes, and the most pictures that share one."""
@@ -202,107 +269,125 @@ class Store:
             sa.func.count(),
             sa.func.coalesce(sa.func.max(grouped.c.n), 0),
         ).select_from(grouped)
-        with self.engine.begin() as connection:
+        with self.database.read() as connection:
             total, unique, largest = connection.execute(query).one()
         return int(total), int(unique), int(largest)
 
     def originals_in_use(self, hashes: Sequence[str]) -> set[str]:
         """Those of ``hashes`` that some picture has as its bytes."""
         query = sa.select(images.c.sha256).where(images.c.sha256.in_(hashes))
-        with self.engine.begin() as connection:
+        with self.database.read() as connection:
             return set(connection.scalars(query))
 
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        writers = self.engine.execution_options(gpq_write=True)
-        with self._writing, writers.begin() as connection:
-            if self.is_postgres:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITE_LOCK)))
-            yield connection
+    def _put(self, connection: Connection, puts: Sequence[Put], model: str) -> list[Stored]:
+        active = _state(connection).get("model")
+        if active != model:
+            raise OtherModel(f"the active model is {active}, not {model}")
+        columns = images.c.id, images.c.seq, images.c.sha256, images.c.model, images.c.metadata
+        rows = connection.execute(
+            sa.select(*columns).where(images.c.id.in_([put.id for put in puts]))
+        )
+        existing: dict[str, Any] = {row.id: row for row in rows}
+        changed = [put for put in puts if not _same_code(existing.get(put.id), put, model)]
+        seqs = self._append(
+            connection,
+            [
+                {"removes": existing[put.id].seq if put.id in existing else None, "code": put.code}
+                for put in changed
+            ],
+        )
+        new_seq = dict(zip([put.id for put in changed], seqs, strict=True))
+        _replace(connection, changed, new_seq, model, existing)
+        stored = []
+        for put in puts:
+            old = existing.get(put.id)
+            if old is None:
+                stored.append(Stored("created", new_seq[put.id]))
+            elif put.id in new_seq:
+                stored.append(Stored("replaced", new_seq[put.id]))
+            elif isinstance(put.metadata, Keep) or put.metadata == old.metadata:
+                stored.append(Stored("unchanged", old.seq))
+            else:
+                connection.execute(
+                    sa.update(images).where(images.c.id == put.id).values(metadata=put.metadata)
+                )
+                stored.append(Stored("replaced", old.seq))
+        return stored
+
+    def _delete(self, connection: Connection, id: str) -> int | None:
+        removed = connection.execute(
+            sa.delete(images).where(images.c.id == id).returning(images.c.seq)
+        ).scalar_one_or_none()
+        if removed is None:
+            return None
+        return self._append(connection, [{"removes": removed, "code": None}])[0]
+
+    def _append(self, connection: Connection, changes: list[dict[str, Any]]) -> list[int]:
+        """Add feed rows and return their numbers, in order."""
+        if not changes:
+            return []
+        self.database.notify(connection)
+        created = _now(connection)
+        inserted = sa.insert(feed).returning(feed.c.seq, sort_by_parameter_order=True)
+        rows = [{**change, "created": created} for change in changes]
+        return list(connection.scalars(inserted, rows))
 
 
-def _active_model(connection: Connection) -> str | None:
-    value: str | None = connection.scalar(sa.select(state.c.value).where(state.c.name == "model"))
-    return value
+def _state(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(sa.select(state.c.name, state.c.value))
+    return {row.name: row.value for row in rows}
+
+
+def _set_state(connection: Connection, name: str, value: str) -> None:
+    connection.execute(sa.delete(state).where(state.c.name == name))
+    connection.execute(sa.insert(state).values(name=name, value=value))
+
+
+def _now(connection: Connection) -> float:
+    return float(connection.scalars(sa.select(now())).one())
 
 
 def _head(connection: Connection) -> int:
-    return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(feed.c.seq), 0))) or 0)
+    """The newest feed number ever committed, also when it is out of the feed again."""
+    newest = sa.select(sa.func.max(feed.c.seq)).scalar_subquery()
+    pruned = sa.select(sa.cast(state.c.value, sa.BigInteger)).where(state.c.name == "pruned")
+    return int(
+        connection.scalar(sa.select(sa.func.coalesce(newest, pruned.scalar_subquery(), 0))) or 0
+    )
 
 
-def _append(connection: Connection, changes: list[dict[str, Any]]) -> list[int]:
-    """Add feed rows and return their numbers, in order."""
-    if not changes:
-        return []
-    inserted = sa.insert(feed).returning(feed.c.seq, sort_by_parameter_order=True)
-    return list(connection.scalars(inserted, changes))
+def _same_code(old: Any, put: Put, model: str) -> bool:
+    return old is not None and (old.sha256, old.model) == (put.sha256, model)
 
 
-def _upsert(
+def _replace(
     connection: Connection,
     puts: list[Put],
-    seqs: list[int],
+    seqs: dict[str, int],
     model: str,
     existing: dict[str, Any],
 ) -> None:
     if not puts:
         return
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     rows = []
-    for put, seq in zip(puts, seqs, strict=True):
+    for put in puts:
         kept = existing[put.id].metadata if put.id in existing else None
         rows.append(
             {
                 "id": put.id,
-                "seq": seq,
+                "seq": seqs[put.id],
                 "model": model,
                 "code": put.code,
                 "sha256": put.sha256,
                 "width": put.width,
                 "height": put.height,
                 "bytes": put.bytes,
-                "created": now,
+                "created": created,
                 "metadata": kept if isinstance(put.metadata, Keep) else put.metadata,
             }
         )
     connection.execute(
-        sa.delete(images).where(images.c.id.in_([p.id for p in puts if p.id in existing]))
+        sa.delete(images).where(images.c.id.in_([put.id for put in puts if put.id in existing]))
     )
     connection.execute(sa.insert(images), rows)
-
-
-def _engine(url: sa.URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        return sa.create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            pool_size=POOL_CONNECTIONS,
-            max_overflow=POOL_CONNECTIONS,
-        )
-    if url.get_backend_name() != "sqlite":
-        raise ValueError(
-            f"GPQ_DATABASE_URL: {url.get_backend_name()} is neither sqlite nor postgresql"
-        )
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(
-        url,
-        connect_args={"timeout": SQLITE_BUSY_SECONDS},
-        pool_size=POOL_CONNECTIONS,
-        max_overflow=POOL_CONNECTIONS,
-    )
-    sa.event.listen(engine, "connect", _sqlite_connect)
-    sa.event.listen(engine, "begin", _sqlite_begin)
-    return engine
-
-
-def _sqlite_connect(connection: Any, record: object) -> None:
-    connection.isolation_level = None  # BEGIN is ours, see _sqlite_begin
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _sqlite_begin(connection: Connection) -> None:
-    """A deferred BEGIN that turns into a write fails at once as locked; writers ask first."""
-    write = connection.get_execution_options().get("gpq_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -17,15 +17,17 @@ from service.settings import (
     BODY_SECONDS,
     DEFAULT_RESULTS,
     ID_PATTERN,
+    MAX_BATCH_RESULTS,
     MAX_ECHOED_ID,
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_JSON_BYTES,
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
+    MAX_METADATA_JSON_BYTES,
     MAX_RESULTS,
 )
-from service.store import KEEP, Keep
+from service.store import KEEP
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
@@ -35,14 +37,34 @@ class SearchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    k: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = DEFAULT_RESULTS
-    min_score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = -1.0
+    k: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="how many results, at most")] = (
+        DEFAULT_RESULTS
+    )
+    min_score: Annotated[
+        float, Field(ge=-1, le=1, allow_inf_nan=False, description="no results below this score")
+    ] = -1.0
+    model: Annotated[
+        str | None, Field(description="id of the model that is expected; 409 for another one")
+    ] = None
 
 
 class SearchById(SearchOptions):
     """JSON body of a search by a stored picture."""
 
-    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
+    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
+
+
+class Description(BaseModel):
+    """JSON body of a change of metadata."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description=f"replaces what is there; null clears; at most {MAX_METADATA_BYTES} bytes"
+        ),
+    ]
 
 
 @asynccontextmanager
@@ -78,41 +100,81 @@ def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
     named = _array(fields, "ids", len(files))
     described = _array(fields, "metadata", len(files))
-    wanted = fields.get("model")
+    _require_model(fields.get("model"), active_model)
+    return [
+        Upload(
+            file=_file(file, "images").file,
+            id=None if named is None else _id(named[place], place),
+            metadata=KEEP
+            if described is None
+            else _metadata(described[place], f"metadata[{place}]"),
+        )
+        for place, file in enumerate(files)
+    ]
+
+
+def search_form(fields: FormData, active_model: str) -> tuple[UploadFile, SearchOptions]:
+    """``image`` of POST /search, and the options beside it."""
+    files = fields.getlist("image")
+    if len(files) != 1:
+        raise Problem(422, "missing-field", "image: send exactly one file part of that name")
+    return _file(files[0], "image"), _options(fields, "image", active_model)
+
+
+def batch_form(fields: FormData, active_model: str) -> tuple[list[UploadFile], SearchOptions]:
+    """``images`` of POST /search/batch, and the options beside them."""
+    files = fields.getlist("images")
+    if not files:
+        raise Problem(422, "missing-field", "images: send at least one file part of that name")
+    options = _options(fields, "images", active_model)
+    if len(files) * options.k > MAX_BATCH_RESULTS:
+        raise Problem(
+            422,
+            "too-many-results",
+            f"k: {len(files)} images × {options.k} results; at most {MAX_BATCH_RESULTS} in all",
+        )
+    return [_file(file, "images") for file in files], options
+
+
+async def search_json(request: Request, active_model: str) -> SearchById:
+    """The JSON body of POST /search."""
+    wanted = _validate(SearchById, await _json_body(request, MAX_JSON_BYTES))
+    _require_model(wanted.model, active_model)
+    return wanted
+
+
+async def description(request: Request) -> str | None:
+    """The JSON body of PATCH /images/{id} -> its metadata as in ``store.Put``."""
+    if media_type(request) != "application/json":
+        raise Problem(415, "not-json", "send application/json")
+    body = await _json_body(request, MAX_METADATA_JSON_BYTES)
+    return _metadata(_validate(Description, body).metadata, "metadata")
+
+
+async def _json_body(request: Request, max_bytes: int) -> Any:
+    received = bytearray()
+    with _deadline():
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > max_bytes:
+                raise Problem(413, "body-too-large", f"JSON here is limited to {max_bytes} bytes")
+    return _json(bytes(received), "the body")
+
+
+def _options(fields: FormData, picture: str, active_model: str) -> SearchOptions:
+    rest = {name: value for name, value in fields.multi_items() if name != picture}
+    options = _validate(SearchOptions, rest)
+    _require_model(options.model, active_model)
+    return options
+
+
+def _require_model(wanted: object, active_model: str) -> None:
     if not isinstance(wanted, str | None):
         raise Problem(422, "not-text", "model: send it as a text field, not as a file")
     if wanted is not None and wanted != active_model:
         raise Problem(
             409, "other-model", f"model: {wanted[:64]} is not the active one, {active_model}"
         )
-    return [
-        Upload(
-            file=_file(file, "images").file,
-            id=None if named is None else _id(named[place], place),
-            metadata=KEEP if described is None else _metadata(described[place], place),
-        )
-        for place, file in enumerate(files)
-    ]
-
-
-def search_form(fields: FormData) -> tuple[UploadFile, SearchOptions]:
-    """``image``, ``k`` and ``min_score`` of POST /search."""
-    files = fields.getlist("image")
-    if len(files) != 1:
-        raise Problem(422, "missing-field", "image: send exactly one file part of that name")
-    rest = {name: value for name, value in fields.multi_items() if name != "image"}
-    return _file(files[0], "image"), _validate(SearchOptions, rest)
-
-
-async def search_json(request: Request) -> SearchById:
-    """The JSON body of POST /search."""
-    received = bytearray()
-    with _deadline():
-        async for chunk in request.stream():
-            received += chunk
-            if len(received) > MAX_JSON_BYTES:
-                raise Problem(413, "body-too-large", f"JSON is limited to {MAX_JSON_BYTES} bytes")
-    return _validate(SearchById, _json(bytes(received), "the body"))
 
 
 @contextmanager
@@ -176,11 +238,10 @@ def _id(value: Any, place: int) -> str | None:
     return value and value[:MAX_ECHOED_ID].encode("utf-8", "replace").decode()
 
 
-def _metadata(value: Any, place: int) -> str | Keep | None:
+def _metadata(value: Any, where: str) -> str | None:
     """A JSON object or null -> compact JSON text."""
     if value is None:
         return None
-    where = f"metadata[{place}]"
     if not isinstance(value, dict):
         raise Problem(422, "invalid-metadata", f"{where}: expected an object or null")
     if _deeper_than(value, MAX_METADATA_DEPTH):

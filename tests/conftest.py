@@ -12,6 +12,8 @@ import torch
 from gpq import artifact, network
 from gpq.codebook import Codebook, intra_normalise
 from gpq.preprocess import Preprocess
+from tests.postgres import Postgres, binaries
+from tests.server import Server
 
 HERE = Path(__file__).parent
 SHIPPED = HERE.parent / "models" / "cifar10"
@@ -56,3 +58,36 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random-model")
     make_artifact(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of this run's own; skipped by name where its programs are not installed."""
+    if binaries() is None:
+        pytest.skip("Postgres is not installed")
+    with Postgres() as server:
+        yield server
+
+
+def new_database(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of an empty database of the kind ``request.param``."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder}/gpq.db"
+    url: str = request.getfixturevalue("postgres").create_database()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return new_database(request, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def server(
+    request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One service for a module and a database; tests use ids of their own."""
+    folder = tmp_path_factory.mktemp("service")
+    url = new_database(request, folder)
+    with Server(folder, model=random_model, database_url=url) as running:
+        yield running

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.index import Index
+from service.index import Index, checksum
 from service.store import Change
 
 
@@ -16,7 +16,7 @@ def code(sub: int) -> bytes:
 
 
 def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
-    return [seq for seq, _ in index.search(lut(favourite), k)]
+    return [seq for seq, _ in index.search(lut(favourite), k)[0]]
 
 
 def test_changes_are_applied_once_however_often_they_come() -> None:
@@ -30,14 +30,14 @@ def test_changes_are_applied_once_however_often_they_come() -> None:
     for _ in range(3):
         index.apply(changes)
         assert len(index) == 1
-        assert index.search(lut(2), 5) == [(7, 1.0)]
+        assert index.search(lut(2), 5) == [[(7, 1.0)]]
     index.apply(changes[2:])
     assert seqs(index, 2) == [7]
 
 
 def test_ties_stand_in_seq_order() -> None:
     index = Index(2, "reference")
-    index.add([(5, code(1)), (9, code(1))])
+    index = Index(2, "reference", [[(5, code(1)), (9, code(1))]])
     index.apply([Change(12, None, code(1)), Change(13, 5, code(1))])
     assert seqs(index, 1) == [9, 12, 13]
     assert seqs(index, 1, k=2) == [9, 12]
@@ -57,16 +57,27 @@ def test_removing_what_was_never_loaded_changes_nothing() -> None:
     assert seqs(index, 1) == [9]
 
 
-def test_a_load_that_starts_over_adds_nothing_twice() -> None:
-    index = Index(2, "reference")
-    index.add([(1, code(1)), (2, code(1))])
-    index.add([(1, code(1)), (2, code(1)), (3, code(1))])
-    assert seqs(index, 1) == [1, 2, 3]
+def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
+    pairs = [(seq, code(seq % 16)) for seq in range(1, 200_000, 3)]
+    index = Index(2, "reference", [pairs[:1000], pairs[1000:]])
+    assert index.checksum() == checksum([pairs])
+    index.apply([Change(300_000, 4, None)])
+    assert index.checksum() == checksum([[pair for pair in pairs if pair[0] != 4]])
+    assert index.checksum() != checksum([pairs])
+    assert Index(2, "reference").checksum() == checksum([])
+
+
+def test_compacting_is_worth_it_when_most_rows_are_gone() -> None:
+    index = Index(2, "reference", [[(seq, code(1)) for seq in range(1, 300_001)]])
+    index.apply([Change(400_000 + seq, seq, None) for seq in range(1, 150_001)])
+    assert not index.worth_compacting
+    index.apply([Change(900_000, 200_000, None)])
+    assert index.worth_compacting
 
 
 def test_an_add_that_fails_leaves_rows_and_seqs_in_step() -> None:
     index = Index(2, "reference")
-    with pytest.raises(ValueError, match="codes are"):
-        index.add([(1, b"too long")])
-    index.add([(2, code(1))])
+    with pytest.raises(ValueError, match="reshape"):
+        index.apply([Change(1, None, b"too long")])
+    index.apply([Change(2, None, code(1))])
     assert seqs(index, 1) == [2]

@@ -25,7 +25,7 @@ def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
             pass
 
     async def read_json() -> None:
-        await uploads.search_json(trickling("application/json"))
+        await uploads.search_json(trickling("application/json"), "m")
 
     for read in (read_form, read_json):
         with pytest.raises(Problem) as caught:

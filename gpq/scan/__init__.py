@@ -48,6 +48,12 @@ class Scanner(Protocol):
         Raises ScanError for a row that never was.
         """
 
+    def rows(self) -> NDArray[np.int64]:
+        """The rows not taken out, ascending."""
+
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Packed codes (n,ceil(M/2)) uint8 of rows (n,) int64; a row's code never changes."""
+
     def __len__(self) -> int:
         """Live rows."""
 

@@ -43,6 +43,13 @@ class ReferenceScanner:
     def __len__(self) -> int:
         return len(self._snapshot.packed) - self._removed
 
+    def rows(self) -> NDArray[np.int64]:
+        return self._snapshot.live.nonzero().flatten().numpy()
+
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        packed = self._snapshot.packed
+        return packed[torch.as_tensor(np.asarray(rows, dtype=np.int64))].numpy()
+
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
         codes = np.asarray(packed)
         if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != (self.M + 1) // 2:

@@ -1,6 +1,6 @@
 """HTTP routes, one module a path."""
 
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
@@ -19,3 +19,14 @@ async def _ready_runtime(request: Request) -> Runtime:
 
 AnyRuntime = Annotated[Runtime, Depends(_runtime)]
 ReadyRuntime = Annotated[Runtime, Depends(_ready_runtime)]
+
+
+def body(content: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a request body that ``uploads`` reads: media type -> schema and example."""
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def form(example: dict[str, Any], required: str, **fields: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a multipart form."""
+    schema = {"type": "object", "required": [required], "properties": fields}
+    return {"multipart/form-data": {"schema": schema, "example": example}}

@@ -1,24 +1,116 @@
-"""GET and DELETE /images/{id}: one stored picture."""
+"""GET /images and what there is below /images/{id}: the stored pictures."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.engine import Row
 
-from service.catalogue import decode_metadata
-from service.replies import ImageReply
-from service.routes import ReadyRuntime
+from service import uploads
+from service.catalogue import File, decode_metadata
+from service.replies import ImageReply, ListReply
+from service.routes import ReadyRuntime, body
+from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES, THUMBNAIL_PIXELS
+from service.uploads import Description
 
 router = APIRouter()
 
+Id = Annotated[str, Path(description="id of a stored image", examples=["cat-1"])]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_IMAGES, description="images a page, at most")]
+Cursor = Annotated[
+    str, Query(pattern="^[0-9]{1,18}$", description="`next_cursor` of the page before")
+]
+PATCH_BODY = {
+    "application/json": {
+        "schema": Description.model_json_schema(),
+        "example": {"metadata": {"shelf": 4}},
+    }
+}
+# An upload is never run as a page of ours, whatever it holds.
+HARMLESS = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, no-cache",
+}
+
+
+def _picture(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
+    schema = {"type": "string", "contentMediaType": media_type}
+    content = {media_type: {"schema": schema, "example": f"(bytes of {media_type})"}}
+    return {
+        200: {"description": description, "content": content},
+        304: {"description": "The picture of If-None-Match is still the one"},
+    }
+
+
+@router.get("/images", summary="List the stored pictures", response_model=ListReply)
+def page(
+    runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE_IMAGES, cursor: Cursor = "0"
+) -> dict[str, Any]:
+    """In order of storing. A picture replaced meanwhile moves to the end; none is left out."""
+    rows = runtime.catalogue.page(int(cursor), limit)
+    more = len(rows) == limit
+    return {
+        "images": [_reply(row) for row in rows],
+        "next_cursor": str(rows[-1].seq) if more else None,
+    }
+
 
 @router.get("/images/{id}", summary="What is kept of a picture", response_model=ImageReply)
-def get(id: str, runtime: ReadyRuntime) -> dict[str, Any]:
+def get(id: Id, runtime: ReadyRuntime) -> dict[str, Any]:
     """Its size, bytes, metadata, when it was stored, and its place in the feed."""
-    row = runtime.catalogue.get(id)
-    return {**row._mapping, "metadata": decode_metadata(row.metadata)}
+    return _reply(runtime.catalogue.get(id))
+
+
+@router.patch(
+    "/images/{id}",
+    summary="Change metadata",
+    response_model=ImageReply,
+    openapi_extra=body(PATCH_BODY),
+)
+async def patch(id: Id, request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
+    """The new metadata takes the place of the old; null clears it."""
+    with runtime.gate.slot():
+        metadata = await uploads.description(request)
+        return _reply(await runtime.gate.run(lambda: runtime.catalogue.describe(id, metadata)))
 
 
 @router.delete("/images/{id}", summary="Take a picture out", status_code=204)
-def delete(id: str, runtime: ReadyRuntime) -> None:
+def delete(id: Id, runtime: ReadyRuntime) -> None:
     """No later search finds it."""
     runtime.catalogue.delete(id)
+
+
+@router.get(
+    "/images/{id}/thumbnail",
+    summary=f"A WebP of at most {THUMBNAIL_PIXELS} pixels a side",
+    response_class=Response,
+    responses=_picture("image/webp", "The picture, upright, in sRGB, over white"),
+)
+def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
+    """404 where originals are not kept."""
+    return _send(request, runtime.catalogue.get(id), "thumbnail", runtime.catalogue.thumbnail)
+
+
+@router.get(
+    "/images/{id}/content",
+    summary="The picture as it was uploaded",
+    response_class=Response,
+    responses=_picture("image/*", "The bytes, untouched"),
+)
+def content(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
+    """404 where originals are not kept."""
+    return _send(request, runtime.catalogue.get(id), "content", runtime.catalogue.content)
+
+
+def _send(request: Request, row: Row[Any], kind: str, make: Callable[[Row[Any]], File]) -> Response:
+    etag = f'"{row.sha256}-{kind}"'
+    headers = {**HARMLESS, "ETag": etag}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    file = make(row)
+    return Response(file.data, media_type=file.media_type, headers=headers)
+
+
+def _reply(row: Row[Any]) -> dict[str, Any]:
+    return {**row._mapping, "metadata": decode_metadata(row.metadata)}

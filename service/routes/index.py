@@ -1,42 +1,46 @@
 """POST /index: store pictures and make them searchable."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from service import uploads
 from service.problems import Problem
 from service.replies import IndexReply
-from service.routes import ReadyRuntime
+from service.routes import ReadyRuntime, body, form
 from service.runtime import Runtime
+from service.settings import WAIT_ALL_SECONDS
 
 router = APIRouter()
 
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["images"],
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        },
-                        "ids": {"type": "string", "description": "JSON array, one id an image"},
-                        "metadata": {
-                            "type": "string",
-                            "description": "JSON array, one object an image; null clears",
-                        },
-                        "model": {"type": "string", "description": "409 unless it is active"},
-                    },
-                }
-            }
-        },
-    }
-}
+BODY = form(
+    {
+        "images": ["(the file cat.jpg)", "(the file car.png)"],
+        "ids": '["cat-1","car-1"]',
+        "metadata": '[{"shelf":3},null]',
+    },
+    "images",
+    images={
+        "type": "array",
+        "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "description": "files: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF",
+    },
+    ids={
+        "type": "string",
+        "description": "JSON array of an id or null for each image; without one it is the first "
+        "32 hex digits of the SHA-256 of the bytes",
+    },
+    metadata={
+        "type": "string",
+        "description": "JSON array of an object or null for each image; null clears, an absent "
+        "field keeps what is there",
+    },
+    model={"type": "string", "description": "id of the model expected; 409 for another one"},
+)
+WAIT = Query(
+    description="`all`: reply when every live process finds the pictures; 202 where one has not "
+    f"said so within {WAIT_ALL_SECONDS} s"
+)
 
 
 @router.post(
@@ -44,12 +48,20 @@ BODY = {
     summary="Store pictures",
     response_model=IndexReply,
     response_model_exclude_none=True,
-    openapi_extra=BODY,
+    responses={202: {"model": IndexReply, "description": "Stored; not found everywhere yet"}},
+    openapi_extra=body(BODY),
 )
-async def index(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
+async def index(
+    request: Request,
+    response: Response,
+    runtime: ReadyRuntime,
+    wait: Annotated[Literal["all"] | None, WAIT] = None,
+) -> dict[str, Any]:
     """Store pictures; each succeeds or fails alone, and is searchable before the reply."""
     with runtime.gate.slot():
-        items = await _put(request, runtime)
+        items, everywhere = await _put(request, runtime, wait == "all")
+    if not everywhere:
+        response.status_code = 202
     failed = [item for item in items if item["status"] == "failed"]
     if len(failed) == len(items):
         first = failed[0]["error"]["detail"]
@@ -57,8 +69,8 @@ async def index(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     return {"errors": bool(failed), "items": items}
 
 
-async def _put(request: Request, runtime: Runtime) -> list[dict[str, Any]]:
+async def _put(request: Request, runtime: Runtime, wait: bool) -> tuple[list[dict[str, Any]], bool]:
     async with uploads.form(request, runtime.settings.max_images) as fields:
         return await runtime.gate.run(
-            lambda: runtime.catalogue.put(uploads.index_uploads(fields, runtime.model.id))
+            lambda: runtime.catalogue.put(uploads.index_uploads(fields, runtime.model.id), wait)
         )

@@ -1,4 +1,4 @@
-"""POST /search: the nearest pictures to an upload or to a stored one."""
+"""POST /search and /search/batch: the nearest pictures to an upload or to a stored one."""
 
 import time
 from typing import Any
@@ -6,39 +6,42 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from service import uploads
-from service.catalogue import Hit
-from service.replies import SearchReply
-from service.routes import ReadyRuntime
+from service.problems import Problem
+from service.replies import BatchReply, SearchReply
+from service.routes import ReadyRuntime, body, form
 from service.runtime import Runtime
+from service.searcher import Hit
+from service.settings import MAX_BATCH_RESULTS
 from service.uploads import SearchById, SearchOptions
 
 router = APIRouter()
 
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        **SearchOptions.model_json_schema()["properties"],
-                    },
-                }
-            },
-            "application/json": {
-                "schema": SearchById.model_json_schema(),
-                "example": {"id": "red-car-1", "k": 10},
-            },
-        },
-    }
+OPTIONS = SearchOptions.model_json_schema()["properties"]
+FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+SEARCH_BODY = {
+    **form({"image": "(the file query.jpg)", "k": 5}, "image", image=FILE, **OPTIONS),
+    "application/json": {
+        "schema": SearchById.model_json_schema(),
+        "example": {"id": "cat-1", "k": 5, "min_score": 0.2},
+    },
 }
+BATCH_BODY = form(
+    {"images": ["(the file one.jpg)", "(the file two.jpg)"], "k": 5},
+    "images",
+    images={
+        "type": "array",
+        "items": FILE,
+        "description": f"files; images × k at most {MAX_BATCH_RESULTS}",
+    },
+    **OPTIONS,
+)
 
 
 @router.post(
-    "/search", summary="Find the nearest pictures", response_model=SearchReply, openapi_extra=BODY
+    "/search",
+    summary="Find the nearest pictures",
+    response_model=SearchReply,
+    openapi_extra=body(SEARCH_BODY),
 )
 async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """Top-k by mean cosine, in [-1, 1], higher is nearer; ties in order of storing."""
@@ -46,23 +49,60 @@ async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     with runtime.gate.slot():
         hits, query = await _search(request, runtime)
     return {
-        "results": [{"id": h.id, "score": h.score, "metadata": h.metadata} for h in hits],
+        "results": _results(hits),
         "model": runtime.model.id,
-        "took_ms": round((time.perf_counter() - started) * 1000, 2),
+        "took_ms": _milliseconds_since(started),
         "query": query,
     }
 
 
+@router.post(
+    "/search/batch",
+    summary="Find the nearest pictures to each of many",
+    response_model=BatchReply,
+    response_model_exclude_unset=True,
+    openapi_extra=body(BATCH_BODY),
+)
+async def batch(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
+    """One entry an image, in order: its results, or what is wrong with it."""
+    started = time.perf_counter()
+    with runtime.gate.slot():
+        found = await _batch(request, runtime)
+    queries = [
+        {"error": {"code": entry.code, "detail": entry.detail, "status": entry.status}}
+        if isinstance(entry, Problem)
+        else {"results": _results(entry)}
+        for entry in found
+    ]
+    took_ms = _milliseconds_since(started)
+    return {"queries": queries, "model": runtime.model.id, "took_ms": took_ms}
+
+
 async def _search(request: Request, runtime: Runtime) -> tuple[list[Hit], str]:
-    catalogue = runtime.catalogue
+    searcher, model = runtime.searcher, runtime.model.id
     if uploads.media_type(request) == "application/json":
-        wanted = await uploads.search_json(request)
-        return await runtime.gate.run(
-            lambda: catalogue.search_stored(wanted.id, wanted.k, wanted.min_score)
-        )
+        wanted = await uploads.search_json(request, model)
+        return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted.k, wanted.min_score))
     async with uploads.form(request, max_files=1) as fields:
-        file, options = uploads.search_form(fields)
+        file, options = uploads.search_form(fields, model)
         hits = await runtime.gate.run(
-            lambda: catalogue.search_picture(file.file.read(), options.k, options.min_score)
+            lambda: searcher.by_picture(file.file.read(), options.k, options.min_score)
         )
     return hits, "image"
+
+
+async def _batch(request: Request, runtime: Runtime) -> list[list[Hit] | Problem]:
+    async with uploads.form(request, runtime.settings.max_images) as fields:
+        files, options = uploads.batch_form(fields, runtime.model.id)
+        pictures = [file.file for file in files]
+        return await runtime.gate.run(
+            lambda: runtime.searcher.by_pictures(pictures, options.k, options.min_score)
+        )
+
+
+def _results(hits: list[Hit]) -> list[dict[str, Any]]:
+    return [{"id": hit.id, "score": hit.score, "metadata": hit.metadata} for hit in hits]
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)

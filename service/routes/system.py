@@ -1,24 +1,29 @@
 """Health, model and statistics."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from gpq import __version__
-from service.replies import ModelReply, StatsReply
+from service.replies import ModelReply, StatsReply, StatusReply
 from service.routes import AnyRuntime, ReadyRuntime
+from service.runtime import Runtime
 
+CHECKSUM = Query(
+    description="also hash all codes, in memory and in the database: equal unless they drifted; "
+    "takes seconds a million and holds up writes here"
+)
 public = APIRouter()
 router = APIRouter()
 
 
-@public.get("/livez", summary="The process answers")
+@public.get("/livez", summary="The process answers", response_model=StatusReply)
 async def livez() -> dict[str, str]:
     """200 as long as the process runs; says nothing of the database."""
     return {"status": "alive"}
 
 
-@public.get("/readyz", summary="Ready to search")
+@public.get("/readyz", summary="Ready to search", response_model=StatusReply)
 async def readyz(runtime: AnyRuntime) -> dict[str, str]:
     """200, or 503 with the reason."""
     runtime.require_ready()
@@ -39,16 +44,38 @@ async def model(runtime: AnyRuntime) -> dict[str, Any]:
     }
 
 
-@router.get("/stats", summary="Counts", response_model=StatsReply)
-def stats(runtime: ReadyRuntime) -> dict[str, Any]:
-    """Counts of the index and the position in the change feed."""
+@router.get(
+    "/stats",
+    summary="Counts, engine and feed",
+    response_model=StatsReply,
+    response_model_exclude_none=True,
+)
+def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) -> dict[str, Any]:
+    """Counts of the database, the scan engine, and how far this and other processes are."""
     total, unique, largest = runtime.store.counts()
+    applied = runtime.feed.applied
+    head, lag = runtime.store.lag(applied)
+    replicas = [
+        {"name": replica.name, "applied": replica.applied, "age_s": round(replica.age, 3)}
+        for replica in runtime.store.replicas()
+    ]
     return {
         "images": total,
-        "engine": runtime.index.engine,
+        "engine": runtime.feed.index.engine,
         "engine_reason": f"GPQ_SCAN={runtime.settings.scan}",
         "unique_codes": unique,
         "largest_tie": largest,
-        "feed": {"applied": runtime.feed.applied, "head": runtime.store.head()},
+        "feed": {
+            "applied": applied,
+            "head": head,
+            "lag_s": round(lag, 3),
+            "replicas": replicas,
+        },
+        "checksum": _checksum(runtime) if checksum else None,
         "version": __version__,
     }
+
+
+def _checksum(runtime: Runtime) -> dict[str, Any]:
+    seq, memory, database = runtime.feed.checksums()
+    return {"seq": seq, "memory": memory, "database": database}

@@ -76,7 +76,7 @@ def test_health_answers_while_writers_wait(
         server.index(png(0), ids='["there"]')
         store = Store(database_url)
         with ThreadPoolExecutor(45) as pool:
-            with store._write():
+            with store.database.transaction():
                 puts = [pool.submit(server.index, png(seed)) for seed in range(1, 46)]
                 time.sleep(1)
                 started = time.monotonic()

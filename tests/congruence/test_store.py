@@ -1,16 +1,14 @@
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 
-import migrations
 from service import schema
-from service.store import KEEP, OtherModel, Put, Store
+from service.store import KEEP, NewerSchema, OtherModel, Put, Store
 
 
 @pytest.fixture
@@ -26,14 +24,23 @@ def put(id: str, content: int = 1, metadata=KEEP) -> Put:
     return Put(id, bytes([content]), f"{content:064x}", 4, 3, 100, metadata)
 
 
+def statuses(store: Store, puts: list[Put], model: str = "m") -> list[str]:
+    return [entry.status for entry in store.put(puts, model)]
+
+
+def head(store: Store) -> int:
+    return store.changes_after(0).head
+
+
 def snapshot(store: Store) -> tuple[int, list[tuple[int, bytes]]]:
-    with store.snapshot() as (head, parts):
-        return head, [pair for part in parts for pair in part]
+    with store.snapshot() as taken:
+        assert taken.model == "m"
+        return taken.head, [tuple(pair) for part in taken.parts for pair in part]
 
 
 def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
-    assert store.put([put("a"), put("b", 2, '{"x":1}')], "m") == ["created", "created"]
-    assert store.put([put("a"), put("b", 3), put("c")], "m") == [
+    assert statuses(store, [put("a"), put("b", 2, '{"x":1}')], "m") == ["created", "created"]
+    assert statuses(store, [put("a"), put("b", 3), put("c")], "m") == [
         "unchanged", "replaced", "created",
     ]  # fmt: skip
     row = store.get("b")
@@ -45,29 +52,29 @@ def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
 def test_codes_of_another_model_than_the_active_one_are_refused(store: Store) -> None:
     store.put([put("a")], "m")
     with pytest.raises(OtherModel, match="active model is m, not n"):
-        store.put([put("b")], "n")
+        statuses(store, [put("b")], "n")
     assert store.get("b") is None
 
 
 def test_metadata_alone_keeps_the_seq_and_is_no_change_of_the_feed(store: Store) -> None:
     store.put([put("a", 1, '{"x":1}')], "m")
-    assert store.put([put("a", 1, '{"x":1}')], "m") == ["unchanged"]
-    assert store.put([put("a", 1, '{"x":2}')], "m") == ["replaced"]
+    assert statuses(store, [put("a", 1, '{"x":1}')]) == ["unchanged"]
+    assert statuses(store, [put("a", 1, '{"x":2}')], "m") == ["replaced"]
     assert store.get("a").metadata == '{"x":2}'
-    assert store.put([put("a", 1, None)], "m") == ["replaced"]
+    assert statuses(store, [put("a", 1, None)], "m") == ["replaced"]
     assert store.get("a").metadata is None
-    assert store.head() == store.get("a").seq == 1
+    assert head(store) == store.get("a").seq == 1
 
 
 def test_the_feed_tells_every_change_in_order(store: Store) -> None:
     store.put([put("a"), put("b", 2)], "m")
     store.put([put("a", 3)], "m")
-    assert store.delete("b") is True
-    assert store.delete("b") is False
-    changes = [(c.seq, c.removes, c.code) for c in store.changes_after(0, 100)]
+    assert store.delete("b") == 4
+    assert store.delete("b") is None
+    changes = [(c.seq, c.removes, c.code) for c in store.changes_after(0).page]
     assert changes == [(1, None, b"\x01"), (2, None, b"\x02"), (3, 1, b"\x03"), (4, 2, None)]
-    assert [c.seq for c in store.changes_after(2, 1)] == [3]
-    assert store.head() == 4
+    assert [c.seq for c in store.changes_after(2, 1).page] == [3]
+    assert head(store) == 4
 
 
 def test_a_snapshot_is_codes_in_seq_order_with_the_head(store: Store) -> None:
@@ -109,7 +116,7 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         store.put([put("a"), put("a", 2)], "m")
     assert store.get("a") is None
-    assert store.head() == 0
+    assert head(store) == 0
 
 
 def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -> None:
@@ -121,8 +128,8 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
             store.put([put(f"{name}-{n}"), put("shared", 1 + n + 20 * name)], "m")
 
     def follow() -> None:
-        while not done.is_set() or seen[-1] < store.head():
-            seen.extend(c.seq for c in store.changes_after(seen[-1] if seen else 0, 7))
+        while not done.is_set() or (seen or [0])[-1] < head(store):
+            seen.extend(c.seq for c in store.changes_after(seen[-1] if seen else 0, 7).page)
 
     writers = [threading.Thread(target=write, args=(name,)) for name in range(4)]
     follower = threading.Thread(target=follow)
@@ -132,10 +139,10 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
         thread.join()
     done.set()
     follower.join()
-    head, codes = snapshot(store)
+    last, codes = snapshot(store)
     assert len(codes) == 81
-    assert seen == [c.seq for c in store.changes_after(0, 1000)]
-    assert seen[-1] == head
+    assert seen == [c.seq for c in store.changes_after(0).page]
+    assert seen[-1] == last
 
 
 def test_originals_in_use(store: Store) -> None:
@@ -144,24 +151,190 @@ def test_originals_in_use(store: Store) -> None:
     assert store.originals_in_use([used, "f" * 64]) == {used}
 
 
-def test_migrations_make_the_schema_of_the_code_and_go_back(database_url: str) -> None:
+def test_pages_are_in_seq_order(store: Store) -> None:
+    store.put([put(f"p{n}", n) for n in range(5)], "m")
+    store.put([put("p1", 9)], "m")
+    assert [row.id for row in store.page(0, 3)] == ["p0", "p2", "p3"]
+    assert [row.id for row in store.page(4, 3)] == ["p4", "p1"]
+    assert store.page(6, 3) == []
+
+
+def test_describe_changes_metadata_alone(store: Store) -> None:
+    store.put([put("a", 1, '{"x":1}')], "m")
+    assert store.describe("a", '{"x":2}') is True
+    assert (store.get("a").metadata, store.get("a").seq) == ('{"x":2}', 1)
+    assert store.describe("a", None) is True
+    assert store.get("a").metadata is None
+    assert store.describe("none", None) is False
+    assert head(store) == 1
+
+
+def test_pruning_forgets_old_changes_and_says_so(store: Store) -> None:
+    store.put([put("a"), put("b", 2)], "m")
+    assert store.prune(60) == 0
+    time.sleep(0.3)
+    store.put([put("c", 3)], "m")
+    assert store.prune(0.2) == 2
+    changes = store.changes_after(2)
+    assert [change.seq for change in changes.page] == [3]
+    assert (changes.pruned, changes.head) == (2, 3)
+    time.sleep(0.3)
+    assert store.prune(0.2) == 1
+    assert (store.changes_after(3).pruned, head(store)) == (3, 3)
+    store.put([put("d", 4)], "m")
+    assert store.get("d").seq == 4
+
+
+def test_the_lag_is_the_age_of_the_oldest_change_not_applied(store: Store) -> None:
+    assert store.lag(0) == (0, 0)
+    store.put([put("a")], "m")
+    time.sleep(0.3)
+    store.put([put("b", 2)], "m")
+    seq, lag = store.lag(0)
+    assert seq == 2
+    assert 0.3 <= lag < 30
+    assert store.lag(1)[1] < lag - 0.2
+    assert store.lag(2) == (2, 0)
+
+
+def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
+    store.beat("one", 3)
+    store.beat("two", 4)
+    store.beat("one", 5)
+    assert [(r.name, r.applied) for r in store.replicas()] == [("one", 5), ("two", 4)]
+    assert all(0 <= r.age < 5 for r in store.replicas())
+    with store.database.transaction() as connection:
+        late = sa.update(schema.replicas).where(schema.replicas.c.name == "two")
+        connection.execute(late.values(seen=schema.replicas.c.seen - 6))
+    assert [r.name for r in store.replicas()] == ["one"]
+    store.leave("one")
+    assert store.replicas() == []
+
+
+def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
+    """While one transaction is held, twenty requests queue; two of them are bad."""
+    outcomes: dict[int, object] = {}
+
+    def write(n: int) -> None:
+        puts = [put("twice", n), put("twice", n + 100)] if n in (5, 9) else [put(f"w{n}", n)]
+        try:
+            outcomes[n] = store.put(puts, "m")[0].status
+        except sa.exc.IntegrityError as error:
+            outcomes[n] = type(error)
+
+    commits = []
+    sa.event.listen(store.database._engine, "commit", lambda connection: commits.append(1))
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(20)]
+    with store.database._writing:
+        for thread in threads:
+            thread.start()
+        while len(store.database._waiting) < 20:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    assert {n for n in outcomes if outcomes[n] == "created"} == set(range(20)) - {5, 9}
+    assert outcomes[5] is outcomes[9] is sa.exc.IntegrityError
+    assert head(store) >= 18
+    assert store.get("twice") is None
+    # Again, with nothing bad among them: one commit for all.
+    commits.clear()
+    outcomes.clear()
+    good = range(100, 120)
+    threads = [threading.Thread(target=write, args=(n,)) for n in good]
+    with store.database._writing:
+        for thread in threads:
+            thread.start()
+        while len(store.database._waiting) < 20:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    assert set(outcomes.values()) == {"created"}
+    assert len(commits) == 1
+
+
+def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: Store) -> None:
+    """Another process draws a number and does not commit: no reader may pass it by."""
+    other = Store(database_url)
+    seen = [change.seq for change in store.changes_after(0).page]
+    started = threading.Event()
+
+    def write() -> None:
+        started.set()
+        other.put([put("second", 2)], "m")
+
+    writer = threading.Thread(target=write)
+    with store.database.transaction() as held:
+        first = store._put(held, [put("first")], "m")[0].seq
+        writer.start()
+        started.wait()
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            seen += [change.seq for change in other.changes_after((seen or [0])[-1]).page]
+        assert seen == []
+        assert writer.is_alive()
+    writer.join()
+    seen += [change.seq for change in other.changes_after(0).page]
+    assert seen == [first, store.get("second").seq]
+    assert first < store.get("second").seq
+    other.close()
+
+
+def test_migrations_make_the_schema_of_the_code(database_url: str) -> None:
     store = Store(database_url)
     store.migrate()
     store.migrate()
-    with store.engine.begin() as connection:
+    with store.database.read() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, schema.metadata) == []
-    config = Config()
-    config.set_main_option("script_location", migrations.__path__[0])
-    with store.engine.execution_options(gpq_write=True).begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
-    with store.engine.begin() as connection:
+    store.close()
+
+
+def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
+    store = Store(database_url)
+    store.migrate("0001")
+    with store.database.transaction() as connection:
+        connection.execute(sa.text("INSERT INTO state (name, value) VALUES ('model', 'm')"))
+        insert = "INSERT INTO feed (removes, code) VALUES (NULL, :code)"
+        connection.execute(sa.text(insert), {"code": b"\x01"})
+        row = {**vars(put("a", 1, '{"x":1}')), "seq": 1, "model": "m", "created": "then"}
+        connection.execute(sa.insert(schema.images), [row])
+    store.migrate()
+    before = store.get("a")
+    assert (before.seq, before.code, before.metadata) == (1, b"\x01", '{"x":1}')
+    assert [change.code for change in store.changes_after(0).page] == [b"\x01"]
+    assert statuses(store, [put("a"), put("b", 2)]) == ["unchanged", "created"]
+    store.beat("one", 2)
+    store.delete("a")
+    store.migrate("0001")
+    with store.database.read() as connection:
+        columns = {column["name"] for column in sa.inspect(connection).get_columns("feed")}
+        assert columns == {"seq", "removes", "code"}
+        assert connection.execute(sa.text("SELECT id, seq FROM images")).all() == [("b", 2)]
+    store.migrate()
+    assert snapshot(store) == (3, [(2, b"\x02")])
+    assert statuses(store, [put("a")]) == ["created"]
+    assert store.get("a").seq == 4
+    store.migrate("base")
+    with store.database.read() as connection:
         assert set(sa.inspect(connection).get_table_names()) <= {"alembic_version"}
     store.migrate()
-    store.adopt_model("m")
-    assert store.put([put("a")], "m") == ["created"]
+    assert store.get("a") is None
     store.close()
+
+
+def test_a_schema_of_a_newer_version_is_named(store: Store) -> None:
+    with store.database.transaction() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(NewerSchema, match="9999"):
+        store.migrate()
+
+
+def test_urls_that_name_no_database() -> None:
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(ValueError, match="keeps nothing"):
+            Store(url)
+    with pytest.raises(ValueError, match="neither sqlite nor postgresql"):
+        Store("mysql://x/y")
 
 
 def test_processes_migrating_at_once_agree(database_url: str) -> None:
@@ -181,6 +354,6 @@ def test_processes_migrating_at_once_agree(database_url: str) -> None:
         thread.join()
     assert errors == []
     stores[0].adopt_model("m")
-    assert stores[0].put([put("a")], "m") == ["created"]
+    assert statuses(stores[0], [put("a")]) == ["created"]
     for store in stores:
         store.close()

@@ -162,6 +162,7 @@ def test_a_restart_keeps_everything_and_every_rank(random_model: Path, tmp_path:
     with Server(tmp_path, model=random_model) as second:
         assert [second.search(png(s), k=1000).json()["results"] for s in range(5)] == before
         again = second.http.get("/stats").json()
+        del stats["feed"]["replicas"], again["feed"]["replicas"]
         assert again == stats
         assert second.index(png(5)).json()["items"][0]["status"] == "unchanged"
 

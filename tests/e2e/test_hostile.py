@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import new_database
 from tests.images import encoded, noise, png
 from tests.server import Server
 
@@ -19,11 +20,14 @@ PIXEL_LIMIT = 2_000_000
 RSS_GROWTH = 300 * 2**20
 
 
-@pytest.fixture(scope="module")
-def server(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def server(
+    request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hostile")
     limits = {"max_body_bytes": BODY_LIMIT, "max_pixels": PIXEL_LIMIT, "max_images": 20}
-    with Server(folder, model=random_model, **limits) as running:
+    url = new_database(request, folder)
+    with Server(folder, model=random_model, database_url=url, **limits) as running:
         running.index(png(0), ids='["good"]')
         yield running
 

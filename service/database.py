@@ -1,0 +1,227 @@
+"""How the database is reached: engines, snapshots to read, one queue of writers.
+
+What is written and read stands in ``store``; why writers queue, in ``feed``.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.compiler import compiles
+
+from service.settings import (
+    DATABASE_CONNECT_SECONDS,
+    DATABASE_STALL_SECONDS,
+    POOL_CONNECTIONS,
+    WRITES_IN_A_COMMIT,
+)
+
+WRITE_LOCK = 0x6770_7131  # the key of Postgres's advisory lock
+CHANNEL = "gpq_feed"  # of LISTEN and NOTIFY
+
+R = TypeVar("R")
+
+
+class now(sa.sql.expression.FunctionElement[float]):  # noqa: N801
+    """Seconds since the epoch by the database's clock, which all processes share."""
+
+    inherit_cache = True
+    type = sa.Double()
+
+
+@compiles(now, "postgresql")
+def _now_postgres(element: now, compiler: Any, **_: Any) -> str:
+    return "extract(epoch from clock_timestamp())"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+class Database:
+    """SQLite or Postgres by URL. Raises ValueError for another one.
+
+    Every method raises SQLAlchemyError where the database does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(sa.make_url(url), durable=True)
+        self._light = _engine(sa.make_url(url), durable=False)
+        self.is_postgres = self._engine.dialect.name == "postgresql"
+        self._waiting: deque[_Write[Any]] = deque()
+        # Writers queue here, not on a connection each: readers always find one.
+        self._writing = threading.Lock()
+        self._listener: psycopg.Connection | None = None
+
+    def close(self) -> None:
+        """No call may be under way."""
+        self._drop_listener()
+        self._engine.dispose()
+        self._light.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that sees one moment, however long it lasts."""
+        with self._engine.connect() as connection:
+            if self.is_postgres:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    def write(self, work: Callable[[Connection], R]) -> R:
+        """What ``work`` returns, once it is durable. It may run again after a rollback.
+
+        Writes that arrive while one is being committed share the next commit, and its
+        fsync. One that fails there is tried alone: it cannot fail the others.
+        """
+        mine = _Write(work)
+        self._waiting.append(mine)
+        with self._writing:
+            while not mine.outcome.done():
+                self._commit([self._waiting.popleft() for _ in range(self._group())])
+        return mine.outcome.result()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A write transaction that holds the one write lock of all processes."""
+        writers = self._engine.execution_options(gpq_write=True)
+        with writers.begin() as connection:
+            if self.is_postgres:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITE_LOCK)))
+            yield connection
+
+    @contextmanager
+    def light_transaction(self) -> Iterator[Connection]:
+        """A write outside the queue that a crash may undo: heartbeats, not pictures."""
+        # SQLite has one lock for all writes: better to queue for it than to contend.
+        queue = nullcontext() if self.is_postgres else self._writing
+        with queue, self._light.execution_options(gpq_write=True).begin() as connection:
+            yield connection
+
+    def notify(self, connection: Connection) -> None:
+        """Wake those who ``wait`` once this transaction is committed."""
+        if self.is_postgres:
+            connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+
+    def wait(self, seconds: float) -> None:
+        """Until a write is committed, by NOTIFY on Postgres, at most ``seconds``."""
+        if not self.is_postgres:
+            time.sleep(seconds)
+            return
+        try:
+            self._listener = self._listener or self._listen()
+            list(self._listener.notifies(timeout=seconds, stop_after=1))
+        except psycopg.Error:  # down, or behind a pooler that cannot LISTEN: poll
+            self._drop_listener()
+            time.sleep(seconds)
+
+    def _group(self) -> int:
+        return min(len(self._waiting), WRITES_IN_A_COMMIT)
+
+    def _commit(self, writes: list["_Write[Any]"]) -> None:
+        try:
+            with self.transaction() as connection:
+                results = [write.work(connection) for write in writes]
+        except Exception as error:
+            if len(writes) == 1 or isinstance(error, OperationalError):
+                for write in writes:
+                    write.outcome.set_exception(error)
+            else:
+                for write in writes:
+                    self._commit([write])
+        else:
+            for write, result in zip(writes, results, strict=True):
+                write.outcome.set_result(result)
+
+    def _listen(self) -> psycopg.Connection:
+        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+        connection = psycopg.connect(*arguments, **(_POSTGRES | dict(options)), autocommit=True)
+        connection.execute(f"LISTEN {CHANNEL}")
+        return connection
+
+    def _drop_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+
+class _Write(Generic[R]):
+    def __init__(self, work: Callable[[Connection], R]) -> None:
+        self.work = work
+        self.outcome: Future[R] = Future()
+
+
+# A server that is gone without a word must not hold a request for ever.
+_POSTGRES: dict[str, Any] = {
+    "connect_timeout": DATABASE_CONNECT_SECONDS,
+    "tcp_user_timeout": DATABASE_STALL_SECONDS * 1000,
+    "keepalives_idle": DATABASE_STALL_SECONDS,
+}
+
+
+def _engine(url: sa.URL, durable: bool) -> Engine:
+    # Only the feed's thread writes lightly.
+    pool = {"pool_size": POOL_CONNECTIONS if durable else 1, "max_overflow": 0}
+    backend = url.drivername.partition("+")[0]
+    if backend in ("postgresql", "postgres"):
+        engine = sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={key: _POSTGRES[key] for key in _POSTGRES.keys() - url.query.keys()},
+            pool_pre_ping=True,
+            **pool,
+        )
+        sa.event.listen(engine, "connect", _postgres_connect(durable))
+        return engine
+    if backend != "sqlite":
+        raise ValueError(f"GPQ_DATABASE_URL: {backend} is neither sqlite nor postgresql")
+    if url.database in (None, "", ":memory:"):
+        raise ValueError("GPQ_DATABASE_URL: SQLite in memory keeps nothing; name a file")
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": DATABASE_STALL_SECONDS}, **pool)
+    sa.event.listen(engine, "connect", _sqlite_connect(durable))
+    sa.event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _postgres_connect(durable: bool) -> Callable[[Any, object], None]:
+    def connect(connection: Any, record: object) -> None:
+        # A process that is stopped while it holds the write lock loses it.
+        for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(f"SET {name} = '{DATABASE_STALL_SECONDS}s'")
+        if not durable:
+            connection.execute("SET synchronous_commit = off")
+        connection.commit()
+
+    return connect
+
+
+def _sqlite_connect(durable: bool) -> Callable[[Any, object], None]:
+    def connect(connection: Any, record: object) -> None:
+        connection.isolation_level = None  # BEGIN is ours, see _sqlite_begin
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return connect
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    """A deferred BEGIN that turns into a write fails at once as locked; writers ask first."""
+    write = connection.get_execution_options().get("gpq_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,198 @@
+"""Indexes that follow one database; a process is stood for by a Store and a Feed."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+import service.index
+from service import schema
+from service.feed import Feed
+from service.index import Index
+from service.store import OtherModel, Put, Store
+
+M = 2
+OPEN = Callable[[], Feed]
+
+
+@pytest.fixture
+def opened(database_url: str) -> Iterator[OPEN]:
+    """Opens another process over the same database."""
+    feeds: list[Feed] = []
+
+    def open_feed() -> Feed:
+        store = Store(database_url)
+        store.migrate()
+        store.adopt_model("m")
+        feed = Feed(store, partial(Index, M, "reference"), "m")
+        feed.load()
+        feeds.append(feed)
+        return feed
+
+    yield open_feed
+    for feed in feeds:
+        feed.stop()
+        feed.store.close()
+
+
+def put(feed: Feed, id: str, code: int) -> int:
+    entry = Put(id, bytes([code]), f"{id}-{code}", 4, 3, 100, None)
+    return feed.store.put([entry], "m")[0].seq
+
+
+def seqs(feed: Feed) -> list[int]:
+    return sorted(s for s, _ in feed.index.search(np.zeros((1, M, 16), np.float32), 1000)[0])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_every_process_follows_every_other(opened: OPEN) -> None:
+    feeds = [opened() for _ in range(3)]
+    for feed in feeds:
+        feed.start()
+    last = 0
+    for n in range(30):
+        last = put(feeds[n % 3], f"p{n % 20}", n % 16)
+    gone = feeds[0].store.delete("p5")
+    assert gone == last + 1
+    until(lambda: all(feed.applied == gone for feed in feeds))
+    assert seqs(feeds[0]) == seqs(feeds[1]) == seqs(feeds[2])
+    assert len(feeds[0].index) == 19
+    for feed in feeds:
+        seq, memory, database = feed.checksums()
+        assert (seq, memory) == (gone, database)
+
+
+def test_own_writes_are_applied_before_the_call_returns(opened: OPEN) -> None:
+    one, two = opened(), opened()
+    put(two, "of-another", 1)
+    seq = put(one, "mine", 1)
+    one.catch_up(seq)
+    assert one.applied == seq == 2
+    assert seqs(one) == [1, 2]
+    one.catch_up(1)
+    one.catch_up()
+    assert seqs(one) == [1, 2]
+    assert seqs(two) == []
+
+
+def test_a_reader_behind_the_pruned_changes_loads_anew(opened: OPEN) -> None:
+    behind, writer = opened(), opened()
+    put(writer, "a", 1)
+    behind.catch_up()
+    put(writer, "b", 2)
+    writer.store.delete("a")
+    time.sleep(0.02)
+    assert writer.store.prune(0) == 3
+    put(writer, "c", 3)
+    old = behind.index
+    behind.catch_up()
+    assert behind.index is not old
+    assert seqs(behind) == [2, 4]
+    _, memory, database = behind.checksums()
+    assert memory == database
+    kept = behind.index
+    put(writer, "d", 4)
+    behind.catch_up()
+    assert behind.index is kept
+    assert seqs(behind) == [2, 4, 5]
+
+
+def test_a_reader_ahead_of_a_database_put_back_loads_anew(opened: OPEN) -> None:
+    feed = opened()
+    for n in range(4):
+        put(feed, f"p{n}", n)
+    feed.catch_up()
+    with feed.store.database.transaction() as connection:
+        connection.execute(sa.delete(schema.images).where(schema.images.c.seq > 2))
+        connection.execute(sa.delete(schema.feed).where(schema.feed.c.seq > 2))
+    feed.catch_up()
+    assert seqs(feed) == [1, 2]
+
+
+def test_a_checksum_tells_of_drift(opened: OPEN) -> None:
+    feed = opened()
+    put(feed, "a", 1)
+    feed.catch_up()
+    with feed.store.database.transaction() as connection:
+        connection.execute(sa.update(schema.images).values(code=b"\x07"))
+    _, memory, database = feed.checksums()
+    assert memory != database
+
+
+def test_compacting_keeps_what_is_live(opened: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.index, "COMPACT_ROWS", 10)
+    feed = opened()
+    old = feed.index
+    for n in range(40):
+        feed.catch_up(put(feed, f"p{n % 4}", n % 16))
+    assert feed.index is not old
+    assert seqs(feed) == [37, 38, 39, 40]
+    _, memory, database = feed.checksums()
+    assert memory == database
+
+
+def test_waiting_for_all(opened: OPEN) -> None:
+    one, two = opened(), opened()
+    one.start()
+    seq = put(one, "a", 1)
+    started = time.monotonic()
+    assert one.wait_for_all(seq, 0.3) is False  # two is alive and does not follow
+    assert time.monotonic() - started >= 0.3
+    two.start()
+    assert one.wait_for_all(seq, 20) is True
+    assert two.applied == seq
+    assert {replica.name for replica in one.store.replicas()} == {one.name, two.name}
+    two.stop()
+    assert [replica.name for replica in one.store.replicas()] == [one.name]
+
+
+def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:
+    one, stalled = opened(), opened()
+    one.start()
+    seq = put(one, "a", 1)
+    assert stalled.name in {replica.name for replica in one.store.replicas()}
+    assert one.wait_for_all(seq, 20) is True  # once its heartbeat is 5 s old
+    assert stalled.applied == 0
+
+
+def test_codes_of_another_model_are_not_applied(opened: OPEN) -> None:
+    feed = opened()
+    feed.store.adopt_model("n")
+    feed.store.put([Put("a", b"\x01", "s", 1, 1, 1, None)], "n")
+    with pytest.raises(OtherModel, match="the active model is n, not m"):
+        feed.catch_up()
+    assert feed.other_model == "n"
+    assert len(feed.index) == 0
+
+
+def test_searches_go_on_while_it_loads_anew(opened: OPEN) -> None:
+    feed = opened()
+    for n in range(50):
+        put(feed, f"p{n}", n % 16)
+    feed.catch_up()
+    whole = seqs(feed)
+    counts: set[int] = set()
+    done = threading.Event()
+
+    def search() -> None:
+        while not done.is_set():
+            counts.add(len(seqs(feed)))
+
+    searcher = threading.Thread(target=search)
+    searcher.start()
+    for _ in range(20):
+        feed.load()
+    done.set()
+    searcher.join()
+    assert counts == {50}
+    assert seqs(feed) == whole

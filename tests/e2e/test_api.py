@@ -1,0 +1,279 @@
+"""Batch search, listing, metadata, thumbnails, content, model check, checksum, OpenAPI."""
+
+import hashlib
+import io
+import json
+import socket
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.images import encoded, noise, png, quarters
+from tests.server import Server
+
+
+def assert_problem(reply, status: int, code: str) -> None:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.json()["code"] == code
+
+
+def batch(server: Server, *images: bytes, **fields: object):
+    files = [("images", (f"{n}", data)) for n, data in enumerate(images)]
+    return server.http.post("/search/batch", files=files, data=fields)
+
+
+def test_a_batch_gives_what_single_searches_give(server: Server) -> None:
+    server.index(*(png(seed) for seed in range(20)))
+    queries = [png(seed) for seed in (3, 500, 7)]
+    body = batch(server, *queries, k=9).json()
+    assert body["model"] == server.http.get("/model").json()["id"]
+    assert body["took_ms"] > 0
+    for entry, query in zip(body["queries"], queries, strict=True):
+        alone = server.search(query, k=9).json()["results"]
+        assert [h["id"] for h in entry["results"]] == [h["id"] for h in alone]
+        assert np.allclose([h["score"] for h in entry["results"]], [h["score"] for h in alone])
+        assert len(alone) == 9
+    threshold = body["queries"][0]["results"][2]["score"]
+    kept = batch(server, queries[0], k=9, min_score=threshold).json()["queries"][0]["results"]
+    assert 3 <= len(kept) < 9
+
+
+def test_a_bad_picture_of_a_batch_fails_alone(server: Server) -> None:
+    server.index(png(1))
+    queries = batch(server, png(1), b"no picture", b"", png(2), k=1).json()["queries"]
+    assert [set(entry) for entry in queries] == [{"results"}, {"error"}, {"error"}, {"results"}]
+    assert queries[1]["error"]["code"] == "unknown-format"
+    assert queries[1]["error"]["status"] == 415
+    assert queries[2]["error"]["code"] == "empty-file"
+    only_bad = batch(server, b"no picture")
+    assert only_bad.status_code == 200
+    assert set(only_bad.json()["queries"][0]) == {"error"}
+
+
+def test_wrong_batches(server: Server) -> None:
+    assert_problem(server.http.post("/search/batch", json={}), 415, "not-multipart")
+    reply = server.http.post("/search/batch", files={"image": png(1)})
+    assert_problem(reply, 422, "missing-field")
+    assert_problem(batch(server, png(1), k=0), 422, "invalid-field")
+    assert_problem(batch(server, png(1), depth=3), 422, "invalid-field")
+    assert_problem(batch(server, *[png(1)] * 101, k=1000), 422, "too-many-results")
+    assert_problem(batch(server, *[b""] * 1001), 400, "invalid-form")
+
+
+def test_listing_walks_through_everything_in_order_of_storing(server: Server) -> None:
+    server.index(*(png(600 + n) for n in range(7)), ids=json.dumps([f"list-{n}" for n in range(7)]))
+    server.index(png(699), ids='["list-2"]', metadata='[{"a":1}]')
+    found, cursor = [], "0"
+    while cursor is not None:
+        page = server.http.get("/images", params={"limit": 3, "cursor": cursor}).json()
+        assert len(page["images"]) <= 3
+        found += page["images"]
+        cursor = page["next_cursor"]
+    assert [image["seq"] for image in found] == sorted(image["seq"] for image in found)
+    listed = [image["id"] for image in found if image["id"].startswith("list-")]
+    assert listed == [f"list-{n}" for n in (0, 1, 3, 4, 5, 6, 2)]
+    assert found[-1] == server.http.get("/images/list-2").json()
+    assert found[-1]["metadata"] == {"a": 1}
+    assert len(found) == server.http.get("/stats").json()["images"]
+    assert len(server.http.get("/images").json()["images"]) == min(100, len(found))
+    beyond = server.http.get("/images", params={"cursor": "9" * 18}).json()
+    assert beyond == {"images": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "cursor=-1", "cursor=x", "cursor=" + "9" * 19]
+)
+def test_wrong_pages(query: str, server: Server) -> None:
+    assert_problem(server.http.get(f"/images?{query}"), 422, "invalid-field")
+
+
+def test_patch_changes_metadata_alone(server: Server) -> None:
+    server.index(png(40), ids='["patched"]', metadata='[{"old":true}]')
+    before = server.http.get("/images/patched").json()
+    reply = server.http.patch("/images/patched", json={"metadata": {"colour": "röd"}})
+    assert reply.status_code == 200
+    assert reply.json() == before | {"metadata": {"colour": "röd"}}
+    assert server.http.get("/images/patched").json() == reply.json()
+    hits = {h["id"]: h["metadata"] for h in server.search(png(40), k=1000).json()["results"]}
+    assert hits["patched"] == {"colour": "röd"}
+    assert server.http.patch("/images/patched", json={"metadata": None}).json()["metadata"] is None
+    large = {"metadata": {"text": "ä" * 8000}}
+    assert server.http.patch("/images/patched", json=large).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 422, "invalid-json"),
+        (b"{}", 422, "invalid-field"),
+        (b"[]", 422, "invalid-field"),
+        (b'{"metadata":[1]}', 422, "invalid-field"),
+        (b'{"metadata":{},"id":"other"}', 422, "invalid-field"),
+        (b'{"metadata":{"a":NaN}}', 422, "invalid-metadata"),
+        (json.dumps({"metadata": {"a": "x" * 20_000}}).encode(), 422, "metadata-too-large"),
+        (b" " * 200_000, 413, "body-too-large"),
+    ],
+)
+def test_wrong_patches(body: bytes, status: int, code: str, server: Server) -> None:
+    server.index(png(41), ids='["kept"]', metadata='[{"a":1}]')
+    headers = {"content-type": "application/json"}
+    reply = server.http.patch("/images/kept", content=body, headers=headers)
+    assert_problem(reply, status, code)
+    assert server.http.get("/images/kept").json()["metadata"] == {"a": 1}
+    server.http.patch("/images/kept", json={"metadata": {"a": 1}})
+
+
+def test_what_is_not_there_cannot_be_patched_or_seen(server: Server) -> None:
+    for id in ("none", "%00", "x" * 200):
+        patched = server.http.patch(f"/images/{id}", json={"metadata": None})
+        assert_problem(patched, 404, "no-such-image")
+        for part in ("", "/thumbnail", "/content"):
+            assert_problem(server.http.get(f"/images/{id}{part}"), 404, "no-such-image")
+    assert_problem(server.http.patch("/images/none", content=b"x"), 415, "not-json")
+
+
+def test_content_is_the_upload_byte_by_byte_and_never_a_page(server: Server) -> None:
+    gif = encoded(noise(50), "GIF")
+    server.index(gif, ids='["gif"]')
+    reply = server.http.get("/images/gif/content")
+    assert reply.content == gif
+    assert reply.headers["content-type"] == "image/gif"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in reply.headers["content-security-policy"]
+    again = {"If-None-Match": reply.headers["etag"]}
+    assert server.http.get("/images/gif/content", headers=again).status_code == 304
+    server.index(png(51), ids='["gif"]')
+    replaced = server.http.get("/images/gif/content", headers=again)
+    assert (replaced.status_code, replaced.content) == (200, png(51))
+
+
+def test_a_thumbnail_is_small_upright_and_in_colour(server: Server) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = quarters().resize((1600, 800), Image.Resampling.NEAREST)
+    turned = large.transpose(Image.Transpose.ROTATE_90)
+    server.index(encoded(turned, "JPEG", exif=exif, quality=95), ids='["turned"]')
+    reply = server.http.get("/images/turned/thumbnail")
+    assert reply.headers["content-type"] == "image/webp"
+    image = Image.open(io.BytesIO(reply.content)).convert("RGB")
+    assert image.size == (256, 128)
+    places = {(40, 20): (255, 0, 0), (200, 20): (0, 255, 0), (40, 100): (0, 0, 255)}
+    for place, colour in places.items():
+        assert np.allclose(image.getpixel(place), colour, atol=20)
+    etag = {"If-None-Match": reply.headers["etag"]}
+    assert server.http.get("/images/turned/thumbnail", headers=etag).status_code == 304
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (5, 3000)])
+def test_thumbnails_of_odd_shapes(size: tuple[int, int], server: Server) -> None:
+    server.index(encoded(Image.new("RGB", size, "red")), ids='["odd"]')
+    reply = server.http.get("/images/odd/thumbnail")
+    image = Image.open(io.BytesIO(reply.content))
+    assert max(image.size) == min(256, max(size))
+    assert min(image.size) >= 1
+
+
+def test_without_originals_there_is_no_content(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model, image_store="none") as server:
+        server.index(png(1), ids='["a"]')
+        for part in ("content", "thumbnail"):
+            assert_problem(server.http.get(f"/images/a/{part}"), 404, "no-original")
+
+
+def test_the_model_is_checked_where_it_is_named(server: Server) -> None:
+    server.index(png(1), ids='["m"]')
+    right, wrong = server.http.get("/model").json()["id"], "0" * 64
+    assert_problem(server.search(png(1), model=wrong), 409, "other-model")
+    assert_problem(batch(server, png(1), model=wrong), 409, "other-model")
+    by_id = {"id": "m", "model": wrong}
+    assert_problem(server.http.post("/search", json=by_id), 409, "other-model")
+    assert_problem(server.index(png(1), model=wrong), 409, "other-model")
+    assert server.search(png(1), model=right).status_code == 200
+    assert batch(server, png(1), model=right).status_code == 200
+    assert server.http.post("/search", json=by_id | {"model": right}).status_code == 200
+
+
+def test_wait_all_on_one_process_answers_200(server: Server) -> None:
+    files = {"images": png(900)}
+    reply = server.http.post("/index", files=files, params={"wait": "all"})
+    assert reply.status_code == 200
+    applied = server.http.get("/stats").json()["feed"]
+    assert applied["replicas"][0]["applied"] == applied["head"]
+    again = server.http.post("/index", files=files, params={"wait": "all"})
+    assert again.json()["items"][0]["status"] == "unchanged"
+    wrong = server.http.post("/index", files=files, params={"wait": "some"})
+    assert_problem(wrong, 422, "invalid-field")
+
+
+def test_stats_can_compare_memory_with_the_database(server: Server) -> None:
+    server.index(*(png(seed) for seed in range(5)))
+    stats = server.http.get("/stats", params={"checksum": True}).json()
+    assert stats["checksum"]["memory"] == stats["checksum"]["database"]
+    assert stats["checksum"]["seq"] == stats["feed"]["head"]
+    assert "checksum" not in server.http.get("/stats").json()
+
+
+def test_a_reply_before_the_end_of_the_body_reaches_the_client(server: Server) -> None:
+    """A large upload to where nobody reads it: the reply comes at once, and is not lost."""
+    host, port = server.url.removeprefix("http://").split(":")
+    size = 20 * 2**20
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+        )
+        connection.sendall(b"x" * 1000)
+        assert connection.recv(100).startswith(b"HTTP/1.1 404")
+        for _ in range((size - 1000) // 1000):
+            connection.sendall(b"x" * 1000)
+    reply = server.http.post("/nowhere", content=b"x" * size)
+    assert_problem(reply, 404, "not-found")
+
+
+OPERATIONS = {
+    ("post", "/index"), ("post", "/search"), ("post", "/search/batch"), ("get", "/images"),
+    ("get", "/images/{id}"), ("patch", "/images/{id}"), ("delete", "/images/{id}"),
+    ("get", "/images/{id}/thumbnail"), ("get", "/images/{id}/content"), ("get", "/model"),
+    ("get", "/stats"), ("get", "/livez"), ("get", "/readyz"),
+}  # fmt: skip
+
+
+def resolved(schema: dict, document: dict) -> dict:
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return {**schema, "components": document["components"]}
+
+
+def test_every_route_has_examples_that_match_its_schema(server: Server) -> None:
+    document = server.http.get("/openapi.json").json()
+    operations = {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert set(operations) == OPERATIONS
+    for name, operation in operations.items():
+        assert operation["summary"], name
+        problem = operation["responses"]["default"]["content"]["application/problem+json"]
+        jsonschema.validate(problem["schema"]["example"], problem["schema"])
+        contents = operation.get("requestBody", {}).get("content", {})
+        assert name[0] not in ("post", "patch") or contents, name
+        for media_type, content in contents.items():
+            assert "example" in content, name
+            assert content["schema"]["properties"], name
+            if media_type == "application/json":
+                jsonschema.validate(content["example"], content["schema"])
+        for status, answer in operation["responses"].items():
+            for content in answer.get("content", {}).values():
+                schema = resolved(content["schema"], document)
+                example = content.get("example", schema.get("example"))
+                assert example is not None, (name, status)
+                jsonschema.validate(example, schema)
+
+
+def test_the_example_of_the_default_id_is_true(server: Server) -> None:
+    reply = server.index(png(77)).json()
+    assert reply["items"][0]["id"] == hashlib.sha256(png(77)).hexdigest()[:32]
