@@ -10,6 +10,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch import Tensor
 from gpq.errors import BrokenImage, TooManyPixels, UnknownFormat
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 3
 DEFAULT_MAX_PIXELS = 100_000_000
 SIGNATURE_BYTES = 16
 
@@ -97,10 +100,21 @@ def limit_decoding(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """FORMATS, and HEIF where the extra ``heic`` is installed."""
+    Image.init()
+    try:
+        import pillow_heif
+    except ImportError:
+        return FORMATS
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return (*FORMATS, "HEIF")
+
+
 def signature(data: bytes) -> str | None:
     """The allowed format whose signature ``data`` carries, else None."""
-    Image.init()
-    for name in FORMATS:
+    for name in formats():
         accept = Image.OPEN[name][1] if name in Image.OPEN else None
         # A driver that is not built in answers with a text that says so.
         if accept is not None and accept(data[:SIGNATURE_BYTES]) is True:
@@ -127,9 +141,9 @@ def load(
     """
     name = signature(data)
     if name is None:
-        raise UnknownFormat(f"not an image of a format we read ({', '.join(FORMATS)})")
+        raise UnknownFormat(_why_unknown(data))
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats())
         if image.width * image.height > max_pixels:
             raise TooManyPixels(
                 f"{image.width} × {image.height} pixels; the limit is {max_pixels:,} in all"
@@ -143,6 +157,12 @@ def load(
         raise TooManyPixels(str(error)) from error
     except DECODE_ERRORS as error:
         raise BrokenImage(f"{name} that cannot be decoded: {error}") from error
+
+
+def _why_unknown(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+        return "HEIC, which this installation does not read: it needs the extra gpq[heic]"
+    return f"not an image of a format we read ({', '.join(formats())})"
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -175,8 +195,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _grey16(image: Image.Image, transparency: int | None) -> Image.Image:
     """16-bit grey -> L, or LA where one value is transparent."""
-    values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit grey has no agreed range; save it with 16 bits")
+    if getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = 65535 - values  # Pillow turns 8-bit ones round, but not these
+    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if transparency is not None:
         grey.putalpha(Image.fromarray(np.where(values == transparency, 0, 255).astype(np.uint8)))
     return grey

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpq.preprocess import formats
 from tests.images import encoded, noise, png, quarters
+from tests.pictures import CASES
 from tests.server import Server
+
+CORNERS = {(6, 6): (255, 0, 0), (26, 6): (0, 255, 0), (6, 26): (0, 0, 255), (26, 26): (255,) * 3}
 
 
 def assert_problem(reply, status: int, code: str) -> None:
@@ -175,6 +179,38 @@ def test_thumbnails_of_odd_shapes(size: tuple[int, int], server: Server) -> None
     image = Image.open(io.BytesIO(reply.content))
     assert max(image.size) == min(256, max(size))
     assert min(image.size) >= 1
+
+
+def test_every_kind_of_picture_is_stored_found_and_shown(server: Server) -> None:
+    formats()  # also lets Pillow write HEIF
+    pictures = {f"kind-{n}": CASES[name]() for n, name in enumerate(CASES)}
+    body = server.index(*pictures.values(), ids=json.dumps(list(pictures))).json()
+    assert {item["status"] for item in body["items"]} == {"created"}
+    for id, name in zip(pictures, CASES, strict=True):
+        shown = server.http.get(f"/images/{id}/thumbnail").content
+        image = Image.open(io.BytesIO(shown)).convert("RGB")
+        for place, colour in CORNERS.items():
+            assert np.allclose(image.getpixel(place), colour, atol=60), name
+    plain = list(CASES).index("PNG RGBA")
+    reply = server.http.post("/search", json={"id": f"kind-{plain}", "k": 1000}).json()
+    assert set(pictures) <= {hit["id"] for hit in reply["results"]}
+
+
+def test_a_hundred_megapixels(random_model: Path, tmp_path: Path) -> None:
+    """Of the dearest kind, with transparency; the memory it took comes back."""
+    image = Image.new("RGBA", (10_000, 10_000), (255, 0, 0, 128))
+    data = encoded(image, compress_level=1)
+    with Server(tmp_path, model=random_model) as server:
+        server.index(png(1))
+        before = server.rss()
+        server.forget_peak_rss()
+        assert server.index(data, ids='["large"]').json()["items"][0]["status"] == "created"
+        assert server.peak_rss() - before < 2 * 2**30
+        assert server.rss() - before < 2**29
+        shown = Image.open(io.BytesIO(server.http.get("/images/large/thumbnail").content))
+        assert np.allclose(shown.convert("RGB").getpixel((99, 99)), (255, 127, 127), atol=8)
+        larger = encoded(Image.new("1", (10_001, 10_000)))
+        assert server.index(larger).json()["items"][0]["error"]["code"] == "too-many-pixels"
 
 
 def test_without_originals_there_is_no_content(random_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Every kind of picture: upright, in its colours, nothing clipped."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpq import preprocess
+from gpq.errors import BrokenImage, UnknownFormat
+from gpq.preprocess import Preprocess, load
+from tests.images import encoded
+from tests.pictures import CASES, png16, quarters, tiff, tolerance
+
+EXPECTED = np.asarray(quarters()).astype(int)
+EDGE = 3  # pixels beside an edge, where lossy formats blur
+
+
+def inner(pixels: np.ndarray) -> np.ndarray:
+    """Without the rows and columns around the cross of edges."""
+    keep = [n for n in range(32) if abs(n - 15.5) > EDGE]
+    return pixels[np.ix_(keep, keep)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _openers() -> None:
+    preprocess.formats()  # also lets Pillow write HEIF
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_picture_shows_what_it_shows(name: str) -> None:
+    image = load(CASES[name]())
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+    difference = np.abs(inner(np.asarray(image).astype(int)) - inner(EXPECTED))
+    assert difference.max() <= tolerance(name)
+
+
+def ramp(bits: int) -> np.ndarray:
+    """(32,32) from black to white, every row the next values."""
+    values = np.linspace(0, 2**bits - 1, 1024).round().reshape(32, 32)
+    return values.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+GREYS = {
+    "PNG 8-bit": (lambda: encoded(Image.fromarray(ramp(8))), ramp(8)),
+    "PNG 16-bit": (lambda: encoded(Image.fromarray(ramp(16))), ramp(16) / 257),
+    "PNG 16-bit and alpha": (
+        lambda: png16(np.stack([ramp(16), np.full((32, 32), 65535, np.uint16)], axis=2)),
+        ramp(16) / 257,
+    ),
+    "PNG 16-bit RGB": (lambda: png16(np.stack([ramp(16)] * 3, axis=2)), ramp(16) / 257),
+    "TIFF 8-bit, white is zero": (lambda: tiff(255 - ramp(8), 0), ramp(8)),
+    "TIFF 16-bit, little-endian": (lambda: tiff(ramp(16), 1, "<"), ramp(16) / 257),
+    "TIFF 16-bit, big-endian": (lambda: tiff(ramp(16), 1, ">"), ramp(16) / 257),
+    "TIFF 16-bit, white is zero": (lambda: tiff(65535 - ramp(16), 0), ramp(16) / 257),
+    "TIFF 32-bit of 16-bit values": (lambda: tiff(ramp(16).astype(np.int32), 1), ramp(16) / 257),
+    "JPEG": (lambda: encoded(Image.fromarray(ramp(8)), "JPEG", quality=100), ramp(8)),
+}
+
+
+@pytest.mark.parametrize("name", GREYS)
+def test_greys_keep_every_shade(name: str) -> None:
+    make, expected = GREYS[name]
+    pixels = np.asarray(load(make())).astype(float)
+    assert np.abs(pixels - expected[..., None]).max() <= (2 if name == "JPEG" else 1)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
+def test_one_bit_is_black_and_white(format: str) -> None:
+    board = (np.indices((32, 32)).sum(axis=0) // 4 % 2 * 255).astype(np.uint8)
+    image = Image.fromarray(board).convert("1", dither=Image.Dither.NONE)
+    assert (np.asarray(load(encoded(image, format))) == board[..., None]).all()
+    fax = encoded(image, "TIFF", compression="group4")
+    assert (np.asarray(load(fax)) == board[..., None]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.float32])
+def test_pixels_without_an_agreed_range_are_refused_by_name(dtype: type) -> None:
+    pixels = np.linspace(-9, 10**6, 64).reshape(8, 8).astype(dtype)
+    with pytest.raises(BrokenImage, match=r"range|TIFF that cannot be decoded"):
+        load(tiff(pixels, 1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 30_000), (30_000, 1), (65_000, 3)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "GIF", "BMP"])
+def test_tiny_and_extreme_pictures(size: tuple[int, int], format: str) -> None:
+    image = load(encoded(Image.new("RGB", size, (0, 128, 255)), format))
+    assert image.size == size
+    square = Preprocess(32).pixels(image).astype(int)
+    assert np.abs(square - [0, 128, 255]).max() <= 4
+
+
+def test_a_hundred_megapixels_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", preprocess.DEFAULT_MAX_PIXELS)
+    image = Image.new("RGB", (10_000, 10_000), "blue")
+    image.paste("red", (0, 0, 10_000, 5_000))
+    for format in ("JPEG", "PNG"):
+        loaded = load(encoded(image, format, quality=90, compress_level=1))
+        assert loaded.size == (10_000, 10_000)
+        assert np.allclose(loaded.getpixel((5000, 100)), (255, 0, 0), atol=3)
+        assert np.allclose(loaded.getpixel((5000, 9900)), (0, 0, 255), atol=3)
+
+
+def test_heic_without_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = CASES["HEIF"]()
+    monkeypatch.setattr(preprocess, "formats", lambda: preprocess.FORMATS)
+    with pytest.raises(UnknownFormat, match=r"gpq\[heic\]"):
+        load(data)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_heic_is_broken(share: float) -> None:
+    data = encoded(quarters().resize((300, 300)), "HEIF")
+    with pytest.raises(BrokenImage):
+        load(data[: int(len(data) * share)])
+
+
+def test_a_shrunk_load_is_the_same_picture_and_never_too_small() -> None:
+    large = encoded(quarters().resize((1600, 1600), Image.Resampling.NEAREST), "JPEG", quality=95)
+    small = load(large, shrink_to=256)
+    assert 256 <= small.width < 1600
+    pixels = np.asarray(small.resize((32, 32))).astype(int)
+    assert np.abs(inner(pixels) - inner(EXPECTED)).max() <= 8
+    assert load(encoded(quarters()), shrink_to=8).size == (32, 32)
