@@ -6,6 +6,7 @@ after a grace period, so that a picture stored again meanwhile keeps its bytes.
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ import fsspec
 from service.settings import SWEEP_GRACE_SECONDS
 
 SWEEP_BATCH = 500
-SHA256_DIGITS = 64
+TEMPORARY = ".tmp"  # being written
+ASIDE = ".swept"  # about to be removed
 
 
 class Originals(Protocol):
@@ -83,7 +85,8 @@ class LocalOriginals:
         except FileNotFoundError:
             pass
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+        writer = f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
+        temporary = path.with_name(f"{sha256}.{writer}{TEMPORARY}")
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -103,19 +106,25 @@ class LocalOriginals:
             return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
+        """Also tidies up what killed processes left half-written or half-swept."""
         old = time.time() - SWEEP_GRACE_SECONDS
         removed = 0
-        for paths in _batches(self._files(), SWEEP_BATCH):
+        for paths in _batches(self.root.glob("??/*"), SWEEP_BATCH):
             aged = [path for path in paths if _modified(path) < old]
-            used = in_use([path.name for path in aged])
-            removed += sum(_remove_if_old(path, old) for path in aged if path.name not in used)
+            aside = [path for path in paths if path.suffix == ASIDE]
+            used = in_use(sorted({_sha256(path) for path in (*aged, *aside)}))
+            for path in aside:
+                if _sha256(path) in used:
+                    _move(path, self._path(_sha256(path)))
+            for path in aged:
+                if path.suffix in (TEMPORARY, ASIDE):
+                    path.unlink(missing_ok=True)
+                elif path.name not in used:
+                    removed += _remove_if_old(path, old)
         return removed
 
     def _path(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
-
-    def _files(self) -> Iterator[Path]:
-        return (path for path in self.root.glob("??/*") if len(path.name) == SHA256_DIGITS)
 
 
 class RemoteOriginals:
@@ -152,18 +161,29 @@ def _modified(path: Path) -> float:
         return math.inf
 
 
+def _sha256(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
 def _remove_if_old(path: Path, old: float) -> bool:
     """Move aside, look again, then remove: a put just before made it young, one after
     no longer finds it and writes it anew."""
-    aside = path.with_name(f".{path.name}.swept")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
+    aside = path.with_name(path.name + ASIDE)
+    if not _move(path, aside):
         return False
     if _modified(aside) >= old:
-        aside.rename(path)
+        _move(aside, path)
         return False
     aside.unlink(missing_ok=True)
+    return True
+
+
+def _move(path: Path, to: Path) -> bool:
+    """False where another process was first."""
+    try:
+        path.rename(to)
+    except FileNotFoundError:
+        return False
     return True
 
 

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -16,7 +17,10 @@ START_SECONDS = 60
 
 
 def binaries() -> Path | None:
-    """The folder of the newest server's programs, in Debian's layout or on PATH."""
+    """The folder of a server's programs: POSTGRES_BIN, else the newest in Debian's layout,
+    else on PATH."""
+    if named := os.environ.get("POSTGRES_BIN"):
+        return Path(named)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
     if found:
         return found[-1].parent
@@ -45,20 +49,27 @@ class Postgres:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        serve = [programs / "postgres", "-D", data, "-p", str(self.port), "-k", self.root]
-        serve += ["-h", "127.0.0.1"]
-        self.log = (self.root / "log").open("wb")
-        self.process = subprocess.Popen(
-            serve, stdout=self.log, stderr=self.log, cwd=self.root, **as_user
-        )
-        self._wait()
+        self.programs, self.data, self.as_user = programs, data, as_user
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=30)
-        self.log.close()
+        self.stop()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def start(self) -> None:
+        serve = [self.programs / "postgres", "-D", self.data, "-p", str(self.port)]
+        serve += ["-k", self.root, "-h", "127.0.0.1"]
+        with (self.root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                serve, stdout=log, stderr=log, cwd=self.root, **self.as_user
+            )
+        self._wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends sessions and stops; SIGQUIT stops at once, as a crash does."""
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
 
     def create_database(self) -> str:
         """The URL of a new, empty database."""

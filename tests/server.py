@@ -24,6 +24,22 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
+        self.start()
+        self.wait_until_ready()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status = self.stop()
+        if error is None:
+            assert status == 0, self.printed()
+            assert "Traceback" not in self.printed(), self.printed()
+
+    def start(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -36,32 +52,29 @@ class Server:
             "GPQ_PORT": str(port),
             **self.settings,
         }
-        self.log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
-            cwd=self.folder,
-            env=environment,
-            stdout=self.log,
-            stderr=self.log,
-        )
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service"],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
         self.http = httpx.Client(base_url=self.url, timeout=60)
-        self._wait()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> int:
+        """By SIGTERM; returns its exit status."""
         assert self.process is not None
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout=60)
-        self.log.close()
-        if error is None:
-            assert status == 0, self.printed()
-            assert "Traceback" not in self.printed(), self.printed()
+        return self.process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """By SIGKILL, wherever it is."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=60)
+        self.http.close()
 
     def printed(self) -> str:
         return (self.folder / "log").read_text()
@@ -91,7 +104,7 @@ class Server:
     def search(self, image: bytes, **fields: object) -> httpx.Response:
         return self.http.post("/search", files={"image": image}, data=fields)
 
-    def _wait(self) -> None:
+    def wait_until_ready(self) -> None:
         """Until it answers readyz with anything but "not yet"."""
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS

@@ -83,3 +83,22 @@ def test_a_sweep_gives_back_what_a_put_made_young_meanwhile(tmp_path: Path) -> N
 
     assert originals.sweep(put_meanwhile) == 0
     assert originals.get(KEY) == b"bytes"
+
+
+def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
+    """A process was killed while it wrote one original, and while it swept two others."""
+    originals = LocalOriginals(tmp_path)
+    for key in (KEY, OTHER):
+        originals.put(key, key.encode())
+        path = tmp_path / key[:2] / key
+        path.rename(path.with_name(f"{key}.swept"))
+    half = tmp_path / "ab" / f"{KEY}.1-2-3.tmp"
+    half.write_bytes(b"hal")
+    assert originals.sweep(lambda keys: {OTHER} & set(keys)) == 0
+    assert originals.get(OTHER) == OTHER.encode()
+    assert half.exists()
+    hours_ago = time.time() - 7200
+    for path in tmp_path.rglob("*.*"):
+        os.utime(path, (hours_ago, hours_ago))
+    originals.sweep(lambda keys: {OTHER} & set(keys))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [OTHER]

@@ -1,0 +1,152 @@
+"""Any sequence of put, replace, describe, delete and search against a plain dictionary."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.images import png
+from tests.oracle import Oracle
+from tests.server import Server
+
+IDS = st.sampled_from([f"id-{n}" for n in range(6)])
+SEEDS = st.integers(0, 7)
+METADATA = st.none() | st.fixed_dictionaries({"n": st.integers(0, 3)})
+
+
+@dataclass
+class Kept:
+    seed: int
+    metadata: dict | None
+    order: int
+
+
+class Machine(RuleBasedStateMachine):
+    server: Server
+    oracle: Oracle
+
+    @initialize()
+    def empty(self) -> None:
+        for image in self.server.http.get("/images", params={"limit": 1000}).json()["images"]:
+            self.server.http.delete(f"/images/{image['id']}")
+        self.kept: dict[str, Kept] = {}
+        self.puts = 0
+
+    @rule(entries=st.lists(st.tuples(IDS, SEEDS), min_size=1, max_size=4, unique_by=lambda e: e[0]))
+    def put(self, entries: list[tuple[str, int]]) -> None:
+        self._put(entries, None)
+
+    @rule(
+        entries=st.lists(
+            st.tuples(IDS, SEEDS, METADATA), min_size=1, max_size=4, unique_by=lambda e: e[0]
+        )
+    )
+    def put_with_metadata(self, entries: list[tuple[str, int, dict | None]]) -> None:
+        self._put([entry[:2] for entry in entries], [entry[2] for entry in entries])
+
+    def _put(self, entries: list[tuple[str, int]], metadata: list[dict | None] | None) -> None:
+        fields = {"ids": json.dumps([id for id, _ in entries])}
+        if metadata is not None:
+            fields["metadata"] = json.dumps(metadata)
+        reply = self.server.index(*(png(seed) for _, seed in entries), **fields)
+        assert reply.status_code == 200, reply.text
+        expected = []
+        for place, (id, seed) in enumerate(entries):
+            old = self.kept.get(id)
+            new = old.metadata if metadata is None and old else None
+            if metadata is not None:
+                new = metadata[place]
+            if old is None or old.seed != seed:
+                self.puts += 1
+                self.kept[id] = Kept(seed, new, self.puts)
+                expected.append("created" if old is None else "replaced")
+            else:
+                expected.append("unchanged" if old.metadata == new else "replaced")
+                old.metadata = new
+        assert [item["status"] for item in reply.json()["items"]] == expected
+
+    @rule(id=IDS)
+    def delete(self, id: str) -> None:
+        reply = self.server.http.delete(f"/images/{id}")
+        assert reply.status_code == (204 if self.kept.pop(id, None) else 404)
+
+    @rule(id=IDS, metadata=METADATA)
+    def describe(self, id: str, metadata: dict | None) -> None:
+        reply = self.server.http.patch(f"/images/{id}", json={"metadata": metadata})
+        assert reply.status_code == (200 if id in self.kept else 404)
+        if id in self.kept:
+            self.kept[id].metadata = metadata
+
+    @rule(seed=SEEDS, k=st.integers(1, 8))
+    def search(self, seed: int, k: int) -> None:
+        reply = self.server.search(png(seed), k=k)
+        assert reply.status_code == 200, reply.text
+        self._assert_results(reply.json()["results"], seed, k)
+
+    @rule(seeds=st.lists(SEEDS, min_size=1, max_size=3), k=st.integers(1, 8))
+    def search_batch(self, seeds: list[int], k: int) -> None:
+        files = [("images", (str(n), png(seed))) for n, seed in enumerate(seeds)]
+        reply = self.server.http.post("/search/batch", files=files, data={"k": k})
+        for seed, entry in zip(seeds, reply.json()["queries"], strict=True):
+            self._assert_results(entry["results"], seed, k)
+
+    @rule(id=IDS)
+    def search_by_id(self, id: str) -> None:
+        reply = self.server.http.post("/search", json={"id": id, "k": 8})
+        assert reply.status_code == (200 if id in self.kept else 404)
+        if id in self.kept:
+            self._assert_results(reply.json()["results"], self.kept[id].seed, 8)
+
+    def _assert_results(self, results: list[dict], seed: int, k: int) -> None:
+        def rank(id: str) -> tuple[float, int]:
+            return -self.oracle.score(seed, self.kept[id].seed), self.kept[id].order
+
+        expected = sorted(self.kept, key=rank)[:k]
+        assert [hit["id"] for hit in results] == expected
+        for hit in results:
+            kept = self.kept[hit["id"]]
+            assert hit["metadata"] == kept.metadata
+            assert hit["score"] == pytest.approx(self.oracle.score(seed, kept.seed), abs=1e-5)
+
+    @invariant()
+    def listing_is_the_dictionary_in_order(self) -> None:
+        if not hasattr(self, "kept"):
+            return
+        images = self.server.http.get("/images").json()["images"]
+        assert [i["id"] for i in images] == sorted(self.kept, key=lambda id: self.kept[id].order)
+        assert {i["id"]: i["metadata"] for i in images} == {
+            id: kept.metadata for id, kept in self.kept.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def oracle(random_model: Path) -> Iterator[Oracle]:
+    yield Oracle(random_model)
+
+
+def test_any_sequence_of_requests(server: Server, oracle: Oracle) -> None:
+    Machine.server, Machine.oracle = server, oracle
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    stats = server.http.get("/stats", params={"checksum": True}).json()
+    assert stats["checksum"]["memory"] == stats["checksum"]["database"]

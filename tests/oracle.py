@@ -1,0 +1,38 @@
+"""What a right search is, computed beside the service from the same artifact."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gpq import artifact
+from gpq.codebook import unpack
+from gpq.preprocess import load
+from tests.images import png
+
+
+class Oracle:
+    """Pictures are named by their seed (``tests.images.png``)."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = artifact.load(model)
+        self.code = cache(self._code)
+        self.lut = cache(self._lut)
+
+    def score(self, query: int, stored: int) -> float:
+        """The float32 sum of the query's table over the stored picture's code, in order."""
+        total = np.float32(0)
+        for m, sub_code in enumerate(self.code(stored)):
+            total += self.lut(query)[m, sub_code]
+        return float(total)
+
+    def _pixels(self, seed: int) -> np.ndarray:
+        return self.model.prepare(load(png(seed)))[None]
+
+    def _code(self, seed: int) -> list[int]:
+        packed = self.model.encode(self._pixels(seed))
+        return unpack(torch.from_numpy(packed), self.model.codebook.M)[0].tolist()
+
+    def _lut(self, seed: int) -> np.ndarray:
+        return self.model.lut(self._pixels(seed))[0]
