@@ -77,11 +77,15 @@ class Encoder:
                 tables.append(self.model.lut(pixels))
         return np.concatenate(tables)
 
-    def score(self, lut: NDArray[np.float32], code: bytes) -> float:
-        """What a scan with ``lut`` (1,M,K) gives this code."""
-        packed = np.frombuffer(code, dtype=np.uint8)[None]
-        scores = scan.build(packed, self.model.codebook.M, "reference").search(lut, 1)[1]
-        return float(scores[0, 0])
+    def scores(self, luts: NDArray[np.float32], codes: list[bytes]) -> NDArray[np.float32]:
+        """(Q,n) float32: what a scan with each of ``luts`` (Q,M,K) gives these codes."""
+        out = np.empty((len(luts), len(codes)), dtype=np.float32)
+        if codes:
+            packed = np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), -1)
+            scanner = scan.build(packed, self.model.codebook.M, "reference")
+            rows, scores = scanner.search(luts, len(codes))
+            np.put_along_axis(out, rows, scores, axis=1)
+        return out
 
     def lut_of_code(self, code: bytes) -> NDArray[np.float32]:
         """(1,M,K) float32 of a stored code."""

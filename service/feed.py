@@ -59,7 +59,7 @@ class Feed:
         self._new_index = new_index
         self.index = new_index(())
         self._catching_up = threading.Lock()
-        self._beat_at, self._beat_applied = 0.0, -1
+        self._beat_at, self._beat_applied, self._silent = 0.0, -1, False
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="feed", daemon=True)
 
@@ -151,21 +151,22 @@ class Feed:
         while not self._stop.is_set():
             try:
                 self.catch_up()
-                self._beat()
-                self.down = False
+            except OtherModel as error:
+                log.error("the feed is not followed any more: %s", error)
+                return
             except SQLAlchemyError as error:
                 if not self.down:
                     log.warning("the feed cannot be read, trying on: %s", error)
                 self.down = True
                 self._stop.wait(FEED_POLL_SECONDS)
-            except OtherModel as error:
-                log.error("the feed is not followed any more: %s", error)
-                return
+                continue
             except Exception:  # the thread must live: without it others' writes go unseen
                 log.exception("the feed cannot be applied, trying on")
                 self._stop.wait(FEED_POLL_SECONDS)
-            else:
-                self._wait()
+                continue
+            self.down = False
+            self._beat()
+            self._wait()
 
     def _wait(self) -> None:
         """Until there may be something to do; soon where a heartbeat is owed."""
@@ -179,5 +180,11 @@ class Feed:
         if since < (HEARTBEAT_GAP_SECONDS if changed else HEARTBEAT_SECONDS):
             return
         applied = self.applied
-        self.store.beat(self.name, applied)
-        self._beat_at, self._beat_applied = time.monotonic(), applied
+        self._beat_at = time.monotonic()
+        try:
+            self.store.beat(self.name, applied)
+            self._beat_applied, self._silent = applied, False
+        except SQLAlchemyError as error:  # a full disk stops writes; reading goes on
+            if not self._silent:
+                log.warning("no heartbeat can be written, trying on: %s", error)
+            self._silent = True

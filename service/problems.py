@@ -19,6 +19,8 @@ from starlette.requests import ClientDisconnect
 from gpq.errors import BrokenImage, ImageError, TooManyPixels, UnknownFormat
 from service.settings import RETRY_AFTER_SECONDS
 
+POSTGRES_DISK_FULL = "53100"  # the SQLSTATE disk_full
+SQLITE_DISK_FULL = "database or disk is full"  # the text of SQLITE_FULL
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("gpq.service")
 
@@ -105,8 +107,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
-        log.error("database: %s", error.orig if isinstance(error, DBAPIError) else error)
-        if "disk is full" in str(error):
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        log.error("database: %s", cause)
+        if getattr(cause, "sqlstate", None) == POSTGRES_DISK_FULL or SQLITE_DISK_FULL in str(cause):
             return response(request, Problem(507, "disk-full", "the database's disk is full"))
         return response(request, unavailable("the database does not answer; try again"))
 

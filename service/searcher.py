@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Row
 
 from gpq.errors import ImageError
+from service import problems
 from service.catalogue import Catalogue, decode_metadata
 from service.encoder import Encoder, Picture
 from service.feed import Feed
 from service.problems import Problem
-from service.store import Store
+from service.store import Resolved, Store
 
-SEARCH_TRIES = 4
+SEARCH_TRIES = 8
+SPARE = 16  # hits asked for beyond those needed, where some were taken out meanwhile
+
+Found = list[tuple[int, float]]  # (seq, score), in order
 log = logging.getLogger("gpq.service")
 
 
@@ -56,10 +60,12 @@ class Searcher:
         row = self.catalogue.get(id)
         lut, query = self._lut_of_stored(row)
         hits = self._search(lut, k, min_score)[0]
-        own_score = self.encoder.score(lut, row.code)
-        if id not in [hit.id for hit in hits] and own_score >= min_score:
+        if id not in [hit.id for hit in hits]:
             # Lost among ties, or its own code is not its nearest: it belongs to its results.
-            hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
+            row = self.catalogue.get(id)
+            own_score = float(self.encoder.scores(lut, [row.code])[0, 0])
+            if own_score >= min_score:
+                hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
         return hits, query
 
     def _accept(self, file: BinaryIO) -> Picture | Problem:
@@ -80,22 +86,54 @@ class Searcher:
         return self.encoder.lut_of_code(row.code), "code"
 
     def _search(self, luts: NDArray[np.float32], k: int, min_score: float) -> list[list[Hit]]:
-        """Hits resolved in the database; where one changed meanwhile, search again."""
+        """The index at some feed number, and on top of it what the database holds since:
+        the exact hits of one moment after this call began, whoever writes meanwhile.
+
+        Raises Problem 503 where writers outrun every try.
+        """
+        asked = k
         for _ in range(SEARCH_TRIES):
-            near = [
-                [(seq, score) for seq, score in found if score >= min_score]
-                for found in self.feed.index.search(luts, k)
-            ]
-            wanted = {seq for found in near for seq, _ in found}
-            stored = self.store.by_seq(sorted(wanted))
-            if len(stored) == len(wanted):
-                break
-            self.catalogue.catch_up()
-        return [
-            [
-                Hit(stored[seq][0], score, decode_metadata(stored[seq][1]))
-                for seq, score in found
-                if seq in stored
-            ]
-            for found in near
-        ]
+            applied = self.feed.applied  # before the search, which sees at least this
+            near = self.feed.index.search(luts, asked)
+            resolved = self.store.resolve({seq for found in near for seq, _ in found}, applied)
+            if not resolved.whole or resolved.model != self.encoder.model.id:
+                self.catalogue.catch_up()
+                continue
+            ranked = self._overlay(luts, near, asked, resolved)
+            if all(
+                len(found) < asked or len(best) >= k or found[-1][1] < min_score
+                for found, best in zip(near, ranked, strict=True)
+            ):
+                return [
+                    [_hit(seq, score, resolved) for seq, score in best[:k] if score >= min_score]
+                    for best in ranked
+                ]
+            asked = k + len(resolved.changes) + SPARE
+        raise problems.unavailable("pictures change faster than they can be searched; try again")
+
+    def _overlay(
+        self, luts: NDArray[np.float32], near: list[Found], asked: int, resolved: Resolved
+    ) -> list[Found]:
+        """Hits with the changes applied, in order. Of ``asked`` hits, what would come after
+        the last is not known: nothing is placed there."""
+        fresh = [change for change in resolved.changes if change.seq in resolved.stored]
+        scores = self.encoder.scores(luts, [change.code or b"" for change in fresh])
+        overlaid = []
+        for found, row in zip(near, scores.tolist(), strict=True):
+            current = {seq: score for seq, score in found if seq in resolved.stored}
+            current |= {change.seq: score for change, score in zip(fresh, row, strict=True)}
+            ranked = sorted(current.items(), key=_rank)
+            if len(found) == asked:
+                ranked = [hit for hit in ranked if _rank(hit) <= _rank(found[-1])]
+            overlaid.append(ranked)
+        return overlaid
+
+
+def _rank(hit: tuple[int, float]) -> tuple[float, int]:
+    seq, score = hit
+    return -score, seq
+
+
+def _hit(seq: int, score: float, resolved: Resolved) -> Hit:
+    id, metadata = resolved.stored[seq]
+    return Hit(id, score, decode_metadata(metadata))

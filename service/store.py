@@ -2,7 +2,7 @@
 memory follows it by the feed (see ``feed``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,6 +82,17 @@ class Changes:
     page: list[Change]
     head: int
     pruned: int
+    model: str | None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """stored: seq -> (id, metadata). changes: those after the feed number asked for; not
+    ``whole`` where there are more, or some were pruned. model: the id of the active one."""
+
+    stored: dict[int, tuple[str, str | None]]
+    changes: list[Change]
+    whole: bool
     model: str | None
 
 
@@ -177,22 +188,28 @@ class Store:
         with self.database.read() as connection:
             return connection.execute(query).all()
 
-    def by_seq(self, seqs: Sequence[int]) -> dict[int, tuple[str, str | None]]:
-        """seq -> (id, metadata) of the pictures whose current code has that seq."""
-        query = sa.select(images.c.seq, images.c.id, images.c.metadata)
-        found: dict[int, tuple[str, str | None]] = {}
-        with self.database.read() as connection:
-            for first in range(0, len(seqs), SEQS_IN_A_QUERY):
-                part = seqs[first : first + SEQS_IN_A_QUERY]
+    def resolve(self, seqs: Iterable[int], after: int) -> Resolved:
+        """The pictures whose current codes have ``seqs``, or were put in after feed number
+        ``after``, and the changes since then, of one moment."""
+        with self.database.snapshot() as connection:
+            page = _page_of_feed(connection, after, FEED_PAGE)
+            values = _state(connection)
+            removed = {change.removes for change in page}
+            added = {change.seq for change in page if change.code is not None}
+            wanted = sorted((added | set(seqs)) - removed)
+            query = sa.select(images.c.seq, images.c.id, images.c.metadata)
+            found: dict[int, tuple[str, str | None]] = {}
+            for first in range(0, len(wanted), SEQS_IN_A_QUERY):
+                part = wanted[first : first + SEQS_IN_A_QUERY]
                 rows = connection.execute(query.where(images.c.seq.in_(part)))
                 found |= {row.seq: (row.id, row.metadata) for row in rows}
-        return found
+        whole = len(page) < FEED_PAGE and int(values.get("pruned", 0)) <= after
+        return Resolved(found, page, whole, values.get("model"))
 
     def changes_after(self, seq: int, limit: int = FEED_PAGE) -> Changes:
         """Feed rows after ``seq``, in order."""
-        query = sa.select(feed.c.seq, feed.c.removes, feed.c.code).where(feed.c.seq > seq)
         with self.database.read() as connection:
-            page = [Change(*row) for row in connection.execute(query.order_by("seq").limit(limit))]
+            page = _page_of_feed(connection, seq, limit)
             # Read after the changes, each statement sees what was committed before it: what
             # was pruned before them shows here, and whose codes they are was settled.
             values = _state(connection)
@@ -345,6 +362,11 @@ def _set_state(connection: Connection, name: str, value: str) -> None:
 
 def _now(connection: Connection) -> float:
     return float(connection.scalars(sa.select(now())).one())
+
+
+def _page_of_feed(connection: Connection, after: int, limit: int) -> list[Change]:
+    query = sa.select(feed.c.seq, feed.c.removes, feed.c.code).where(feed.c.seq > after)
+    return [Change(*row) for row in connection.execute(query.order_by(feed.c.seq).limit(limit))]
 
 
 def _head(connection: Connection) -> int:

@@ -71,11 +71,19 @@ class Postgres:
         self.process.send_signal(how)
         self.process.wait(timeout=30)
 
-    def create_database(self) -> str:
-        """The URL of a new, empty database."""
+    def create_database(self, tablespace: Path | None = None) -> str:
+        """The URL of a new, empty database, kept in the folder ``tablespace`` where given."""
         name = f"test_{uuid.uuid4().hex}"
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            options = ""
+            if tablespace is not None:
+                folder = tablespace / "tablespace"
+                folder.mkdir()
+                if self.as_user:
+                    os.chown(folder, self.as_user["user"], self.as_user["group"])
+                connection.execute(f"CREATE TABLESPACE \"{name}\" LOCATION '{folder}'")
+                options = f'TABLESPACE "{name}"'
+            connection.execute(f'CREATE DATABASE "{name}" {options}')
         return f"postgresql://gpq@127.0.0.1:{self.port}/{name}"
 
     def _conninfo(self, database: str) -> str:

@@ -92,11 +92,26 @@ def test_a_deleted_seq_is_never_used_again(store: Store) -> None:
     assert store.get("a").seq == 3
 
 
-def test_by_seq_finds_current_codes_only(store: Store) -> None:
+def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None:
     store.put([put("a", 1, '{"x":1}'), put("b", 2)], "m")
-    store.put([put("b", 3)], "m")
-    assert store.by_seq([1, 2, 3, 99]) == {1: ("a", '{"x":1}'), 3: ("b", None)}
-    assert store.by_seq([]) == {}
+    store.put([put("b", 3), put("c", 4)], "m")
+    now = store.resolve([1, 2, 3, 99], 4)
+    assert now.stored == {1: ("a", '{"x":1}'), 3: ("b", None)}
+    assert (now.changes, now.whole, now.model) == ([], True, "m")
+    since = store.resolve([1, 2], 2)
+    assert since.stored == {1: ("a", '{"x":1}'), 3: ("b", None), 4: ("c", None)}
+    assert [(c.seq, c.removes) for c in since.changes] == [(3, 2), (4, None)]
+    assert (since.whole, since.model) == (True, "m")
+    store.delete("c")
+    assert store.resolve([], 2).stored == {3: ("b", None)}
+    time.sleep(0.02)
+    store.prune(0)
+    store.put([put("d", 5)], "m")
+    assert store.resolve([], 2).whole is False
+    time.sleep(0.02)
+    store.prune(0)
+    assert store.resolve([], 4).whole is False
+    assert store.resolve([], 6).whole is True
 
 
 def test_counts(store: Store) -> None:
