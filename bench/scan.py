@@ -8,7 +8,6 @@ Medians of several runs, one thread; results go to bench/results/scan.json.
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import faiss
 import numpy as np
 import torch
 
+from bench.machine import describe
 from gpq import scan
 
 RESULTS = Path(__file__).parent / "results" / "scan.json"
@@ -80,7 +80,7 @@ def main() -> None:
         "faiss_IndexPQ_ms": round(peer_ms, 2),
         "reference_over_IndexPQ": round(ours_ms / peer_ms, 2),
         "same_hits": agree,
-        "machine": f"{platform.machine()}, {platform.processor() or 'unnamed CPU'}",
+        "machine": describe(),
         "versions": {"torch": str(torch.__version__), "faiss": faiss.__version__},
     }
     RESULTS.parent.mkdir(exist_ok=True)

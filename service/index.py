@@ -31,9 +31,8 @@ class Index:
         seqs = [np.empty(0, dtype=np.int64)]
         codes: list[bytes] = []
         for part in parts:
-            part_seqs, part_codes = zip(*part, strict=True)
-            seqs.append(np.array(part_seqs, dtype=np.int64))
-            codes += part_codes
+            seqs.append(np.array([seq for seq, _ in part], dtype=np.int64))
+            codes += [code for _, code in part]
         self._seqs = np.concatenate(seqs)
         self._rows = len(self._seqs)
         self._scanner = scan.build(self._packed(codes), M, engine)

@@ -102,7 +102,7 @@ class Snapshot:
 
     head: int
     model: str | None
-    parts: Iterator[Sequence[Any]]
+    parts: Iterator[list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,10 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """All codes, the feed's head and the active model, of one moment."""
+        codes = sa.select(images.c.seq, images.c.code).order_by(images.c.seq)
         with self.database.snapshot() as connection:
-            codes = connection.execution_options(yield_per=LOAD_ROWS).execute(
-                sa.select(images.c.seq, images.c.code).order_by(images.c.seq)
-            )
-            yield Snapshot(_head(connection), _state(connection).get("model"), codes.partitions())
+            head, model = _head(connection), _state(connection).get("model")
+            yield Snapshot(head, model, self.database.stream(connection, codes, LOAD_ROWS))
 
     def lag(self, applied: int) -> tuple[int, float]:
         """The feed's head, and for how many seconds the oldest change past ``applied`` waits."""

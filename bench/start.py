@@ -1,0 +1,112 @@
+"""A million stored pictures: from the start of the process to ready, and its memory.
+
+    python -m bench.start                     # both databases, 1e6 rows, 3 starts each
+    python -m bench.start --rows 10000        # a small one, seconds
+
+Codes are uniform, M=12. Postgres runs on a temporary folder on this machine. What is timed
+begins with the process and ends with 200 from /readyz: Python, torch, the shipped model and
+its golden vectors, migrations, the rows from the database, the reference engine (whose build
+is a copy of the codes).
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from tqdm import tqdm
+
+from bench.machine import describe
+from gpq import artifact
+from service.schema import feed, images, state
+from service.store import Store
+from tests.conftest import SHIPPED
+from tests.postgres import Postgres
+from tests.server import Server
+
+M = 12
+CHUNK = 20_000
+RESULTS = Path(__file__).parent / "results" / "start.json"
+
+
+def fill(url: str, rows: int, model: str) -> None:
+    """Rows as ``Store.put`` leaves them, written in bulk."""
+    store = Store(url)
+    store.migrate()
+    codes = np.random.default_rng(0).integers(0, 256, (rows, M // 2), dtype=np.uint8)
+    with store.database.transaction() as connection:
+        connection.execute(sa.insert(state).values(name="model", value=model))
+    for first in tqdm(range(0, rows, CHUNK), desc=url.partition(":")[0], unit_scale=CHUNK):
+        seqs = range(first + 1, min(first + CHUNK, rows) + 1)
+        picture = {"model": model, "width": 640, "height": 480, "bytes": 50_000}
+        picture |= {"created": "2026-11-21T00:00:00.000Z", "metadata": None}
+        with store.database.transaction() as connection:
+            connection.execute(
+                sa.insert(images),
+                [
+                    {"id": f"{n:032x}", "seq": n, "code": codes[n - 1].tobytes(),
+                     "sha256": f"{n:064x}", **picture}
+                    for n in seqs
+                ],
+            )  # fmt: skip
+            connection.execute(
+                sa.insert(feed),
+                [{"seq": n, "code": codes[n - 1].tobytes(), "created": time.time()} for n in seqs],
+            )
+    if store.database.is_postgres:
+        with store.database.transaction() as connection:
+            connection.execute(sa.text(f"SELECT setval('feed_seq_seq', {rows})"))
+    store.close()
+
+
+def measure(folder: Path, url: str, rows: int, starts: int) -> dict[str, object]:
+    seconds, rss = [], []
+    for _ in range(starts):
+        server = Server(folder, model=SHIPPED, database_url=url, image_store="none")
+        begun = time.monotonic()
+        server.start()
+        server.wait_until_ready()
+        seconds.append(time.monotonic() - begun)
+        assert server.http.get("/stats").json()["images"] == rows
+        rss.append(server.rss())  # after counting them, as someone will
+        assert server.stop() == 0
+    return {
+        "rows": rows,
+        "start_to_ready_s": {
+            "median": round(statistics.median(seconds), 2),
+            "all": [round(value, 2) for value in seconds],
+        },
+        "rss_mb": round(statistics.median(rss) / 2**20),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--starts", type=int, default=3)
+    arguments = parser.parse_args()
+    model = artifact.load(SHIPPED).id
+    results: dict[str, object] = {"machine": describe()}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        empty = f"sqlite:///{folder}/empty.db"
+        fill(empty, 0, model)
+        results["empty"] = measure(folder, empty, 0, arguments.starts)
+        sqlite = f"sqlite:///{folder}/gpq.db"
+        fill(sqlite, arguments.rows, model)
+        results["sqlite"] = measure(folder, sqlite, arguments.rows, arguments.starts)
+        postgres = stack.enter_context(Postgres()).create_database()
+        fill(postgres, arguments.rows, model)
+        results["postgres"] = measure(folder, postgres, arguments.rows, arguments.starts)
+    print(json.dumps(results, indent=2))
+    if arguments.rows >= 1_000_000:
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
