@@ -1,34 +1,58 @@
-"""python -m service: run the search service with GPQ_* settings."""
+"""python -m service: run the search service with GPQ_* settings.
 
+python -m service migrate REVISION: take the database to that revision of the schema, back
+too, before an older version of the program is installed. No process may run meanwhile.
+"""
+
+import argparse
 import logging
 import signal
 import sys
 
 import uvicorn
 from pydantic import ValidationError
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
 from service.app import create_app
 from service.settings import Settings
+from service.store import NewerSchema, Store
 
 DRAIN_SECONDS = 30  # how long requests under way may take after SIGTERM
 
 
 def main() -> int:
-    """Exit status: 0 stopped by a signal, 1 settings that cannot be served."""
+    """Exit status: 0 stopped by a signal or done, 1 what was asked for cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m service")
+    commands = parser.add_subparsers(dest="command", metavar="[migrate]")
+    migrate = commands.add_parser("migrate", help="take the database to a schema revision")
+    migrate.add_argument("revision", nargs="?", default="head", help="default: the newest, head")
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:
         settings = Settings()
-        app = create_app(settings)
+        if arguments.command == "migrate":
+            return _migrate(settings, arguments.revision)
+        return _serve(settings)
     except ValidationError as error:
         for problem in error.errors():
             place = "GPQ_" + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
             print(f"error: {place}: {problem['msg']}", file=sys.stderr)
-        return 1
-    except (GPQError, ArgumentError, ValueError, OSError) as error:
+    except (GPQError, ArgumentError, ValueError, OSError, NewerSchema, SQLAlchemyError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+    return 1
+
+
+def _migrate(settings: Settings, revision: str) -> int:
+    store = Store(settings.database_url)
+    store.migrate(revision)
+    store.close()
+    print(f"the database is at revision {revision}")
+    return 0
+
+
+def _serve(settings: Settings) -> int:
+    app = create_app(settings)
     # uvicorn raises the signal again after an orderly stop; a stop asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
