@@ -2,9 +2,10 @@
 # make test   every test but those that need a CUDA card
 # make check  style, types, import rules
 # make bench  side-by-side benchmarks
+# make crash  kill the service at random, 100 times on each database, and check it
 # make gpu    on a machine with a card: CUDA tests, then retrain and measure models/cifar10
 #
-# run, test, check and bench set up .venv by themselves from Python 3.11 or newer.
+# run, test, check, bench and crash set up .venv by themselves from Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/gpu
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
-.PHONY: run test check bench gpu system
+.PHONY: run test check bench crash gpu system
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -29,6 +30,10 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench.scan $(ARGS)
+
+crash: $(VENV)/dev.stamp system
+	$(BIN)/python -m tests.crash --database sqlite $(ARGS)
+	$(BIN)/python -m tests.crash --database postgres $(ARGS)
 
 # No set-up: a machine with a card brings its own torch.
 gpu:
