@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gpq import artifact, scan
-from gpq.preprocess import load
+from gpq.decode import load
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "data" / "cifar10-sample.tar.xz"

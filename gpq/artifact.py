@@ -25,7 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from gpq import network, preprocess
+from gpq import decode, network, preprocess
 from gpq.codebook import Codebook, K, unpack
 from gpq.errors import ArtifactError, ImageError
 from gpq.model import Model
@@ -119,7 +119,7 @@ def verify(model: Model, folder: Path) -> None:
         raise ArtifactError(f"{path}: no golden vectors in 'about': nothing to verify it by")
     for number, vector in enumerate(golden):
         try:
-            image = preprocess.load(base64.b64decode(vector["png"], validate=True))
+            image = decode.load(base64.b64decode(vector["png"], validate=True))
             expected = [int(c) for c in vector["code"]]
         except (ImageError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: golden vector {number} is damaged: {error}") from error

@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from gpq import __version__
 from service import problems
-from service.body import BodyLimit
+from service.body import BodyLimit, HeadAsGet
 from service.replies import ProblemReply
 from service.routes import images, index, search, system
 from service.runtime import Runtime
@@ -28,7 +28,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         runtime.start()
         yield
-        await to_thread.run_sync(runtime.stop)
+        # A thread of its own: the others may all hang in a silent database.
+        await to_thread.run_sync(runtime.stop, limiter=CapacityLimiter(1))
 
     app = FastAPIOffline(
         title="GPQ image search",
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.runtime = runtime
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(HeadAsGet)
     for router in (index.router, search.router, images.router):
         app.include_router(router, tags=["pictures"], dependencies=[Depends(require_key)])
     app.include_router(system.router, tags=["service"], dependencies=[Depends(require_key)])

@@ -1,4 +1,4 @@
-"""The limit on request bodies, announced or chunked, as ASGI middleware."""
+"""Bodies of requests and replies, as ASGI middleware: their limit, and none for HEAD."""
 
 import anyio
 from starlette.datastructures import Headers
@@ -31,6 +31,17 @@ class BodyLimit:
             await reply(scope, body.receive, body.send)
         else:
             await self.app(scope, body.receive, body.send)
+
+
+class HeadAsGet:
+    """HEAD is GET without the body (RFC 9110, 9.3.2), which the server leaves out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self.app({**scope, "method": "GET"} if head else scope, receive, send)
 
 
 class _Body:

@@ -5,21 +5,23 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from sqlalchemy.engine import Row
 
-from gpq import preprocess
+from gpq import decode
 from gpq.errors import ImageError
 from service import problems
 from service.encoder import Encoder, Picture
 from service.feed import Feed
 from service.originals import Originals
 from service.problems import Problem
-from service.settings import ID_PATTERN, WAIT_ALL_SECONDS
+from service.settings import ID_PATTERN
 from service.store import KEEP, Keep, OtherModel, Put, Store
 
 DEFAULT_ID_DIGITS = 32
+UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class File:
-    """A file to send: its bytes and their media type."""
+class Original:
+    """What is kept of an upload, or made of it: a file or its bytes, to be sent."""
 
-    data: bytes
+    sha256: str
     media_type: str
+    content: Path | bytes
 
 
 class Catalogue:
@@ -44,14 +47,12 @@ class Catalogue:
 
     def __init__(self, store: Store, feed: Feed, encoder: Encoder, originals: Originals) -> None:
         self.store, self.feed, self.encoder, self.originals = store, feed, encoder, originals
+        self._counted = -1, (0, 0, 0)
 
-    def put(
-        self, uploads: Sequence[Upload], wait_for_all: bool = False
-    ) -> tuple[list[dict[str, Any]], bool]:
-        """Store pictures; one reply item for each, failures in place.
+    def put(self, uploads: Sequence[Upload]) -> tuple[list[dict[str, Any]], int]:
+        """Store pictures; one reply item for each, failures in place, and the newest seq.
 
-        When it returns they are durable and the next search here finds them. With
-        ``wait_for_all``, whether also every other live process finds them; else True.
+        When it returns they are durable and the next search here finds them.
         """
         items: list[dict[str, Any]] = [{} for _ in uploads]
         ready: list[tuple[int, Put, Picture]] = []
@@ -65,18 +66,21 @@ class Catalogue:
             taken.add(put.id)
             ready.append((place, put, picture))
         if not ready:
-            return items, True
+            return items, 0
         codes = self.encoder.encode([picture for _, _, picture in ready])
         puts = [replace(put, code=code) for (_, put, _), code in zip(ready, codes, strict=True)]
+        for place, put, _ in ready:  # now, not before: the sweep spares what is young
+            uploads[place].file.seek(0)
+            self.originals.put(put.sha256, uploads[place].file.read())
         try:
             stored = self.store.put(puts, self.encoder.model.id)
         except OtherModel as error:
             raise problems.unavailable(str(error)) from error
-        last = max(entry.seq for entry in stored)
-        self.catch_up(last)
+        newest = max(entry.seq for entry in stored)
+        self.catch_up(newest)
         for (place, put, _), entry in zip(ready, stored, strict=True):
             items[place] = {"id": put.id, "status": entry.status}
-        return items, not wait_for_all or self.feed.wait_for_all(last, WAIT_ALL_SECONDS)
+        return items, newest
 
     def get(self, id: str) -> Row[Any]:
         """Raises Problem 404."""
@@ -88,6 +92,13 @@ class Catalogue:
     def page(self, after: int, limit: int) -> Sequence[Row[Any]]:
         """At most ``limit`` pictures in seq order, from the first past seq ``after``."""
         return self.store.page(after, limit)
+
+    def counts(self, head: int) -> tuple[int, int, int]:
+        """Pictures, distinct codes, and the most pictures that share one, at feed number
+        ``head`` or later; counted anew only where it has moved."""
+        if self._counted[0] != head:
+            self._counted = head, self.store.counts()
+        return self._counted[1]
 
     def describe(self, id: str, metadata: str | None) -> Row[Any]:
         """Give a picture other metadata; raises Problem 404."""
@@ -102,17 +113,26 @@ class Catalogue:
             raise _missing(id)
         self.catch_up(seq)
 
-    def content(self, row: Row[Any]) -> File:
+    def content(self, id: str) -> Original:
         """The picture as it was uploaded; raises Problem 404 where originals are not kept."""
+        row = self.get(id)
+        file = self.originals.path(row.sha256)
+        start = self.originals.get(row.sha256) if file is None else _start(file)
+        if start is None:
+            raise _no_original(id)
+        media_type = decode.media_type(start) or "application/octet-stream"
+        return Original(row.sha256, media_type, file if file else start)
+
+    def thumbnail(self, id: str, known: str) -> Original:
+        """A small WebP; raises Problem 404 where there is nothing to make it of. Not made
+        where its sha256 is ``known``, and the original still there."""
+        row = self.get(id)
         data = self.originals.get(row.sha256)
         if data is None:
-            raise Problem(404, "no-original", f"the original of {row.id!r} is not kept here")
-        return File(data, preprocess.media_type(data) or "application/octet-stream")
-
-    def thumbnail(self, row: Row[Any]) -> File:
-        """A small WebP; raises Problem 404 where there is nothing to make it of."""
+            raise _no_original(id)
         try:
-            return File(self.encoder.thumbnail(self.content(row).data), "image/webp")
+            small = b"" if row.sha256 == known else self.encoder.thumbnail(data)
+            return Original(row.sha256, "image/webp", small)
         except ImageError as error:  # limits were lowered, or the file was damaged
             raise Problem(404, "no-thumbnail", f"the original of {row.id!r}: {error}") from error
 
@@ -127,12 +147,13 @@ class Catalogue:
         data = upload.file.read()
         digest = hashlib.sha256(data).hexdigest()
         id = digest[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
-        if not re.fullmatch(ID_PATTERN, id):
-            raise Problem(422, "invalid-id", f"the id does not match {ID_PATTERN}")
+        if not re.fullmatch(ID_PATTERN, id) or id in UNADDRESSABLE_IDS:
+            raise Problem(
+                422, "invalid-id", f"the id does not match {ID_PATTERN}, or is a lone . or .."
+            )
         if id in taken:
             raise Problem(422, "duplicate-id", f"the id {id!r} is in this request twice")
         picture = self.encoder.accept(data)
-        self.originals.put(digest, data)
         size = picture.width, picture.height, len(data)
         return Put(id, b"", digest, *size, upload.metadata), picture
 
@@ -140,6 +161,18 @@ class Catalogue:
 def decode_metadata(text: str | None) -> Any:
     """Stored metadata -> the JSON object, or None."""
     return None if text is None else json.loads(text)
+
+
+def _start(file: Path) -> bytes | None:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(decode.SIGNATURE_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+def _no_original(id: str) -> Problem:
+    return Problem(404, "no-original", f"the original of {id!r} is not kept here")
 
 
 def _missing(id: str) -> Problem:

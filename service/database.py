@@ -3,24 +3,26 @@
 What is written and read stands in ``store``; why writers queue, in ``feed``.
 """
 
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 
 from service.settings import (
     DATABASE_CONNECT_SECONDS,
     DATABASE_STALL_SECONDS,
+    LIGHT_WRITE_SECONDS,
     POOL_CONNECTIONS,
     WRITES_IN_A_COMMIT,
 )
@@ -90,17 +92,21 @@ class Database:
         """The rows of a query without parameters, ``rows`` at a time, as the driver gives
         them: a million are read in a fifth of the time that Row objects take."""
         driver: Any = connection.connection.driver_connection
-        cursor = driver.cursor(name="gpq", binary=True) if self.is_postgres else driver.cursor()
-        with closing(cursor):
-            cursor.execute(str(query.compile(dialect=connection.dialect)))
-            while part := cursor.fetchmany(rows):
-                yield part
+        text = str(query.compile(dialect=connection.dialect))
+        try:
+            cursor = driver.cursor(name="gpq", binary=True) if self.is_postgres else driver.cursor()
+            with closing(cursor):
+                cursor.execute(text)
+                while part := cursor.fetchmany(rows):
+                    yield part
+        except (psycopg.Error, sqlite3.Error) as error:
+            raise OperationalError(text, None, error) from error
 
     def write(self, work: Callable[[Connection], R]) -> R:
         """What ``work`` returns, once it is durable. It may run again after a rollback.
 
         Writes that arrive while one is being committed share the next commit, and its
-        fsync. One that fails there is tried alone: it cannot fail the others.
+        fsync. One whose statements fail does not fail the others.
         """
         mine = _Write(work)
         self._waiting.append(mine)
@@ -122,9 +128,15 @@ class Database:
     def light_transaction(self) -> Iterator[Connection]:
         """A write outside the queue that a crash may undo: heartbeats, not pictures."""
         # SQLite has one lock for all writes: better to queue for it than to contend.
-        queue = nullcontext() if self.is_postgres else self._writing
-        with queue, self._light.execution_options(gpq_write=True).begin() as connection:
-            yield connection
+        queued = not self.is_postgres
+        if queued and not self._writing.acquire(timeout=LIGHT_WRITE_SECONDS):
+            raise sa.exc.TimeoutError("other writes took too long")
+        try:
+            with self._light.execution_options(gpq_write=True).begin() as connection:
+                yield connection
+        finally:
+            if queued:
+                self._writing.release()
 
     def notify(self, connection: Connection) -> None:
         """Wake those who ``wait`` once this transaction is committed."""
@@ -147,16 +159,22 @@ class Database:
         return min(len(self._waiting), WRITES_IN_A_COMMIT)
 
     def _commit(self, writes: list["_Write[Any]"]) -> None:
+        """Settle all ``writes``; the rest again where one of them failed by itself."""
+        results: list[Any] = []
+        running: _Write[Any] | None = None
         try:
             with self.transaction() as connection:
-                results = [write.work(connection) for write in writes]
+                for running in writes:
+                    results.append(running.work(connection))  # noqa: PERF401
+                running = None
         except Exception as error:
-            if len(writes) == 1 or isinstance(error, OperationalError):
-                for write in writes:
-                    write.outcome.set_exception(error)
-            else:
-                for write in writes:
-                    self._commit([write])
+            lost = isinstance(error, DBAPIError) and error.connection_invalidated
+            failed = writes if running is None or lost else [running]
+            for write in failed:
+                write.outcome.set_exception(error)
+            rest = [write for write in writes if write not in failed]
+            if rest:
+                self._commit(rest)
         else:
             for write, result in zip(writes, results, strict=True):
                 write.outcome.set_result(result)
@@ -179,11 +197,13 @@ class _Write(Generic[R]):
         self.outcome: Future[R] = Future()
 
 
-# A server that is gone without a word must not hold a request for ever.
+# A network that is gone without a word must not hold a request for ever.
 _POSTGRES: dict[str, Any] = {
     "connect_timeout": DATABASE_CONNECT_SECONDS,
     "tcp_user_timeout": DATABASE_STALL_SECONDS * 1000,
-    "keepalives_idle": DATABASE_STALL_SECONDS,
+    "keepalives_idle": DATABASE_STALL_SECONDS // 3,
+    "keepalives_interval": DATABASE_STALL_SECONDS // 6,
+    "keepalives_count": 4,
 }
 
 
@@ -195,6 +215,7 @@ def _engine(url: sa.URL, durable: bool) -> Engine:
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={key: _POSTGRES[key] for key in _POSTGRES.keys() - url.query.keys()},
+            isolation_level="READ COMMITTED",  # whatever the server's default is
             pool_pre_ping=True,
             **pool,
         )
@@ -205,7 +226,8 @@ def _engine(url: sa.URL, durable: bool) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise ValueError("GPQ_DATABASE_URL: SQLite in memory keeps nothing; name a file")
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": DATABASE_STALL_SECONDS}, **pool)
+    timeout = DATABASE_STALL_SECONDS if durable else LIGHT_WRITE_SECONDS
+    engine = sa.create_engine(url, connect_args={"timeout": timeout}, **pool)
     sa.event.listen(engine, "connect", _sqlite_connect(durable))
     sa.event.listen(engine, "begin", _sqlite_begin)
     return engine
@@ -216,8 +238,10 @@ def _postgres_connect(durable: bool) -> Callable[[Any, object], None]:
         # A process that is stopped while it holds the write lock loses it.
         for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(f"SET {name} = '{DATABASE_STALL_SECONDS}s'")
-        if not durable:
-            connection.execute("SET synchronous_commit = off")
+        # Weaker server defaults would make acknowledged writes forgettable.
+        current = connection.execute("SHOW synchronous_commit").fetchone()[0]
+        if not durable or current == "off":
+            connection.execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
         connection.commit()
 
     return connect

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpq import preprocess, scan
+from gpq import decode, scan
 from gpq.errors import ImageError
 from gpq.model import Model
 from service import problems
@@ -37,7 +37,7 @@ class Encoder:
     def decode(self, data: bytes) -> Picture:
         """Raises gpq.errors.ImageError."""
         with self._decoding:
-            image = preprocess.load(data, self.max_pixels)
+            image = decode.load(data, self.max_pixels)
             return Picture(image.width, image.height, self.model.prepare(image))
 
     def accept(self, data: bytes) -> Picture:
@@ -52,7 +52,7 @@ class Encoder:
     def thumbnail(self, data: bytes) -> bytes:
         """WebP of at most THUMBNAIL_PIXELS a side; raises gpq.errors.ImageError."""
         with self._decoding:
-            image = preprocess.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
+            image = decode.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
             image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP")

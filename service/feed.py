@@ -9,8 +9,9 @@ ever be. Proof:
    drawn until their changes are visible: on SQLite by BEGIN IMMEDIATE, the only writer
    of a file; on Postgres by an advisory lock, which a transaction gives up only after
    it has been marked as committed or undone.
-2. Numbers are drawn in rising order, one by one, and never again: AUTOINCREMENT on
-   SQLite; a sequence, which keeps none aside for a session (CACHE 1), on Postgres.
+2. Numbers are drawn in rising order, one by one, and none twice that was ever visible:
+   AUTOINCREMENT on SQLite; on Postgres a sequence, which keeps none aside for a session
+   (CACHE 1).
 3. So all numbers of a transaction are greater than those of every transaction that held
    the lock before it (1, 2), and the transactions become visible in that order (1).
 4. A reader's statement sees the changes of all transactions visible when it begins. If n
@@ -20,9 +21,11 @@ ever be. Proof:
 Without the lock on Postgres, 3 fails: a transaction may draw 7, another draw and commit
 8, a reader pass on to 8, and 7 be committed then, unseen.
 
-Old changes are pruned. The newest pruned number stands in the database, written in the
-pruning transaction; a reader behind it has missed changes and loads everything anew. So
-does one that is ahead of the head: the database was put back to an older state.
+This holds within one history. A database that was put back to an older state, or whose
+standby took over without the last commits, goes on with another. So a reader asks for its
+last change again too: where that is not there with the time it had, it loads everything
+anew. So does a reader behind the newest pruned change, whose number stands in the
+database, written in the pruning transaction.
 """
 
 import logging
@@ -31,19 +34,22 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.index import Index, Pairs, checksum
+from service.index import Codes, Index, Pairs, checksum
 from service.settings import (
+    DATABASE_STALL_SECONDS,
     FEED_POLL_SECONDS,
     HEARTBEAT_GAP_SECONDS,
     HEARTBEAT_SECONDS,
+    STOP_SECONDS,
 )
-from service.store import OtherModel, Store
+from service.store import BEGINNING, Mark, OtherModel, Store
 
-NewIndex = Callable[[Iterable[Pairs]], Index]
+NewIndex = Callable[[Codes | None], Index]
+NO_MODEL = "(none)"
 log = logging.getLogger("gpq.service")
 
 
@@ -53,15 +59,27 @@ class Feed:
     def __init__(self, store: Store, new_index: NewIndex, model: str) -> None:
         self.store, self.model = store, model
         self.name = f"{socket.gethostname()[:32]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.applied = 0
-        self.other_model: str | None = None  # set when another process made it the active one
-        self.down = False  # the database did not answer the last time it was asked
+        self.other_model: str | None = None  # the one that another process made active
         self._new_index = new_index
-        self.index = new_index(())
+        self.index = new_index(None)
+        self._last = BEGINNING  # the last change applied
         self._catching_up = threading.Lock()
+        self._answered_at = time.monotonic()
+        self._failing, self._said = False, ""
         self._beat_at, self._beat_applied, self._silent = 0.0, -1, False
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="feed", daemon=True)
+
+    @property
+    def applied(self) -> int:
+        """The feed number up to which the index is."""
+        return self._last.seq
+
+    @property
+    def down(self) -> bool:
+        """The database failed when last asked, or has not answered for long."""
+        silent = time.monotonic() - self._answered_at > DATABASE_STALL_SECONDS
+        return self._failing or silent
 
     def load(self) -> None:
         """Fill the index and set the cursor, both from one snapshot; then follow."""
@@ -76,9 +94,11 @@ class Feed:
         self._follower.start()
 
     def stop(self) -> None:
+        """Within moments, or at once where the database is silent."""
         self._stop.set()
         if self._follower.is_alive():
-            self._follower.join()
+            self._follower.join(timeout=STOP_SECONDS)
+        if self._follower.ident is not None and not self._follower.is_alive():
             try:
                 self.store.leave(self.name)
             except SQLAlchemyError as error:
@@ -94,14 +114,9 @@ class Feed:
                 if not self._apply_page():
                     return
 
-    def wait_for_all(self, seq: int, seconds: float) -> bool:
-        """Whether every live process has applied ``seq``; asked for at most ``seconds``."""
-        deadline = time.monotonic() + seconds
-        while any(replica.applied < seq for replica in self.store.replicas()):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(HEARTBEAT_GAP_SECONDS / 2)
-        return True
+    def applied_by_all(self, seq: int) -> bool:
+        """Whether every live process has said that it has applied ``seq``."""
+        return all(replica.applied >= seq for replica in self.store.replicas())
 
     def checksums(self) -> tuple[int, str, str]:
         """A feed number, and the checksum there of the index and of the database.
@@ -113,24 +128,27 @@ class Feed:
                 with self.store.snapshot() as snapshot:
                     self._require_model(snapshot.model)
                     head, of_database = snapshot.head, checksum(snapshot.parts)
-                while self.applied < head and self._apply_page(head):
+                while self._apply_page(head.seq):
                     pass
-                if self.applied == head:  # not so where it had to load anew
-                    return head, self.index.checksum(), of_database
+                if self._last == head:  # not so where it had to load anew
+                    return head.seq, self.index.checksum(), of_database
 
-    def _apply_page(self, last: int | None = None) -> bool:
-        """Apply the next changes, none past ``last``. False where there are none to apply."""
-        changes = self.store.changes_after(self.applied)
+    def _apply_page(self, until: int | None = None) -> bool:
+        """Apply the next changes, none past ``until``. False where there are none to apply."""
+        changes = self.store.changes_after(self._last.seq)
+        self._answered_at = time.monotonic()
+        returned = self.other_model is not None
         self._require_model(changes.model)
-        if self.applied < changes.pruned or self.applied > changes.head:
-            log.warning("feed: changes after %d are gone; loading everything anew", self.applied)
+        same_history = changes.last == self._last or self._last.seq == changes.pruned
+        if returned or self._last.seq < changes.pruned or not same_history:
+            log.warning("feed: what came after %d is not known; loading anew", self._last.seq)
             self._load()
             return True
-        page = [change for change in changes.page if last is None or change.seq <= last]
+        page = [change for change in changes.page if until is None or change.seq <= until]
         if not page:
             return False
         self.index.apply(page)
-        self.applied = page[-1].seq
+        self._last = Mark(page[-1].seq, page[-1].created)
         if self.index.worth_compacting:
             self._load()
         return True
@@ -139,34 +157,40 @@ class Feed:
         """Searches go on in the old index until the new one is whole."""
         with self.store.snapshot() as snapshot:
             self._require_model(snapshot.model)
-            self.index = self._new_index(snapshot.parts)
-            self.applied = snapshot.head
+            codes = Codes.gather(self._heard(snapshot.parts), self.index.code_bytes)
+        self.index = self._new_index(codes)
+        self._last = snapshot.head
+
+    def _heard(self, parts: Iterator[Pairs]) -> Iterator[Pairs]:
+        for part in parts:
+            self._answered_at = time.monotonic()
+            yield part
 
     def _require_model(self, active: str | None) -> None:
         if active != self.model:
-            self.other_model = active
-            raise OtherModel(f"the active model is {active}, not {self.model}")
+            self.other_model = active or NO_MODEL
+            raise OtherModel(f"the active model is {self.other_model}, not {self.model}")
+        self.other_model = None
 
     def _follow(self) -> None:
         while not self._stop.is_set():
             try:
                 self.catch_up()
-            except OtherModel as error:
-                log.error("the feed is not followed any more: %s", error)
-                return
-            except SQLAlchemyError as error:
-                if not self.down:
-                    log.warning("the feed cannot be read, trying on: %s", error)
-                self.down = True
+            except Exception as error:  # the thread must live: without it others' go unseen
+                self._failing = isinstance(error, SQLAlchemyError)
+                if str(error) != self._said:
+                    known = isinstance(error, SQLAlchemyError | OtherModel)
+                    log.warning(
+                        "the feed cannot be followed, trying on: %s",
+                        error,
+                        exc_info=None if known else error,
+                    )
+                self._said = str(error)
                 self._stop.wait(FEED_POLL_SECONDS)
-                continue
-            except Exception:  # the thread must live: without it others' writes go unseen
-                log.exception("the feed cannot be applied, trying on")
-                self._stop.wait(FEED_POLL_SECONDS)
-                continue
-            self.down = False
-            self._beat()
-            self._wait()
+            else:
+                self._failing, self._said = False, ""
+                self._beat()
+                self._wait()
 
     def _wait(self) -> None:
         """Until there may be something to do; soon where a heartbeat is owed."""

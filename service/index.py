@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,24 @@ CHECKSUM_ROWS = 1 << 16  # hashed at a time
 Pairs = Sequence[Any]  # of (seq, code)
 
 
+@dataclass(frozen=True)
+class Codes:
+    """seqs (n,) int64, ascending; packed (n,ceil(M/2)) uint8."""
+
+    seqs: NDArray[np.int64]
+    packed: NDArray[np.uint8]
+
+    @classmethod
+    def gather(cls, parts: Iterable[Pairs], code_bytes: int) -> "Codes":
+        """Lists of (seq, code) -> arrays; raises ValueError for a code of another length."""
+        seqs = [np.empty(0, dtype=np.int64)]
+        packed = [np.empty((0, code_bytes), dtype=np.uint8)]
+        for part in parts:
+            seqs.append(np.array([seq for seq, _ in part], dtype=np.int64))
+            packed.append(_packed([code for _, code in part], code_bytes))
+        return cls(np.concatenate(seqs), np.concatenate(packed))
+
+
 class Index:
     """Rows stand in seq order, so a seq is found by bisection.
 
@@ -25,17 +44,11 @@ class Index:
     their rows can be found, and neither is ever overwritten.
     """
 
-    def __init__(self, M: int, engine: str, parts: Iterable[Pairs] = ()) -> None:
-        """parts: lists of (seq, code) to begin with, in seq order."""
+    def __init__(self, M: int, engine: str, codes: "Codes | None" = None) -> None:
         self.code_bytes = (M + 1) // 2
-        seqs = [np.empty(0, dtype=np.int64)]
-        codes: list[bytes] = []
-        for part in parts:
-            seqs.append(np.array([seq for seq, _ in part], dtype=np.int64))
-            codes += [code for _, code in part]
-        self._seqs = np.concatenate(seqs)
-        self._rows = len(self._seqs)
-        self._scanner = scan.build(self._packed(codes), M, engine)
+        codes = codes or Codes.gather([], self.code_bytes)
+        self._seqs, self._rows = codes.seqs, len(codes.seqs)
+        self._scanner = scan.build(codes.packed, M, engine)
         self._applying = threading.Lock()
 
     def __len__(self) -> int:
@@ -80,16 +93,13 @@ class Index:
         codes = map(bytes, self._scanner.codes(rows))
         return zip(self._seqs[rows].tolist(), codes, strict=True)
 
-    def _packed(self, codes: list[bytes]) -> NDArray[np.uint8]:
-        return np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), self.code_bytes)
-
     def _add(self, seqs: list[int], codes: list[bytes]) -> None:
         last = self._rows + len(seqs)
         if last > len(self._seqs):
             grown = np.empty(max(last, 2 * len(self._seqs), FIRST_CAPACITY), dtype=np.int64)
             grown[: self._rows] = self._seqs[: self._rows]
             self._seqs = grown
-        packed = self._packed(codes)
+        packed = _packed(codes, self.code_bytes)
         self._seqs[self._rows : last] = seqs
         self._scanner.add(packed)
         self._rows = last
@@ -102,6 +112,10 @@ class Index:
         inside = rows < self._rows
         rows, wanted = rows[inside], np.asarray(seqs)[inside]
         self._scanner.remove(rows[known[rows] == wanted])
+
+
+def _packed(codes: Sequence[bytes], code_bytes: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), code_bytes)
 
 
 def checksum(parts: Iterable[Iterable[tuple[int, bytes]]]) -> str:

@@ -4,34 +4,48 @@ An original is on disk before its row is written and is taken away only by ``swe
 after a grace period, so that a picture stored again meanwhile keeps its bytes.
 """
 
+import errno
+import logging
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import fsspec
 
+from service import problems
+from service.problems import Problem
 from service.settings import SWEEP_GRACE_SECONDS
 
 SWEEP_BATCH = 500
 TEMPORARY = ".tmp"  # being written
 ASIDE = ".swept"  # about to be removed
+OWNER = "database.txt"  # names the database whose pictures these are
+OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
+log = logging.getLogger("gpq.service")
 
 
 class Originals(Protocol):
     """Where originals are kept. Keys are sha256 hex digests."""
 
-    keeps: bool
+    def claim(self, database: str) -> bool:
+        """Whether the place is that of this database alone, so that it may be swept. The
+        first to find it empty claims it."""
 
     def put(self, sha256: str, data: bytes) -> None:
-        """Durable on return. Raises OSError."""
+        """Durable on return. Raises Problem 503, or 507 where the disk is full."""
 
     def get(self, sha256: str) -> bytes | None:
-        """The bytes, None where they are not kept."""
+        """The bytes, None where they are not kept. Raises Problem 503."""
+
+    def path(self, sha256: str) -> Path | None:
+        """The file of the bytes, where they are files; it need not be there."""
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Remove what is not in use and older than the grace period; returns how many."""
@@ -56,12 +70,16 @@ def open_originals(location: str) -> Originals:
 class NoOriginals:
     """Keeps nothing: searches by id use the stored code."""
 
-    keeps = False
+    def claim(self, database: str) -> bool:
+        return False
 
     def put(self, sha256: str, data: bytes) -> None:
         pass
 
     def get(self, sha256: str) -> bytes | None:
+        return None
+
+    def path(self, sha256: str) -> Path | None:
         return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
@@ -71,22 +89,44 @@ class NoOriginals:
 class LocalOriginals:
     """Files below a folder: write, fsync, rename, fsync of the folder."""
 
-    keeps = True
-
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
 
+    def claim(self, database: str) -> bool:
+        owner = self.root / OWNER
+        if all(path.suffix == TEMPORARY for path in self.root.iterdir()):
+            mine = self.root / f"{_writer()}{TEMPORARY}"
+            mine.write_text(database)
+            with suppress(FileExistsError):
+                os.link(mine, owner)
+            mine.unlink()
+        return owner.exists() and owner.read_text() == database
+
     def put(self, sha256: str, data: bytes) -> None:
-        path = self._path(sha256)
-        try:
-            os.utime(path)  # young again: the sweep leaves it alone
-            return
-        except FileNotFoundError:
-            pass
+        path = self.path(sha256)
+        with _answering(self.root):
+            try:
+                os.utime(path)  # young again: the sweep leaves it alone
+            except FileNotFoundError:
+                self._write(path, data)
+            # Also where another thread has written it, and not come to this yet.
+            for folder in (path.parent, self.root):
+                _fsync_folder(folder)
+
+    def get(self, sha256: str) -> bytes | None:
+        with _answering(self.root):
+            try:
+                return self.path(sha256).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def path(self, sha256: str) -> Path:
+        return self.root / sha256[:2] / sha256
+
+    def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        writer = f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
-        temporary = path.with_name(f"{sha256}.{writer}{TEMPORARY}")
+        temporary = path.with_name(f"{path.name}.{_writer()}{TEMPORARY}")
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -96,26 +136,18 @@ class LocalOriginals:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        for folder in (path.parent, self.root):
-            _fsync_folder(folder)
-
-    def get(self, sha256: str) -> bytes | None:
-        try:
-            return self._path(sha256).read_bytes()
-        except FileNotFoundError:
-            return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Also tidies up what killed processes left half-written or half-swept."""
         old = time.time() - SWEEP_GRACE_SECONDS
         removed = 0
-        for paths in _batches(self.root.glob("??/*"), SWEEP_BATCH):
+        for paths in _batches(self._files(), SWEEP_BATCH):
             aged = [path for path in paths if _modified(path) < old]
             aside = [path for path in paths if path.suffix == ASIDE]
             used = in_use(sorted({_sha256(path) for path in (*aged, *aside)}))
             for path in aside:
                 if _sha256(path) in used:
-                    _move(path, self._path(_sha256(path)))
+                    _move(path, self.path(_sha256(path)))
             for path in aged:
                 if path.suffix in (TEMPORARY, ASIDE):
                     path.unlink(missing_ok=True)
@@ -123,34 +155,59 @@ class LocalOriginals:
                     removed += _remove_if_old(path, old)
         return removed
 
-    def _path(self, sha256: str) -> Path:
-        return self.root / sha256[:2] / sha256
+    def _files(self) -> Iterator[Path]:
+        """Ours alone, whatever else someone keeps below this folder."""
+        for path in self.root.glob("??/*"):
+            if OURS.fullmatch(path.name) and path.name[:2] == path.parent.name and path.is_file():
+                yield path
 
 
 class RemoteOriginals:
-    """Any fsspec driver; as durable as its put."""
-
-    keeps = True
+    """Any fsspec driver; as durable as its put. Its own life-cycle rules sweep it."""
 
     def __init__(self, url: str) -> None:
         self.files, self.root = fsspec.url_to_fs(url)
 
+    def claim(self, database: str) -> bool:
+        return False
+
     def put(self, sha256: str, data: bytes) -> None:
-        if not self.files.exists(self._path(sha256)):
-            self.files.makedirs(self._path(sha256).rsplit("/", 1)[0], exist_ok=True)
-            self.files.pipe_file(self._path(sha256), data)
+        with _answering(self.root):
+            if not self.files.exists(self._key(sha256)):
+                self.files.makedirs(self._key(sha256).rsplit("/", 1)[0], exist_ok=True)
+                self.files.pipe_file(self._key(sha256), data)
 
     def get(self, sha256: str) -> bytes | None:
-        try:
-            return bytes(self.files.cat_file(self._path(sha256)))
-        except FileNotFoundError:
-            return None
+        with _answering(self.root):
+            try:
+                return bytes(self.files.cat_file(self._key(sha256)))
+            except FileNotFoundError:
+                return None
+
+    def path(self, sha256: str) -> Path | None:
+        return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-        return 0  # an object store has its own lifecycle rules
+        return 0
 
-    def _path(self, sha256: str) -> str:
+    def _key(self, sha256: str) -> str:
         return f"{self.root.rstrip('/')}/{sha256[:2]}/{sha256}"
+
+
+@contextmanager
+def _answering(root: object) -> Iterator[None]:
+    """Whatever a file system or a driver raises -> Problem."""
+    try:
+        yield
+    except Exception as error:
+        log.error("the image store %s: %r", root, error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Problem(507, "disk-full", "the disk for images is full") from error
+        raise problems.unavailable("the image store does not answer; try again") from error
+
+
+def _writer() -> str:
+    return f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
 
 
 def _modified(path: Path) -> float:

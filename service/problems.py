@@ -90,23 +90,23 @@ def install(app: FastAPI) -> None:
     """Route every kind of error of ``app`` through ``response``."""
 
     @app.exception_handler(Problem)
-    def _problem(request: Request, error: Problem) -> JSONResponse:
+    async def _problem(request: Request, error: Problem) -> JSONResponse:
         return response(request, error)
 
     @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         headers = dict(error.headers or {})
         problem = Problem(error.status_code, code, str(error.detail), headers=headers)
         return response(request, problem)
 
     @app.exception_handler(RequestValidationError)
-    def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         places = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
         return response(request, Problem(422, "invalid-field", "; ".join(places)))
 
     @app.exception_handler(SQLAlchemyError)
-    def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
+    async def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
         cause = error.orig if isinstance(error, DBAPIError) else error
         log.error("database: %s", cause)
         if getattr(cause, "sqlstate", None) == POSTGRES_DISK_FULL or SQLITE_DISK_FULL in str(cause):
@@ -114,16 +114,16 @@ def install(app: FastAPI) -> None:
         return response(request, unavailable("the database does not answer; try again"))
 
     @app.exception_handler(OSError)
-    def _disk(request: Request, error: OSError) -> JSONResponse:
+    async def _disk(request: Request, error: OSError) -> JSONResponse:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return response(request, Problem(507, "disk-full", "the disk for images is full"))
-        return _unexpected(request, error)
+            return response(request, Problem(507, "disk-full", "the disk for uploads is full"))
+        return await _unexpected(request, error)
 
     @app.exception_handler(ClientDisconnect)
-    def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:  # nobody reads it
+    async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:  # nobody reads it
         return response(request, Problem(400, "incomplete-body", "the request body ended early"))
 
     @app.exception_handler(Exception)
-    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.exception("unexpected error at %s", request.url.path, exc_info=error)
         return response(request, Problem(500, "internal", "an error on our side; it is logged"))

@@ -4,10 +4,10 @@ import logging
 import threading
 from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from gpq import artifact, device
-from gpq.preprocess import limit_decoding
+from gpq.decode import limit_decoding
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.feed import Feed
@@ -16,7 +16,7 @@ from service.index import Index
 from service.originals import open_originals
 from service.problems import unavailable
 from service.searcher import Searcher
-from service.settings import Settings
+from service.settings import STOP_SECONDS, Settings
 from service.store import NewerSchema, OtherModel, Store
 from service.upkeep import Upkeep
 
@@ -54,7 +54,7 @@ class Runtime:
 
     def stop(self) -> None:
         self._stop.set()
-        self._starter.join()
+        self._starter.join(timeout=STOP_SECONDS)
         self.upkeep.stop()
         self.feed.stop()
         self.store.close()
@@ -74,7 +74,7 @@ class Runtime:
                 self._open()
                 return
             except SQLAlchemyError as error:
-                self.not_ready = DATABASE_DOWN
+                self.not_ready = _why(error)
                 log.warning("%s: %s", self.not_ready, error)
                 self._stop.wait(RETRY_SECONDS)
             except (NewerSchema, OtherModel) as error:
@@ -101,7 +101,13 @@ class Runtime:
 
     def _other_model(self, stored: str) -> str:
         return (
-            f"the stored codes are of model {stored}, and {self.settings.model} is model "
-            f"{self.model.id}: set GPQ_MODEL to the folder of the first, or GPQ_DATABASE_URL "
-            "to a new database and index the pictures again; nothing was changed"
+            f"the stored codes are of model {stored}, and GPQ_MODEL is model {self.model.id}: set "
+            "GPQ_MODEL to the folder of the first, or GPQ_DATABASE_URL and GPQ_IMAGE_STORE to new "
+            "places and index the pictures again; nothing was changed"
         )
+
+
+def _why(error: SQLAlchemyError) -> str:
+    if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError):
+        return f"the database refuses; trying again: {str(error.orig).partition(chr(10))[0]}"
+    return DATABASE_DOWN

@@ -77,12 +77,13 @@ class Searcher:
     def _lut_of_stored(
         self, row: Row[Any]
     ) -> tuple[NDArray[np.float32], Literal["original", "code"]]:
-        data = self.catalogue.originals.get(row.sha256)
         try:
+            data = self.catalogue.originals.get(row.sha256)
             if data is not None:
                 return self.encoder.luts([self.encoder.decode(data)]), "original"
-        except ImageError as error:  # limits were lowered, or the file was damaged
-            log.warning("original %s cannot be decoded, searching by code: %s", row.sha256, error)
+        # Limits were lowered, the file was damaged, or the store does not answer.
+        except (ImageError, Problem) as error:
+            log.warning("original %s cannot be read, searching by code: %s", row.sha256, error)
         return self.encoder.lut_of_code(row.code), "code"
 
     def _search(self, luts: NDArray[np.float32], k: int, min_score: float) -> list[list[Hit]]:
@@ -100,15 +101,18 @@ class Searcher:
                 self.catalogue.catch_up()
                 continue
             ranked = self._overlay(luts, near, asked, resolved)
-            if all(
-                len(found) < asked or len(best) >= k or found[-1][1] < min_score
+            short = max(
+                0 if len(found) < asked or found[-1][1] < min_score else k - len(best)
                 for found, best in zip(near, ranked, strict=True)
-            ):
+            )
+            if short <= 0:
                 return [
                     [_hit(seq, score, resolved) for seq, score in best[:k] if score >= min_score]
                     for best in ranked
                 ]
-            asked = k + len(resolved.changes) + SPARE
+            # What was taken out meanwhile leaves the index, and more is asked for.
+            self.catalogue.catch_up()
+            asked += short + SPARE
         raise problems.unavailable("pictures change faster than they can be searched; try again")
 
     def _overlay(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gpq.preprocess import DEFAULT_MAX_PIXELS
+from gpq.decode import DEFAULT_MAX_PIXELS
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -36,6 +36,8 @@ SWEEP_GRACE_SECONDS = 3600  # an original younger than this is never swept
 POOL_CONNECTIONS = 20  # of a process to its database, beside one for heartbeats and one to listen
 DATABASE_CONNECT_SECONDS = 5  # how long a new connection to Postgres may take
 DATABASE_STALL_SECONDS = 30  # how long a lock, or a silent server, is waited for
+STOP_SECONDS = 5  # how long a thread is waited for at the end
+LIGHT_WRITE_SECONDS = 2  # how long a heartbeat waits for other writes
 WRITES_IN_A_COMMIT = 64  # requests that share one commit at most
 LOAD_ROWS = 50_000  # codes fetched at a time at start
 FEED_PAGE = 10_000  # changes applied, or taken out of the feed, at a time
@@ -72,7 +74,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="largest image, in pixels (width × height)"
     )
-    max_images: int = Field(1000, ge=1, description="most images in one request")
+    max_images: int = Field(1000, ge=1, le=10_000, description="most images in one request")
     max_waiting: int = Field(
         64, ge=1, description="requests with a body handled at once; more get 429"
     )

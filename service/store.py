@@ -2,6 +2,7 @@
 memory follows it by the feed (see ``feed``).
 """
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,18 +70,32 @@ class Change:
     seq: int
     removes: int | None
     code: bytes | None
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in the history of the database: a feed number and when it was drawn. Another
+    history, as after a fail-over that lost writes, has other times at the same numbers."""
+
+    seq: int
+    created: float
+
+
+BEGINNING = Mark(0, 0.0)
 
 
 @dataclass(frozen=True)
 class Changes:
     """A page of the feed, and what was settled when it was read.
 
-    head: the newest feed number. pruned: the newest one that was taken out of the feed; a
-    reader further behind has missed changes. model: the id of the active model.
+    last: the mark of the change the reader has seen last, None where it is not in the feed.
+    pruned: the newest number that was taken out of the feed; a reader further behind has
+    missed changes. model: the id of the active model.
     """
 
     page: list[Change]
-    head: int
+    last: Mark | None
     pruned: int
     model: str | None
 
@@ -100,7 +115,7 @@ class Resolved:
 class Snapshot:
     """parts: lists of (seq, code), in seq order."""
 
-    head: int
+    head: Mark
     model: str | None
     parts: Iterator[list[tuple[Any, ...]]]
 
@@ -160,6 +175,18 @@ class Store:
 
         return self.database.write(adopt)
 
+    def identity(self) -> str:
+        """The name of this database, made up when it is asked for first."""
+
+        def identify(connection: Connection) -> str:
+            known = _state(connection).get("identity")
+            if known is None:
+                known = uuid.uuid4().hex
+                _set_state(connection, "identity", known)
+            return known
+
+        return self.database.write(identify)
+
     def put(self, puts: Sequence[Put], model: str) -> list[Stored]:
         """Store pictures in one transaction, in order; ids are distinct.
 
@@ -209,12 +236,14 @@ class Store:
     def changes_after(self, seq: int, limit: int = FEED_PAGE) -> Changes:
         """Feed rows after ``seq``, in order."""
         with self.database.read() as connection:
-            page = _page_of_feed(connection, seq, limit)
+            page = _page_of_feed(connection, seq - 1, limit + 1)
             # Read after the changes, each statement sees what was committed before it: what
             # was pruned before them shows here, and whose codes they are was settled.
             values = _state(connection)
-            pruned = int(values.get("pruned", 0))
-            return Changes(page, _head(connection), pruned, values.get("model"))
+        last = None
+        if page and page[0].seq == seq:
+            last = Mark(seq, page.pop(0).created)
+        return Changes(page[:limit], last, int(values.get("pruned", 0)), values.get("model"))
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -222,7 +251,9 @@ class Store:
         codes = sa.select(images.c.seq, images.c.code).order_by(images.c.seq)
         with self.database.snapshot() as connection:
             head, model = _head(connection), _state(connection).get("model")
-            yield Snapshot(head, model, self.database.stream(connection, codes, LOAD_ROWS))
+            created = connection.scalar(sa.select(feed.c.created).where(feed.c.seq == head))
+            parts = self.database.stream(connection, codes, LOAD_ROWS)
+            yield Snapshot(Mark(head, created or 0.0), model, parts)
 
     def lag(self, applied: int) -> tuple[int, float]:
         """The feed's head, and for how many seconds the oldest change past ``applied`` waits."""
@@ -271,7 +302,9 @@ class Store:
     def replicas(self) -> list[Replica]:
         """The processes that were alive within ALIVE_SECONDS."""
         age = now() - replicas.c.seen
-        query = sa.select(replicas.c.name, replicas.c.applied, age).where(age < ALIVE_SECONDS)
+        query = sa.select(replicas.c.name, replicas.c.applied, age)
+        # Ages below 0: the clock was set back.
+        query = query.where(age.between(-ALIVE_SECONDS, ALIVE_SECONDS))
         with self.database.read() as connection:
             rows = connection.execute(query.order_by(replicas.c.name))
             return [Replica(name, applied, max(0.0, float(age))) for name, applied, age in rows]
@@ -364,7 +397,8 @@ def _now(connection: Connection) -> float:
 
 
 def _page_of_feed(connection: Connection, after: int, limit: int) -> list[Change]:
-    query = sa.select(feed.c.seq, feed.c.removes, feed.c.code).where(feed.c.seq > after)
+    query = sa.select(feed.c.seq, feed.c.removes, feed.c.code, feed.c.created)
+    query = query.where(feed.c.seq > after)
     return [Change(*row) for row in connection.execute(query.order_by(feed.c.seq).limit(limit))]
 
 

@@ -1,13 +1,14 @@
 """What must be done now and then: prune the feed, sweep originals nothing points to."""
 
 import logging
+import math
 import threading
 import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.originals import Originals
-from service.settings import FEED_PAGE, PRUNE_SECONDS, SWEEP_SECONDS
+from service.settings import FEED_PAGE, PRUNE_SECONDS, STOP_SECONDS, SWEEP_SECONDS
 from service.store import Store
 
 log = logging.getLogger("gpq.service")
@@ -18,19 +19,24 @@ class Upkeep:
 
     def __init__(self, store: Store, originals: Originals, feed_seconds: int) -> None:
         self.store, self.originals, self.feed_seconds = store, originals, feed_seconds
+        self._database = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
     def start(self) -> None:
+        """Before anything is stored: an empty image store is claimed for this database."""
+        self._database = self.store.identity()
+        if not self.originals.claim(self._database):
+            log.info("the image store is not swept: it is not of this database alone")
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout=STOP_SECONDS)
 
     def _run(self) -> None:
-        swept_at = -float(SWEEP_SECONDS)
+        swept_at = -math.inf
         interval = min(PRUNE_SECONDS, self.feed_seconds)
         while not self._stop.is_set():
             try:
@@ -49,6 +55,8 @@ class Upkeep:
             pass
 
     def _sweep(self) -> None:
+        if not self.originals.claim(self._database):
+            return
         removed = self.originals.sweep(self.store.originals_in_use)
         if removed:
             log.info("swept %d originals nothing points to", removed)

@@ -8,7 +8,7 @@ import torch
 
 from gpq import artifact
 from gpq.codebook import unpack
-from gpq.preprocess import load
+from gpq.decode import load
 from tests.images import png
 
 

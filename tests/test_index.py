@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.index import Index, checksum
+from service.index import Codes, Index, checksum
 from service.store import Change
 
 
@@ -13,6 +13,10 @@ def lut(favourite: int) -> np.ndarray:
 
 def code(sub: int) -> bytes:
     return bytes([sub | sub << 4])
+
+
+def loaded(*parts: list[tuple[int, bytes]]) -> Index:
+    return Index(2, "reference", Codes.gather(parts, 1))
 
 
 def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
@@ -37,7 +41,7 @@ def test_changes_are_applied_once_however_often_they_come() -> None:
 
 def test_ties_stand_in_seq_order() -> None:
     index = Index(2, "reference")
-    index = Index(2, "reference", [[(5, code(1)), (9, code(1))]])
+    index = loaded([(5, code(1)), (9, code(1))])
     index.apply([Change(12, None, code(1)), Change(13, 5, code(1))])
     assert seqs(index, 1) == [9, 12, 13]
     assert seqs(index, 1, k=2) == [9, 12]
@@ -59,7 +63,7 @@ def test_removing_what_was_never_loaded_changes_nothing() -> None:
 
 def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
     pairs = [(seq, code(seq % 16)) for seq in range(1, 200_000, 3)]
-    index = Index(2, "reference", [pairs[:1000], pairs[1000:]])
+    index = loaded(pairs[:1000], pairs[1000:])
     assert index.checksum() == checksum([pairs])
     index.apply([Change(300_000, 4, None)])
     assert index.checksum() == checksum([[pair for pair in pairs if pair[0] != 4]])
@@ -68,7 +72,7 @@ def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
 
 
 def test_compacting_is_worth_it_when_most_rows_are_gone() -> None:
-    index = Index(2, "reference", [[(seq, code(1)) for seq in range(1, 300_001)]])
+    index = loaded([(seq, code(1)) for seq in range(1, 300_001)])
     index.apply([Change(400_000 + seq, seq, None) for seq in range(1, 150_001)])
     assert not index.worth_compacting
     index.apply([Change(900_000, 200_000, None)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.originals import LocalOriginals, NoOriginals, RemoteOriginals, open_originals
+from service.problems import Problem
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -28,14 +29,12 @@ def test_what_is_put_is_got(location: str, tmp_path: Path) -> None:
     originals.put(KEY, b"bytes")
     originals.put(KEY, b"bytes")
     assert originals.get(KEY) == b"bytes"
-    assert originals.keeps
 
 
 def test_none_keeps_nothing() -> None:
     originals = NoOriginals()
     originals.put(KEY, b"bytes")
     assert originals.get(KEY) is None
-    assert not originals.keeps
 
 
 def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,8 +43,9 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
 
     originals = LocalOriginals(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(Problem) as caught:
         originals.put(KEY, b"bytes")
+    assert caught.value.status == 507
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
@@ -102,3 +102,36 @@ def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
         os.utime(path, (hours_ago, hours_ago))
     originals.sweep(lambda keys: {OTHER} & set(keys))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [OTHER]
+
+
+def test_only_the_database_that_found_it_empty_may_sweep_a_place(tmp_path: Path) -> None:
+    one, two = LocalOriginals(tmp_path), LocalOriginals(tmp_path)
+    assert one.claim("a") is True
+    one.put(KEY, b"bytes")
+    assert two.claim("b") is False
+    assert two.claim("a") is True
+    used = LocalOriginals(tmp_path / "used")
+    used.put(KEY, b"bytes")
+    assert used.claim("a") is False
+
+
+def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
+    originals = LocalOriginals(tmp_path)
+    others = [tmp_path / name for name in ("01/IMG_2001.jpg", "de/album/1.jpg", f"zz/{KEY}", "x")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+    hours_ago = time.time() - 7200
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (hours_ago, hours_ago))
+    assert originals.sweep(lambda keys: set()) == 0
+    assert all(path.read_bytes() == b"mine" for path in others)
+
+
+def test_a_store_that_does_not_answer_is_a_503(tmp_path: Path) -> None:
+    originals = LocalOriginals(tmp_path)
+    (tmp_path / KEY[:2]).write_text("not a folder")
+    for call in (lambda: originals.put(KEY, b"x"), lambda: originals.get(KEY)):
+        with pytest.raises(Problem) as caught:
+            call()
+        assert caught.value.status == 503

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpq import preprocess
+from gpq import decode
+from gpq.decode import load
 from gpq.errors import BrokenImage, UnknownFormat
-from gpq.preprocess import Preprocess, load
+from gpq.preprocess import Preprocess
 from tests.images import encoded
 from tests.pictures import CASES, png16, quarters, tiff, tolerance
 
@@ -22,7 +23,7 @@ def inner(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True, scope="module")
 def _openers() -> None:
-    preprocess.formats()  # also lets Pillow write HEIF
+    decode.formats()  # also lets Pillow write HEIF
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,7 +91,7 @@ def test_tiny_and_extreme_pictures(size: tuple[int, int], format: str) -> None:
 
 
 def test_a_hundred_megapixels_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", preprocess.DEFAULT_MAX_PIXELS)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", decode.DEFAULT_MAX_PIXELS)
     image = Image.new("RGB", (10_000, 10_000), "blue")
     image.paste("red", (0, 0, 10_000, 5_000))
     for format in ("JPEG", "PNG"):
@@ -102,7 +103,7 @@ def test_a_hundred_megapixels_within_the_limit(monkeypatch: pytest.MonkeyPatch) 
 
 def test_heic_without_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     data = CASES["HEIF"]()
-    monkeypatch.setattr(preprocess, "formats", lambda: preprocess.FORMATS)
+    monkeypatch.setattr(decode, "formats", lambda: decode.FORMATS)
     with pytest.raises(UnknownFormat, match=r"gpq\[heic\]"):
         load(data)
 

@@ -1,6 +1,6 @@
 """Pictures for training and evaluation, decoded once into memory as uint8.
 
-Everything goes through ``gpq.preprocess``, as in the service. A picture takes
+Everything goes through ``gpq.decode`` and ``gpq.preprocess``, as in the service. A picture takes
 3 · size² bytes: 60,000 at 32×32 are 184 MB, a million at 64×64 are 12 GB.
 """
 
@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from gpq.decode import load
 from gpq.errors import ImageError
-from gpq.preprocess import Preprocess, load
+from gpq.preprocess import Preprocess
 from trainer.errors import TrainerError
 
 CIFAR10_CLASSES = (

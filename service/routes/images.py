@@ -1,13 +1,13 @@
 """GET /images and what there is below /images/{id}: the stored pictures."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import FileResponse
 from sqlalchemy.engine import Row
 
 from service import uploads
-from service.catalogue import File, decode_metadata
+from service.catalogue import Original, decode_metadata
 from service.replies import ImageReply, ListReply
 from service.routes import ReadyRuntime, body
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES, THUMBNAIL_PIXELS
@@ -87,9 +87,12 @@ def delete(id: Id, runtime: ReadyRuntime) -> None:
     response_class=Response,
     responses=_picture("image/webp", "The picture, upright, in sRGB, over white"),
 )
-def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
+async def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     """404 where originals are not kept."""
-    return _send(request, runtime.catalogue.get(id), "thumbnail", runtime.catalogue.thumbnail)
+    known = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
+    with runtime.gate.slot():
+        small = await runtime.gate.run(lambda: runtime.catalogue.thumbnail(id, known))
+    return _send(small, known)
 
 
 @router.get(
@@ -98,18 +101,21 @@ def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     response_class=Response,
     responses=_picture("image/*", "The bytes, untouched"),
 )
-def content(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
+async def content(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     """404 where originals are not kept."""
-    return _send(request, runtime.catalogue.get(id), "content", runtime.catalogue.content)
+    known = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
+    with runtime.gate.slot():
+        original = await runtime.gate.run(lambda: runtime.catalogue.content(id))
+    return _send(original, known)
 
 
-def _send(request: Request, row: Row[Any], kind: str, make: Callable[[Row[Any]], File]) -> Response:
-    etag = f'"{row.sha256}-{kind}"'
-    headers = {**HARMLESS, "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
+def _send(original: Original, known: str) -> Response:
+    headers = {**HARMLESS, "ETag": f'"{original.sha256}"'}
+    if original.sha256 == known:
         return Response(status_code=304, headers=headers)
-    file = make(row)
-    return Response(file.data, media_type=file.media_type, headers=headers)
+    if isinstance(original.content, bytes):
+        return Response(original.content, media_type=original.media_type, headers=headers)
+    return FileResponse(original.content, media_type=original.media_type, headers=headers)
 
 
 def _reply(row: Row[Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import anyio
 from fastapi import APIRouter, Query, Request, Response
 
 from service import uploads
@@ -9,7 +10,7 @@ from service.problems import Problem
 from service.replies import IndexReply
 from service.routes import ReadyRuntime, body, form
 from service.runtime import Runtime
-from service.settings import WAIT_ALL_SECONDS
+from service.settings import HEARTBEAT_GAP_SECONDS, WAIT_ALL_SECONDS
 
 router = APIRouter()
 
@@ -47,7 +48,7 @@ WAIT = Query(
     "/index",
     summary="Store pictures",
     response_model=IndexReply,
-    response_model_exclude_none=True,
+    response_model_exclude_unset=True,
     responses={202: {"model": IndexReply, "description": "Stored; not found everywhere yet"}},
     openapi_extra=body(BODY),
 )
@@ -59,8 +60,8 @@ async def index(
 ) -> dict[str, Any]:
     """Store pictures; each succeeds or fails alone, and is searchable before the reply."""
     with runtime.gate.slot():
-        items, everywhere = await _put(request, runtime, wait == "all")
-    if not everywhere:
+        items, newest = await _put(request, runtime)
+    if wait == "all" and not await _applied_by_all(newest, runtime):
         response.status_code = 202
     failed = [item for item in items if item["status"] == "failed"]
     if len(failed) == len(items):
@@ -69,8 +70,17 @@ async def index(
     return {"errors": bool(failed), "items": items}
 
 
-async def _put(request: Request, runtime: Runtime, wait: bool) -> tuple[list[dict[str, Any]], bool]:
+async def _put(request: Request, runtime: Runtime) -> tuple[list[dict[str, Any]], int]:
     async with uploads.form(request, runtime.settings.max_images) as fields:
         return await runtime.gate.run(
-            lambda: runtime.catalogue.put(uploads.index_uploads(fields, runtime.model.id), wait)
+            lambda: runtime.catalogue.put(uploads.index_uploads(fields, runtime.model.id))
         )
+
+
+async def _applied_by_all(seq: int, runtime: Runtime) -> bool:
+    """Asked again and again: no thread is held while others are waited for."""
+    with anyio.move_on_after(WAIT_ALL_SECONDS):
+        while not await runtime.gate.run(lambda: runtime.feed.applied_by_all(seq)):
+            await anyio.sleep(HEARTBEAT_GAP_SECONDS / 2)
+        return True
+    return False

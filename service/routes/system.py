@@ -52,9 +52,9 @@ async def model(runtime: AnyRuntime) -> dict[str, Any]:
 )
 def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) -> dict[str, Any]:
     """Counts of the database, the scan engine, and how far this and other processes are."""
-    total, unique, largest = runtime.store.counts()
     applied = runtime.feed.applied
     head, lag = runtime.store.lag(applied)
+    total, unique, largest = runtime.catalogue.counts(head)
     replicas = [
         {"name": replica.name, "applied": replica.applied, "age_s": round(replica.age, 3)}
         for replica in runtime.store.replicas()

@@ -29,13 +29,13 @@ def statuses(store: Store, puts: list[Put], model: str = "m") -> list[str]:
 
 
 def head(store: Store) -> int:
-    return store.changes_after(0).head
+    return store.lag(0)[0]
 
 
 def snapshot(store: Store) -> tuple[int, list[tuple[int, bytes]]]:
     with store.snapshot() as taken:
         assert taken.model == "m"
-        return taken.head, [tuple(pair) for part in taken.parts for pair in part]
+        return taken.head.seq, [tuple(pair) for part in taken.parts for pair in part]
 
 
 def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
@@ -192,7 +192,8 @@ def test_pruning_forgets_old_changes_and_says_so(store: Store) -> None:
     assert store.prune(0.2) == 2
     changes = store.changes_after(2)
     assert [change.seq for change in changes.page] == [3]
-    assert (changes.pruned, changes.head) == (2, 3)
+    assert (changes.pruned, changes.last) == (2, None)
+    assert store.changes_after(3).last.seq == 3
     time.sleep(0.3)
     assert store.prune(0.2) == 1
     assert (store.changes_after(3).pruned, head(store)) == (3, 3)
@@ -319,6 +320,7 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     assert [change.code for change in store.changes_after(0).page] == [b"\x01"]
     assert statuses(store, [put("a"), put("b", 2)]) == ["unchanged", "created"]
     store.beat("one", 2)
+    assert store.identity() == store.identity()
     store.delete("a")
     store.migrate("0001")
     with store.database.read() as connection:

@@ -209,7 +209,7 @@ class Rounds:
                 self.tally.wrong.append(f"the original of {id} is not that of seed {seed}")
         needed = len({self.states[id][0] for id in stored})
         deadline = time.monotonic() + SETTLE_SECONDS
-        while len([p for p in self.originals.rglob("*") if p.is_file()]) != needed:
+        while len([p for p in self.originals.glob("??/*") if p.is_file()]) != needed:
             if time.monotonic() > deadline:
                 self.tally.orphans += 1
                 return

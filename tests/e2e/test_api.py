@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpq.preprocess import formats
+from gpq.decode import formats
 from tests.images import encoded, noise, png, quarters
 from tests.pictures import CASES
 from tests.server import Server

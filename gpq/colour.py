@@ -1,0 +1,85 @@
+"""Any mode of Pillow's -> RGB in sRGB, over white, nothing clipped."""
+
+import io
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 3
+ROWS_AT_A_TIME = 256
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """16-bit grey / 257, ICC to sRGB, alpha over white.
+
+    Raises ValueError for pixels without an agreed range.
+    """
+    icc_profile = image.info.get("icc_profile")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; save it with integers")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _grey16(image)
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode[:-1] + "A")
+    if image.mode == "RGBA" and image.format == "BMP" and not image.getchannel("A").getbbox():
+        image = image.convert("RGB")  # a fourth byte that nobody has filled
+    if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
+        return _srgb(image, icc_profile)
+    with_alpha = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
+    *bands, alpha = with_alpha.split()
+    colour = bands[0] if len(bands) == 1 else Image.merge("RGB", bands)
+    white = Image.new("RGB", image.size, "white")
+    white.paste(_srgb(colour, icc_profile), mask=alpha)
+    return white
+
+
+def scale_key(image: Image.Image, bits: int) -> None:
+    """Pillow scales a PNG's samples of ``bits`` to 8, but not its transparent colour."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode in ("1", "L") and bits < 8:
+        image.info["transparency"] = key * (255 // (2**bits - 1))
+    elif isinstance(key, tuple) and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _grey16(image: Image.Image) -> Image.Image:
+    """16-bit grey -> L, or LA where one value is transparent."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit grey has no agreed range; save it with 16 bits")
+    tags, key = getattr(image, "tag_v2", {}), image.info.get("transparency")
+    grey = np.empty(values.shape, dtype=np.uint8)
+    alpha = None if key is None else np.empty(values.shape, dtype=np.uint8)
+    for first in range(0, len(values), ROWS_AT_A_TIME):  # temporaries stay small
+        part = values[first : first + ROWS_AT_A_TIME].astype(np.uint32)
+        grey[first : first + ROWS_AT_A_TIME] = _to_8_bits(part, tags)
+        if alpha is not None:
+            alpha[first : first + ROWS_AT_A_TIME] = (part != key) * np.uint8(255)
+    made = Image.fromarray(grey)
+    if alpha is not None:
+        made.putalpha(Image.fromarray(alpha))
+    return made
+
+
+def _to_8_bits(values: NDArray[np.uint32], tags: dict[int, object]) -> NDArray[np.uint32]:
+    if tags.get(TIFF_BITS) == (12,):
+        values = (values << np.uint32(4)) | (values >> np.uint32(8))
+    if tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = np.uint32(65535) - values  # Pillow turns 8-bit ones round, but not these
+    return (values + np.uint32(128)) // np.uint32(257)
+
+
+def _srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
+    if image.mode in ("1", "P"):
+        image = image.convert("RGB")
+    if icc_profile:
+        # A damaged or mismatched profile is ignored, as browsers do.
+        with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
+    return image if image.mode == "RGB" else image.convert("RGB")
