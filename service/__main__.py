@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
 from service.app import create_app
-from service.settings import Settings
+from service.settings import STOP_SECONDS, Settings
 from service.store import NewerSchema, Store
 
 DRAIN_SECONDS = 30  # how long requests under way may take after SIGTERM
@@ -66,10 +66,12 @@ def _serve(settings: Settings) -> int:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
     )
-    stuck = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
-    if stuck:  # in a silent database; what was acknowledged is durable
-        log.warning("threads that do not end are left behind: %s", ", ".join(stuck))
-        os._exit(1)
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(timeout=STOP_SECONDS)
+            if thread.is_alive():  # in a silent database; what was acknowledged is durable
+                log.warning("%s does not end; it is left behind", thread.name)
+                os._exit(1)
     return 0
 
 

@@ -101,7 +101,10 @@ class LocalOriginals:
             with suppress(FileExistsError):
                 os.link(mine, owner)
             mine.unlink()
-        return owner.exists() and owner.read_text() == database
+        if owner.exists() and owner.read_text() == database:
+            return True
+        log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
+        return False
 
     def put(self, sha256: str, data: bytes) -> None:
         path = self.path(sha256)

@@ -26,8 +26,7 @@ class Upkeep:
     def start(self) -> None:
         """Before anything is stored: an empty image store is claimed for this database."""
         self._database = self.store.identity()
-        if not self.originals.claim(self._database):
-            log.info("the image store is not swept: it is not of this database alone")
+        self.originals.claim(self._database)
         self._thread.start()
 
     def stop(self) -> None:

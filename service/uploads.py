@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.catalogue import Upload
 from service.problems import Problem
@@ -67,6 +67,15 @@ class Description(BaseModel):
     ]
 
 
+class _Form(MultiPartParser):
+    """Knows whether the form came to its end: a part that was cut is dropped in silence."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
 @asynccontextmanager
 async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
     """The multipart form; its spooled files are gone when it closes."""
@@ -74,13 +83,22 @@ async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
         raise Problem(415, "not-multipart", "send multipart/form-data")
     try:
         with _deadline():
-            parsed = await request.form(
-                max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
-            )
-    except HTTPException as error:
-        raise Problem(error.status_code, "invalid-form", error.detail) from error
+            async with aclosing(request.stream()) as stream:
+                parser = _Form(
+                    request.headers,
+                    stream,
+                    max_files=max_files,
+                    max_fields=MAX_FIELDS,
+                    max_part_size=MAX_FIELD_BYTES,
+                )
+                parsed = await parser.parse()
+    except MultiPartException as error:
+        raise Problem(400, "invalid-form", error.message) from error
     except UnicodeError as error:
         raise Problem(400, "invalid-form", f"the form is not in its charset: {error}") from error
+    if not parser.ended:
+        await parsed.close()
+        raise Problem(400, "invalid-form", "the form was cut: its closing boundary is missing")
     try:
         yield parsed
     finally:

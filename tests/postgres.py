@@ -71,6 +71,12 @@ class Postgres:
         self.process.send_signal(how)
         self.process.wait(timeout=30)
 
+    def signal_all(self, which: signal.Signals) -> None:
+        """To the server and the process of every connection."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (self.process.pid, *map(int, children.split())):
+            os.kill(pid, which)
+
     def create_database(self, tablespace: Path | None = None) -> str:
         """The URL of a new, empty database, kept in the folder ``tablespace`` where given."""
         name = f"test_{uuid.uuid4().hex}"

@@ -1,5 +1,8 @@
 """Every kind of picture: upright, in its colours, nothing clipped."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +12,7 @@ from gpq.decode import load
 from gpq.errors import BrokenImage, UnknownFormat
 from gpq.preprocess import Preprocess
 from tests.images import encoded
-from tests.pictures import CASES, png16, quarters, tiff, tolerance
+from tests.pictures import CASES, icc_profile, png16, png_chunk, quarters, tiff, tolerance
 
 EXPECTED = np.asarray(quarters()).astype(int)
 EDGE = 3  # pixels beside an edge, where lossy formats blur
@@ -122,3 +125,101 @@ def test_a_shrunk_load_is_the_same_picture_and_never_too_small() -> None:
     pixels = np.asarray(small.resize((32, 32))).astype(int)
     assert np.abs(inner(pixels) - inner(EXPECTED)).max() <= 8
     assert load(encoded(quarters()), shrink_to=8).size == (32, 32)
+
+
+def grey_profile() -> bytes:
+    """A grey profile of gamma 1: stored 64 is light 64/255, which sRGB writes as 137."""
+    curve = b"curv\0\0\0\0" + struct.pack(">I", 0)
+    return icc_profile((b"kTRC", curve), kind=b"mntr", space=b"GRAY", pcs=b"XYZ ")
+
+
+@pytest.mark.parametrize("kind", ["L", "LA", "key", "JPEG"])
+def test_a_grey_profile_holds_with_and_without_transparency(kind: str) -> None:
+    grey = Image.new("L", (8, 8), 64)
+    profile = {"icc_profile": grey_profile()}
+    data = {
+        "L": lambda: encoded(grey, **profile),
+        "LA": lambda: encoded(grey.convert("LA"), **profile),
+        "key": lambda: encoded(grey, transparency=3, **profile),
+        "JPEG": lambda: encoded(grey, "JPEG", **profile),
+    }[kind]()
+    assert np.allclose(load(data).getpixel((4, 4)), 137, atol=1)
+
+
+def png_with_key(bits: int, pixels: list[int], key: int) -> bytes:
+    """One row of grey samples of ``bits``, ``key`` transparent."""
+    row = int("".join(f"{pixel:0{bits}b}" for pixel in pixels), 2)
+    packed = b"\0" + row.to_bytes(len(pixels) * bits // 8, "big")
+    header = struct.pack(">IIBBBBB", len(pixels), 1, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", key))]
+    chunks += [(b"IDAT", zlib.compress(packed)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_of_any_depth(bits: int) -> None:
+    most = 2**bits - 1
+    for key in {0, 1, most // 2, most}:
+        image = load(png_with_key(bits, [0, 1, most // 2, most] * 4, key))
+        for x, value in enumerate([0, 1, most // 2, most]):
+            shown = 255 if value == key else round(value * 255 / most)
+            assert abs(image.getpixel((x, 0))[0] - shown) <= 1, (key, value)
+
+
+def test_a_transparent_colour_of_16_bits() -> None:
+    pixels = np.zeros((1, 2, 3), dtype=np.uint16)
+    pixels[0, 1] = (257, 2 * 257, 40_000)
+    plain = png16(pixels)
+    place = plain.index(b"IDAT") - 4
+    keyed = plain[:place] + png_chunk(b"tRNS", struct.pack(">3H", *pixels[0, 1])) + plain[place:]
+    assert load(keyed).getpixel((0, 0)) == (0, 0, 0)
+    assert load(keyed).getpixel((1, 0)) == (255, 255, 255)
+
+
+def test_12_bits_are_scaled_as_12_bits() -> None:
+    data = bytearray(tiff(np.zeros((1, 2), np.uint16), 1))
+    bits = data.index(struct.pack("<HHI", 258, 3, 1)) + 8
+    data[bits : bits + 2] = struct.pack("<H", 12)
+    data[-4:-1] = bytes([0xFF, 0xF8, 0x00])  # 4095 and 2048
+    image = load(bytes(data))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((1, 0)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_texts_of_a_png_cost_it_nothing(kind: bytes) -> None:
+    plain = encoded(quarters())
+    text = b"mxfile\0\0" + zlib.compress(b"a" * 20_000_000)
+    for place in (33, len(plain) - 12):
+        chunk = bytearray(png_chunk(kind, text))
+        chunk[-1] ^= 255  # and its checksum is wrong
+        image = load(plain[:place] + bytes(chunk) + plain[place:])
+        assert (np.asarray(image) == np.asarray(quarters())).all()
+
+
+def test_heic_of_a_general_brand_is_heic() -> None:
+    data = bytearray(CASES["HEIF"]())
+    data[8:12] = b"mif1"
+    assert decode.signature(bytes(data)) == "HEIF"
+    assert decode.media_type(bytes(data)) == "image/heif"
+    assert load(bytes(data)).size == (32, 32)
+
+
+def test_what_a_gif_does_not_paint_is_white() -> None:
+    frame = encoded(Image.new("RGB", (8, 8), "black"), "GIF")
+    image = frame.index(b"\x2c", 13 + 3 * 2 ** ((frame[10] & 7) + 1))
+    assert frame[image + 5 : image + 9] == struct.pack("<HH", 8, 8)
+    data = bytearray(frame)
+    data[6:10] = struct.pack("<HH", 16, 16)  # a larger screen, the frame at its end
+    data[image + 1 : image + 5] = struct.pack("<HH", 8, 8)
+    shown = load(bytes(data))
+    assert shown.size == (16, 16)
+    assert shown.getpixel((2, 2)) == (255, 255, 255)
+    assert shown.getpixel((12, 12)) == (0, 0, 0)
+
+
+def test_a_fourth_byte_of_a_bmp_that_nobody_filled_is_no_alpha() -> None:
+    plain = bytearray(encoded(quarters().convert("RGBA"), "BMP"))
+    pixels = int.from_bytes(plain[10:14], "little")
+    plain[pixels + 3 :: 4] = bytes(len(plain[pixels + 3 :: 4]))
+    assert (np.asarray(load(bytes(plain))) == np.asarray(quarters())).all()

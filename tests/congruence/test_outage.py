@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,6 +142,48 @@ def test_a_database_that_comes_late_is_waited_for(
     server.wait_until_ready()
     assert server.index(png(1)).status_code == 200
     assert server.stop() == 0
+
+
+def test_a_postgres_that_falls_silent(
+    own_postgres: Postgres, random_model: Path, tmp_path: Path
+) -> None:
+    """Its processes are stopped, its connections stay open: nothing fails, nothing answers."""
+    url = own_postgres.create_database()
+    server = Server(tmp_path, model=random_model, database_url=url)
+    server.start()
+    server.wait_until_ready()
+    server.index(png(1), ids='["kept"]')
+    with ThreadPoolExecutor(60) as pool:
+        own_postgres.signal_all(signal.SIGSTOP)
+        try:
+            waiting = [pool.submit(httpx.get, f"{server.url}/images", timeout=120)
+                       for _ in range(45)]  # fmt: skip
+            deadline = time.monotonic() + 60
+            while (ready := server.http.get("/readyz")).status_code == 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert "database" in ready.json()["detail"]
+            started = time.monotonic()
+            assert server.http.get("/nothing").status_code == 404
+            assert server.search(png(1)).status_code == 503
+            assert server.http.get("/images").status_code == 503
+            assert time.monotonic() - started < 3
+        finally:
+            own_postgres.signal_all(signal.SIGCONT)
+        assert {done.result().status_code for done in waiting} <= {200, 503}
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while server.http.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert server.search(png(1)).json()["results"][0]["id"] == "kept"
+    own_postgres.signal_all(signal.SIGSTOP)
+    try:
+        time.sleep(1)  # the feed asks twice a second: it hangs now
+        started = time.monotonic()
+        assert server.stop() in (0, 1)
+        assert time.monotonic() - started < 45
+    finally:
+        own_postgres.signal_all(signal.SIGCONT)
 
 
 @contextmanager

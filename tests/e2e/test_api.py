@@ -213,6 +213,22 @@ def test_a_hundred_megapixels(random_model: Path, tmp_path: Path) -> None:
         assert server.index(larger).json()["items"][0]["error"]["code"] == "too-many-pixels"
 
 
+def test_parts_of_content_and_head(server: Server) -> None:
+    server.index(png(60), ids='["ranged"]')
+    part = server.http.get("/images/ranged/content", headers={"Range": "bytes=8-15"})
+    assert (part.status_code, part.content) == (206, png(60)[8:16])
+    for path in ("/livez", "/readyz", "/images/ranged", "/images/ranged/content", "/model"):
+        head = server.http.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+    assert server.http.head("/images/none").status_code == 404
+
+
+def test_a_failed_item_without_an_id_says_so(server: Server) -> None:
+    items = server.index(png(1), b"no picture").json()["items"]
+    assert items[1]["id"] is None
+    assert "error" not in items[0]
+
+
 def test_without_originals_there_is_no_content(random_model: Path, tmp_path: Path) -> None:
     with Server(tmp_path, model=random_model, image_store="none") as server:
         server.index(png(1), ids='["a"]')

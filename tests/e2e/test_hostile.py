@@ -3,8 +3,10 @@
 import json
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +300,61 @@ def test_damaged_avif_fails_alone(server: Server) -> None:
     assert "failed" in [item["status"] for item in reply.json()["items"]]
     for n in range(19):
         server.http.delete(f"/images/{n}")
+
+
+def test_a_form_that_was_cut_is_refused_whole(server: Server) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
+    whole = part + png(0) + b"\r\n" + part + png(1) + b"\r\n--b--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    before = server.http.get("/stats").json()["images"]
+    for end in (len(part) + 40, len(whole) - 300, len(whole) - 6):
+        reply = server.http.post("/index", content=whole[:end], headers=headers)
+        body = assert_problem(reply, 400, "invalid-form")
+        assert "closing boundary" in body["detail"]
+    assert server.http.get("/stats").json()["images"] == before
+
+
+def test_a_scan_bomb_is_refused_before_it_is_decoded(server: Server) -> None:
+    """A progressive JPEG whose last scan is there 900 times: each is a pass over all pixels."""
+    data = encoded(Image.new("L", (1400, 1400)), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    bomb = data[:-2] + scan * 900 + data[-2:]
+    started = time.monotonic()
+    body = assert_problem(server.search(bomb), 400, "broken-image")
+    assert "scans" in body["detail"]
+    assert time.monotonic() - started < 5
+    assert server.search(data).status_code == 200
+
+
+def test_a_tile_larger_than_its_picture_counts(server: Server) -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: 38_000, 323: 38_000, 324: 0}
+    tags[325] = 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    bomb = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(8)
+    body = assert_problem(server.search(bomb), 413, "too-many-pixels")
+    assert "tile" in body["detail"]
+
+
+@pytest.mark.parametrize("data", [png(1)[:40] + b"\0\0" + png(1)[42:], b"II*\0" + bytes(60)])
+def test_what_is_said_of_a_damaged_picture_tells_nothing_of_the_process(
+    data: bytes, server: Server
+) -> None:
+    body = assert_problem(server.search(data), 400, "broken-image")
+    assert "0x" not in body["detail"]
+    assert "BytesIO" not in body["detail"]
+
+
+def test_ids_that_no_path_can_name(server: Server) -> None:
+    for id in (".", ".."):
+        body = assert_problem(server.index(png(0), ids=json.dumps([id])), 422, "all-failed")
+        assert body["items"][0]["error"]["code"] == "invalid-id"
+
+
+def test_many_large_pictures_at_once_give_their_memory_back(server: Server) -> None:
+    """Sixteen threads decode, few at a time; what each took goes back to the system."""
+    large = encoded(Image.new("RGB", (1900, 1050), "blue"), compress_level=1)
+    before = server.rss()
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda _: server.search(large).status_code, range(64)))
+    assert set(replies) <= {200, 429}
+    assert server.rss() - before < 150 * 2**20
