@@ -44,8 +44,8 @@ class SearchOptions(BaseModel):
         float, Field(ge=-1, le=1, allow_inf_nan=False, description="no results below this score")
     ] = -1.0
     model: Annotated[
-        str | None, Field(description="id of the model that is expected; 409 for another one")
-    ] = None
+        str, Field(description="id of the model that is expected; 409 for another one")
+    ] = ""
 
 
 class SearchById(SearchOptions):
@@ -112,6 +112,7 @@ def media_type(request: Request) -> str:
 
 def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
     """``images``, ``ids``, ``metadata`` and ``model`` of POST /index."""
+    fields = _filled(fields)
     _only(fields, {"images", "ids", "metadata", "model"})
     files = fields.getlist("images")
     if not files:
@@ -179,8 +180,13 @@ async def _json_body(request: Request, max_bytes: int) -> Any:
     return _json(bytes(received), "the body")
 
 
+def _filled(fields: FormData) -> FormData:
+    """A text field that was left empty, as in a form of a page, is not there."""
+    return FormData([(name, value) for name, value in fields.multi_items() if value != ""])
+
+
 def _options(fields: FormData, picture: str, active_model: str) -> SearchOptions:
-    rest = {name: value for name, value in fields.multi_items() if name != picture}
+    rest = {name: value for name, value in _filled(fields).multi_items() if name != picture}
     options = _validate(SearchOptions, rest)
     _require_model(options.model, active_model)
     return options
@@ -189,7 +195,7 @@ def _options(fields: FormData, picture: str, active_model: str) -> SearchOptions
 def _require_model(wanted: object, active_model: str) -> None:
     if not isinstance(wanted, str | None):
         raise Problem(422, "not-text", "model: send it as a text field, not as a file")
-    if wanted is not None and wanted != active_model:
+    if wanted and wanted != active_model:
         raise Problem(
             409, "other-model", f"model: {wanted[:64]} is not the active one, {active_model}"
         )

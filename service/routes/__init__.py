@@ -21,6 +21,14 @@ AnyRuntime = Annotated[Runtime, Depends(_runtime)]
 ReadyRuntime = Annotated[Runtime, Depends(_ready_runtime)]
 
 
+# Both ways to say it: pages that show forms look for the one or the other.
+FILE = {
+    "type": "string",
+    "format": "binary",
+    "contentMediaType": "application/octet-stream",
+}
+
+
 def body(content: dict[str, Any]) -> dict[str, Any]:
     """OpenAPI of a request body that ``uploads`` reads: media type -> schema and example."""
     return {"requestBody": {"required": True, "content": content}}

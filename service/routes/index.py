@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 from service import uploads
 from service.problems import Problem
 from service.replies import IndexReply
-from service.routes import ReadyRuntime, body, form
+from service.routes import FILE, ReadyRuntime, body, form
 from service.runtime import Runtime
 from service.settings import HEARTBEAT_GAP_SECONDS, WAIT_ALL_SECONDS
 
 router = APIRouter()
 
+# The empty examples keep the forms of /docs from sending the word "string".
 BODY = form(
     {
         "images": ["(the file cat.jpg)", "(the file car.png)"],
@@ -23,20 +24,26 @@ BODY = form(
     "images",
     images={
         "type": "array",
-        "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "items": FILE,
         "description": "files: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF",
     },
     ids={
         "type": "string",
+        "examples": [""],
         "description": "JSON array of an id or null for each image; without one it is the first "
         "32 hex digits of the SHA-256 of the bytes",
     },
     metadata={
         "type": "string",
+        "examples": [""],
         "description": "JSON array of an object or null for each image; null clears, an absent "
         "field keeps what is there",
     },
-    model={"type": "string", "description": "id of the model expected; 409 for another one"},
+    model={
+        "type": "string",
+        "examples": [""],
+        "description": "id of the model expected; 409 for another one",
+    },
 )
 WAIT = Query(
     description="`all`: reply when every live process finds the pictures; 202 where one has not "

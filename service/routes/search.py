@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from service import uploads
 from service.problems import Problem
 from service.replies import BatchReply, SearchReply
-from service.routes import ReadyRuntime, body, form
+from service.routes import FILE, ReadyRuntime, body, form
 from service.runtime import Runtime
 from service.searcher import Hit
 from service.settings import MAX_BATCH_RESULTS
@@ -17,7 +17,6 @@ from service.uploads import SearchById, SearchOptions
 router = APIRouter()
 
 OPTIONS = SearchOptions.model_json_schema()["properties"]
-FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 SEARCH_BODY = {
     **form({"image": "(the file query.jpg)", "k": 5}, "image", image=FILE, **OPTIONS),
     "application/json": {

@@ -1,30 +1,54 @@
 """Pages in a real Chromium."""
 
 import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.images import png
 from tests.server import Server
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic",
-]  # fmt: skip
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_the_documentation_shows_without_the_internet(random_model: Path, tmp_path: Path) -> None:
-    profile = tmp_path / "profile"
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser.new_page(viewport={"width": 1200, "height": 1000})
+        browser.close()
+
+
+def test_the_documentation_shows_without_the_internet(
+    page: Page, random_model: Path, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     with Server(tmp_path, model=random_model) as server:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=20000"]
-        page = subprocess.run(
-            [*command, "--dump-dom", f"{server.url}/docs"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        ).stdout
-    assert "GPQ image search" in page
-    assert 'id="operations-pictures-index_index_post"' in page
+        page.goto(f"{server.url}/docs")
+        expect(page.get_by_role("heading", name="GPQ image search")).to_be_visible()
+        assert all(url.startswith((server.url, "data:")) for url in asked), asked
+
+
+def test_a_picture_is_stored_and_found_from_the_documentation(
+    page: Page, random_model: Path, tmp_path: Path
+) -> None:
+    """By its forms alone: choose a file, execute, read the reply."""
+    picture = tmp_path / "cat.png"
+    picture.write_bytes(png(1))
+    with Server(tmp_path, model=random_model) as server:
+        page.goto(f"{server.url}/docs")
+        for operation in ("index_index", "search_search"):
+            place = page.locator(f"#operations-pictures-{operation}_post")
+            place.locator(".opblock-summary-control").click()
+            place.get_by_role("button", name="Try it out").click()
+            place.locator("input[type=file]").first.set_input_files(picture)
+            place.get_by_role("button", name="Execute").click()
+            reply = place.locator(".live-responses-table .response-col_status").last
+            expect(reply).to_contain_text("200", timeout=20_000)
+        assert server.http.get("/stats").json()["images"] == 1

@@ -229,6 +229,12 @@ def test_a_failed_item_without_an_id_says_so(server: Server) -> None:
     assert "error" not in items[0]
 
 
+def test_text_fields_left_empty_are_not_there(server: Server) -> None:
+    reply = server.index(png(61), ids="", metadata="", model="")
+    assert reply.status_code == 200, reply.text
+    assert server.search(png(61), k="", min_score="", model="").status_code == 200
+
+
 def test_without_originals_there_is_no_content(random_model: Path, tmp_path: Path) -> None:
     with Server(tmp_path, model=random_model, image_store="none") as server:
         server.index(png(1), ids='["a"]')
