@@ -32,6 +32,7 @@ HOURS_AGO = 7200  # past the grace period of the sweep
 SETTLE_SECONDS = 30
 
 State = tuple[int, int] | None  # the seed of the picture and the version in its metadata
+UNKNOWN: State = (-1, -1)
 
 
 @dataclass
@@ -191,7 +192,7 @@ class Rounds:
             seen = None
         else:
             version = image["metadata"]["version"]
-            seen = next((s for s in possible if s and s[1] == version), (-1, version))
+            seen = next((s for s in possible if s and s[1] == version), UNKNOWN)
         if seen not in possible:
             if acknowledged is None:
                 self.tally.resurrected += 1
@@ -202,12 +203,14 @@ class Rounds:
 
     def _verify_originals(self, http: httpx.Client, stored: dict[str, dict]) -> None:
         """Whole, byte by byte; and after the sweep of the start, none too many."""
-        for id in stored:
-            seed = self.states[id][0]
+        known = {id: state[0] for id in stored if (state := self.states[id]) != UNKNOWN}
+        for id, seed in known.items():
             if http.get(f"/images/{id}/content").content != png(seed):
                 self.tally.lost += 1
                 self.tally.wrong.append(f"the original of {id} is not that of seed {seed}")
-        needed = len({self.states[id][0] for id in stored})
+        if len(known) < len(stored):
+            return
+        needed = len(set(known.values()))
         deadline = time.monotonic() + SETTLE_SECONDS
         while len([p for p in self.originals.glob("??/*") if p.is_file()]) != needed:
             if time.monotonic() > deadline:
