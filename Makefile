@@ -3,6 +3,7 @@
 # make check  style, types, import rules
 # make bench  side-by-side benchmarks
 # make crash  kill the service at random, 100 times on each database, and check it
+# make compose  docker compose up, index, search, down and up, upgrade, three processes
 # make gpu    on a machine with a card: CUDA tests, then retrain and measure models/cifar10
 #
 # run, test, check, bench and crash set up .venv by themselves from Python 3.11 or newer.
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/gpu
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
-.PHONY: run test check bench crash gpu system
+.PHONY: run test check bench compose crash gpu system
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -34,6 +35,9 @@ bench: $(VENV)/bench.stamp
 crash: $(VENV)/dev.stamp system
 	$(BIN)/python -m tests.crash --database sqlite $(ARGS)
 	$(BIN)/python -m tests.crash --database postgres $(ARGS)
+
+compose: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.compose
 
 # No set-up: a machine with a card brings its own torch.
 gpu:

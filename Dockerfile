@@ -1,0 +1,42 @@
+# The search service on the CPU, as a user without rights, its root file system read-only.
+#
+#   docker build -t gpq .
+#
+# TORCH_INDEX_URL: where torch comes from. PyTorch's own index of CPU wheels makes a small
+# image; without one it is pip's default, whose torch for x86-64 brings 5 GB of CUDA
+# libraries, runs on the CPU all the same, and is what the gpu profile needs.
+
+FROM python:3.11-slim-bookworm AS build
+ARG TORCH=torch
+ARG TORCH_INDEX_URL=
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /venv
+# The largest layer first: it changes with torch alone.
+RUN /venv/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH"
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY gpq gpq
+COPY service service
+COPY trainer trainer
+COPY migrations migrations
+# What torch brings is not pinned: its CPU and CUDA builds differ in that.
+RUN grep -viE '^(torch|torchvision|triton|nvidia|cuda)' constraints.txt > /tmp/constraints.txt \
+ && /venv/bin/pip install -c /tmp/constraints.txt -e .[heic] \
+ && /venv/bin/python -m compileall -q /app /venv/lib/python3.11/site-packages/sqlalchemy
+
+FROM python:3.11-slim-bookworm
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin gpq \
+ && install -d -o gpq -g gpq /data
+COPY --from=build /venv /venv
+COPY --from=build /app /app
+COPY models /app/models
+WORKDIR /data
+USER gpq
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    GPQ_HOST=0.0.0.0 GPQ_PORT=8000
+VOLUME /data
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+ENTRYPOINT ["python", "-m", "service"]
