@@ -30,6 +30,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin gpq \
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 COPY models /app/models
+COPY examples /app/examples
 WORKDIR /data
 USER gpq
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \

@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI
-from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from gpq import __version__
 from service import problems
 from service.body import BodyLimit, HeadAsGet
 from service.replies import ProblemReply
-from service.routes import images, index, search, system
+from service.routes import images, index, page, search, system
 from service.runtime import Runtime
 from service.security import require_key
 from service.settings import Settings
@@ -47,9 +46,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, tags=["pictures"], dependencies=[Depends(require_key)])
     app.include_router(system.router, tags=["service"], dependencies=[Depends(require_key)])
     app.include_router(system.public, tags=["service"])
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    app.include_router(page.router)
+    page.mount(app)
     return app

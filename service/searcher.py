@@ -1,9 +1,10 @@
 """Pictures -> the nearest stored ones."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,34 +32,60 @@ class Hit:
     metadata: Any
 
 
+class Wanted(Protocol):
+    """What is asked of a search beside the picture."""
+
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def min_score(self) -> float: ...
+
+    @property
+    def exclude_same(self) -> bool: ...
+
+
 class Searcher:
     """All methods block; call them off the event loop. Scores below ``min_score`` are no hits."""
 
     def __init__(self, catalogue: Catalogue, store: Store, feed: Feed, encoder: Encoder) -> None:
         self.catalogue, self.store, self.feed, self.encoder = catalogue, store, feed, encoder
 
-    def by_picture(self, data: bytes, k: int, min_score: float) -> list[Hit]:
+    def by_picture(self, file: BinaryIO, options: Wanted) -> list[Hit]:
         """Nearest to an uploaded picture; raises Problem 400, 413 or 415."""
-        return self._search(self.encoder.luts([self.encoder.accept(data)]), k, min_score)[0]
+        found = self.by_pictures([file], options)[0]
+        if isinstance(found, Problem):
+            raise found
+        return found
 
-    def by_pictures(
-        self, files: Sequence[BinaryIO], k: int, min_score: float
-    ) -> list[list[Hit] | Problem]:
-        """``by_picture`` for each, in one scan; what is wrong with one stands in its place."""
-        accepted = [self._accept(file) for file in files]
-        pictures = [picture for picture in accepted if isinstance(picture, Picture)]
-        found = iter(self._search(self.encoder.luts(pictures), k, min_score) if pictures else [])
-        return [entry if isinstance(entry, Problem) else next(found) for entry in accepted]
+    def by_pictures(self, files: Sequence[BinaryIO], options: Wanted) -> list[list[Hit] | Problem]:
+        """The nearest to each, by one scan; what is wrong with one stands in its place."""
+        accepted = [self._accept(file, options) for file in files]
+        good = [entry for entry in accepted if not isinstance(entry, Problem)]
+        if not good:
+            return [entry for entry in accepted if isinstance(entry, Problem)]
+        most = max(len(same) for _, same in good)
+        luts = self.encoder.luts([picture for picture, _ in good])
+        found = iter(self._search(luts, options.k + most, options.min_score))
+        return [
+            entry
+            if isinstance(entry, Problem)
+            else [hit for hit in next(found) if hit.id not in entry[1]][: options.k]
+            for entry in accepted
+        ]
 
-    def by_id(
-        self, id: str, k: int, min_score: float
-    ) -> tuple[list[Hit], Literal["original", "code"]]:
+    def by_id(self, id: str, options: Wanted) -> tuple[list[Hit], Literal["original", "code"]]:
         """Nearest to a stored picture, itself included, and what was searched with.
 
         Raises Problem 404.
         """
+        k, min_score = options.k, options.min_score
         row = self.catalogue.get(id)
         lut, query = self._lut_of_stored(row)
+        if options.exclude_same:
+            same = self.store.ids_of(row.sha256) | {id}
+            hits = self._search(lut, k + len(same), min_score)[0]
+            return [hit for hit in hits if hit.id not in same][:k], query
         hits = self._search(lut, k, min_score)[0]
         if id not in [hit.id for hit in hits]:
             # Lost among ties, or its own code is not its nearest: it belongs to its results.
@@ -68,11 +95,16 @@ class Searcher:
                 hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
         return hits, query
 
-    def _accept(self, file: BinaryIO) -> Picture | Problem:
+    def _accept(self, file: BinaryIO, options: Wanted) -> tuple[Picture, set[str]] | Problem:
+        """The picture, and the ids to leave out of its hits."""
+        data = file.read()
         try:
-            return self.encoder.accept(file.read())
+            picture = self.encoder.accept(data)
         except Problem as problem:
             return problem
+        if not options.exclude_same:
+            return picture, set()
+        return picture, self.store.ids_of(hashlib.sha256(data).hexdigest())
 
     def _lut_of_stored(
         self, row: Row[Any]

@@ -322,6 +322,12 @@ class Store:
             total, unique, largest = connection.execute(query).one()
         return int(total), int(unique), int(largest)
 
+    def ids_of(self, sha256: str) -> set[str]:
+        """Of the pictures that have these bytes."""
+        with self.database.read() as connection:
+            query = sa.select(images.c.id).where(images.c.sha256 == sha256)
+            return set(connection.scalars(query))
+
     def originals_in_use(self, hashes: Sequence[str]) -> set[str]:
         """Those of ``hashes`` that some picture has as its bytes."""
         query = sa.select(images.c.sha256).where(images.c.sha256.in_(hashes))

@@ -43,6 +43,9 @@ class SearchOptions(BaseModel):
     min_score: Annotated[
         float, Field(ge=-1, le=1, allow_inf_nan=False, description="no results below this score")
     ] = -1.0
+    exclude_same: Annotated[
+        bool, Field(description="leave out stored pictures of the query's bytes, itself too")
+    ] = False
     model: Annotated[
         str, Field(description="id of the model that is expected; 409 for another one")
     ] = ""

@@ -81,12 +81,10 @@ async def _search(request: Request, runtime: Runtime) -> tuple[list[Hit], str]:
     searcher, model = runtime.searcher, runtime.model.id
     if uploads.media_type(request) == "application/json":
         wanted = await uploads.search_json(request, model)
-        return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted.k, wanted.min_score))
+        return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted))
     async with uploads.form(request, max_files=1) as fields:
         file, options = uploads.search_form(fields, model)
-        hits = await runtime.gate.run(
-            lambda: searcher.by_picture(file.file.read(), options.k, options.min_score)
-        )
+        hits = await runtime.gate.run(lambda: searcher.by_picture(file.file, options))
     return hits, "image"
 
 
@@ -94,9 +92,7 @@ async def _batch(request: Request, runtime: Runtime) -> list[list[Hit] | Problem
     async with uploads.form(request, runtime.settings.max_images) as fields:
         files, options = uploads.batch_form(fields, runtime.model.id)
         pictures = [file.file for file in files]
-        return await runtime.gate.run(
-            lambda: runtime.searcher.by_pictures(pictures, options.k, options.min_score)
-        )
+        return await runtime.gate.run(lambda: runtime.searcher.by_pictures(pictures, options))
 
 
 def _results(hits: list[Hit]) -> list[dict[str, Any]]:

@@ -101,4 +101,5 @@ def test_model_stats_and_documentation(random_model: Path, tmp_path: Path) -> No
         assert "multipart/form-data" in paths["/index"]["post"]["requestBody"]["content"]
         body = paths["/search"]["post"]["requestBody"]["content"]
         assert set(body) == {"multipart/form-data", "application/json"}
-        assert server.http.get("/").status_code == 307
+        page = server.http.get("/")
+        assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -58,6 +58,22 @@ def test_a_bad_picture_of_a_batch_fails_alone(server: Server) -> None:
     assert set(only_bad.json()["queries"][0]) == {"error"}
 
 
+def test_what_has_the_bytes_of_the_query_can_be_left_out(server: Server) -> None:
+    server.index(png(700), png(700), png(701), ids='["same-1","same-2","other"]')
+    plain = [hit["id"] for hit in server.search(png(700), k=1000).json()["results"]]
+    assert {"same-1", "same-2", "other"} <= set(plain)
+    rest = [id for id in plain if id not in ("same-1", "same-2")]
+    for k in (3, 1000):
+        found = server.search(png(700), k=k, exclude_same=True).json()["results"]
+        assert [hit["id"] for hit in found] == rest[:k]
+        by_id = {"id": "same-2", "k": k, "exclude_same": True}
+        found = server.http.post("/search", json=by_id).json()["results"]
+        assert [hit["id"] for hit in found] == rest[:k]
+        queries = batch(server, png(700), b"", png(701), k=k, exclude_same=True).json()["queries"]
+        assert [hit["id"] for hit in queries[0]["results"]] == rest[:k]
+        assert "other" not in [hit["id"] for hit in queries[2]["results"]]
+
+
 def test_wrong_batches(server: Server) -> None:
     assert_problem(server.http.post("/search/batch", json={}), 415, "not-multipart")
     reply = server.http.post("/search/batch", files={"image": png(1)})
