@@ -190,7 +190,9 @@ async function more() {
     cursor = page.next_cursor;
     $("more").hidden = cursor === null;
     const empty = !$("catalogue").children.length;
-    $("catalogue-note").textContent = empty ? "No pictures are stored yet." : "";
+    $("catalogue-note").textContent = empty
+      ? "No pictures are stored yet: add yours, or load the examples to try the search."
+      : "";
   } catch (error) {
     $("catalogue-note").textContent = `Not listed: ${error.message}`;
     $("more").hidden = false;

@@ -1,0 +1,41 @@
+"""Draw docs/page.jpg: the page at / after a search among the example pictures.
+
+python -m bench.page
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.conftest import SHIPPED
+from tests.server import ROOT, Server
+
+QUERY = ROOT / "examples" / "cat" / "0001.jpg"
+PICTURE = ROOT / "docs" / "page.jpg"
+
+
+def main() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(Path(folder), model=SHIPPED) as server,
+        sync_playwright() as playwright,
+    ):
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=arguments
+        )
+        page = browser.new_page(viewport={"width": 1100, "height": 860})
+        page.goto(server.url)
+        page.get_by_role("button", name="Load the 300 example pictures").click()
+        page.get_by_text("300 pictures").wait_for(timeout=60_000)
+        page.locator("#query").set_input_files(QUERY)
+        page.get_by_text("nearest to").wait_for()
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=PICTURE, type="jpeg", quality=85)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
