@@ -82,6 +82,9 @@ def check(project: Project) -> None:
     project.up()
     print(f"up after {time.monotonic() - started:.0f} s")
 
+    assert "<title>Image search</title>" in project.http.get("/").text
+    assert len(project.http.get("/page/examples").json()) == len(sample)
+
     files = [("images", (name, data)) for name, data in sample.items()]
     reply = project.http.post("/index", files=files, data={"ids": json.dumps(list(sample))})
     assert reply.status_code == 200, reply.text
