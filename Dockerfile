@@ -12,7 +12,7 @@ ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /venv
 # The largest layer first: it changes with torch alone.
-RUN /venv/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH"
+RUN ${TORCH_INDEX_URL:+env PIP_INDEX_URL="$TORCH_INDEX_URL"} /venv/bin/pip install "$TORCH"
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY gpq gpq
