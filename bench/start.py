@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from bench.machine import describe
 from gpq import artifact
+from service.migrate import migrate
 from service.schema import feed, images, state
 from service.store import Store
 from tests.conftest import SHIPPED
@@ -37,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "start.json"
 def fill(url: str, rows: int, model: str) -> None:
     """Rows as ``Store.put`` leaves them, written in bulk."""
     store = Store(url)
-    store.migrate()
+    migrate(store.database)
     codes = np.random.default_rng(0).integers(0, 256, (rows, M // 2), dtype=np.uint8)
     with store.database.transaction() as connection:
         connection.execute(sa.insert(state).values(name="model", value=model))

@@ -17,8 +17,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
 from service.app import create_app
+from service.migrate import NewerSchema, migrate
 from service.settings import STOP_SECONDS, Settings
-from service.store import NewerSchema, Store
+from service.store import Store
 
 DRAIN_SECONDS = 30  # how long requests under way may take after SIGTERM
 log = logging.getLogger("gpq.service")
@@ -48,7 +49,7 @@ def main() -> int:
 
 def _migrate(settings: Settings, revision: str) -> int:
     store = Store(settings.database_url)
-    store.migrate(revision)
+    migrate(store.database, revision)
     store.close()
     print(f"the database is at revision {revision}")
     return 0

@@ -17,8 +17,9 @@ from service.encoder import Encoder, Picture
 from service.feed import Feed
 from service.originals import Originals
 from service.problems import Problem
+from service.records import KEEP, Keep, OtherModel, Put
 from service.settings import ID_PATTERN
-from service.store import KEEP, Keep, OtherModel, Put, Store
+from service.store import Store
 
 DEFAULT_ID_DIGITS = 32
 UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client

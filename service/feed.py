@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.index import Codes, Index, Pairs, checksum
+from service.records import BEGINNING, Mark, OtherModel
 from service.settings import (
     DATABASE_STALL_SECONDS,
     FEED_POLL_SECONDS,
@@ -46,7 +47,7 @@ from service.settings import (
     HEARTBEAT_SECONDS,
     STOP_SECONDS,
 )
-from service.store import BEGINNING, Mark, OtherModel, Store
+from service.store import Store
 
 NewIndex = Callable[[Codes | None], Index]
 NO_MODEL = "(none)"

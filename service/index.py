@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
+from service.records import Change
 from service.settings import COMPACT_ROWS
-from service.store import Change
 
 FIRST_CAPACITY = 1024
 CHECKSUM_ROWS = 1 << 16  # hashed at a time

@@ -13,11 +13,13 @@ from service.encoder import Encoder
 from service.feed import Feed
 from service.gate import Gate
 from service.index import Index
+from service.migrate import NewerSchema, migrate
 from service.originals import open_originals
 from service.problems import unavailable
+from service.records import OtherModel
 from service.searcher import Searcher
 from service.settings import STOP_SECONDS, Settings
-from service.store import NewerSchema, OtherModel, Store
+from service.store import Store
 from service.upkeep import Upkeep
 
 RETRY_SECONDS = 1.0
@@ -88,7 +90,7 @@ class Runtime:
 
     def _open(self) -> None:
         self.not_ready = "opening the database"
-        self.store.migrate()
+        migrate(self.store.database)
         stored = self.store.adopt_model(self.model.id)
         if stored != self.model.id:
             raise OtherModel(self._other_model(stored))

@@ -16,7 +16,8 @@ from service.catalogue import Catalogue, decode_metadata
 from service.encoder import Encoder, Picture
 from service.feed import Feed
 from service.problems import Problem
-from service.store import Resolved, Store
+from service.records import Resolved
+from service.store import Store
 
 SEARCH_TRIES = 8
 SPARE = 16  # hits asked for beyond those needed, where some were taken out meanwhile

@@ -5,128 +5,30 @@ memory follows it by the feed (see ``feed``).
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.engine import Connection, Row
 
-import migrations
 from service.database import Database, now
+from service.records import (
+    Change,
+    Changes,
+    Keep,
+    Mark,
+    OtherModel,
+    Put,
+    Replica,
+    Resolved,
+    Snapshot,
+    Stored,
+)
 from service.schema import feed, images, replicas, state
 from service.settings import ALIVE_SECONDS, FEED_PAGE, LOAD_ROWS
 
 SEQS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters
 FORGET_REPLICA_SECONDS = 3600
-
-Status = Literal["created", "replaced", "unchanged"]
-
-
-class Keep:
-    """Metadata that was not given: keep what is there."""
-
-
-KEEP = Keep()
-
-
-@dataclass(frozen=True)
-class Put:
-    """One picture to store. metadata: JSON text, None to clear, KEEP to leave as it is."""
-
-    id: str
-    code: bytes
-    sha256: str
-    width: int
-    height: int
-    bytes: int
-    metadata: str | Keep | None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What became of a Put, and the seq of its code."""
-
-    status: Status
-    seq: int
-
-
-class OtherModel(Exception):
-    """The database holds codes of another model than the caller's."""
-
-
-class NewerSchema(Exception):
-    """The database was migrated by a newer version of this program."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One feed row: the seq taken out, if any, and the code put in as ``seq``, if any."""
-
-    seq: int
-    removes: int | None
-    code: bytes | None
-    created: float = 0.0
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A place in the history of the database: a feed number and when it was drawn. Another
-    history, as after a fail-over that lost writes, has other times at the same numbers."""
-
-    seq: int
-    created: float
-
-
-BEGINNING = Mark(0, 0.0)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """A page of the feed, and what was settled when it was read.
-
-    last: the mark of the change the reader has seen last, None where it is not in the feed.
-    pruned: the newest number that was taken out of the feed; a reader further behind has
-    missed changes. model: the id of the active model.
-    """
-
-    page: list[Change]
-    last: Mark | None
-    pruned: int
-    model: str | None
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """stored: seq -> (id, metadata). changes: those after the feed number asked for; not
-    ``whole`` where there are more, or some were pruned. model: the id of the active one."""
-
-    stored: dict[int, tuple[str, str | None]]
-    changes: list[Change]
-    whole: bool
-    model: str | None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """parts: lists of (seq, code), in seq order."""
-
-    head: Mark
-    model: str | None
-    parts: Iterator[list[tuple[Any, ...]]]
-
-
-@dataclass(frozen=True)
-class Replica:
-    """A running process: the feed number it has applied, said ``age`` seconds ago."""
-
-    name: str
-    applied: int
-    age: float
 
 
 class Store:
@@ -140,27 +42,6 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
-
-    def migrate(self, revision: str = "head") -> None:
-        """Bring the schema to this version's; one process at a time does it.
-
-        An older ``revision`` goes back to it. Raises NewerSchema where the database is at a
-        revision this version does not know.
-        """
-        config = Config()
-        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-        with self.database.transaction() as connection:
-            config.attributes["connection"] = connection
-            try:
-                # Up from an older revision, a no-op from a newer one; then down to it.
-                command.upgrade(config, revision)
-                if revision != "head":
-                    command.downgrade(config, revision)
-            except CommandError as error:
-                raise NewerSchema(
-                    f"the database's schema is not of this version ({error}): run the version "
-                    "that migrated it, or take it back there with `python -m service migrate`"
-                ) from error
 
     def adopt_model(self, model: str) -> str:
         """The id of the model the codes are of; ``model`` where there are no codes yet."""

@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.catalogue import Upload
 from service.problems import Problem
+from service.records import KEEP
 from service.settings import (
     BODY_SECONDS,
     DEFAULT_RESULTS,
@@ -27,7 +28,6 @@ from service.settings import (
     MAX_METADATA_JSON_BYTES,
     MAX_RESULTS,
 )
-from service.store import KEEP
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 

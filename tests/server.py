@@ -104,6 +104,21 @@ class Server:
     def search(self, image: bytes, **fields: object) -> httpx.Response:
         return self.http.post("/search", files={"image": image}, data=fields)
 
+    def wait_until_not_ready(self, why: str) -> None:
+        """Until readyz answers 503 with a detail that has ``why`` in it."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                reply = self.http.get("/readyz")
+            except httpx.TransportError:
+                time.sleep(0.05)
+                continue
+            assert reply.status_code == 503, reply.text
+            if why in reply.json()["detail"]:
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"readyz does not say {why!r}: {self.printed()}")
+
     def wait_until_ready(self) -> None:
         """Until it answers readyz with anything but "not yet"."""
         assert self.process is not None

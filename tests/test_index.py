@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.index import Codes, Index, checksum
-from service.store import Change
+from service.records import Change
 
 
 def lut(favourite: int) -> np.ndarray:

@@ -13,7 +13,9 @@ import service.index
 from service import schema
 from service.feed import Feed
 from service.index import Index
-from service.store import OtherModel, Put, Store
+from service.migrate import migrate
+from service.records import OtherModel, Put
+from service.store import Store
 
 M = 2
 OPEN = Callable[[], Feed]
@@ -26,7 +28,7 @@ def opened(database_url: str) -> Iterator[OPEN]:
 
     def open_feed() -> Feed:
         store = Store(database_url)
-        store.migrate()
+        migrate(store.database)
         store.adopt_model("m")
         feed = Feed(store, partial(Index, M, "reference"), "m")
         feed.load()

@@ -128,16 +128,7 @@ def test_a_database_that_comes_late_is_waited_for(
     own_postgres.stop()
     server = Server(tmp_path, model=random_model, database_url=url)
     server.start()
-    deadline = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < deadline
-        try:
-            ready = server.http.get("/readyz")
-        except httpx.TransportError:
-            time.sleep(0.05)
-            continue
-        if "does not answer" in ready.text:
-            break
+    server.wait_until_not_ready("does not answer")
     own_postgres.start()
     server.wait_until_ready()
     assert server.index(png(1)).status_code == 200

@@ -8,11 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 import sqlalchemy as sa
 
 from service import database
+from service.migrate import migrate
 from service.store import Store
 from tests.conftest import make_artifact
 from tests.images import png
@@ -100,7 +100,7 @@ def test_health_answers_while_writers_wait(
 def test_migrate_goes_back_and_the_service_forward_again(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
-    def migrate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_migrate(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GPQ_DATABASE_URL": database_url}
         command = [sys.executable, "-m", "service", "migrate", *arguments]
         return subprocess.run(
@@ -110,10 +110,10 @@ def test_migrate_goes_back_and_the_service_forward_again(
     settings = {"model": random_model, "database_url": database_url}
     with Server(tmp_path, **settings) as server:
         server.index(png(1), ids='["a"]')
-    assert "revision 0001" in migrate("0001").stdout
+    assert "revision 0001" in run_migrate("0001").stdout
     with Server(tmp_path, **settings) as server:
         assert [h["id"] for h in server.search(png(1)).json()["results"]] == ["a"]
-    wrong = migrate("9999")
+    wrong = run_migrate("9999")
     assert wrong.returncode == 1
     assert "9999" in wrong.stderr
     assert "Traceback" not in wrong.stderr
@@ -123,23 +123,13 @@ def test_a_newer_schema_is_named_and_left_alone(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     store = Store(database_url)
-    store.migrate()
+    migrate(store.database)
     with store.database.transaction() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
     server = Server(tmp_path, model=random_model, database_url=database_url)
     server.start()
-    deadline = time.monotonic() + 60
-    detail = ""
-    while "9999" not in detail:
-        assert time.monotonic() < deadline
-        try:
-            reply = server.http.get("/readyz")
-        except httpx.TransportError:
-            time.sleep(0.05)
-            continue
-        assert reply.status_code == 503
-        detail = reply.json()["detail"]
+    server.wait_until_not_ready("9999")
     assert server.stop() == 0
 
 
@@ -149,7 +139,7 @@ def test_a_process_that_stalls_with_the_write_lock_loses_it(
     monkeypatch.setattr(database, "DATABASE_STALL_SECONDS", 1)
     url = postgres.create_database()
     stalled, other = Store(url), Store(url)
-    other.migrate()
+    migrate(other.database)
     with pytest.raises(sa.exc.DBAPIError), stalled.database.transaction() as connection:
         assert other.adopt_model("m") == "m"
         connection.execute(sa.select(1))

@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -8,13 +8,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from service import schema
-from service.store import KEEP, NewerSchema, OtherModel, Put, Store
+from service.migrate import NewerSchema, migrate
+from service.records import KEEP, OtherModel, Put
+from service.store import Store
 
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
-    opened.migrate()
+    migrate(opened.database)
     opened.adopt_model("m")
     yield opened
     opened.close()
@@ -227,6 +229,18 @@ def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
     assert store.replicas() == []
 
 
+def all_waiting_at_once(store: Store, write: Callable[[int], None], numbers: range) -> None:
+    """Call ``write`` with each on a thread of its own; none is committed before all wait."""
+    threads = [threading.Thread(target=write, args=(n,)) for n in numbers]
+    with store.database._writing:
+        for thread in threads:
+            thread.start()
+        while len(store.database._waiting) < len(numbers):
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+
+
 def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
     """While one transaction is held, twenty requests queue; two of them are bad."""
     outcomes: dict[int, object] = {}
@@ -240,14 +254,7 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
 
     commits = []
     sa.event.listen(store.database._engine, "commit", lambda connection: commits.append(1))
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(20)]
-    with store.database._writing:
-        for thread in threads:
-            thread.start()
-        while len(store.database._waiting) < 20:
-            time.sleep(0.01)
-    for thread in threads:
-        thread.join()
+    all_waiting_at_once(store, write, range(20))
     assert {n for n in outcomes if outcomes[n] == "created"} == set(range(20)) - {5, 9}
     assert outcomes[5] is outcomes[9] is sa.exc.IntegrityError
     assert head(store) >= 18
@@ -255,15 +262,7 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
     # Again, with nothing bad among them: one commit for all.
     commits.clear()
     outcomes.clear()
-    good = range(100, 120)
-    threads = [threading.Thread(target=write, args=(n,)) for n in good]
-    with store.database._writing:
-        for thread in threads:
-            thread.start()
-        while len(store.database._waiting) < 20:
-            time.sleep(0.01)
-    for thread in threads:
-        thread.join()
+    all_waiting_at_once(store, write, range(100, 120))
     assert set(outcomes.values()) == {"created"}
     assert len(commits) == 1
 
@@ -297,8 +296,8 @@ def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: S
 
 def test_migrations_make_the_schema_of_the_code(database_url: str) -> None:
     store = Store(database_url)
-    store.migrate()
-    store.migrate()
+    migrate(store.database)
+    migrate(store.database)
     with store.database.read() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, schema.metadata) == []
@@ -307,14 +306,14 @@ def test_migrations_make_the_schema_of_the_code(database_url: str) -> None:
 
 def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     store = Store(database_url)
-    store.migrate("0001")
+    migrate(store.database, "0001")
     with store.database.transaction() as connection:
         connection.execute(sa.text("INSERT INTO state (name, value) VALUES ('model', 'm')"))
         insert = "INSERT INTO feed (removes, code) VALUES (NULL, :code)"
         connection.execute(sa.text(insert), {"code": b"\x01"})
         row = {**vars(put("a", 1, '{"x":1}')), "seq": 1, "model": "m", "created": "then"}
         connection.execute(sa.insert(schema.images), [row])
-    store.migrate()
+    migrate(store.database)
     before = store.get("a")
     assert (before.seq, before.code, before.metadata) == (1, b"\x01", '{"x":1}')
     assert [change.code for change in store.changes_after(0).page] == [b"\x01"]
@@ -322,19 +321,19 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     store.beat("one", 2)
     assert store.identity() == store.identity()
     store.delete("a")
-    store.migrate("0001")
+    migrate(store.database, "0001")
     with store.database.read() as connection:
         columns = {column["name"] for column in sa.inspect(connection).get_columns("feed")}
         assert columns == {"seq", "removes", "code"}
         assert connection.execute(sa.text("SELECT id, seq FROM images")).all() == [("b", 2)]
-    store.migrate()
+    migrate(store.database)
     assert snapshot(store) == (3, [(2, b"\x02")])
     assert statuses(store, [put("a")]) == ["created"]
     assert store.get("a").seq == 4
-    store.migrate("base")
+    migrate(store.database, "base")
     with store.database.read() as connection:
         assert set(sa.inspect(connection).get_table_names()) <= {"alembic_version"}
-    store.migrate()
+    migrate(store.database)
     assert store.get("a") is None
     store.close()
 
@@ -343,7 +342,7 @@ def test_a_schema_of_a_newer_version_is_named(store: Store) -> None:
     with store.database.transaction() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(NewerSchema, match="9999"):
-        store.migrate()
+        migrate(store.database)
 
 
 def test_urls_that_name_no_database() -> None:
@@ -358,13 +357,13 @@ def test_processes_migrating_at_once_agree(database_url: str) -> None:
     stores = [Store(database_url) for _ in range(3)]
     errors: list[BaseException] = []
 
-    def migrate(store: Store) -> None:
+    def start(store: Store) -> None:
         try:
-            store.migrate()
+            migrate(store.database)
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=migrate, args=(store,)) for store in stores]
+    threads = [threading.Thread(target=start, args=(store,)) for store in stores]
     for thread in threads:
         thread.start()
     for thread in threads:
