@@ -1,12 +1,13 @@
 # make run    the service, on SQLite and the shipped model: http://127.0.0.1:8000
 # make test   every test but those that need a CUDA card
+# make setup  .venv with the service and the trainer, and nothing more
 # make check  style, types, import rules
 # make bench  side-by-side benchmarks
 # make crash  kill the service at random, 100 times on each database, and check it
 # make compose  docker compose up, index, search, down and up, upgrade, three processes
 # make gpu    on a machine with a card: CUDA tests, then retrain and measure models/cifar10
 #
-# run, test, check, bench and crash set up .venv by themselves from Python 3.11 or newer.
+# All but gpu set up .venv by themselves, from Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,11 +15,13 @@ BIN := $(VENV)/bin
 OUT ?= runs/gpu
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
-.PHONY: run test check bench compose crash gpu system
+.PHONY: run setup test check bench compose crash gpu system
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python -m service
+
+setup: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp system
 	$(BIN)/python -m pytest -m "not cuda" $(ARGS)
@@ -53,7 +56,7 @@ $(VENV)/pip.stamp:
 	@touch $@
 
 $(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/pip install -q -c constraints.txt -e .[train]
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt

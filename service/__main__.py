@@ -29,8 +29,8 @@ def main() -> int:
     """Exit status: 0 stopped by a signal or done, 1 what was asked for cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m service")
     commands = parser.add_subparsers(dest="command", metavar="[migrate]")
-    migrate = commands.add_parser("migrate", help="take the database to a schema revision")
-    migrate.add_argument("revision", nargs="?", default="head", help="default: the newest, head")
+    migration = commands.add_parser("migrate", help="take the database to a schema revision")
+    migration.add_argument("revision", nargs="?", default="head", help="default: the newest, head")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:

@@ -4,7 +4,7 @@
     COMPOSE_LAB=… make compose         with a script that stands for it: "LAB up FILE ARGS"
                                        builds and starts, "LAB compose FILE ARGS" is docker compose
 
-A project of its own (gpq-check) on a free port; its volumes are removed in the end.
+A project of its own on a free port; its volumes are removed in the end.
 """
 
 import json
@@ -34,7 +34,7 @@ def free_port() -> int:
 class Project:
     def __init__(self) -> None:
         self.port = free_port()
-        project = {"COMPOSE_PROJECT_NAME": "gpq-check", "GPQ_PORT": str(self.port)}
+        project = {"COMPOSE_PROJECT_NAME": f"gpq-{self.port}", "GPQ_PORT": str(self.port)}
         self.environment = {**os.environ, **project}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=120)
 
@@ -126,11 +126,20 @@ def check(project: Project) -> None:
             assert f"again-{name}" in {hit["id"] for hit in found["results"]}
     print(f"{PROCESSES} processes behind the proxy find what any of them has stored")
 
+    project.environment |= {"GPQ_API_KEYS": "a-key", "GPQ_ALLOW_ANONYMOUS": "false"}
+    project.up("--force-recreate", "service")
+    refused = project.http.get("/stats")
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+    assert project.http.get("/").status_code == 200
+    project.http.headers["authorization"] = "Bearer a-key"
+    assert project.http.get("/stats").json()["images"] == len(sample) + 30
+    assert project.http.post("/search", json={"id": name}).json()["results"]
+    print("with keys: refused without one, served with it")
+
 
 def main() -> int:
     project = Project()
     try:
-        project.compose("down", "--volumes")
         check(project)
     finally:
         project.compose("down", "--volumes")

@@ -1,0 +1,145 @@
+"""Our codes against other ways to store the same features: floats, PQ, OPQ, ITQ, LSH.
+
+.venv/bin/pip install -c constraints.txt -e .[bench]
+.venv/bin/python -m bench.compare --data CIFAR10        protocol 1 of the paper
+.venv/bin/python -m bench.compare --data DATA --dataset folder --model models/mine
+
+All methods see the same float features of one model and rank the whole database for every
+query; relevant = same class; ties taken into account. The four peers are faiss's, as many
+bits a picture as ours, learnt without labels on the database's features. Results go to
+bench/results/compare-<model folder>.json.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bench.machine import describe
+from gpq import artifact
+from gpq.codebook import intra_normalise, pack
+from gpq.model import Model
+from trainer.config import DATASETS
+from trainer.data import retrieval_set
+from trainer.metrics import tie_aware_average_precision, tie_aware_precision_at
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+BATCH = 256
+
+Floats = NDArray[np.float32]
+# Packed codes (N,bytes) of the database, and what scores (Q,U) of unique ones.
+Codes = tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Floats]]
+
+
+def features(model: Model, pictures: torch.Tensor, what: str) -> Floats:
+    """(N,D), every sub-vector of unit length, so that a dot product is M × the mean cosine."""
+    batches = tqdm(torch.split(pictures, BATCH), desc=what, leave=False)
+    raw = torch.cat([model.features(batch).cpu() for batch in batches])
+    return intra_normalise(raw, model.codebook.M).flatten(1).numpy()
+
+
+def ours(model: Model, queries: Floats, database: Floats) -> Codes:
+    packed = pack(model.codebook.encode(torch.from_numpy(database))).numpy()
+    lut = model.codebook.lut(torch.from_numpy(queries)).numpy()
+
+    def score(unique: NDArray[np.uint8]) -> Floats:
+        codes = np.stack([unique & 15, unique >> 4], axis=-1).reshape(len(unique), -1)
+        return np.sum([lut[:, m, codes[:, m]] for m in range(lut.shape[1])], axis=0)
+
+    return packed, score
+
+
+def product_quantiser(index: faiss.Index, queries: Floats, database: Floats) -> Codes:
+    """PQ or OPQ with asymmetric distances: the query is not quantised."""
+    index.train(database)
+    return index.sa_encode(database), lambda unique: queries @ index.sa_decode(unique).T
+
+
+def signs(transform: faiss.VectorTransform, queries: Floats, database: Floats) -> Codes:
+    """Binary codes, the signs of a projection; the score is minus the Hamming distance."""
+    transform.train(database)
+    packed = np.packbits(transform.apply(database) > 0, axis=1)
+    own = np.where(transform.apply(queries) > 0, 1, -1).astype(np.float32)
+
+    def score(unique: NDArray[np.uint8]) -> Floats:
+        bits = np.unpackbits(unique, axis=1, count=own.shape[1]).astype(np.float32)
+        return own @ (2 * bits - 1).T
+
+    return packed, score
+
+
+def measure(
+    scores: Floats, of_row: NDArray[np.int64], labels: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> dict[str, float]:
+    """scores (Q,U) of unique codes, of_row (N,) which of them each picture has."""
+    figures = []
+    for line, label in zip(tqdm(scores, desc="ranking", leave=False), wanted, strict=True):
+        each = line[of_row]
+        order = np.argsort(-each, kind="stable")
+        relevant, ranked = labels[order] == label, each[order]
+        figures.append(
+            (
+                tie_aware_average_precision(relevant, ranked),
+                tie_aware_precision_at(relevant, ranked, 10),
+            )
+        )
+    mean_ap, precision = np.mean(figures, axis=0)
+    return {"mAP_tie_aware": round(mean_ap, 4), "precision_at_10": round(precision, 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--dataset", choices=DATASETS, default="cifar10", help="(%(default)s)")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "cifar10")
+    options = parser.parse_args()
+
+    model = artifact.load(options.model)
+    pictures = retrieval_set(options.data, options.dataset, model.rules)
+    queries = features(model, pictures.queries, "queries")
+    database = features(model, pictures.database, "database")
+    labels, wanted = pictures.database_labels.numpy(), pictures.query_labels.numpy()
+
+    D, M, bits = database.shape[1], model.codebook.M, model.bits
+    metric = faiss.METRIC_INNER_PRODUCT
+    opq = faiss.IndexPreTransform(faiss.OPQMatrix(D, M), faiss.IndexPQ(D, M, 4, metric))
+    methods: dict[str, Callable[[], Codes]] = {
+        "ours": lambda: ours(model, queries, database),
+        "OPQ": lambda: product_quantiser(opq, queries, database),
+        "PQ": lambda: product_quantiser(faiss.IndexPQ(D, M, 4, metric), queries, database),
+        "ITQ": lambda: signs(faiss.ITQTransform(D, bits, True), queries, database),
+        "LSH": lambda: signs(faiss.RandomRotationMatrix(D, bits), queries, database),
+    }
+    exact = measure(queries @ database.T, np.arange(len(database)), labels, wanted)
+    found: dict[str, dict[str, float]] = {"float": {"bytes": 4 * D, **exact}}
+    for name, method in methods.items():
+        packed, score = method()
+        unique, of_row = np.unique(packed, axis=0, return_inverse=True)
+        figures = measure(score(unique), of_row.ravel(), labels, wanted)
+        found[name] = {"bytes": packed.shape[1], **figures, "unique_codes": len(unique)}
+        print(f"{name:<6} {found[name]}", flush=True)
+
+    result = {
+        "model": model.id,
+        "dataset": options.dataset,
+        "n_query": len(queries),
+        "n_database": len(database),
+        "methods": found,
+        "machine": describe(),
+        "versions": {"torch": str(torch.__version__), "faiss": faiss.__version__},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"compare-{options.model.name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
