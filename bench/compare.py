@@ -27,21 +27,20 @@ from gpq.codebook import intra_normalise, pack
 from gpq.model import Model
 from trainer.config import DATASETS
 from trainer.data import retrieval_set
-from trainer.metrics import tie_aware_average_precision, tie_aware_precision_at
+from trainer.evaluate import features
+from trainer.metrics import tie_aware_average_precision, tie_aware_mean_at
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-BATCH = 256
 
 Floats = NDArray[np.float32]
 # Packed codes (N,bytes) of the database, and what scores (Q,U) of unique ones.
 Codes = tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Floats]]
 
 
-def features(model: Model, pictures: torch.Tensor, what: str) -> Floats:
+def unit_features(model: Model, pictures: torch.Tensor, what: str) -> Floats:
     """(N,D), every sub-vector of unit length, so that a dot product is M × the mean cosine."""
-    batches = tqdm(torch.split(pictures, BATCH), desc=what, leave=False)
-    raw = torch.cat([model.features(batch).cpu() for batch in batches])
+    raw = features(model, pictures, what)
     return intra_normalise(raw, model.codebook.M).flatten(1).numpy()
 
 
@@ -87,7 +86,7 @@ def measure(
         figures.append(
             (
                 tie_aware_average_precision(relevant, ranked),
-                tie_aware_precision_at(relevant, ranked, 10),
+                tie_aware_mean_at(relevant, ranked, 10),
             )
         )
     mean_ap, precision = np.mean(figures, axis=0)
@@ -103,8 +102,8 @@ def main() -> None:
 
     model = artifact.load(options.model)
     pictures = retrieval_set(options.data, options.dataset, model.rules)
-    queries = features(model, pictures.queries, "queries")
-    database = features(model, pictures.database, "database")
+    queries = unit_features(model, pictures.queries, "queries")
+    database = unit_features(model, pictures.database, "database")
     labels, wanted = pictures.database_labels.numpy(), pictures.query_labels.numpy()
 
     D, M, bits = database.shape[1], model.codebook.M, model.bits

@@ -1,6 +1,7 @@
 """Feature extractors F: (B,3,H,W) float32 -> (B,D) float32, not normalised."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -73,13 +74,14 @@ class ResNet(nn.Module):
 
     Stem at w channels, then three stages at 2w, 4w, 8w that halve the picture
     and add one residual block each; global max pool, one linear layer to D.
-    ``width`` w = 32: 2.0 M parameters, 70 MMAC an image.
+    ``width`` w = 32: 2.0 M parameters, 70 MMAC an image. ``pool_stem`` halves the picture
+    before the stages: 74 MMAC for 64×64.
     """
 
-    def __init__(self, dimension: int, width: int) -> None:
+    def __init__(self, dimension: int, width: int, *, pool_stem: bool = False) -> None:
         super().__init__()
         w = width
-        self.stem = conv_bn_relu(3, w)
+        self.stem = conv_bn_relu(3, w, pool=pool_stem)
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(conv_bn_relu(c, 2 * c, pool=True), Residual(2 * c))
@@ -94,8 +96,12 @@ class ResNet(nn.Module):
         return projected
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"vgg": VGG, "resnet": ResNet}
-DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "vgg": VGG,
+    "resnet": ResNet,
+    "resnet64": partial(ResNet, pool_stem=True),
+}
+DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32, "resnet64": 32}
 
 
 def build(name: str, dimension: int, width: int | None = None) -> nn.Module:

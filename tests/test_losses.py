@@ -30,6 +30,27 @@ def test_npair_logits_are_the_cosine_times_m() -> None:
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-3)))
 
 
+def test_npair_weights_count_as_rows_and_as_targets() -> None:
+    # A third picture of class 1 that nobody trusts changes nothing but the mean over three.
+    x = torch.cat([X, X[1:]])
+    similarity = losses.class_similarity(torch.tensor([0, 1, 0]))
+    weight = torch.tensor([1.0, 1.0, 1e-9])
+    # Row 0: log(e + 2); row 1: log(2e + 1) - 1; row 2 does not count.
+    expected = (math.log(math.e + 2) - 1 + math.log(2 * math.e + 1) - 1) / 3
+    assert losses.npair(x, x, similarity, weight).item() == pytest.approx(expected)
+
+
+def test_other_view_by_hand() -> None:
+    # mean cosines 1 and 0, temperature ½: -log(e² / (e² + 1))
+    loss = losses.other_view(X.repeat(1, 3, 1), X.repeat(1, 3, 1), 0.5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_prefix_means() -> None:
+    logits = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [5.0, 4.0]]])
+    assert losses.prefix_means(logits, (1, 2, 3)).tolist() == [[[1, 0], [2, 1], [3, 2]]]
+
+
 def test_similarity_is_one_where_labels_agree() -> None:
     assert losses.class_similarity(torch.tensor([1, 2, 1])).tolist() == [
         [1, 0, 1], [0, 1, 0], [1, 0, 1],

@@ -45,5 +45,5 @@ def test_tie_aware_precision_is_the_mean_over_all_orders_too(seed: int, k: int) 
     relevant = random.random(7) < 0.5
     scores = np.sort(random.integers(0, 3, 7))[::-1].astype(np.float32)
     expected = np.mean([relevant[order][:k].mean() for order in orders_of_equals(scores)])
-    found = metrics.tie_aware_precision_at(relevant, scores, k)
+    found = metrics.tie_aware_mean_at(relevant, scores, k)
     assert found == pytest.approx(expected)

@@ -4,7 +4,7 @@ import torch
 from gpq import network
 
 
-@pytest.mark.parametrize("name", ["vgg", "resnet"])
+@pytest.mark.parametrize("name", ["vgg", "resnet", "resnet64"])
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("size", [32, 64])
 def test_features_have_dimension_d(name: str, width: int, size: int) -> None:
@@ -20,5 +20,5 @@ def test_vgg_is_the_papers() -> None:
 
 
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="'alexnet'; there are resnet, vgg"):
+    with pytest.raises(ValueError, match="'alexnet'; there are resnet, resnet64, vgg"):
         network.build("alexnet", 36)

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,24 @@ import torch
 from gpq import artifact
 from gpq.codebook import Codebook
 from gpq.preprocess import Preprocess
-from trainer.config import Config
+from trainer.config import LEARNING_RATES, Config, default_details
 from trainer.data import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError
 from trainer.export import separate, start_from
 from trainer.model import GPQ
-from trainer.recipe import RECIPES, Batches, Modern, Recipe
+from trainer.recipes import RECIPES, Modern, Recipe
+from trainer.recipes.base import Batches
+from trainer.recipes.confidence import Confidence
 
 
-def config(recipe: str, logits: str = "averaged") -> Config:
-    return Config(recipe, "resnet", 4, 32, 16, logits, 40, 8, 8, 0, "folder")
+def config(recipe: str, **more: object) -> Config:
+    settings = {
+        "network": "resnet", "width": 4, "size": 32, "bits": 16, "details": 0,
+        "logits": "averaged", "steps": 40, "batch_labelled": 8, "batch_unlabelled": 8,
+        "learning_rate": LEARNING_RATES[recipe], "seed": 0, "dataset": "folder",
+    }  # fmt: skip
+    return Config(recipe, **{**settings, **more})
 
 
 def pictures() -> TrainingSet:
@@ -26,9 +34,9 @@ def pictures() -> TrainingSet:
     return TrainingSet(batch[:12], torch.arange(12) % 3, batch[12:], ("a", "b", "c"))
 
 
-def recipe(name: str, logits: str = "averaged") -> Recipe:
+def recipe(name: str, **more: object) -> Recipe:
     torch.manual_seed(0)
-    wanted = config(name, logits)
+    wanted = config(name, **more)
     model = GPQ(wanted, 3).train()
     precision = autocast(torch.device("cpu"))
     return RECIPES[name](model, pictures(), Preprocess(32), wanted, precision)
@@ -37,7 +45,7 @@ def recipe(name: str, logits: str = "averaged") -> Recipe:
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("logits", ["averaged", "per-subspace"])
 def test_a_step_reaches_every_parameter(name: str, logits: str) -> None:
-    made = recipe(name, logits)
+    made = recipe(name, logits=logits)
     total, parts = made.losses()
     total.backward()
     assert {"npair", "cls", "entropy"} <= set(parts)
@@ -71,14 +79,72 @@ def test_the_papers_batches_pass_the_network_apart() -> None:
     assert sizes == [8, 8]
 
 
-def test_modern_learns_only_from_confident_pseudo_labels() -> None:
+def test_details_reach_every_parameter_and_have_no_prototypes() -> None:
+    made = recipe("modern", bits=16, details=1)
+    assert made.model.C.shape == (3, 3, 12)
+    assert made.config.prefixes == (3,)
+    total, parts = made.losses()
+    total.backward()
+    assert parts["details"] > 0
+    assert (made.model.Z.grad.abs().sum(dim=(1, 2)) > 0).all()
+    with torch.no_grad():
+        made.model.C += 1
+    before = made.model.codewords()
+    with torch.no_grad():
+        made.model.C.neg_()
+    moved = (made.model.codewords() - before).abs().sum(dim=(1, 2))
+    assert (moved[:3] > 0).all() and moved[3] == 0
+
+
+def test_nested_bits_are_prefixes_and_the_classes_codebooks_the_last() -> None:
+    assert config("modern", bits=48, details=4).prefixes == (3, 6, 8)
+    assert config("modern", bits=48, details=0).prefixes == (3, 6, 8, 12)
+    assert config("modern", bits=12).prefixes == (3,)
+    assert [default_details("modern", bits) for bits in (12, 32, 48, 64)] == [0, 0, 4, 8]
+    assert default_details("paper", 48) == 0
+
+
+def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) -> None:
     made = recipe("modern")
-    made.confidence = 1.1
-    _, parts = made.losses()
-    assert parts["confident"] == 0
-    made.confidence = 0.0
-    _, parts = made.losses()
-    assert parts["confident"] == 1
+    monkeypatch.setattr(made, "confidence", lambda p: (p.argmax(dim=1), torch.zeros(len(p))))
+    _, unsure = made.losses()
+    made = recipe("modern")
+    monkeypatch.setattr(made, "confidence", lambda p: (p.argmax(dim=1), torch.ones(len(p))))
+    _, sure = made.losses()
+    assert (unsure["sure"], sure["sure"]) == (0, 1)
+    assert sure["cls"] > unsure["cls"]
+
+
+def test_weights_are_one_above_the_mean_and_fall_below_it() -> None:
+    confidence = Confidence(2, torch.device("cpu"))
+    p = torch.tensor([0.55, 0.7, 0.9, 0.99])
+    both = torch.cat([p, 1 - p])
+    probabilities = torch.stack([both, 1 - both], dim=1)
+    for _ in range(2000):
+        classes, weights = confidence(probabilities)
+    assert classes.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    mean, deviation = p.mean().item(), p.std(unbiased=False).item()
+    assert confidence.mean.item() == pytest.approx(mean, abs=1e-4)
+    expected = [math.exp(-2 * ((v - mean) / deviation) ** 2) if v < mean else 1 for v in p.tolist()]
+    assert weights.tolist() == pytest.approx(expected * 2, abs=1e-3)
+
+
+def test_classes_the_teacher_prefers_are_trusted_less() -> None:
+    confidence = Confidence(2, torch.device("cpu"))
+    often = torch.tensor([[0.8, 0.2]]).repeat(9, 1)
+    rare = torch.tensor([[0.3, 0.7]])
+    for _ in range(1000):
+        classes, weights = confidence(torch.cat([often, rare]))
+    assert classes.tolist() == [0] * 9 + [1]
+    assert weights[-1] > weights[0]
+
+
+def test_confidence_goes_on_from_its_state() -> None:
+    first, second = (Confidence(3, torch.device("cpu")) for _ in range(2))
+    probabilities = torch.softmax(torch.randn(8, 3), dim=1)
+    first(probabilities)
+    second.load_state(first.state())
+    assert torch.equal(first(probabilities)[1], second(probabilities)[1])
 
 
 def test_modern_ships_the_average_of_its_weights() -> None:
@@ -119,7 +185,7 @@ def test_separate_merges_coincident_codewords_only() -> None:
 
 def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
     source = artifact.load(random_model)
-    wanted = Config("modern", "resnet", 4, 32, 48, "averaged", 40, 8, 8, 0, "folder")
+    wanted = config("modern", bits=48, details=4)
     torch.manual_seed(5)
     model = GPQ(wanted, 3)
     start_from(model, source, pictures(), wanted)

@@ -16,7 +16,18 @@ from gpq.errors import GPQError
 from gpq.network import DEFAULT_WIDTHS, NETWORKS
 from gpq.preprocess import Preprocess
 from trainer import data, device, loop
-from trainer.config import BATCHES, BITS, DATASETS, LOGITS, RECIPES, STEPS, Config
+from trainer.config import (
+    BATCHES,
+    BITS,
+    DATASETS,
+    LEARNING_RATES,
+    LOGITS,
+    RECIPES,
+    STEPS,
+    Config,
+    default_details,
+)
+from trainer.cut import cut
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
 from trainer.export import export, start_from
@@ -41,16 +52,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    network = options.network or ("resnet" if options.size < 64 else "resnet64")
     config = Config(
         recipe=options.recipe,
-        network=options.network,
-        width=options.width or DEFAULT_WIDTHS[options.network],
+        network=network,
+        width=options.width or DEFAULT_WIDTHS[network],
         size=options.size,
         bits=options.bits,
+        details=_details(options),
         logits=options.logits,
         steps=options.steps or STEPS[options.recipe],
         batch_labelled=options.batch_labelled or BATCHES[options.recipe][0],
         batch_unlabelled=options.batch_unlabelled or BATCHES[options.recipe][1],
+        learning_rate=options.learning_rate or LEARNING_RATES[options.recipe],
         seed=options.seed,
         dataset=options.dataset,
     )
@@ -79,6 +93,16 @@ def _train(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
 
 
+def _details(options: argparse.Namespace) -> int:
+    if options.details is None:
+        return default_details(options.recipe, options.bits)
+    if options.recipe == "paper" and options.details:
+        raise TrainerError("--details is for --recipe modern; the paper has none")
+    if options.details >= options.bits // 4:
+        raise TrainerError(f"--details {options.details} leaves no codebook for the classes")
+    return int(options.details)
+
+
 def _command(options: argparse.Namespace) -> str:
     """The command line as given, with the folders of this machine left out."""
     places = {str(options.data): "DATA", str(options.out): "OUT", str(options.init): "MODEL_DIR"}
@@ -91,18 +115,32 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = artifact.load(options.model, where)
     pictures = data.retrieval_set(options.data, options.dataset, model.rules)
     _name_skipped(pictures.skipped)
-    measured = evaluate(model, pictures, options.engine).as_dict()
+    found = [m.as_dict() for m in evaluate(model, pictures, options.engine, options.bits)]
+    measured = found[-1]
     if options.write:
         config = artifact.read_config(options.model)
         protocol = "CIFAR-10 protocol 1" if options.dataset == "cifar10" else "test/ over train/"
         config["about"]["measured"] = {"protocol": protocol, **measured}
+        if len(found) > 1:
+            config["about"]["measured"]["shorter"] = found[:-1]
         artifact.write_config(options.model, config)
-    print(json.dumps(measured) if options.json else _table(measured))
+    if options.json:
+        print("\n".join(map(json.dumps, found)))
+    else:
+        print(_table(found))
 
 
-def _table(measured: dict[str, Any]) -> str:
-    width = max(map(len, measured))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in measured.items())
+def _cut(options: argparse.Namespace) -> None:
+    model_id = cut(options.model, options.bits, options.out)
+    print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    """A line a figure, a column a code length; the model's id, shared by all, below."""
+    names = [name for name in found[0] if name != "model"]
+    width = max(map(len, names))
+    lines = [f"{name:<{width}}  " + "".join(f"{m[name]:>10}" for m in found) for name in names]
+    return "\n".join([*lines, f"{'model':<{width}}  {found[0]['model']}"])
 
 
 def _name_skipped(skipped: list[str]) -> None:
@@ -117,7 +155,7 @@ def _name_skipped(skipped: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate|cut")
 
     train = commands.add_parser("train", help="learn a model and write an artifact")
     train.set_defaults(command=_train)
@@ -126,14 +164,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
     add("--dataset", choices=DATASETS, default="folder", help="layout of --data (%(default)s)")
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
-    add("--network", choices=sorted(NETWORKS), default="resnet", help="(%(default)s)")
+    add("--network", choices=sorted(NETWORKS), help="(resnet; from --size 64 on resnet64)")
     add("--width", type=_positive, help=f"channels of the first stage {DEFAULT_WIDTHS}")
     add("--size", type=_positive, default=32, help="pixels of the square input (%(default)s)")
     add("--recipe", choices=RECIPES, default="modern", help="(%(default)s)")
+    add("--details", type=int, help="last codebooks, for details within classes (M - 8)")
     add("--logits", choices=LOGITS, default="averaged", help="(%(default)s)")
     add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
     add("--batch-labelled", type=_positive, help="labelled pictures a step")
     add("--batch-unlabelled", type=_positive, help="unlabelled pictures a step")
+    add("--learning-rate", type=float, help=f"its peak {LEARNING_RATES}")
     add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--seed", type=int, default=0, help="(%(default)s)")
     add(
@@ -152,8 +192,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", choices=DATASETS, default="folder", help="cifar10: protocol 1 (%(default)s)")
     add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--engine", default="auto", help="scan engine (%(default)s)")
+    add("--bits", type=int, nargs="*", default=(), help="also of the first so many bits")
     add("--json", action="store_true", help="one JSON line")
     add("--write", action="store_true", help="keep the figures in the artifact's config.json")
+
+    shorter = commands.add_parser("cut", help="make a model of shorter codes: its first bits")
+    shorter.set_defaults(command=_cut)
+    add = shorter.add_argument
+    add("--model", type=Path, required=True, help="artifact folder")
+    add("--bits", type=int, required=True, help="code length, 12, 24 or 32 of a nested model")
+    add("--out", type=Path, required=True, help="folder for the artifact")
     return parser
 
 

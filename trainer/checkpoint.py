@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.recipe import Recipe
+from trainer.recipes.base import Recipe
 
 NAME = "checkpoint.pt"
 

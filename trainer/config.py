@@ -4,26 +4,34 @@ from dataclasses import dataclass
 
 SUBVECTOR_DIMENSION = 12  # d
 BITS = (12, 16, 24, 32, 48, 64)
+NESTED_BITS = (12, 24, 32)  # shorter codes that the first bits of a longer one serve as
+CLASS_CODEBOOKS = 8  # codebooks beyond these tell pictures of a class apart
 RECIPES = ("paper", "modern")
 LOGITS = ("averaged", "per-subspace")
 DATASETS = ("folder", "cifar10")
 BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled, unlabelled images a step
 STEPS = {"paper": 3000, "modern": 4500}
+LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Batch sizes are images a step, both kinds apart."""
+    """One training run. Batch sizes are images a step, both kinds apart.
+
+    details: how many of the M codebooks, the last ones, are about details, not classes.
+    """
 
     recipe: str
     network: str
     width: int
     size: int
     bits: int
+    details: int
     logits: str
     steps: int
     batch_labelled: int
     batch_unlabelled: int
+    learning_rate: float
     seed: int
     dataset: str
 
@@ -34,3 +42,13 @@ class Config:
     @property
     def averaged(self) -> bool:
         return self.logits == "averaged"
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """How many leading codebooks are trained to serve alone, the classes' all last."""
+        whole = self.M - self.details
+        return (*(bits // 4 for bits in NESTED_BITS if bits // 4 < whole), whole)
+
+
+def default_details(recipe: str, bits: int) -> int:
+    return max(0, bits // 4 - CLASS_CODEBOOKS) if recipe == "modern" else 0

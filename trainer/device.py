@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
+Autocast = AbstractContextManager[None]
+
 
 def has_bfloat16(device: torch.device) -> bool:
     """True where bfloat16 arithmetic is in the hardware, not emulated."""
@@ -14,7 +16,7 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def autocast(device: torch.device) -> AbstractContextManager[None]:
+def autocast(device: torch.device) -> Autocast:
     """Mixed precision for the network where the device has it, else a no-op."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
 

@@ -4,18 +4,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from gpq import scan
+from gpq.codebook import Codebook, pack
 from gpq.model import Model
 from trainer.data import RetrievalSet
 from trainer.errors import TrainerError
-from trainer.metrics import (
-    average_precision,
-    tie_aware_average_precision,
-    tie_aware_precision_at,
-)
+from trainer.metrics import average_precision, tie_aware_average_precision, tie_aware_mean_at
 
 ENCODE_BATCH = 256
 SCAN_BATCH = 32
@@ -26,11 +24,15 @@ class Measured:
     """mAP over the whole ranked database; ``mAP_tie_aware`` is the headline.
 
     precision_at_10 is tie-aware too: the expectation over all orders of equals.
+    colour_at_10: how far the mean colour of the first ten hits of the query's class is from
+    the query's, as a share of how far that of its whole class is: 1 where the order within
+    a class knows nothing of colour.
     """
 
     mAP: float
     mAP_tie_aware: float
     precision_at_10: float
+    colour_at_10: float
     bits: int
     n_query: int
     n_database: int
@@ -42,33 +44,70 @@ class Measured:
         return asdict(self)
 
 
-def evaluate(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Measured:
-    """Rank the whole database for every query; relevant = same label."""
+def evaluate(
+    model: Model, pictures: RetrievalSet, engine: str = "auto", bits: tuple[int, ...] = ()
+) -> list[Measured]:
+    """Rank the whole database for every query; relevant = same label.
+
+    bits: also of these shorter codes, the first bits of the model's. The model's own is
+    the last. Raises TrainerError where there is nothing to rank or no such length.
+    """
     if not len(pictures.queries) or not len(pictures.database):
         raise TrainerError("evaluation needs at least one query and one database picture")
-    packed = np.concatenate([model.encode(b) for b in _batches(pictures.database, "encoding")])
-    luts = np.concatenate([model.lut(b) for b in _batches(pictures.queries, "encoding queries")])
-    scanner = scan.build(packed, model.codebook.M, engine)
-    labels = pictures.database_labels.numpy()
+    shorter = sorted(set(bits) - {model.bits})
+    wrong = [b for b in shorter if b % 4 or not 0 < b < model.bits]
+    if wrong:
+        raise TrainerError(f"codes of {wrong} bits cannot be cut from codes of {model.bits}")
+    queries = features(model, pictures.queries, "encoding queries")
+    database = features(model, pictures.database, "encoding")
+    return [
+        _measure(model, b // 4, queries, database, pictures, engine) for b in [*shorter, model.bits]
+    ]
+
+
+def features(model: Model, pixels: Tensor, what: str) -> Tensor:
+    """(N,3,S,S) uint8 -> (N,D) float32, in the model's memory."""
+    batches = tqdm(torch.split(pixels, ENCODE_BATCH), desc=what, leave=False)
+    return torch.cat([model.features(batch) for batch in batches])
+
+
+def _measure(
+    model: Model,
+    M: int,
+    query_features: Tensor,
+    database_features: Tensor,
+    pictures: RetrievalSet,
+    engine: str,
+) -> Measured:
+    codebook = Codebook(model.codebook.Z[:M])
+    D = M * codebook.Z.shape[2]
+    packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
+    luts = codebook.lut(query_features[:, :D]).cpu().numpy()
+    scanner = scan.build(packed, M, engine)
+    labels, wanted = pictures.database_labels.numpy(), pictures.query_labels.numpy()
+    colours, own_colours = _mean_colours(pictures.database), _mean_colours(pictures.queries)
     figures = []
-    for first in tqdm(range(0, len(luts), SCAN_BATCH), desc="scanning", leave=False):
+    for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{4 * M} bits", leave=False):
         rows, scores = scanner.search(luts[first : first + SCAN_BATCH], k=len(packed))
         for q in range(len(rows)):
-            relevant = labels[rows[q]] == int(pictures.query_labels[first + q])
+            relevant = labels[rows[q]] == wanted[first + q]
+            far = np.linalg.norm(colours[rows[q]] - own_colours[first + q], axis=1)
             figures.append(
                 (
                     average_precision(relevant),
                     tie_aware_average_precision(relevant, scores[q]),
-                    tie_aware_precision_at(relevant, scores[q], 10),
+                    tie_aware_mean_at(relevant, scores[q], 10),
+                    _nearer(far[relevant], scores[q][relevant]),
                 )
             )
-    plain, tie_aware, precision = np.mean(figures, axis=0)
+    plain, tie_aware, precision, _ = np.mean(figures, axis=0)
     counts = np.unique(packed, axis=0, return_counts=True)[1]
     return Measured(
         mAP=round(float(plain), 4),
         mAP_tie_aware=round(float(tie_aware), 4),
         precision_at_10=round(float(precision), 4),
-        bits=model.bits,
+        colour_at_10=round(float(np.nanmean([figure[3] for figure in figures])), 4),
+        bits=4 * M,
         n_query=len(luts),
         n_database=len(packed),
         unique_codes=len(counts),
@@ -77,5 +116,12 @@ def evaluate(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Meas
     )
 
 
-def _batches(pixels: Tensor, what: str) -> "tqdm[Tensor]":
-    return tqdm(torch.split(pixels, ENCODE_BATCH), desc=what, leave=False)
+def _mean_colours(pixels: Tensor) -> NDArray[np.float32]:
+    """(N,3,S,S) uint8 -> (N,3), 0-255."""
+    parts = torch.split(pixels, 4096)
+    return torch.cat([part.float().mean(dim=(2, 3)) for part in parts]).numpy()
+
+
+def _nearer(far: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
+    """The mean of the first ten over the mean of all; not a number where there is none."""
+    return tie_aware_mean_at(far, scores, 10) / far.mean() if len(far) else float("nan")

@@ -103,7 +103,7 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, config: Config) -> 
         raise TrainerError(f"--init: another network than this run's: {error}") from error
     x = torch.cat(
         [
-            model.sub_vectors(source.features(batch).clone())
+            model.class_part(model.sub_vectors(source.features(batch).clone()))
             for batch in torch.split(data.labelled, 256)
         ]
     )

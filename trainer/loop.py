@@ -21,7 +21,7 @@ from trainer.data import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError
 from trainer.model import GPQ
-from trainer.recipe import RECIPES
+from trainer.recipes import RECIPES
 
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 25

@@ -13,15 +13,28 @@ from torch import Tensor
 BETA = 4.0  # classification scale: beta·x against beta·c, so logits scale by beta²
 
 
-def npair(x: Tensor, q: Tensor, similarity: Tensor) -> Tensor:
+def npair(x: Tensor, q: Tensor, similarity: Tensor, weight: Tensor | None = None) -> Tensor:
     """Quantised N-pair loss L_NPQ, equations 2 and 3.
 
     logits[a, b] = Σ_m x_am · q_bm; the target of row a is ``similarity`` (B,B),
     non-negative, its rows scaled to sum to 1; softmax cross-entropy, batch mean.
+    weight (B,) positive: how much each sample counts, as a row and as a target.
     """
     logits = x.flatten(1) @ q.flatten(1).T
-    target = similarity / similarity.sum(dim=1, keepdim=True)
-    return functional.cross_entropy(logits, target)
+    weight = torch.ones(len(x), device=x.device) if weight is None else weight
+    target = similarity * weight
+    target = target / target.sum(dim=1, keepdim=True)
+    return (weight * functional.cross_entropy(logits, target, reduction="none")).mean()
+
+
+def other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018) between features and codes of the same pictures.
+
+    x (B,M,d) unit sub-vectors of one view, q (B,M,d) the soft quantisation of another;
+    logits[a, b] = mean_m x_am · q_bm / temperature, and b = a is right.
+    """
+    logits = x.flatten(1) @ q.flatten(1).T / (x.shape[1] * temperature)
+    return functional.cross_entropy(logits, torch.arange(len(x), device=x.device))
 
 
 def class_similarity(labels: Tensor) -> Tensor:
@@ -51,6 +64,11 @@ def entropy(logits: Tensor, *, averaged: bool) -> Tensor:
     """Sub-space entropy H, equation 5: (B,M,L) logits -> batch mean of -Σ p·log(p + 1e-5)."""
     p = torch.softmax(logits.mean(dim=1) if averaged else logits, dim=-1)
     return -(p * torch.log(p + 1e-5)).sum(dim=-1).mean()
+
+
+def prefix_means(logits: Tensor, prefixes: tuple[int, ...]) -> Tensor:
+    """(B,M,L) -> (B,P,L): the means over the first p sub-spaces, p in ``prefixes``."""
+    return torch.stack([logits[:, :p].mean(dim=1) for p in prefixes], dim=1)
 
 
 class _Reversal(torch.autograd.Function):

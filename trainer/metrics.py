@@ -1,5 +1,7 @@
 """Retrieval metrics over a whole ranked database, ties told apart or not."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,16 +33,15 @@ def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.
     return float(np.sum(t / g * (r + 1 + others) / (n + i)) / hits.sum())
 
 
-def tie_aware_precision_at(
-    relevant: NDArray[np.bool_], scores: NDArray[np.float32], k: int
-) -> float:
-    """The expected share of relevant among the first k, over all orders of equal scores.
+def tie_aware_mean_at(values: NDArray[Any], scores: NDArray[np.float32], k: int) -> float:
+    """The expected mean of ``values`` over the first k, over all orders of equal scores.
 
-    relevant (N,) and scores (N,) in ranked order; of the group that rank k cuts through,
-    each member stands before the cut with the same probability.
+    values (N,) and scores (N,) in ranked order; of the group that rank k cuts through,
+    each member stands before the cut with the same probability. With bool values, true
+    where relevant, it is precision at k.
     """
     k = min(k, len(scores))
     above = scores > scores[k - 1]
     tied = scores == scores[k - 1]
     inside = (k - above.sum()) / tied.sum()
-    return float((relevant[above].sum() + inside * relevant[tied].sum()) / k)
+    return float((values[above].sum() + inside * values[tied].sum()) / k)

@@ -11,35 +11,57 @@ from trainer.config import SUBVECTOR_DIMENSION, Config
 
 
 class GPQ(nn.Module):
-    """F: images -> (B,D); Z (M,K,d) codewords; C (M,L,d) prototypes of L classes."""
+    """F: images -> (B,D); Z (M,K,d) codewords; C (M',L,d) prototypes of L classes.
+
+    The first M' = M - ``config.details`` codebooks are about classes, the rest about details.
+    """
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
         self.M = config.M
+        self.class_M = config.M - config.details
         d = SUBVECTOR_DIMENSION
         self.F = network.build(config.network, self.M * d, config.width)
         self.Z = nn.Parameter(functional.normalize(torch.randn(self.M, K, d), dim=-1))
-        self.C = nn.Parameter(functional.normalize(torch.randn(self.M, classes, d), dim=-1))
+        self.C = nn.Parameter(functional.normalize(torch.randn(self.class_M, classes, d), dim=-1))
 
     def features(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> raw (B,D) float32, before intra-normalisation."""
         out: Tensor = self.F(images)
         return out.float()
 
-    def codewords(self) -> Tensor:
-        """Z' = s_m(z; alpha, W_m): the codewords moved by the prototypes, (M,K,d) unit."""
+    def sub_vectors(self, raw: Tensor) -> Tensor:
+        """(B,D) -> (B,M,d) unit sub-vectors."""
+        return intra_normalise(raw, self.M)
+
+    def class_part(self, x: Tensor) -> Tensor:
+        """(B,M,d) -> (B,M',d)."""
+        return x[:, : self.class_M]
+
+    def detail_part(self, x: Tensor) -> Tensor:
+        """(B,M,d) -> (B,M-M',d)."""
+        return x[:, self.class_M :]
+
+    def class_codewords(self) -> Tensor:
+        """Z' = s_m(z; alpha, W_m): the codewords moved by the prototypes, (M',K,d) unit."""
         prototypes = functional.normalize(self.C, dim=-1)
-        return soft_assign(self.Z.transpose(0, 1), prototypes).transpose(0, 1)
+        return soft_assign(self.Z[: self.class_M].transpose(0, 1), prototypes).transpose(0, 1)
+
+    def detail_codewords(self) -> Tensor:
+        """(M-M',K,d) unit: no class moves them."""
+        return functional.normalize(self.Z[self.class_M :], dim=-1)
+
+    def codewords(self) -> Tensor:
+        """What ships: (M,K,d) unit."""
+        return torch.cat([self.class_codewords(), self.detail_codewords()])
 
     @torch.no_grad()
     def start_at_prototypes(self) -> None:
-        """Set the first codewords of each codebook to the prototypes, as far as both go."""
+        """Set the first codewords of the classes' codebooks to the prototypes, as far as
+        both go."""
         count = min(K, self.C.shape[1])
-        self.Z[:, :count] = functional.normalize(self.C[:, :count], dim=-1)
-
-    def sub_vectors(self, raw: Tensor) -> Tensor:
-        return intra_normalise(raw, self.M)
+        self.Z[: self.class_M, :count] = functional.normalize(self.C[:, :count], dim=-1)
 
     def class_logits(self, x: Tensor) -> Tensor:
-        """(B,M,d) -> (B,M,L)."""
+        """(B,M',d) -> (B,M',L)."""
         return losses.prototype_logits(x, self.C)

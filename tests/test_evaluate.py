@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpq import artifact
+from trainer.cut import cut
+from trainer.data import RetrievalSet
+from trainer.errors import TrainerError
+from trainer.evaluate import _nearer, evaluate
+
+
+def pictures(n: int = 60) -> RetrievalSet:
+    pixels = np.random.default_rng(3).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
+    batch, labels = torch.from_numpy(pixels), torch.arange(n) % 3
+    return RetrievalSet(batch[:12], labels[:12], batch[12:], labels[12:])
+
+
+def test_shorter_codes_are_measured_as_the_models_cut_to_them(
+    random_model: Path, tmp_path: Path
+) -> None:
+    model = artifact.load(random_model)
+    found = evaluate(model, pictures(), bits=(24, 12, 48))
+    assert [measured.bits for measured in found] == [12, 24, 48]
+    for measured in found[:2]:
+        cut(random_model, measured.bits, tmp_path / str(measured.bits))
+        shorter = artifact.load(tmp_path / str(measured.bits))
+        assert shorter.bits == measured.bits
+        alone = evaluate(shorter, pictures())[0]
+        assert {**alone.as_dict(), "model": model.id} == measured.as_dict()
+
+
+def test_a_cut_models_codes_are_the_first_of_the_sources(
+    random_model: Path, tmp_path: Path
+) -> None:
+    new_id = cut(random_model, 32, tmp_path)
+    source, shorter = artifact.load(random_model), artifact.load(tmp_path)
+    assert shorter.id == new_id != source.id
+    assert shorter.about["cut_from"] == {"id": source.id, "bits": 48}
+    pixels = pictures().database.numpy()
+    assert (shorter.encode(pixels) == source.encode(pixels)[:, :4]).all()
+
+
+@pytest.mark.parametrize("bits", [0, 10, 48, 52])
+def test_lengths_that_cannot_be_cut_are_refused(
+    random_model: Path, tmp_path: Path, bits: int
+) -> None:
+    with pytest.raises(TrainerError, match="48 bits"):
+        cut(random_model, bits, tmp_path)
+    if bits != 48:
+        with pytest.raises(TrainerError, match="cannot be cut"):
+            evaluate(artifact.load(random_model), pictures(), bits=(bits,))
+
+
+def test_nearer_is_one_where_order_knows_nothing_of_the_value() -> None:
+    far = np.arange(40, dtype=np.float32)
+    assert _nearer(far, np.zeros(40, dtype=np.float32)) == pytest.approx(1)
+    assert _nearer(far, -far) == pytest.approx(4.5 / 19.5)
+    assert np.isnan(_nearer(far[:0], far[:0]))

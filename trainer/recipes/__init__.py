@@ -1,0 +1,7 @@
+"""Recipes by name."""
+
+from trainer.recipes.base import Recipe
+from trainer.recipes.modern import Modern
+from trainer.recipes.paper import Paper
+
+RECIPES: dict[str, type[Recipe]] = {"paper": Paper, "modern": Modern}

@@ -1,0 +1,153 @@
+"""GPQ with what semi-supervised learning has learnt since 2020."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gpq.codebook import soft_assign
+from gpq.preprocess import Preprocess
+from trainer import augment, losses
+from trainer.config import Config
+from trainer.data import TrainingSet
+from trainer.device import Autocast
+from trainer.model import GPQ
+from trainer.recipes.base import Recipe
+from trainer.recipes.confidence import Confidence
+
+
+class Modern(Recipe):
+    """The paper's losses, and four additions. AdamW, cosine schedule.
+
+    Teacher: an exponential moving average of the weights (Tarvainen & Valpola 2017). It
+    labels the unlabelled pictures, and is what ships.
+    Consistency: the class of a weak view is the label of its strong view (FixMatch, Sohn et
+    al. 2020), in L_cls and in the N-pair loss, weighted by how sure the teacher is
+    (``Confidence``).
+    Nested codes: both losses are the means over the first 3, 6, 8, … codebooks, so that the
+    first 12, 24, 32, … bits serve as codes of their own.
+    Details: the last ``config.details`` codebooks learn to find a picture's other view among
+    all pictures. Classes alone would give a class few codes, and its pictures equal scores.
+    Codewords of classes start at the prototypes, so that every class has its own.
+    """
+
+    lambda_classification = 1.0
+    lambda_entropy = 0.1
+    lambda_details = 0.2
+    details_temperature = 0.1
+    weight_decay = 0.05
+    warm_up_steps = 100
+
+    def __init__(
+        self,
+        model: GPQ,
+        data: TrainingSet,
+        rules: Preprocess,
+        config: Config,
+        autocast: Autocast,
+    ) -> None:
+        super().__init__(model, data, rules, config, autocast)
+        model.start_at_prototypes()
+        self.average = copy.deepcopy(model).requires_grad_(False).eval()
+        self.average_decay = min(0.9995, max(0.99, 1 - 10 / config.steps))
+        self.confidence = Confidence(len(data.classes), self.device)
+        self.steps_done = 0
+
+    @property
+    def trained(self) -> GPQ:
+        return self.average
+
+    def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        decayed = [p for p in self.model.F.parameters() if p.ndim > 1]
+        free = [p for p in self.model.F.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": [*free, self.model.Z, self.model.C], "weight_decay": 0.0},
+        ]
+        adam = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99))
+        return adam, torch.optim.lr_scheduler.LambdaLR(adam, self._rate)
+
+    def _rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / self.warm_up_steps)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.config.steps)))
+
+    def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        model = self.model
+        pixels, labels = self._next_labelled()
+        unlabelled = self._next_unlabelled()
+        taught = self._teach(unlabelled)
+        pseudo, sure = self.confidence(self._class_probabilities(taught))
+
+        half = len(pixels) // 2
+        views = [
+            augment.weak(pixels[:half], self.view_generator),
+            augment.strong(torch.cat([pixels[half:], unlabelled]), self.view_generator),
+        ]
+        raw = self._features(model, torch.cat(views))
+        x = model.class_part(model.sub_vectors(raw))
+        reversed_ = model.sub_vectors(losses.reverse_gradient(raw[len(pixels) :]))
+
+        target = torch.cat([labels, pseudo])
+        weight = torch.cat([torch.ones_like(labels, dtype=sure.dtype), sure])
+        similarity = losses.class_similarity(target)
+        q = soft_assign(x, model.class_codewords())
+        prefixes = self.config.prefixes
+        npair = torch.stack(
+            [losses.npair(x[:, :p], q[:, :p], similarity, weight) for p in prefixes]
+        ).mean()
+        each = losses.classification(self._nested(model.class_logits(x)), target, averaged=False)
+        classify = each[: len(labels)].mean() + (each * weight)[len(labels) :].mean()
+        entropy = losses.entropy(
+            self._nested(model.class_logits(model.class_part(reversed_))), averaged=False
+        )
+        parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": sure.mean()}
+        total = npair + self.lambda_classification * classify - self.lambda_entropy * entropy
+        if self.config.details:
+            strong = model.detail_part(model.sub_vectors(raw[len(pixels) :]))
+            found = soft_assign(strong, model.detail_codewords())
+            details = losses.other_view(model.detail_part(taught), found, self.details_temperature)
+            total = total + self.lambda_details * details
+            parts["details"] = details
+        return total, parts
+
+    def _nested(self, logits: Tensor) -> Tensor:
+        """(B,M,L) -> (B,P,L): of each prefix of codebooks, or of each codebook alone."""
+        return losses.prefix_means(logits, self.config.prefixes) if self.config.averaged else logits
+
+    @torch.no_grad()
+    def _teach(self, pixels: Tensor) -> Tensor:
+        """The teacher's sub-vectors (B,M,d) of a weak view."""
+        raw = self._features(self.average, augment.weak(pixels, self.view_generator))
+        return self.average.sub_vectors(raw)
+
+    @torch.no_grad()
+    def _class_probabilities(self, x: Tensor) -> Tensor:
+        """(B,M,d) -> (B,L), by the teacher."""
+        logits = self.average.class_logits(self.average.class_part(x))
+        return torch.softmax(logits.mean(dim=1), dim=-1)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.steps_done += 1
+        decay = min(self.average_decay, self.steps_done / (self.steps_done + 10))
+        for averaged, current in zip(_floats(self.average), _floats(self.model), strict=True):
+            averaged.lerp_(current, 1 - decay)
+
+    def state(self) -> dict[str, object]:
+        more = {
+            "average": self.average.state_dict(),
+            "confidence": self.confidence.state(),
+            "steps_done": torch.tensor(self.steps_done),
+        }
+        return {**super().state(), **more}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        super().load_state(state)
+        self.average.load_state_dict(state["average"])  # type: ignore[arg-type]
+        self.confidence.load_state(state["confidence"])
+        self.steps_done = int(state["steps_done"])
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    return [t for t in model.state_dict().values() if t.is_floating_point()]
