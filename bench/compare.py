@@ -75,14 +75,15 @@ def signs(transform: faiss.VectorTransform, queries: Floats, database: Floats) -
 
 
 def measure(
-    scores: Floats, of_row: NDArray[np.int64], labels: NDArray[np.int64], wanted: NDArray[np.int64]
+    scores: Floats, of_row: NDArray[np.int64], shared: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """scores (Q,U) of unique codes, of_row (N,) which of them each picture has."""
+    """scores (Q,U) of unique codes, of_row (N,) which of them each picture has, shared
+    (Q,N) true where a picture has a class of the query's."""
     figures = []
-    for line, label in zip(tqdm(scores, desc="ranking", leave=False), wanted, strict=True):
+    for line, right in zip(tqdm(scores, desc="ranking", leave=False), shared, strict=True):
         each = line[of_row]
         order = np.argsort(-each, kind="stable")
-        relevant, ranked = labels[order] == label, each[order]
+        relevant, ranked = right[order], each[order]
         figures.append(
             (
                 tie_aware_average_precision(relevant, ranked),
@@ -104,7 +105,7 @@ def main() -> None:
     pictures = retrieval_set(options.data, options.dataset, model.rules)
     queries = unit_features(model, pictures.queries, "queries")
     database = unit_features(model, pictures.database, "database")
-    labels, wanted = pictures.database_labels.numpy(), pictures.query_labels.numpy()
+    shared = (pictures.query_labels.float() @ pictures.database_labels.float().T).numpy() > 0
 
     D, M, bits = database.shape[1], model.codebook.M, model.bits
     metric = faiss.METRIC_INNER_PRODUCT
@@ -116,12 +117,12 @@ def main() -> None:
         "ITQ": lambda: signs(faiss.ITQTransform(D, bits, True), queries, database),
         "LSH": lambda: signs(faiss.RandomRotationMatrix(D, bits), queries, database),
     }
-    exact = measure(queries @ database.T, np.arange(len(database)), labels, wanted)
+    exact = measure(queries @ database.T, np.arange(len(database)), shared)
     found: dict[str, dict[str, float]] = {"float": {"bytes": 4 * D, **exact}}
     for name, method in methods.items():
         packed, score = method()
         unique, of_row = np.unique(packed, axis=0, return_inverse=True)
-        figures = measure(score(unique), of_row.ravel(), labels, wanted)
+        figures = measure(score(unique), of_row.ravel(), shared)
         found[name] = {"bytes": packed.shape[1], **figures, "unique_codes": len(unique)}
         print(f"{name:<6} {found[name]}", flush=True)
 

@@ -86,6 +86,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ArtifactError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
         config = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{path}: there is no finished model in this folder; name the folder of one, or "
+            "finish its training with --resume"
+        ) from error
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from gpq.errors import GPQError
 from service.app import create_app
 from service.migrate import NewerSchema, migrate
-from service.settings import STOP_SECONDS, Settings
+from service.settings import STOP_SECONDS, Settings, misspelt
 from service.store import Store
 
 DRAIN_SECONDS = 30  # how long requests under way may take after SIGTERM
@@ -35,6 +36,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:
         settings = Settings()
+        for line in misspelt(os.environ):
+            log.warning(line)
         if arguments.command == "migrate":
             return _migrate(settings, arguments.revision)
         return _serve(settings)
@@ -56,6 +59,7 @@ def _migrate(settings: Settings, revision: str) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    _require_free_port(settings)
     app = create_app(settings)
     # uvicorn raises the signal again after an orderly stop; a stop asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -74,6 +78,20 @@ def _serve(settings: Settings) -> int:
                 log.warning("%s does not end; it is left behind", thread.name)
                 os._exit(1)
     return 0
+
+
+def _require_free_port(settings: Settings) -> None:
+    """Before the model and the codes are loaded: uvicorn would find out after it."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise OSError(
+                f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; set "
+                "GPQ_PORT (and GPQ_HOST), or stop the other service"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture of a request. id None: named by its bytes. metadata as in ``store.Put``."""
+    """One picture of a request. id None: named by its bytes. metadata as in ``store.Put``.
+    name: of the uploaded file, for the reply alone."""
 
     file: BinaryIO
+    name: str
     id: str | None
     metadata: str | Keep | None = KEEP
 
@@ -55,17 +57,22 @@ class Catalogue:
 
         When it returns they are durable and the next search here finds them.
         """
-        items: list[dict[str, Any]] = [{} for _ in uploads]
+        items: list[dict[str, Any]] = [{"file": upload.name} for upload in uploads]
         ready: list[tuple[int, Put, Picture]] = []
-        taken: set[str] = set()
+        taken: dict[str, Upload] = {}
         for place, upload in enumerate(uploads):
             try:
-                put, picture = self._prepare(upload, taken)
+                put, picture = self._prepare(upload)
+                if put.id not in taken:
+                    ready.append((place, put, picture))
+                    taken[put.id] = upload
+                elif _repeats(upload, taken[put.id]):
+                    items[place] |= {"id": put.id, "status": "unchanged"}
+                else:
+                    detail = f"the id {put.id!r} is in this request twice"
+                    raise Problem(422, "duplicate-id", detail)
             except Problem as problem:
-                items[place] = _failed(upload.id, problem)
-                continue
-            taken.add(put.id)
-            ready.append((place, put, picture))
+                items[place] |= _failed(upload.id, problem)
         if not ready:
             return items, 0
         codes = self.encoder.encode([picture for _, _, picture in ready])
@@ -80,7 +87,7 @@ class Catalogue:
         newest = max(entry.seq for entry in stored)
         self.catch_up(newest)
         for (place, put, _), entry in zip(ready, stored, strict=True):
-            items[place] = {"id": put.id, "status": entry.status}
+            items[place] |= {"id": put.id, "status": entry.status}
         return items, newest
 
     def get(self, id: str) -> Row[Any]:
@@ -144,7 +151,7 @@ class Catalogue:
         except OtherModel as error:
             raise problems.unavailable(str(error)) from error
 
-    def _prepare(self, upload: Upload, taken: set[str]) -> tuple[Put, Picture]:
+    def _prepare(self, upload: Upload) -> tuple[Put, Picture]:
         data = upload.file.read()
         digest = hashlib.sha256(data).hexdigest()
         id = digest[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
@@ -152,8 +159,6 @@ class Catalogue:
             raise Problem(
                 422, "invalid-id", f"the id does not match {ID_PATTERN}, or is a lone . or .."
             )
-        if id in taken:
-            raise Problem(422, "duplicate-id", f"the id {id!r} is in this request twice")
         picture = self.encoder.accept(data)
         size = picture.width, picture.height, len(data)
         return Put(id, b"", digest, *size, upload.metadata), picture
@@ -178,6 +183,12 @@ def _no_original(id: str) -> Problem:
 
 def _missing(id: str) -> Problem:
     return Problem(404, "no-such-image", f"there is no image {id!r}")
+
+
+def _repeats(upload: Upload, earlier: Upload) -> bool:
+    """Both are named by their bytes, the same then, and say the same of them."""
+    both = (upload.id, earlier.id, upload.metadata)
+    return both == (None, None, earlier.metadata)
 
 
 def _failed(id: str | None, problem: Problem) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class ItemError(Reply):
 
 
 class IndexItem(Reply):
+    file: str
     id: str | None
     status: Literal["created", "replaced", "unchanged", "failed"]
     error: ItemError | None = None
@@ -37,8 +38,9 @@ class IndexReply(Reply):
     example = {
         "errors": True,
         "items": [
-            {"id": "cat-1", "status": "created"},
+            {"file": "cat.jpg", "id": "cat-1", "status": "created"},
             {
+                "file": "car.png",
                 "id": "car-1",
                 "status": "failed",
                 "error": {

@@ -1,7 +1,9 @@
 """Every setting and limit, from ``GPQ_*`` environment variables, with its unit."""
 
+import difflib
 import ipaddress
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from gpq.decode import DEFAULT_MAX_PIXELS
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
+
+PREFIX = "GPQ_"
+BENCH_DATA = "GPQ_DATA"  # read by ``make gpu``, not by the service
 
 MAX_RESULTS = 1000  # largest k of a search
 DEFAULT_RESULTS = 10
@@ -23,6 +28,7 @@ MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: metadata of a whole re
 MAX_FIELDS = 4  # text fields of a form
 MAX_METADATA_DEPTH = 64  # objects and arrays inside one another
 MAX_ECHOED_ID = 200  # characters of a wrong id that are said back
+MAX_ECHOED_NAME = 255  # characters of a file's name that are said back
 BODY_SECONDS = 300  # how long a form may take to arrive
 WORKER_THREADS = 16  # requests at work at once; the rest of max_waiting waits
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
@@ -52,7 +58,7 @@ COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never p
 class Settings(BaseSettings):
     """Field descriptions are the documentation; the README repeats them."""
 
-    model_config = SettingsConfigDict(env_prefix="GPQ_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     database_url: str = Field(
         "sqlite:///data/gpq.db", description="SQLAlchemy URL of the database, SQLite or Postgres"
@@ -108,6 +114,18 @@ class Settings(BaseSettings):
                 "GPQ_ALLOW_ANONYMOUS=true if something else controls access"
             )
         return self
+
+
+def misspelt(names: Iterable[str]) -> list[str]:
+    """A line for each of the environment's ``GPQ_*`` names that is no setting."""
+    known = {PREFIX + field.upper() for field in Settings.model_fields} | {BENCH_DATA}
+    lines = []
+    for name in sorted(set(names) - known):
+        if name.startswith(PREFIX):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; is {near[0]} meant?" if near else ""
+            lines.append(f"{name} is no setting of this version and changes nothing{hint}")
+    return lines
 
 
 def is_loopback(host: str) -> bool:

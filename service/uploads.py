@@ -20,6 +20,7 @@ from service.settings import (
     ID_PATTERN,
     MAX_BATCH_RESULTS,
     MAX_ECHOED_ID,
+    MAX_ECHOED_NAME,
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_JSON_BYTES,
@@ -126,6 +127,7 @@ def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
     return [
         Upload(
             file=_file(file, "images").file,
+            name=_shown(_file(file, "images").filename),
             id=None if named is None else _id(named[place], place),
             metadata=KEEP
             if described is None
@@ -235,6 +237,11 @@ def _file(part: UploadFile | str, name: str) -> UploadFile:
     if isinstance(part, str):
         raise Problem(422, "not-a-file", f"{name}: send it as a file part, with a filename")
     return part
+
+
+def _shown(filename: str | None) -> str:
+    """A file's name to say back: cut, and without lone surrogates."""
+    return (filename or "")[:MAX_ECHOED_NAME].encode("utf-8", "replace").decode()
 
 
 def _array(fields: FormData, name: str, length: int) -> list[Any] | None:

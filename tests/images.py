@@ -1,6 +1,7 @@
 """Pictures made for tests, as file bytes."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,11 @@ def quarters() -> Image.Image:
     for corner, colour in colours.items():
         image.paste(colour, (*corner, corner[0] + 16, corner[1] + 16))
     return image
+
+
+def tree(root: Path, *paths: str) -> Path:
+    for number, path in enumerate(paths):
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(number))
+    return root

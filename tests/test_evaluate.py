@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from gpq import artifact
 from trainer.cut import cut
@@ -13,8 +14,8 @@ from trainer.evaluate import _nearer, evaluate
 
 def pictures(n: int = 60) -> RetrievalSet:
     pixels = np.random.default_rng(3).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
-    batch, labels = torch.from_numpy(pixels), torch.arange(n) % 3
-    return RetrievalSet(batch[:12], labels[:12], batch[12:], labels[12:])
+    batch, labels = torch.from_numpy(pixels), one_hot(torch.arange(n) % 3)
+    return RetrievalSet(batch[:12], labels[:12], batch[12:], labels[12:], ("a", "b", "c"))
 
 
 def test_shorter_codes_are_measured_as_the_models_cut_to_them(
@@ -42,6 +43,28 @@ def test_a_cut_models_codes_are_the_first_of_the_sources(
     assert (shorter.encode(pixels) == source.encode(pixels)[:, :4]).all()
 
 
+def test_a_query_is_not_among_its_own_hits(random_model: Path) -> None:
+    model, pixels = artifact.load(random_model), pictures().database
+    rows, names = torch.arange(len(pixels)), tuple(map(str, range(len(pixels))))
+    own = torch.eye(len(pixels), dtype=torch.uint8)  # a class of its own for each
+    with_itself = RetrievalSet(pixels, own, pixels, own, names)
+    alone = RetrievalSet(pixels, own, pixels, own, names, own_rows=rows)
+    first, second = evaluate(model, with_itself)[0], evaluate(model, alone)[0]
+    assert first.mAP > 0.2
+    assert second.mAP == second.mAP_tie_aware == second.precision_at_10 == 0
+    assert (first.n_database, second.n_database) == (len(pixels), len(pixels) - 1)
+
+
+def test_relevant_is_what_shares_a_class(random_model: Path) -> None:
+    few = pictures(14)
+    shared = torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=torch.uint8)
+    queries = torch.tensor([[0, 1, 1]], dtype=torch.uint8)
+    both = RetrievalSet(few.queries[:1], queries, few.database, shared, few.classes)
+    assert evaluate(artifact.load(random_model), both)[0].mAP == 1
+    both = RetrievalSet(few.queries[:1], queries, few.database, shared * 0, few.classes)
+    assert evaluate(artifact.load(random_model), both)[0].mAP == 0
+
+
 @pytest.mark.parametrize("bits", [0, 10, 48, 52])
 def test_lengths_that_cannot_be_cut_are_refused(
     random_model: Path, tmp_path: Path, bits: int
@@ -57,4 +80,5 @@ def test_nearer_is_one_where_order_knows_nothing_of_the_value() -> None:
     far = np.arange(40, dtype=np.float32)
     assert _nearer(far, np.zeros(40, dtype=np.float32)) == pytest.approx(1)
     assert _nearer(far, -far) == pytest.approx(4.5 / 19.5)
-    assert np.isnan(_nearer(far[:0], far[:0]))
+    assert _nearer(far[:0], far[:0]) is None
+    assert _nearer(far * 0, far) is None

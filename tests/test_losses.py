@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from gpq.codebook import soft_assign
 from trainer import losses
@@ -12,15 +12,19 @@ from trainer import losses
 X = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # B = 2, M = 1, d = 2
 
 
+def similarity_of(*classes: int) -> torch.Tensor:
+    return losses.class_similarity(one_hot(torch.tensor(classes)))
+
+
 def test_npair_of_two_classes() -> None:
     # logits are the identity: -log(e / (e + 1)) for both rows
-    loss = losses.npair(X, X, losses.class_similarity(torch.tensor([0, 1])))
+    loss = losses.npair(X, X, similarity_of(0, 1))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
 
 
 def test_npair_of_one_class_spreads_its_target() -> None:
     # targets (½, ½): the mean of log(1 + e⁻¹) and 1 + log(1 + e⁻¹)
-    loss = losses.npair(X, X, losses.class_similarity(torch.tensor([3, 3])))
+    loss = losses.npair(X, X, similarity_of(3, 3))
     assert loss.item() == pytest.approx(0.5 + math.log(1 + math.exp(-1)))
 
 
@@ -33,7 +37,7 @@ def test_npair_logits_are_the_cosine_times_m() -> None:
 def test_npair_weights_count_as_rows_and_as_targets() -> None:
     # A third picture of class 1 that nobody trusts changes nothing but the mean over three.
     x = torch.cat([X, X[1:]])
-    similarity = losses.class_similarity(torch.tensor([0, 1, 0]))
+    similarity = similarity_of(0, 1, 0)
     weight = torch.tensor([1.0, 1.0, 1e-9])
     # Row 0: log(e + 2); row 1: log(2e + 1) - 1; row 2 does not count.
     expected = (math.log(math.e + 2) - 1 + math.log(2 * math.e + 1) - 1) / 3
@@ -51,10 +55,17 @@ def test_prefix_means() -> None:
     assert losses.prefix_means(logits, (1, 2, 3)).tolist() == [[[1, 0], [2, 1], [3, 2]]]
 
 
-def test_similarity_is_one_where_labels_agree() -> None:
-    assert losses.class_similarity(torch.tensor([1, 2, 1])).tolist() == [
-        [1, 0, 1], [0, 1, 0], [1, 0, 1],
-    ]  # fmt: skip
+def test_similarity_counts_the_classes_shared() -> None:
+    assert similarity_of(1, 2, 1).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+    labels = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 1]], dtype=torch.uint8)
+    assert losses.class_similarity(labels).tolist() == [[2, 1, 2], [1, 2, 2], [2, 2, 3]]
+    assert losses.class_target(labels)[0].tolist() == [0.5, 0.5, 0]
+
+
+def test_classification_of_two_classes_at_once() -> None:
+    # logits 0, 0: half of log 2 for each of two equal targets
+    loss = losses.classification(torch.zeros(1, 3, 2), torch.tensor([[0.5, 0.5]]), averaged=False)
+    assert loss.tolist() == pytest.approx([math.log(2)])
 
 
 # One sample, M = 2 sub-spaces that disagree between L = 2 classes: logits 16, 0 and 0, 16.
@@ -69,7 +80,7 @@ def test_prototype_logits_scale_by_beta_squared() -> None:
 
 
 def test_classification_averages_logits_or_losses() -> None:
-    target = torch.tensor([0])
+    target = torch.tensor([[1.0, 0.0]])
     averaged = losses.classification(DISAGREEING, target, averaged=True)
     assert averaged.tolist() == pytest.approx([math.log(2)])
     per_subspace = losses.classification(DISAGREEING, target, averaged=False)
@@ -117,7 +128,7 @@ def test_codewords_move_towards_the_class_that_uses_them() -> None:
     """A step down L_NPQ turns Z' to its own class from the other, through Z and through C."""
     angles = torch.tensor([0.3, 0.5, 2.2, 2.4])
     x = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]
-    similarity = losses.class_similarity(torch.tensor([0, 0, 1, 1]))
+    similarity = similarity_of(0, 0, 1, 1)
     # Short z: the assignment to the prototypes stays soft, so that Z itself still moves it.
     Z = torch.tensor([[[0.06, 0.02], [0.02, 0.06]]], requires_grad=True)
     C = torch.tensor([[[1.0, 0.0], [-0.2, 1.0]]], requires_grad=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from gpq import artifact
 from gpq.codebook import Codebook
@@ -15,7 +16,6 @@ from trainer.errors import TrainerError
 from trainer.export import separate, start_from
 from trainer.model import GPQ
 from trainer.recipes import RECIPES, Modern, Recipe
-from trainer.recipes.base import Batches
 from trainer.recipes.confidence import Confidence
 
 
@@ -23,7 +23,7 @@ def config(recipe: str, **more: object) -> Config:
     settings = {
         "network": "resnet", "width": 4, "size": 32, "bits": 16, "details": 0,
         "logits": "averaged", "steps": 40, "batch_labelled": 8, "batch_unlabelled": 8,
-        "learning_rate": LEARNING_RATES[recipe], "seed": 0, "dataset": "folder",
+        "learning_rate": LEARNING_RATES[recipe], "held_out": 0.0, "seed": 0, "dataset": "folder",
     }  # fmt: skip
     return Config(recipe, **{**settings, **more})
 
@@ -31,7 +31,7 @@ def config(recipe: str, **more: object) -> Config:
 def pictures() -> TrainingSet:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
     batch = torch.from_numpy(pixels)
-    return TrainingSet(batch[:12], torch.arange(12) % 3, batch[12:], ("a", "b", "c"))
+    return TrainingSet(batch[:12], one_hot(torch.arange(12) % 3), batch[12:], ("a", "b", "c"))
 
 
 def recipe(name: str, **more: object) -> Recipe:
@@ -158,14 +158,6 @@ def test_modern_ships_the_average_of_its_weights() -> None:
     assert 0 < moved < 1
     assert made.trained is made.average
     assert all(not p.requires_grad for p in made.average.parameters())
-
-
-def test_batches_take_every_row_before_any_twice() -> None:
-    batches = Batches(10, 4, torch.Generator().manual_seed(0))
-    rows = torch.cat([batches.next() for _ in range(5)])
-    assert sorted(rows[:10].tolist()) == list(range(10))
-    assert sorted(rows[10:].tolist()) == list(range(10))
-    assert len(Batches(3, 8, torch.Generator()).next()) == 8
 
 
 def test_separate_merges_coincident_codewords_only() -> None:

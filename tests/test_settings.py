@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, is_loopback
+from service.settings import Settings, is_loopback, misspelt
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -36,3 +36,10 @@ def test_off_loopback_needs_keys_or_an_explicit_word(monkeypatch: pytest.MonkeyP
 def test_loopback() -> None:
     assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.8.0.1", "::1"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.0.1", "example.org", ""]))
+
+
+def test_a_misspelt_setting_is_named_with_what_may_be_meant() -> None:
+    lines = misspelt(["GPQ_MODELS", "GPQ_MODEL", "GPQ_DATA", "PATH", "GPQ_WHATEVER_ELSE"])
+    assert lines[0].startswith("GPQ_MODELS is no setting")
+    assert lines[0].endswith("is GPQ_MODEL meant?")
+    assert [line.split()[0] for line in lines] == ["GPQ_MODELS", "GPQ_WHATEVER_ELSE"]

@@ -93,7 +93,14 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     assert train(photos, first, *SMALL, "--steps", "2") == 0
     assert train(photos, first, *SMALL, "--steps", "3", "--resume") == 1
     assert "was made with steps=2" in capsys.readouterr().err
+    before = (first / "model.safetensors").read_bytes()
+    assert train(photos, first, *SMALL, "--steps", "2") == 1
+    assert "has checkpoint.pt and model.safetensors of another run" in capsys.readouterr().err
+    assert (first / "model.safetensors").read_bytes() == before
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first)) == 0
+    assert train(photos, second, *SMALL, "--steps", "2", "--overwrite") == 0
+    assert artifact.load(second).about["training"]["started_from"] is None
+    assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first), "--overwrite") == 0
     training = artifact.load(second).about["training"]
     assert training["started_from"]["id"] == artifact.load(first).id
     assert training["started_from"]["training"]["steps"] == 2
@@ -107,10 +114,16 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     [
         (["train", "--data", "/nowhere", "--out", "x"], "/nowhere/labeled is not a folder"),
         (["train", "--data", "/nowhere", "--out", "x", "--dataset", "cifar10"], "no CIFAR-10"),
-        (["evaluate", "--data", "/nowhere", "--model", "/nowhere"], "config.json: No such file"),
+        (
+            ["evaluate", "--data", "/nowhere", "--model", "/nowhere"],
+            "no finished model in this folder",
+        ),
     ],
 )
-def test_wrong_input_is_one_clear_line(arguments: list[str], message: str, capsys) -> None:
+def test_wrong_input_is_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")

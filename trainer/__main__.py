@@ -1,39 +1,30 @@
-"""python -m trainer: learn a model, or measure one."""
+"""python -m trainer: learn a model, measure one, or cut one shorter."""
 
 import argparse
 import json
-import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from gpq import __version__, artifact
+from gpq import artifact
 from gpq import device as gpq_device
 from gpq.errors import GPQError
 from gpq.network import DEFAULT_WIDTHS, NETWORKS
-from gpq.preprocess import Preprocess
-from trainer import data, device, loop
+from trainer import data, loop
 from trainer.config import (
-    BATCHES,
     BITS,
     DATASETS,
+    HELD_OUT,
     LEARNING_RATES,
     LOGITS,
     RECIPES,
     STEPS,
-    Config,
-    default_details,
 )
 from trainer.cut import cut
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
-from trainer.export import export, start_from
-from trainer.model import GPQ
-
-SHOWN_SKIPPED = 10
+from trainer.skipped import name_skipped
+from trainer.train import train as run_train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,70 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _train(options: argparse.Namespace) -> None:
-    network = options.network or ("resnet" if options.size < 64 else "resnet64")
-    config = Config(
-        recipe=options.recipe,
-        network=network,
-        width=options.width or DEFAULT_WIDTHS[network],
-        size=options.size,
-        bits=options.bits,
-        details=_details(options),
-        logits=options.logits,
-        steps=options.steps or STEPS[options.recipe],
-        batch_labelled=options.batch_labelled or BATCHES[options.recipe][0],
-        batch_unlabelled=options.batch_unlabelled or BATCHES[options.recipe][1],
-        learning_rate=options.learning_rate or LEARNING_RATES[options.recipe],
-        seed=options.seed,
-        dataset=options.dataset,
-    )
-    where = gpq_device.pick(options.device)
-    rules = Preprocess(size=config.size)
-    pictures = data.training_set(options.data, config.dataset, rules)
-    _name_skipped(pictures.skipped)
-    torch.manual_seed(config.seed)
-    model = GPQ(config, len(pictures.classes))
-    pictures = pictures.to(where)
-    model.to(where)
-    source = artifact.load(options.init, where) if options.init else None
-    if source:
-        start_from(model, source, pictures, config)
-    options.out.mkdir(parents=True, exist_ok=True)
-    result = loop.run(model, pictures, rules, config, options.out, where, resume=options.resume)
-    training = {
-        "command": _command(options),
-        "started_from": source and {"id": source.id, "training": source.about.get("training")},
-        "seconds": round(result.seconds),
-        "device": device.describe(where),
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": {"gpq": __version__, "torch": str(torch.__version__)},
-    }
-    model_id = export(result.model, config, rules, pictures, options.out, training)
-    print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
-
-
-def _details(options: argparse.Namespace) -> int:
-    if options.details is None:
-        return default_details(options.recipe, options.bits)
-    if options.recipe == "paper" and options.details:
-        raise TrainerError("--details is for --recipe modern; the paper has none")
-    if options.details >= options.bits // 4:
-        raise TrainerError(f"--details {options.details} leaves no codebook for the classes")
-    return int(options.details)
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command line as given, with the folders of this machine left out."""
-    places = {str(options.data): "DATA", str(options.out): "OUT", str(options.init): "MODEL_DIR"}
-    words = [places.get(word, word) for word in options.words]
-    return shlex.join(["python", "-m", "trainer", *words])
-
-
 def _evaluate(options: argparse.Namespace) -> None:
     where = gpq_device.pick(options.device)
     model = artifact.load(options.model, where)
     pictures = data.retrieval_set(options.data, options.dataset, model.rules)
-    _name_skipped(pictures.skipped)
+    name_skipped(pictures.skipped)
     found = [m.as_dict() for m in evaluate(model, pictures, options.engine, options.bits)]
     measured = found[-1]
     if options.write:
@@ -143,22 +75,12 @@ def _table(found: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, f"{'model':<{width}}  {found[0]['model']}"])
 
 
-def _name_skipped(skipped: list[str]) -> None:
-    if not skipped:
-        return
-    print(f"skipped {len(skipped)} files that could not be read:", file=sys.stderr)
-    for line in skipped[:SHOWN_SKIPPED]:
-        print(f"  {line}", file=sys.stderr)
-    if len(skipped) > SHOWN_SKIPPED:
-        print(f"  … and {len(skipped) - SHOWN_SKIPPED} more", file=sys.stderr)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="train|evaluate|cut")
 
     train = commands.add_parser("train", help="learn a model and write an artifact")
-    train.set_defaults(command=_train)
+    train.set_defaults(command=run_train)
     add = train.add_argument
     add("--data", type=Path, required=True, help="labeled/<class>/* and unlabeled/**, or CIFAR-10")
     add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
@@ -177,12 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--seed", type=int, default=0, help="(%(default)s)")
     add(
+        "--held-out",
+        type=float,
+        default=HELD_OUT,
+        metavar="SHARE",
+        help="of the labels, to choose the best moment by; 0 for none (%(default)s)",
+    )
+    add(
         "--init",
         type=Path,
         metavar="MODEL_DIR",
         help="start from this artifact's network",
     )
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--overwrite", action="store_true", help="replace the run that is in --out")
 
     measure = commands.add_parser("evaluate", help="measure an artifact's mAP")
     measure.set_defaults(command=_evaluate)

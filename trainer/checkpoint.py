@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.best import Best
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.recipes.base import Recipe
 
 NAME = "checkpoint.pt"
+
+Saved = dict[str, Any]
 
 
 def save(
@@ -21,6 +24,7 @@ def save(
     recipe: Recipe,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    best: Best,
     step: int,
     seconds: float,
 ) -> Path:
@@ -35,6 +39,7 @@ def save(
                 "recipe": recipe.state(),
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
+                "best": best.state(),
                 "step": step,
                 "seconds": seconds,
             },
@@ -46,13 +51,13 @@ def save(
     return path
 
 
-def read(folder: Path, config: Config) -> dict[str, Any]:
+def read(folder: Path, config: Config) -> Saved:
     """The checkpoint of ``folder``; raises TrainerError where it is missing or of another run."""
     path = folder / NAME
     if not path.is_file():
         raise TrainerError(f"--resume: there is no {path}; start without --resume")
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: Saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on a damaged file
         raise TrainerError(f"--resume: {path} cannot be read: {error}") from error
     now = asdict(config)
@@ -64,10 +69,11 @@ def read(folder: Path, config: Config) -> dict[str, Any]:
 
 
 def restore(
-    saved: dict[str, Any],
+    saved: Saved,
     recipe: Recipe,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    best: Best,
 ) -> None:
     """Put a checkpoint's tensors where they were."""
     model: nn.Module = recipe.model
@@ -75,3 +81,4 @@ def restore(
     recipe.load_state(saved["recipe"])
     optimiser.load_state_dict(saved["optimiser"])
     schedule.load_state_dict(saved["schedule"])
+    best.load_state(saved["best"])

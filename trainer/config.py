@@ -11,6 +11,7 @@ LOGITS = ("averaged", "per-subspace")
 DATASETS = ("folder", "cifar10")
 BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled, unlabelled images a step
 STEPS = {"paper": 3000, "modern": 4500}
+HELD_OUT = 0.1  # share of the labels
 LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
 
 
@@ -32,6 +33,7 @@ class Config:
     batch_labelled: int
     batch_unlabelled: int
     learning_rate: float
+    held_out: float
     seed: int
     dataset: str
 

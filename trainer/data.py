@@ -1,34 +1,27 @@
-"""Pictures for training and evaluation, decoded once into memory as uint8.
-
-Everything goes through ``gpq.decode`` and ``gpq.preprocess``, as in the service. A picture takes
-3 · size² bytes: 60,000 at 32×32 are 184 MB, a million at 64×64 are 12 GB.
-"""
+"""Pictures for training and for evaluation, decoded once, in memory as uint8."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from torch.nn import functional
 
-from gpq.decode import load
-from gpq.errors import ImageError
 from gpq.preprocess import Preprocess
+from trainer import cifar10
 from trainer.errors import TrainerError
+from trainer.listing import Listing, class_folders, manifest, pictures_below
+from trainer.pictures import read
 
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
-PROTOCOL_1_QUERY_EVERY = 60
-PROTOCOL_1_LABELLED_PER_CLASS = 500
+MANIFESTS = (".csv", ".parquet")
+LEAVE_ONE_OUT_QUERIES = 1000
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """labelled (L,3,S,S) uint8, labels (L,) int64 into classes, unlabelled (U,3,S,S) uint8."""
+    """labelled (L,3,S,S) uint8, labels (L,C) uint8, 1 for each class of a picture,
+    unlabelled (U,3,S,S) uint8; skipped: a line for each file that could not be read."""
 
     labelled: Tensor
     labels: Tensor
@@ -37,157 +30,129 @@ class TrainingSet:
     skipped: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "TrainingSet":
-        labelled, labels = self.labelled.to(device), self.labels.to(device)
-        return TrainingSet(labelled, labels, self.unlabelled.to(device), self.classes, self.skipped)
+        return replace(
+            self,
+            labelled=self.labelled.to(device),
+            labels=self.labels.to(device),
+            unlabelled=self.unlabelled.to(device),
+        )
 
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """queries, database (N,3,S,S) uint8 with labels (N,) int64; relevant = same label."""
+    """queries, database (N,3,S,S) uint8 with labels (N,C) uint8; relevant = a shared class.
+
+    own_rows (Q,) int64: the database rows the queries were taken from, which do not count
+    among their hits; absent where queries and database are apart.
+    """
 
     queries: Tensor
     query_labels: Tensor
     database: Tensor
     database_labels: Tensor
+    classes: tuple[str, ...]
+    own_rows: Tensor | None = None
     skipped: list[str] = field(default_factory=list)
 
 
 def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
     """The labelled and unlabelled pictures of ``root``.
 
-    folder: ``labeled/<class>/*`` and ``unlabeled/**``; cifar10: protocol 1.
-    Raises TrainerError where there is nothing to learn from.
+    folder: ``labeled/<class>/*`` and ``unlabeled/**``, or a manifest (``listing.manifest``);
+    cifar10: protocol 1. Raises TrainerError where there is nothing to learn from.
     """
     if dataset == "cifar10":
-        pixels, labels = _cifar10(root, rules)
-        _, labelled, unlabelled = protocol_1(labels)
-        return TrainingSet(pixels[labelled], labels[labelled], pixels[unlabelled], CIFAR10_CLASSES)
-    skipped: list[str] = []
-    pixels, labels, classes = _class_folders(root / "labeled", rules, skipped)
+        pixels, labels = cifar10.all_pictures(root, rules)
+        _, labelled, unlabelled = cifar10.protocol_1(labels)
+        return TrainingSet(
+            pixels[labelled], _one_hot(labels[labelled]), pixels[unlabelled], cifar10.CLASSES
+        )
+    if root.suffix in MANIFESTS:
+        rows = manifest(root)["train"]
+        labelled_files, unlabelled_files = rows.labelled(), rows.unlabelled()
+    else:
+        labelled_files = class_folders(root / "labeled")
+        unlabelled_files = pictures_below(root / "unlabeled")
+    classes = labelled_files.classes
     if len(classes) < 2:
         raise TrainerError(
-            f"{root / 'labeled'} has {len(classes)} class folder(s) with pictures; "
-            "learning needs at least two, each labeled/<class>/*"
+            f"{root} has labelled pictures of {len(classes)} class(es); learning needs at least "
+            "two: labeled/<class>/* in a folder, or the column labels of a manifest"
         )
-    files = _files(root / "unlabeled") if (root / "unlabeled").is_dir() else []
-    unlabelled_pixels, _ = _read(files, rules, skipped, "unlabeled")
-    if not len(unlabelled_pixels):
-        unlabelled_pixels = pixels
-    return TrainingSet(pixels, labels, unlabelled_pixels, tuple(classes), skipped)
+    pixels, targets, skipped = _labelled(labelled_files, classes, rules, "labelled")
+    lost = [name for name, count in zip(classes, targets.sum(dim=0), strict=True) if not count]
+    if lost:
+        raise TrainerError(
+            f"{root}: no picture can be read of {', '.join(lost)}; first: {skipped[0]}"
+        )
+    unlabelled, _, more_skipped = read(unlabelled_files.files, rules, "unlabelled")
+    if not len(unlabelled):
+        unlabelled = pixels
+    return TrainingSet(pixels, targets, unlabelled, classes, skipped + more_skipped)
 
 
 def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
     """Queries and database of ``root``.
 
-    cifar10: protocol 1. folder: queries ``test/<class>/*``, database ``train/<class>/*``.
+    cifar10: protocol 1. A manifest: its splits query and database (or train, where it has
+    none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and queries.
+    Any other folder of ``<class>/*``: every picture, or 1,000 spread over them, is searched
+    for among all others. Raises TrainerError where a query's class is not in the database.
     """
     if dataset == "cifar10":
-        pixels, labels = _cifar10(root, rules)
-        queries, _, database = protocol_1(labels)
-        return RetrievalSet(pixels[queries], labels[queries], pixels[database], labels[database])
-    skipped: list[str] = []
-    database, database_labels, classes = _class_folders(root / "train", rules, skipped)
-    queries, local_labels, query_classes = _class_folders(root / "test", rules, skipped)
-    position = {name: i for i, name in enumerate(classes)}
-    unknown = [name for name in query_classes if name not in position]
-    if unknown:
-        raise TrainerError(f"{root / 'test'} has classes that train/ lacks: {', '.join(unknown)}")
-    to_database = torch.tensor([position[name] for name in query_classes])
-    return RetrievalSet(queries, to_database[local_labels], database, database_labels, skipped)
-
-
-def protocol_1(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers (queries, labelled, unlabelled) of the paper's protocol 1.
-
-    labels (N,) in file order, train before test. Stable sort by class; every 60th
-    is a query, the first 500 left of each class are labelled, the rest unlabelled.
-    """
-    order = torch.argsort(labels, stable=True)
-    is_query = torch.arange(len(order)) % PROTOCOL_1_QUERY_EVERY == 0
-    rest = order[~is_query]
-    labelled_parts, unlabelled_parts = [], []
-    for label in range(int(labels.max()) + 1):
-        rows = rest[labels[rest] == label]
-        labelled_parts.append(rows[:PROTOCOL_1_LABELLED_PER_CLASS])
-        unlabelled_parts.append(rows[PROTOCOL_1_LABELLED_PER_CLASS:])
-    return order[is_query], torch.cat(labelled_parts), torch.cat(unlabelled_parts)
-
-
-def _cifar10(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
-    """All 60,000, train before test: the JPEG tree or torchvision's python batches."""
-    if (root / "cifar-10-batches-py").is_dir():
-        return _cifar10_batches(root, rules)
-    if not (root / "train").is_dir() or not (root / "test").is_dir():
-        raise TrainerError(
-            f"{root} is no CIFAR-10: expected train/<class>/*.jpg and test/<class>/*.jpg, "
-            "or torchvision's cifar-10-batches-py"
+        pixels, labels = cifar10.all_pictures(root, rules)
+        queries, _, database = cifar10.protocol_1(labels)
+        Y = _one_hot(labels)
+        return RetrievalSet(
+            pixels[queries], Y[queries], pixels[database], Y[database], cifar10.CLASSES
         )
-    parts: list[tuple[Tensor, Tensor]] = []
-    for part in ("train", "test"):
-        skipped: list[str] = []
-        pixels, labels, classes = _class_folders(root / part, rules, skipped)
-        if tuple(classes) != CIFAR10_CLASSES:
-            raise TrainerError(f"{root / part} has classes {classes}, not those of CIFAR-10")
-        if skipped:
-            raise TrainerError(f"{root / part}: {len(skipped)} unreadable, first: {skipped[0]}")
-        parts.append((pixels, labels))
-    return torch.cat([p for p, _ in parts]), torch.cat([t for _, t in parts])
+    if root.suffix in MANIFESTS:
+        splits = manifest(root)
+        stored, asked = splits["database"] or splits["train"].labelled(), splits["query"]
+    elif (root / "train").is_dir() and (root / "test").is_dir():
+        stored, asked = class_folders(root / "train"), class_folders(root / "test")
+    else:
+        return _leave_one_out(root, class_folders(root), rules)
+    known = set(stored.classes)
+    alone = asked.where(not labels & known for labels in asked.labels)
+    if alone:
+        names = ", ".join(alone.classes) or "none at all"
+        raise TrainerError(
+            f"{root}: {len(alone)} queries with only classes the database lacks: {names}"
+        )
+    classes = tuple(sorted(known.union(asked.classes)))
+    pixels, labels, skipped = _labelled(stored, classes, rules, "database")
+    queries, query_labels, more_skipped = _labelled(asked, classes, rules, "queries")
+    return RetrievalSet(
+        queries, query_labels, pixels, labels, classes, skipped=skipped + more_skipped
+    )
 
 
-def _cifar10_batches(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
-    from torchvision.datasets import CIFAR10  # slow to import, and only needed here
+def _leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> RetrievalSet:
+    if not listing.classes:
+        raise TrainerError(
+            f"{root} has no pictures to evaluate on: expected train/<class>/* and "
+            "test/<class>/*, or <class>/*, or a manifest"
+        )
+    pixels, labels, skipped = _labelled(listing, listing.classes, rules, root.name)
+    count = min(len(pixels), LEAVE_ONE_OUT_QUERIES)
+    rows = torch.linspace(0, max(0, len(pixels) - 1), count).round().long()
+    return RetrievalSet(
+        pixels[rows], labels[rows], pixels, labels, listing.classes, rows, skipped=skipped
+    )
 
-    pixels, labels = [], []
-    for train in (True, False):
-        try:
-            part = CIFAR10(str(root), train=train)
-        except RuntimeError as error:  # a file is missing or has another checksum
-            raise TrainerError(f"{root / CIFAR10.base_folder}: {error}") from error
-        pixels += [rules.pixels(Image.fromarray(array)) for array in part.data]
-        labels += part.targets
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 
-
-def _class_folders(
-    root: Path, rules: Preprocess, skipped: list[str]
+def _labelled(
+    listing: Listing, classes: Sequence[str], rules: Preprocess, what: str
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """<class>/* below ``root``, classes and files in name order."""
-    if not root.is_dir():
-        raise TrainerError(f"{root} is not a folder; expected {root}/<class>/<pictures>")
-    files: list[Path] = []
-    labels: list[int] = []
-    classes: list[str] = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        inside = _files(folder)
-        if inside:
-            labels += [len(classes)] * len(inside)
-            classes.append(folder.name)
-            files += inside
-    pixels, kept = _read(files, rules, skipped, root.name)
-    kept_labels = torch.tensor(labels, dtype=torch.int64)[kept]
-    lost = sorted(set(range(len(classes))) - set(kept_labels.tolist()))
-    if lost:
-        names = ", ".join(classes[label] for label in lost)
-        raise TrainerError(f"{root}: no picture can be read in {names}; first: {skipped[0]}")
-    return pixels, kept_labels, classes
+    """Pixels (N,3,S,S), labels (N,C) uint8, and what was skipped."""
+    pixels, kept, skipped = read(listing.files, rules, what)
+    position = {name: i for i, name in enumerate(classes)}
+    labels = torch.zeros(len(kept), len(classes), dtype=torch.uint8)
+    for row, file in enumerate(kept):
+        labels[row, [position[name] for name in listing.labels[file]]] = 1
+    return pixels, labels, skipped
 
 
-def _files(root: Path) -> list[Path]:
-    return sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
-
-
-def _read(
-    files: Sequence[Path], rules: Preprocess, skipped: list[str], what: str
-) -> tuple[Tensor, Tensor]:
-    """(N,3,S,S) uint8 of the files that decode, and their positions in ``files``."""
-    pixels = np.empty((len(files), 3, rules.size, rules.size), dtype=np.uint8)
-    kept: list[int] = []
-    for position, path in enumerate(tqdm(files, desc=f"reading {what}", leave=False)):
-        try:
-            image = load(path.read_bytes())
-        except (ImageError, OSError) as error:
-            skipped.append(f"{path}: {error}")
-            continue
-        pixels[len(kept)] = rules.pixels(image).transpose(2, 0, 1)
-        kept.append(position)
-    return torch.from_numpy(pixels[: len(kept)]), torch.tensor(kept, dtype=torch.int64)
+def _one_hot(labels: Tensor) -> Tensor:
+    return functional.one_hot(labels).to(torch.uint8)

@@ -26,13 +26,13 @@ class Measured:
     precision_at_10 is tie-aware too: the expectation over all orders of equals.
     colour_at_10: how far the mean colour of the first ten hits of the query's class is from
     the query's, as a share of how far that of its whole class is: 1 where the order within
-    a class knows nothing of colour.
+    a class knows nothing of colour; None where it cannot be told.
     """
 
     mAP: float
     mAP_tie_aware: float
     precision_at_10: float
-    colour_at_10: float
+    colour_at_10: float | None
     bits: int
     n_query: int
     n_database: int
@@ -40,14 +40,14 @@ class Measured:
     largest_tie: int
     model: str
 
-    def as_dict(self) -> dict[str, float | int | str]:
+    def as_dict(self) -> dict[str, float | int | str | None]:
         return asdict(self)
 
 
 def evaluate(
     model: Model, pictures: RetrievalSet, engine: str = "auto", bits: tuple[int, ...] = ()
 ) -> list[Measured]:
-    """Rank the whole database for every query; relevant = same label.
+    """Rank the whole database for every query; relevant = a shared class.
 
     bits: also of these shorter codes, the first bits of the model's. The model's own is
     the last. Raises TrainerError where there is nothing to rank or no such length.
@@ -84,32 +84,38 @@ def _measure(
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
     luts = codebook.lut(query_features[:, :D]).cpu().numpy()
     scanner = scan.build(packed, M, engine)
-    labels, wanted = pictures.database_labels.numpy(), pictures.query_labels.numpy()
+    labels, wanted = pictures.database_labels.float(), pictures.query_labels.float()
+    own_rows = pictures.own_rows
     colours, own_colours = _mean_colours(pictures.database), _mean_colours(pictures.queries)
     figures = []
     for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{4 * M} bits", leave=False):
         rows, scores = scanner.search(luts[first : first + SCAN_BATCH], k=len(packed))
-        for q in range(len(rows)):
-            relevant = labels[rows[q]] == wanted[first + q]
-            far = np.linalg.norm(colours[rows[q]] - own_colours[first + q], axis=1)
+        shared = (wanted[first : first + len(rows)] @ labels.T).numpy() > 0
+        for q, (ranked, score) in enumerate(zip(rows, scores, strict=True), start=first):
+            if own_rows is not None:
+                others = ranked != int(own_rows[q])
+                ranked, score = ranked[others], score[others]
+            relevant = shared[q - first][ranked]
+            far = np.linalg.norm(colours[ranked[relevant]] - own_colours[q], axis=1)
             figures.append(
                 (
                     average_precision(relevant),
-                    tie_aware_average_precision(relevant, scores[q]),
-                    tie_aware_mean_at(relevant, scores[q], 10),
-                    _nearer(far[relevant], scores[q][relevant]),
+                    tie_aware_average_precision(relevant, score),
+                    tie_aware_mean_at(relevant, score, 10),
+                    _nearer(far, score[relevant]),
                 )
             )
-    plain, tie_aware, precision, _ = np.mean(figures, axis=0)
+    plain, tie_aware, precision = np.mean([figure[:3] for figure in figures], axis=0)
+    nearer = [figure[3] for figure in figures if figure[3] is not None]
     counts = np.unique(packed, axis=0, return_counts=True)[1]
     return Measured(
         mAP=round(float(plain), 4),
         mAP_tie_aware=round(float(tie_aware), 4),
         precision_at_10=round(float(precision), 4),
-        colour_at_10=round(float(np.nanmean([figure[3] for figure in figures])), 4),
+        colour_at_10=round(float(np.mean(nearer)), 4) if nearer else None,
         bits=4 * M,
         n_query=len(luts),
-        n_database=len(packed),
+        n_database=len(packed) - (own_rows is not None),
         unique_codes=len(counts),
         largest_tie=int(counts.max()),
         model=model.id,
@@ -122,6 +128,8 @@ def _mean_colours(pixels: Tensor) -> NDArray[np.float32]:
     return torch.cat([part.float().mean(dim=(2, 3)) for part in parts]).numpy()
 
 
-def _nearer(far: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
-    """The mean of the first ten over the mean of all; not a number where there is none."""
-    return tie_aware_mean_at(far, scores, 10) / far.mean() if len(far) else float("nan")
+def _nearer(far: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+    """The mean of the first ten over the mean of all; None where all are equally far."""
+    if not far.any():
+        return None
+    return tie_aware_mean_at(far, scores, 10) / float(far.mean())

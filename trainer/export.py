@@ -12,6 +12,7 @@ from gpq import artifact
 from gpq.codebook import Codebook
 from gpq.model import Model
 from gpq.preprocess import Preprocess
+from trainer import losses
 from trainer.config import Config
 from trainer.data import TrainingSet
 from trainer.errors import TrainerError
@@ -107,8 +108,7 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, config: Config) -> 
             for batch in torch.split(data.labelled, 256)
         ]
     )
-    labels = data.labels.to(x.device)
-    means = torch.stack([x[labels == c].mean(dim=0) for c in range(len(data.classes))], dim=1)
+    of_class = losses.class_target(data.labels.to(x.device)).T
     with torch.no_grad():
         model.Z.copy_(source.codebook.Z)
-        model.C.copy_(functional.normalize(means, dim=-1))
+        model.C.copy_(functional.normalize(torch.einsum("lb,bmd->mld", of_class, x), dim=-1))

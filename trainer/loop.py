@@ -1,27 +1,32 @@
-"""The training loop: steps, progress, checkpoints, an orderly stop."""
+"""The training loop: steps, progress, checks on held-out pictures, checkpoints, an orderly stop."""
 
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gpq.codebook import Codebook
 from gpq.preprocess import Preprocess
-from trainer import checkpoint
+from trainer import checkpoint, distributed
+from trainer.best import CHECKS, Best
 from trainer.config import Config
 from trainer.data import TrainingSet
-from trainer.device import autocast
+from trainer.device import autocast, out_of_memory
 from trainer.errors import TrainerError
+from trainer.holdout import HeldOut, mean_average_precision
 from trainer.model import GPQ
-from trainer.recipes import RECIPES
+from trainer.recipes import RECIPES, Recipe
 
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 25
@@ -34,8 +39,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Result:
+    """model: of the best check where there were any, else of the last step."""
+
     model: GPQ
     seconds: float
+    steps: int
+    held_out: dict[str, Any] | None
 
 
 class _StopRequest:
@@ -62,43 +71,45 @@ def _orderly_stop() -> Iterator[_StopRequest]:
 def run(
     model: GPQ,
     data: TrainingSet,
+    held_out: HeldOut | None,
     rules: Preprocess,
     config: Config,
     out: Path,
     device: torch.device,
-    *,
-    resume: bool,
+    saved: checkpoint.Saved | None,
 ) -> Result:
-    """Train to ``config.steps``; writes checkpoints and log.jsonl below ``out``.
+    """Train to ``config.steps``, or until the held-out pictures are found no better; writes
+    checkpoints and log.jsonl below ``out``. saved: the checkpoint to go on from.
 
-    Raises Stopped after a signal, TrainerError where the loss stops being a number.
+    Raises Stopped after a signal, TrainerError where the loss stops being a number or
+    memory does not suffice.
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
     optimiser, schedule = recipe.optimiser()
+    best = Best()
     first, seconds = 0, 0.0
-    if resume:
-        saved = checkpoint.read(out, config)
-        checkpoint.restore(saved, recipe, optimiser, schedule)
+    if saved:
+        checkpoint.restore(saved, recipe, optimiser, schedule, best)
         first, seconds = saved["step"], saved["seconds"]
-
-    def save(step: int) -> None:
-        checkpoint.save(out, config, recipe, optimiser, schedule, step, seconds)
+    check_steps = max(1, config.steps // CHECKS)
 
     model.train()
     last_saved = time.monotonic()
-    batch = config.batch_labelled + config.batch_unlabelled
     progress = tqdm(
-        range(first, config.steps), initial=first, total=config.steps, desc="training", unit="step"
+        range(first, config.steps),
+        initial=first,
+        total=config.steps,
+        desc="training",
+        unit="step",
+        disable=not distributed.is_first(),
     )
-    with _orderly_stop() as stop, (out / "log.jsonl").open("a" if resume else "w") as log:
+    with _orderly_stop() as stop, _log(out, append=saved is not None) as log:
         for step in progress:
             started = time.monotonic()
-            total, parts = recipe.losses()
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-            optimiser.step()
+            while (found := _learn(recipe, optimiser)) is None:
+                pass
+            total, parts = found
             schedule.step()
             recipe.after_step()
             done = step + 1
@@ -108,17 +119,82 @@ def run(
                 _check_finite(total, done)
             seconds += time.monotonic() - started
             if done % LOG_STEPS == 0 or last:
+                batch = recipe.labelled.batch + recipe.unlabelled.batch
                 rate = round(batch / (time.monotonic() - started))
                 progress.set_postfix({**losses, "img/s": rate})
-                log.write(json.dumps({"step": done, "seconds": round(seconds, 1), **losses}) + "\n")
-                log.flush()
-            if time.monotonic() - last_saved > CHECKPOINT_SECONDS or last or stop.asked:
+                log({"step": done, "seconds": round(seconds, 1), **losses})
+            if held_out and (done % check_steps == 0 or last):
+                best.offer(done, _search_held_out(recipe, held_out), recipe.trained)
+                log({"step": done, "held_out_mAP": round(best.last, 4)})
+            asked = distributed.anywhere(stop.asked)
+            if time.monotonic() - last_saved > CHECKPOINT_SECONDS or last or asked:
                 _check_finite(total, done)
-                save(done)
+                if distributed.is_first():
+                    checkpoint.save(out, config, recipe, optimiser, schedule, best, done, seconds)
                 last_saved = time.monotonic()
-            if stop.asked and not last:
+            if asked and not last:
                 raise Stopped(f"stopped at step {done} of {config.steps}; go on with --resume")
-    return Result(recipe.trained, seconds)
+            if best.exhausted:
+                progress.close()
+                print(
+                    f"stopped early at step {done}: the held-out pictures were found best at "
+                    f"step {best.step}",
+                    file=sys.stderr,
+                )
+                break
+    best.restore(recipe.trained)
+    return Result(recipe.trained, seconds, done, _checked(held_out, best))
+
+
+def _learn(
+    recipe: Recipe, optimiser: torch.optim.Optimizer
+) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """One step; None where memory did not suffice, and the next is to be a smaller one."""
+    optimiser.zero_grad(set_to_none=True)
+    try:
+        total, parts = recipe.losses()
+        total.backward()  # type: ignore[no-untyped-call]
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not out_of_memory(error) or distributed.world() > 1:
+            raise
+        optimiser.zero_grad(set_to_none=True)
+    else:
+        distributed.average_gradients(recipe.model)
+        torch.nn.utils.clip_grad_norm_(recipe.model.parameters(), GRADIENT_NORM)
+        optimiser.step()
+        return total, parts
+    # Here, where the error and the tensors of its frames are gone.
+    labelled, unlabelled = recipe.halve_batches()
+    if recipe.device.type == "cuda":
+        torch.cuda.empty_cache()
+    print(
+        f"out of memory: going on with {labelled} labelled and {unlabelled} unlabelled "
+        "pictures a step",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:
+    codebook = Codebook(recipe.trained.codewords().detach())
+    features = recipe.embed(held_out.pixels.to(recipe.device))
+    return mean_average_precision(features, held_out.labels.to(recipe.device), codebook)
+
+
+def _checked(held_out: HeldOut | None, best: Best) -> dict[str, Any] | None:
+    if held_out is None:
+        return None
+    return {"pictures": len(held_out.pixels), "mAP": round(best.mAP, 4), "step": best.step}
+
+
+@contextmanager
+def _log(out: Path, *, append: bool) -> Iterator[Any]:
+    """A function that writes one JSON line; it writes nothing in all processes but the first."""
+    if not distributed.is_first():
+        yield lambda line: None
+        return
+    with (out / "log.jsonl").open("a" if append else "w", buffering=1) as file:
+        yield lambda line: file.write(json.dumps(line) + "\n")
 
 
 def _check_finite(loss: Tensor, step: int) -> None:

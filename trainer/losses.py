@@ -38,8 +38,13 @@ def other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
 
 
 def class_similarity(labels: Tensor) -> Tensor:
-    """(B,) int -> (B,B) float32, 1 where the labels agree."""
-    return (labels[:, None] == labels[None, :]).float()
+    """(B,C), 1 for each class of a picture -> (B,B) float32: how many classes are shared."""
+    return labels.float() @ labels.float().T
+
+
+def class_target(labels: Tensor) -> Tensor:
+    """(B,C), 1 for each class of a picture -> (B,C) float32, rows that sum to 1."""
+    return labels.float() / labels.sum(dim=1, keepdim=True)
 
 
 def prototype_logits(x: Tensor, C: Tensor, beta: float = BETA) -> Tensor:
@@ -50,13 +55,13 @@ def prototype_logits(x: Tensor, C: Tensor, beta: float = BETA) -> Tensor:
 def classification(logits: Tensor, target: Tensor, *, averaged: bool) -> Tensor:
     """L_cls, equation 4: softmax cross-entropy of (B,M,L) logits, per sample (B,).
 
-    target (B,) int classes. ``averaged``: the logits are averaged over the M
+    target (B,L), rows that sum to 1. ``averaged``: the logits are averaged over the M
     sub-spaces before the softmax (the authors' code); otherwise the mean of the
     per-sub-space losses is taken (as printed).
     """
     if averaged:
         return functional.cross_entropy(logits.mean(dim=1), target, reduction="none")
-    spread = target[:, None].expand(-1, logits.shape[1])
+    spread = target[:, :, None].expand(-1, -1, logits.shape[1])
     return functional.cross_entropy(logits.transpose(1, 2), spread, reduction="none").mean(dim=1)
 
 

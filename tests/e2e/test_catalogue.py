@@ -137,6 +137,22 @@ def test_one_bad_image_fails_alone(server: Server) -> None:
     assert server.http.get("/images/b90").status_code == 404
 
 
+def test_the_same_bytes_twice_in_a_request_are_one_picture(server: Server) -> None:
+    reply = server.index(png(95), png(95)).json()
+    assert reply["errors"] is False
+    assert [item["status"] for item in reply["items"]] == ["created", "unchanged"]
+    assert reply["items"][0]["id"] == reply["items"][1]["id"]
+    reply = server.index(png(96), png(96), metadata='[{"a":1},{"a":2}]').json()
+    assert [item["status"] for item in reply["items"]] == ["created", "failed"]
+    assert reply["items"][1]["error"]["code"] == "duplicate-id"
+
+
+def test_every_item_says_which_file_it_was(server: Server) -> None:
+    files = [("images", ("Größe 1.png", png(97))), ("images", ("../b.jpg", b"no picture"))]
+    items = server.http.post("/index", files=files).json()["items"]
+    assert [item["file"] for item in items] == ["Größe 1.png", "../b.jpg"]
+
+
 def test_the_same_picture_under_two_names_ties_in_order_of_storing(server: Server) -> None:
     for name in ("tie-b", "tie-a", "tie-c"):
         server.index(png(95), ids=json.dumps([name]))

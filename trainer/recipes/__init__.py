@@ -5,3 +5,5 @@ from trainer.recipes.modern import Modern
 from trainer.recipes.paper import Paper
 
 RECIPES: dict[str, type[Recipe]] = {"paper": Paper, "modern": Modern}
+
+__all__ = ["RECIPES", "Recipe"]

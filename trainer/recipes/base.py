@@ -1,28 +1,19 @@
-"""What recipes share: batches, the network's view of them, the state of a run."""
+"""What recipes share: data on the device, features of views, the state of a run."""
 
 import torch
 from torch import Tensor
 
 from gpq.preprocess import Preprocess
+from trainer import distributed
 from trainer.config import Config
 from trainer.data import TrainingSet
 from trainer.device import Autocast
+from trainer.errors import TrainerError
 from trainer.model import GPQ
+from trainer.recipes.batches import Batches
 
-
-class Batches:
-    """Endless shuffled batches of row numbers; every row once before any repeats."""
-
-    def __init__(self, rows: int, batch: int, generator: torch.Generator) -> None:
-        self.rows, self.batch, self.generator = rows, batch, generator
-        self._left = torch.empty(0, dtype=torch.int64)
-
-    def next(self) -> Tensor:
-        while len(self._left) < self.batch:
-            fresh = torch.randperm(self.rows, generator=self.generator)
-            self._left = torch.cat([self._left, fresh])
-        taken, self._left = self._left[: self.batch], self._left[self.batch :]
-        return taken
+EMBED_BATCH = 512
+LEAST_BATCH = 4  # pictures of either kind
 
 
 class Recipe:
@@ -42,8 +33,14 @@ class Recipe:
         # Row order is drawn on the CPU, views on the device: same rows on any device.
         self.row_generator = torch.Generator().manual_seed(config.seed)
         self.view_generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.labelled = Batches(len(data.labelled), config.batch_labelled, self.row_generator)
-        self.unlabelled = Batches(len(data.unlabelled), config.batch_unlabelled, self.row_generator)
+        self.labelled = Batches(self.labelled_rows(), config.batch_labelled, self.row_generator)
+        self.unlabelled = Batches(
+            torch.arange(len(data.unlabelled)), config.batch_unlabelled, self.row_generator
+        )
+
+    def labelled_rows(self) -> Tensor:
+        """Rows of the labelled pictures, as often as an epoch takes each."""
+        return torch.arange(len(self.data.labelled))
 
     @property
     def trained(self) -> GPQ:
@@ -65,17 +62,46 @@ class Recipe:
         return {
             "row_generator": self.row_generator.get_state(),
             "view_generator": self.view_generator.get_state(),
-            "labelled_left": self.labelled._left,
-            "unlabelled_left": self.unlabelled._left,
+            "labelled_left": self.labelled.left,
+            "unlabelled_left": self.unlabelled.left,
+            "batches": torch.tensor([self.labelled.batch, self.unlabelled.batch]),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.row_generator.set_state(state["row_generator"].cpu())
         self.view_generator.set_state(state["view_generator"].cpu())
-        self.labelled._left = state["labelled_left"].cpu()
-        self.unlabelled._left = state["unlabelled_left"].cpu()
+        self.labelled.left = state["labelled_left"].cpu()
+        self.unlabelled.left = state["unlabelled_left"].cpu()
+        self.labelled.batch, self.unlabelled.batch = state["batches"].tolist()
+
+    @torch.no_grad()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(N,3,S,S) uint8 -> features (N,D) of the weights an artifact is made of."""
+        model = self.trained
+        was_training = model.training
+        model.eval()
+        parts = [self._network(model, part) for part in torch.split(pixels, EMBED_BATCH)]
+        model.train(was_training)
+        return torch.cat(parts)
+
+    def halve_batches(self) -> tuple[int, int]:
+        """Half as many pictures a step from now on; returns how many, labelled and not.
+
+        Raises TrainerError where so few would be left that nothing is learnt.
+        """
+        sizes = self.labelled.batch // 2, self.unlabelled.batch // 2
+        if min(sizes) < LEAST_BATCH:
+            raise TrainerError(
+                f"out of memory with {self.labelled.batch} + {self.unlabelled.batch} pictures a "
+                "step: give a smaller --size or --width, or another --device"
+            )
+        self.labelled.batch, self.unlabelled.batch = sizes
+        return sizes
 
     def _features(self, model: GPQ, views: Tensor) -> Tensor:
+        return distributed.gather(self._network(model, distributed.share(views)))
+
+    def _network(self, model: GPQ, views: Tensor) -> Tensor:
         images = self.rules.normalise(views).contiguous(memory_format=torch.channels_last)
         with self.autocast:
             return model.features(images)

@@ -5,6 +5,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gpq.codebook import soft_assign
 from gpq.preprocess import Preprocess
@@ -14,11 +15,12 @@ from trainer.data import TrainingSet
 from trainer.device import Autocast
 from trainer.model import GPQ
 from trainer.recipes.base import Recipe
+from trainer.recipes.batches import balanced_rows
 from trainer.recipes.confidence import Confidence
 
 
 class Modern(Recipe):
-    """The paper's losses, and four additions. AdamW, cosine schedule.
+    """The paper's losses, and four additions. AdamW, cosine schedule; rare classes more often.
 
     Teacher: an exponential moving average of the weights (Tarvainen & Valpola 2017). It
     labels the unlabelled pictures, and is what ships.
@@ -54,6 +56,9 @@ class Modern(Recipe):
         self.confidence = Confidence(len(data.classes), self.device)
         self.steps_done = 0
 
+    def labelled_rows(self) -> Tensor:
+        return balanced_rows(self.data.labels)
+
     @property
     def trained(self) -> GPQ:
         return self.average
@@ -88,9 +93,9 @@ class Modern(Recipe):
         x = model.class_part(model.sub_vectors(raw))
         reversed_ = model.sub_vectors(losses.reverse_gradient(raw[len(pixels) :]))
 
-        target = torch.cat([labels, pseudo])
-        weight = torch.cat([torch.ones_like(labels, dtype=sure.dtype), sure])
-        similarity = losses.class_similarity(target)
+        both = torch.cat([labels, functional.one_hot(pseudo, labels.shape[1])])
+        weight = torch.cat([torch.ones(len(labels), device=self.device), sure])
+        similarity, target = losses.class_similarity(both), losses.class_target(both)
         q = soft_assign(x, model.class_codewords())
         prefixes = self.config.prefixes
         npair = torch.stack(

@@ -30,7 +30,8 @@ class Paper(Recipe):
 
         q = soft_assign(x, model.class_codewords())
         npair = losses.npair(x, q, losses.class_similarity(labels))
-        classify = losses.classification(model.class_logits(x), labels, averaged=averaged).mean()
+        target = losses.class_target(labels)
+        classify = losses.classification(model.class_logits(x), target, averaged=averaged).mean()
         entropy = losses.entropy(model.class_logits(x_unlabelled), averaged=averaged)
         total = npair + self.lambda_classification * classify - self.lambda_entropy * entropy
         return total, {"npair": npair, "cls": classify, "entropy": entropy}

@@ -1,0 +1,44 @@
+"""What the guides tell people to run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.images import tree
+from tests.server import ROOT, Server
+
+
+def test_index_folder_sends_every_picture_and_names_what_failed(
+    random_model: Path, tmp_path: Path
+) -> None:
+    names = ["a.png", "deep/with space.png", "comma,semi;colon.png", "quote'\"é.png"]
+    pictures = tree(tmp_path / "pictures", *names)
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    command = [sys.executable, str(ROOT / "docs" / "index_folder.py"), str(pictures)]
+    with Server(tmp_path, model=random_model, api_keys="a-key") as server:
+        environment = {**os.environ, "GPQ_API_KEYS": "a-key"}
+        done = subprocess.run(
+            [*command, server.url], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stdout == "4 pictures sent, 1 failed\n"
+        assert "broken.jpg: " in done.stderr
+        server.http.headers["authorization"] = "Bearer a-key"
+        stored = server.http.get("/images").json()["images"]
+        found = {image["metadata"]["file"] for image in stored}
+        assert found == {str(pictures / name) for name in names}
+        done = subprocess.run([*command, server.url], capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "401" in done.stderr
+
+
+def test_a_port_in_use_is_one_clear_line(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model) as server:
+        port = server.url.rpartition(":")[2]
+        environment = {**os.environ, "GPQ_PORT": port, "GPQ_MODEL": str(random_model)}
+        command = [sys.executable, "-m", "service"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: cannot listen on 127.0.0.1 port")
+        assert "GPQ_PORT" in done.stderr

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from tests.images import tree
+from trainer.errors import TrainerError
+from trainer.listing import class_folders, manifest, pictures_below
+
+TABLE = {
+    "path": ["a.jpg", "deep/b.jpg", "c.jpg", "d.jpg"],
+    "labels": ["cat", "dog | cat", None, "dog"],
+    "split": ["train", None, "train", "query"],
+}
+
+
+def csv_of(table: dict[str, list[str | None]]) -> str:
+    rows = zip(*table.values(), strict=True)
+    return "\n".join([",".join(table), *(",".join(v or "" for v in row) for row in rows)])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_manifest_of_either_kind(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"pictures.{kind}"
+    if kind == "csv":
+        path.write_text("\ufeff" + csv_of(TABLE))  # as spreadsheets write it
+    else:
+        parquet.write_table(pyarrow.table(TABLE), path)
+    splits = manifest(path)
+    train = splits["train"]
+    assert train.files == (tmp_path / "a.jpg", tmp_path / "deep" / "b.jpg", tmp_path / "c.jpg")
+    assert train.labels == ({"cat"}, {"dog", "cat"}, set())
+    assert train.classes == ("cat", "dog")
+    assert train.labelled().files == train.files[:2]
+    assert train.unlabelled().files == train.files[2:]
+    assert splits["query"].labels == ({"dog"},)
+    assert len(splits["database"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,labels\na.jpg,cat", "needs 'path' and 'labels'"),
+        ("", "needs 'path' and 'labels'"),
+        ("path,labels\na.jpg,cat\n,dog", "row 2 has no path"),
+        ("path,labels,split\na.jpg,cat,test", "row 1 has split 'test'"),
+    ],
+)
+def test_a_wrong_manifest_names_its_row(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "pictures.csv"
+    path.write_text(text)
+    with pytest.raises(TrainerError, match=message):
+        manifest(path)
+
+
+def test_an_unreadable_manifest_is_a_clear_error(tmp_path: Path) -> None:
+    for name in ("none.csv", "none.parquet"):
+        with pytest.raises(TrainerError, match=name):
+            manifest(tmp_path / name)
+    for name in ("broken.csv", "broken.parquet"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(TrainerError, match=name):
+            manifest(tmp_path / name)
+
+
+def test_folders_are_walked_in_name_order_without_hidden_files(tmp_path: Path) -> None:
+    tree(tmp_path, "b/2.png", "b/x/1.png", "a/3.png", "a/.hidden", "loose.png")
+    listing = class_folders(tmp_path)
+    names = [file.relative_to(tmp_path).as_posix() for file in listing.files]
+    assert names == ["a/3.png", "b/2.png", "b/x/1.png"]
+    assert listing.labels == ({"a"}, {"b"}, {"b"})
+    assert len(pictures_below(tmp_path)) == 4
+    assert len(pictures_below(tmp_path / "nowhere")) == 0
+    with pytest.raises(TrainerError, match="not a folder"):
+        class_folders(tmp_path / "nowhere")

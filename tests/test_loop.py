@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpq.preprocess import Preprocess
+from tests.test_recipe import config, pictures
+from trainer import loop
+from trainer.best import PATIENCE
+from trainer.errors import TrainerError
+from trainer.holdout import HeldOut
+from trainer.model import GPQ
+from trainer.recipes.modern import Modern
+
+CPU = torch.device("cpu")
+
+
+def run(out: Path, held_out: HeldOut | None = None, **more: object) -> loop.Result:
+    wanted = config("modern", **more)
+    torch.manual_seed(0)
+    model = GPQ(wanted, 3)
+    return loop.run(model, pictures(), held_out, Preprocess(32), wanted, out, CPU, None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    taken: list[int] = []
+    losses = Modern.losses
+
+    def limited(recipe: Modern) -> object:
+        if recipe.labelled.batch > 8:
+            raise error
+        taken.append(recipe.labelled.batch)
+        return losses(recipe)
+
+    monkeypatch.setattr(Modern, "losses", limited)
+    result = run(tmp_path, steps=3, batch_labelled=32, batch_unlabelled=16)
+    assert taken == [8, 8, 8]
+    assert result.steps == 3
+    assert "going on with 8 labelled and 4 unlabelled" in capsys.readouterr().err
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["recipe"]["batches"].tolist() == [8, 4]
+
+
+def test_memory_for_nothing_at_all_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(recipe: Modern) -> object:
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(Modern, "losses", never)
+    with pytest.raises(TrainerError, match="give a smaller --size or --width"):
+        run(tmp_path, steps=3, batch_labelled=32, batch_unlabelled=32)
+
+
+def test_another_runtime_error_is_not_taken_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(recipe: Modern) -> object:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Modern, "losses", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(tmp_path, steps=3)
+
+
+def test_a_run_that_gets_no_better_ends_early_with_its_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    found = iter([0.3, 0.6, *[0.5] * PATIENCE])
+    monkeypatch.setattr(loop, "_search_held_out", lambda recipe, held_out: next(found))
+    held = HeldOut(pictures().labelled, pictures().labels)
+    result = run(tmp_path, held, steps=40)
+    assert result.steps == 4 + 2 * PATIENCE
+    assert result.held_out == {"pictures": 12, "mAP": 0.6, "step": 4}
+    assert "stopped early" in capsys.readouterr().err
+
+
+def test_held_out_pictures_are_searched_as_the_run_goes(tmp_path: Path) -> None:
+    held = HeldOut(pictures().labelled, pictures().labels)
+    result = run(tmp_path, held, steps=40)
+    assert 0 < result.held_out["mAP"] <= 1
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert sum("held_out_mAP" in line for line in lines) == result.steps // 2

@@ -1,0 +1,69 @@
+"""Labelled pictures that training does not learn from, to choose its best moment by."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpq.codebook import Codebook
+from trainer.data import TrainingSet
+from trainer.metrics import tie_aware_average_precision
+
+LEAST_OF_CLASS = 10  # labelled pictures of a class from which some are held out
+MOST_QUERIES = 1000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """pixels (N,3,S,S) uint8, labels (N,C) uint8."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
+    """Take ``share`` of each class's labelled pictures out, at least two; a class of fewer
+    than LEAST_OF_CLASS keeps all. They stay in training without their labels.
+
+    None where nothing can be held out.
+    """
+    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(len(order), dtype=torch.bool)
+    for of_class in data.labels.T.bool():
+        count = int(of_class.sum())
+        wanted = max(2, math.ceil(share * count)) if count >= LEAST_OF_CLASS and share else 0
+        rows = order[of_class[order] & ~chosen[order]]
+        missing = wanted - int((of_class & chosen).sum())
+        chosen[rows[: max(0, missing)]] = True
+    if not chosen.any():
+        return data, None
+    held = HeldOut(data.labelled[chosen], data.labels[chosen])
+    rest = replace(
+        data,
+        labelled=data.labelled[~chosen],
+        labels=data.labels[~chosen],
+        unlabelled=torch.cat([data.unlabelled, held.pixels]),
+    )
+    return rest, held
+
+
+def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
+    """Tie-aware mAP of every picture, or MOST_QUERIES of them, searched among all others.
+
+    features (N,D) float32, labels (N,C) uint8; relevant = a shared class.
+    """
+    codes = codebook.encode(features).long()
+    lut = codebook.lut(features[:MOST_QUERIES])
+    scores = torch.zeros(len(lut), len(codes), device=lut.device)
+    for m in range(codebook.M):
+        scores += lut[:, m, codes[:, m]]
+    shared = (labels[:MOST_QUERIES].float() @ labels.float().T > 0).cpu().numpy()
+    found = []
+    for q, line in enumerate(scores.cpu().numpy()):
+        order = np.argsort(-line, kind="stable")
+        order = order[order != q]
+        if shared[q][order].any():
+            found.append(tie_aware_average_precision(shared[q][order], line[order]))
+    return float(np.mean(found)) if found else 0.0

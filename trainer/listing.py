@@ -1,0 +1,117 @@
+"""Which files there are and what they are labelled as, before any is read."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import TrainerError
+
+SPLITS = ("train", "database", "query")
+PATH, LABELS, SPLIT = "path", "labels", "split"  # columns of a manifest
+SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files and their labels; a file without labels is unlabelled."""
+
+    files: tuple[Path, ...]
+    labels: tuple[frozenset[str], ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted(set().union(*self.labels)))
+
+    def where(self, wanted: Iterable[bool]) -> "Listing":
+        pairs = [pair for pair, keep in zip(self._pairs(), wanted, strict=True) if keep]
+        return Listing(tuple(file for file, _ in pairs), tuple(labels for _, labels in pairs))
+
+    def labelled(self) -> "Listing":
+        return self.where(bool(labels) for labels in self.labels)
+
+    def unlabelled(self) -> "Listing":
+        return self.where(not labels for labels in self.labels)
+
+    def _pairs(self) -> Iterator[tuple[Path, frozenset[str]]]:
+        return zip(self.files, self.labels, strict=True)
+
+
+def class_folders(root: Path) -> Listing:
+    """<class>/** below ``root``, in name order. Raises TrainerError where it is no folder."""
+    if not root.is_dir():
+        raise TrainerError(f"{root} is not a folder; expected {root}/<class>/<pictures>")
+    files: list[Path] = []
+    labels: list[frozenset[str]] = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        inside = _below(folder)
+        files += inside
+        labels += [frozenset([folder.name])] * len(inside)
+    return Listing(tuple(files), tuple(labels))
+
+
+def pictures_below(root: Path) -> Listing:
+    """All files below ``root``, without labels; none where there is no such folder."""
+    files = _below(root) if root.is_dir() else []
+    return Listing(tuple(files), (frozenset(),) * len(files))
+
+
+def manifest(path: Path) -> dict[str, Listing]:
+    """The splits of a CSV or Parquet table: path, labels split by ``|``, optional split.
+
+    Paths are relative to the table's folder; a row without labels is unlabelled; ``split``
+    is train where it is missing. Raises TrainerError naming the row that is wrong.
+    """
+    found: dict[str, tuple[list[Path], list[frozenset[str]]]] = {s: ([], []) for s in SPLITS}
+    for number, row in enumerate(_rows(path), start=1):
+        name = (row.get(PATH) or "").strip()
+        split = (row.get(SPLIT) or SPLITS[0]).strip()
+        if not name:
+            raise TrainerError(f"{path}: row {number} has no {PATH}")
+        if split not in SPLITS:
+            raise TrainerError(f"{path}: row {number} has {SPLIT} {split!r}; use {SPLITS}")
+        labels = (label.strip() for label in (row.get(LABELS) or "").split(SEPARATOR))
+        files, of_files = found[split]
+        files.append(path.parent / name)
+        of_files.append(frozenset(label for label in labels if label))
+    return {split: Listing(tuple(f), tuple(labels)) for split, (f, labels) in found.items()}
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
+    if path.suffix == ".parquet":
+        columns, rows = _parquet(path)
+    else:
+        columns, rows = _csv(path)
+    if PATH not in columns or LABELS not in columns:
+        raise TrainerError(f"{path}: columns {columns}; needs {PATH!r} and {LABELS!r}")
+    return rows
+
+
+def _csv(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{path}: {error}") from error
+    reader = csv.DictReader(lines)
+    return list(reader.fieldnames or []), iter(reader)
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
+    from pyarrow import ArrowException, parquet  # slow to import, and only needed here
+
+    try:
+        table = parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise TrainerError(f"{path}: {error}") from error
+    wanted = [name for name in (PATH, LABELS, SPLIT) if name in table.column_names]
+    rows = table.select(wanted).to_pylist()
+    return table.column_names, (
+        {name: None if value is None else str(value) for name, value in row.items()} for row in rows
+    )
+
+
+def _below(root: Path) -> list[Path]:
+    return sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))

@@ -1,0 +1,31 @@
+"""Which pictures a step sees."""
+
+import torch
+from torch import Tensor
+
+
+class Batches:
+    """Endless shuffled batches of ``rows``; each once before any repeats."""
+
+    def __init__(self, rows: Tensor, batch: int, generator: torch.Generator) -> None:
+        self.rows, self.batch, self.generator = rows, batch, generator
+        self.left = torch.empty(0, dtype=torch.int64)
+
+    def next(self) -> Tensor:
+        """(batch,) int64."""
+        while len(self.left) < self.batch:
+            fresh = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
+            self.left = torch.cat([self.left, fresh])
+        taken, self.left = self.left[: self.batch], self.left[self.batch :]
+        return taken
+
+
+def balanced_rows(labels: Tensor) -> Tensor:
+    """labels (N,C), 1 for each class of a picture -> row numbers, those of rare classes
+    repeated: a picture of a class with n pictures stands there about sqrt(most / n) times
+    (Mahajan et al. 2018, section 2.2), so that classes of equal size stay as they are.
+    """
+    counts = labels.sum(dim=0, dtype=torch.float64).clamp(min=1)
+    repeats = (counts.max() / counts).sqrt()
+    of_row = (labels * repeats).amax(dim=1).round().long().clamp(min=1)
+    return torch.arange(len(labels)).repeat_interleave(of_row.cpu())

@@ -1,0 +1,133 @@
+"""python -m trainer train: from a folder of pictures to an artifact."""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from gpq import __version__, artifact
+from gpq import device as gpq_device
+from gpq.network import DEFAULT_WIDTHS
+from gpq.preprocess import Preprocess
+from trainer import checkpoint, data, device, distributed, loop
+from trainer.config import BATCHES, LEARNING_RATES, STEPS, Config, default_details
+from trainer.errors import TrainerError
+from trainer.export import export, start_from
+from trainer.holdout import hold_out
+from trainer.model import GPQ
+from trainer.skipped import name_skipped
+
+MOST_HELD_OUT = 0.5
+BIG = 64  # pixels from which the default network halves the picture first
+
+
+def train(options: argparse.Namespace) -> None:
+    """Raises TrainerError, Stopped; what can be wrong without the pictures is told first."""
+    config = _config(options)
+    where = distributed.start(gpq_device.pick(options.device))
+    try:
+        _train(options, config, where)
+    finally:
+        distributed.stop()
+
+
+def _train(options: argparse.Namespace, config: Config, where: torch.device) -> None:
+    saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
+    source = artifact.load(options.init, where) if options.init else None
+    rules = Preprocess(size=config.size)
+    pictures = data.training_set(options.data, config.dataset, rules)
+    if distributed.is_first():
+        name_skipped(pictures.skipped)
+    pictures, held_out = hold_out(pictures, config.held_out, config.seed)
+    torch.manual_seed(config.seed)
+    model = GPQ(config, len(pictures.classes)).to(where)
+    pictures = pictures.to(where)
+    if source:
+        start_from(model, source, pictures, config)
+    model.F = distributed.synchronise_batch_norm(model.F)
+    result = loop.run(model, pictures, held_out, rules, config, options.out, where, saved)
+    if not distributed.is_first():
+        return
+    training = {
+        "command": _command(options),
+        "started_from": source and {"id": source.id, "training": source.about.get("training")},
+        "steps_done": result.steps,
+        "seconds": round(result.seconds),
+        "held_out": result.held_out,
+        "processes": distributed.world(),
+        "device": device.describe(where),
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {"gpq": __version__, "torch": str(torch.__version__)},
+    }
+    model_id = export(result.model, config, rules, pictures, options.out, training)
+    print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    network = options.network or ("resnet" if options.size < BIG else "resnet64")
+    labelled, unlabelled = BATCHES[options.recipe]
+    config = Config(
+        recipe=options.recipe,
+        network=network,
+        width=options.width or DEFAULT_WIDTHS[network],
+        size=options.size,
+        bits=options.bits,
+        details=default_details(options.recipe, options.bits)
+        if options.details is None
+        else options.details,
+        logits=options.logits,
+        steps=options.steps or STEPS[options.recipe],
+        batch_labelled=options.batch_labelled or labelled,
+        batch_unlabelled=options.batch_unlabelled or unlabelled,
+        learning_rate=options.learning_rate or LEARNING_RATES[options.recipe],
+        held_out=options.held_out,
+        seed=options.seed,
+        dataset=options.dataset,
+    )
+    if config.recipe == "paper" and config.details:
+        raise TrainerError("--details is for --recipe modern; the paper has none")
+    if not 0 <= config.details < config.M:
+        raise TrainerError(
+            f"--details {config.details} of {config.M} codebooks leaves none for the classes"
+        )
+    if not 0 <= config.held_out <= MOST_HELD_OUT:
+        raise TrainerError(f"--held-out {config.held_out}: a share from 0 to {MOST_HELD_OUT}")
+    processes = distributed.asked_for()
+    if config.batch_labelled % processes or config.batch_unlabelled % processes:
+        raise TrainerError(
+            f"--batch-labelled {config.batch_labelled} and --batch-unlabelled "
+            f"{config.batch_unlabelled} must be multiples of the {processes} processes"
+        )
+    return config
+
+
+def _prepare(
+    out: Path, config: Config, *, resume: bool, overwrite: bool
+) -> checkpoint.Saved | None:
+    """The folder for the run, and the checkpoint to go on from.
+
+    Raises TrainerError where another run's results would be lost.
+    """
+    if resume:
+        return checkpoint.read(out, config)
+    if out.exists() and not out.is_dir():
+        raise TrainerError(f"--out: {out} is a file; name a folder")
+    there = [name for name in (checkpoint.NAME, artifact.WEIGHTS) if (out / name).exists()]
+    if there and not overwrite:
+        raise TrainerError(
+            f"--out: {out} has {' and '.join(there)} of another run: name another folder, go on "
+            "with --resume, or replace it with --overwrite"
+        )
+    if distributed.is_first():
+        out.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line as given, with the folders of this machine left out."""
+    places = {str(options.data): "DATA", str(options.out): "OUT", str(options.init): "MODEL_DIR"}
+    words = [places.get(word, word) for word in options.words]
+    return shlex.join(["python", "-m", "trainer", *words])
