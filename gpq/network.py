@@ -81,7 +81,8 @@ class ResNet(nn.Module):
     def __init__(self, dimension: int, width: int, *, pool_stem: bool = False) -> None:
         super().__init__()
         w = width
-        self.stem = conv_bn_relu(3, w, pool=pool_stem)
+        self.stem = conv_bn_relu(3, w)
+        self.pool = nn.MaxPool2d(2) if pool_stem else nn.Identity()
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(conv_bn_relu(c, 2 * c, pool=True), Residual(2 * c))
@@ -91,7 +92,7 @@ class ResNet(nn.Module):
         self.project = nn.Linear(8 * w, dimension)
 
     def forward(self, images: Tensor) -> Tensor:
-        pooled = self.stages(self.stem(images)).amax(dim=(2, 3))
+        pooled = self.stages(self.pool(self.stem(images))).amax(dim=(2, 3))
         projected: Tensor = self.project(pooled)
         return projected
 

@@ -176,13 +176,30 @@ def test_separate_merges_coincident_codewords_only() -> None:
 
 
 def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
-    source = artifact.load(random_model)
-    wanted = config("modern", bits=48, details=4)
+    source, rules = artifact.load(random_model), Preprocess(32)
     torch.manual_seed(5)
-    model = GPQ(wanted, 3)
-    start_from(model, source, pictures(), wanted)
-    images = Preprocess(32).normalise(pictures().labelled)
-    assert torch.allclose(model.eval().features(images), source.network(images), atol=1e-4)
+    model = GPQ(config("modern", bits=48, details=4), 3)
+    start_from(model, source, pictures(), rules)
+    images = rules.normalise(pictures().labelled)
+    features = model.eval().features(images)
+    assert torch.allclose(features, source.network(images), atol=1e-4)
     assert torch.equal(model.Z, source.codebook.Z)
-    with pytest.raises(TrainerError, match="same --bits"):
-        start_from(GPQ(config("modern"), 3), source, pictures(), config("modern"))
+    mean = model.sub_vectors(features)[:, 0][pictures().labels[:, 1].bool()].mean(dim=0)
+    assert torch.allclose(model.C[0, 1], mean / mean.norm(), atol=1e-4)
+
+
+def test_init_of_other_bits_and_size_takes_over_all_but_the_last_layer(random_model: Path) -> None:
+    source = artifact.load(random_model)
+    model = GPQ(config("modern", bits=16, network="resnet64", size=64), 3)
+    last = model.F.project.weight.clone()
+    start_from(model, source, pictures(), Preprocess(64))
+    assert torch.equal(model.F.project.weight, last)
+    stem = source.network.state_dict()["stem.0.weight"]
+    assert torch.equal(model.F.stem[0].weight, stem)
+
+
+def test_init_of_another_network_is_refused(random_model: Path) -> None:
+    source = artifact.load(random_model)
+    for other in ({"network": "vgg"}, {"width": 8}, {"width": 8, "bits": 48}):
+        with pytest.raises(TrainerError, match="another network"):
+            start_from(GPQ(config("modern", **other), 3), source, pictures(), Preprocess(32))

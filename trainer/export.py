@@ -84,31 +84,29 @@ def separate(Z: Tensor) -> Tensor:
     return separated
 
 
-def start_from(model: GPQ, source: Model, data: TrainingSet, config: Config) -> None:
-    """Set F and Z from an artifact, and C to the class means of its features.
+@torch.no_grad()
+def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) -> None:
+    """Set F and Z from an artifact, and C to the class means of the features.
 
-    The modern recipe then starts the codewords of the classes at these means.
-
-    Raises TrainerError where the artifact is of another network or code length.
+    The artifact may be of another picture size, of other classes, and of other bits; then
+    the last layer and Z start anew. The modern recipe starts the codewords of the classes at
+    the means. Raises TrainerError where the artifact is of another network.
     """
-    if source.codebook.Z.shape != model.Z.shape:
-        raise TrainerError(
-            f"--init: the artifact has codebooks {tuple(source.codebook.Z.shape)}, "
-            f"this run {tuple(model.Z.shape)}; give the same --bits"
-        )
-    if source.rules.size != config.size:
-        raise TrainerError(f"--init: the artifact reads {source.rules.size} px, not {config.size}")
+    weights = source.network.state_dict()
+    if same_bits := source.codebook.Z.shape == model.Z.shape:
+        model.Z.copy_(source.codebook.Z)
+    else:
+        weights = {name: t for name, t in weights.items() if not name.startswith("project.")}
     try:
-        model.F.load_state_dict(source.network.state_dict())
+        missing = model.F.load_state_dict(weights, strict=same_bits).missing_keys
     except RuntimeError as error:
         raise TrainerError(f"--init: another network than this run's: {error}") from error
-    x = torch.cat(
-        [
-            model.class_part(model.sub_vectors(source.features(batch).clone()))
-            for batch in torch.split(data.labelled, 256)
-        ]
-    )
-    of_class = losses.class_target(data.labels.to(x.device)).T
-    with torch.no_grad():
-        model.Z.copy_(source.codebook.Z)
-        model.C.copy_(functional.normalize(torch.einsum("lb,bmd->mld", of_class, x), dim=-1))
+    if set(missing) - {"project.weight", "project.bias"}:
+        raise TrainerError(f"--init: another network than this run's: it lacks {missing[0]}")
+    was_training = model.training
+    model.eval()
+    parts = [model.features(rules.normalise(part)) for part in torch.split(data.labelled, 256)]
+    model.train(was_training)
+    x = model.class_part(model.sub_vectors(torch.cat(parts)))
+    of_class = losses.class_target(data.labels).T
+    model.C.copy_(functional.normalize(torch.einsum("lb,bmd->mld", of_class, x), dim=-1))

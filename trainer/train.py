@@ -46,7 +46,7 @@ def _train(options: argparse.Namespace, config: Config, where: torch.device) -> 
     model = GPQ(config, len(pictures.classes)).to(where)
     pictures = pictures.to(where)
     if source:
-        start_from(model, source, pictures, config)
+        start_from(model, source, pictures, rules)
     model.F = distributed.synchronise_batch_norm(model.F)
     result = loop.run(model, pictures, held_out, rules, config, options.out, where, saved)
     if not distributed.is_first():

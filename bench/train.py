@@ -1,0 +1,114 @@
+"""Pictures a second of the full training step against the bare network's, in one run.
+
+.venv/bin/python -m bench.train                 both sizes, the default batches
+python -m bench.train --device cuda --steps 50
+
+The peer is forward and backward of the same network on the same number of pictures, with a
+sum for a loss: no data, augmentation, teacher, losses, optimiser or average. Synthetic
+pictures. Medians of alternating runs; results go to bench/results/train.json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bench.machine import describe
+from gpq import device
+from gpq.preprocess import Preprocess
+from trainer.config import BATCHES, LEARNING_RATES, Config
+from trainer.data import TrainingSet
+from trainer.device import autocast
+from trainer.device import describe as describe_device
+from trainer.model import GPQ
+from trainer.recipes import RECIPES
+
+RESULTS = Path(__file__).parent / "results" / "train.json"
+NETWORKS = {32: "resnet", 64: "resnet64"}
+CLASSES, PICTURES, ROUNDS = 10, 4096, 5
+
+
+def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dict[str, object]:
+    labelled, unlabelled = BATCHES[recipe_name]
+    config = Config(
+        recipe=recipe_name, network=NETWORKS[size], width=32, size=size, bits=48,
+        details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
+        batch_labelled=labelled, batch_unlabelled=unlabelled,
+        learning_rate=LEARNING_RATES[recipe_name], held_out=0.0, seed=0, dataset="folder",
+    )  # fmt: skip
+    pixels = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8)
+    labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(PICTURES) % CLASSES]
+    names = tuple(map(str, range(CLASSES)))
+    data = TrainingSet(pixels, labels, pixels, names).to(where)
+    rules = Preprocess(size)
+    model = GPQ(config, CLASSES).to(where, memory_format=torch.channels_last).train()
+    recipe = RECIPES[recipe_name](model, data, rules, config, autocast(where))
+    optimiser, schedule = recipe.optimiser()
+    batch = labelled + unlabelled
+    images = rules.normalise(data.labelled[:batch]).contiguous(memory_format=torch.channels_last)
+
+    def full() -> None:
+        total, _ = recipe.losses()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        schedule.step()
+        recipe.after_step()
+
+    def bare() -> None:
+        model.zero_grad(set_to_none=True)
+        with recipe.autocast:
+            model.features(images).sum().backward()
+
+    rates: dict[str, list[float]] = {"full": [], "bare": []}
+    for _ in range(ROUNDS):
+        for name, work in (("full", full), ("bare", bare)):
+            rates[name].append(batch * steps / seconds(work, steps, where))
+    medians = {name: round(statistics.median(found[1:])) for name, found in rates.items()}
+    return {
+        "recipe": recipe_name,
+        "size": size,
+        "batch": batch,
+        "full_images_s": medians["full"],
+        "bare_images_s": medians["bare"],
+        "ratio": round(medians["full"] / medians["bare"], 3),
+        "seconds_a_step": round(batch / medians["full"], 3),
+    }
+
+
+def seconds(work: Callable[[], None], steps: int, where: torch.device) -> float:
+    started = time.perf_counter()
+    for _ in range(steps):
+        work()
+    if where.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3, help="of each run (%(default)s)")
+    parser.add_argument("--device", choices=device.NAMES, default="auto")
+    options = parser.parse_args()
+    where = device.pick(options.device)
+    found = [
+        measure(recipe, size, options.steps, where)
+        for recipe in ("modern", "paper")
+        for size in NETWORKS
+    ]
+    result = {
+        "runs": found,
+        "device": describe_device(where),
+        "machine": describe(),
+        "versions": {"torch": str(torch.__version__)},
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(RESULTS.read_text())
+
+
+if __name__ == "__main__":
+    main()
