@@ -23,6 +23,7 @@ from trainer.config import (
 from trainer.cut import cut
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
+from trainer.report.page import write_report
 from trainer.skipped import name_skipped
 from trainer.train import train as run_train
 
@@ -62,6 +63,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_table(found))
 
 
+def _report(options: argparse.Namespace) -> None:
+    model = artifact.load(options.model, gpq_device.pick(options.device))
+    pictures = data.retrieval_set(options.data, options.dataset, model.rules)
+    name_skipped(pictures.skipped)
+    path = write_report(model, pictures, options.title, options.model)
+    print(f"wrote {path}", file=sys.stderr)
+
+
 def _cut(options: argparse.Namespace) -> None:
     model_id = cut(options.model, options.bits, options.out)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
@@ -77,7 +86,7 @@ def _table(found: list[dict[str, Any]]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate|cut")
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report|cut")
 
     train = commands.add_parser("train", help="learn a model and write an artifact")
     train.set_defaults(command=run_train)
@@ -125,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--bits", type=int, nargs="*", default=(), help="also of the first so many bits")
     add("--json", action="store_true", help="one JSON line")
     add("--write", action="store_true", help="keep the figures in the artifact's config.json")
+
+    report = commands.add_parser("report", help="write report.html about an artifact beside it")
+    report.set_defaults(command=_report)
+    add = report.add_argument
+    add("--model", type=Path, required=True, help="artifact folder")
+    add("--data", type=Path, required=True, help="as for evaluate")
+    add("--dataset", choices=DATASETS, default="folder", help="cifar10: protocol 1 (%(default)s)")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
+    add("--title", default="Labelled pictures", help="what --data is, in words (%(default)s)")
 
     shorter = commands.add_parser("cut", help="make a model of shorter codes: its first bits")
     shorter.set_defaults(command=_cut)

@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from gpq import scan
 from gpq.codebook import Codebook, pack
 from gpq.model import Model
 from trainer.data import RetrievalSet
 from trainer.errors import TrainerError
 from trainer.metrics import average_precision, tie_aware_average_precision, tie_aware_mean_at
+from trainer.ranking import rankings
 
 ENCODE_BATCH = 256
-SCAN_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def evaluate(
     queries = features(model, pictures.queries, "encoding queries")
     database = features(model, pictures.database, "encoding")
     return [
-        _measure(model, b // 4, queries, database, pictures, engine) for b in [*shorter, model.bits]
+        measure(model, b // 4, queries, database, pictures, engine) for b in [*shorter, model.bits]
     ]
 
 
@@ -71,7 +70,7 @@ def features(model: Model, pixels: Tensor, what: str) -> Tensor:
     return torch.cat([model.features(batch) for batch in batches])
 
 
-def _measure(
+def measure(
     model: Model,
     M: int,
     query_features: Tensor,
@@ -79,43 +78,35 @@ def _measure(
     pictures: RetrievalSet,
     engine: str,
 ) -> Measured:
+    """The figures of the first M codebooks; features (N,D) as of ``features``."""
     codebook = Codebook(model.codebook.Z[:M])
     D = M * codebook.Z.shape[2]
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
-    luts = codebook.lut(query_features[:, :D]).cpu().numpy()
-    scanner = scan.build(packed, M, engine)
-    labels, wanted = pictures.database_labels.float(), pictures.query_labels.float()
-    own_rows = pictures.own_rows
     colours, own_colours = _mean_colours(pictures.database), _mean_colours(pictures.queries)
-    figures = []
-    for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{4 * M} bits", leave=False):
-        rows, scores = scanner.search(luts[first : first + SCAN_BATCH], k=len(packed))
-        shared = (wanted[first : first + len(rows)] @ labels.T).numpy() > 0
-        for q, (ranked, score) in enumerate(zip(rows, scores, strict=True), start=first):
-            if own_rows is not None:
-                others = ranked != int(own_rows[q])
-                ranked, score = ranked[others], score[others]
-            relevant = shared[q - first][ranked]
-            far = np.linalg.norm(colours[ranked[relevant]] - own_colours[q], axis=1)
-            figures.append(
-                (
-                    average_precision(relevant),
-                    tie_aware_average_precision(relevant, score),
-                    tie_aware_mean_at(relevant, score, 10),
-                    _nearer(far, score[relevant]),
-                )
+    figures: list[tuple[float, float, float]] = []
+    nearer: list[float] = []
+    for found in rankings(codebook, query_features[:, :D], packed, pictures, engine):
+        relevant, scores = found.relevant, found.scores
+        figures.append(
+            (
+                average_precision(relevant),
+                tie_aware_average_precision(relevant, scores),
+                tie_aware_mean_at(relevant, scores, 10),
             )
-    plain, tie_aware, precision = np.mean([figure[:3] for figure in figures], axis=0)
-    nearer = [figure[3] for figure in figures if figure[3] is not None]
+        )
+        far = np.linalg.norm(colours[found.rows[relevant]] - own_colours[found.query], axis=1)
+        if (share := _nearer(far, scores[relevant])) is not None:
+            nearer.append(share)
+    plain, tie_aware, precision = np.mean(figures, axis=0)
     counts = np.unique(packed, axis=0, return_counts=True)[1]
     return Measured(
         mAP=round(float(plain), 4),
         mAP_tie_aware=round(float(tie_aware), 4),
         precision_at_10=round(float(precision), 4),
         colour_at_10=round(float(np.mean(nearer)), 4) if nearer else None,
-        bits=4 * M,
-        n_query=len(luts),
-        n_database=len(packed) - (own_rows is not None),
+        bits=codebook.bits,
+        n_query=len(pictures.queries),
+        n_database=len(packed) - (pictures.own_rows is not None),
         unique_codes=len(counts),
         largest_tie=int(counts.max()),
         model=model.id,

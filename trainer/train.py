@@ -16,8 +16,9 @@ from trainer import checkpoint, data, device, distributed, loop
 from trainer.config import BATCHES, LEARNING_RATES, STEPS, Config, default_details
 from trainer.errors import TrainerError
 from trainer.export import export, start_from
-from trainer.holdout import hold_out
+from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
+from trainer.report.page import write_report
 from trainer.skipped import name_skipped
 
 MOST_HELD_OUT = 0.5
@@ -64,6 +65,19 @@ def _train(options: argparse.Namespace, config: Config, where: torch.device) -> 
     }
     model_id = export(result.model, config, rules, pictures, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+    if held_out:
+        path = write_report(
+            artifact.load(options.out, where),
+            _among_themselves(held_out, pictures.classes),
+            "The labelled pictures held out of training, searched for among themselves",
+            options.out,
+        )
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def _among_themselves(held_out: HeldOut, classes: tuple[str, ...]) -> data.RetrievalSet:
+    pixels, labels, rows = held_out.pixels, held_out.labels, torch.arange(len(held_out.pixels))
+    return data.RetrievalSet(pixels, labels, pixels, labels, classes, own_rows=rows)
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -1,0 +1,123 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from gpq import artifact
+from trainer.data import RetrievalSet, retrieval_set
+from trainer.report.advice import advice
+from trainer.report.page import write_report
+from trainer.report.study import RECALLS, Study, _precision_of_recall, study
+
+CLASSES = ("ant", "bee", "<cow>")
+
+
+def pictures(n: int = 90, own_rows: bool = True) -> RetrievalSet:
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
+    )
+    labels = one_hot(torch.arange(n) % 3)
+    rows = torch.arange(n) if own_rows else None
+    return RetrievalSet(pixels, labels, pixels, labels, CLASSES, own_rows=rows)
+
+
+@pytest.fixture(scope="module")
+def found(random_model: Path) -> Study:
+    return study(artifact.load(random_model), pictures())
+
+
+def test_a_study_of_random_weights_finds_what_chance_finds(found: Study) -> None:
+    assert found.chance == pytest.approx(29 / 89)
+    assert found.whole.mAP_tie_aware == pytest.approx(found.chance, abs=0.1)
+    assert [result.queries for result in found.per_class] == [30] * 3
+    assert [r.mAP for r in found.per_class] == sorted(r.mAP for r in found.per_class)
+    assert found.usage.shape == (12, 16)
+    assert found.usage.sum(axis=1) == pytest.approx(np.ones(12))
+    assert (found.tie_sizes >= 1).all() and found.tie_sizes.max() == found.whole.largest_tie
+    assert [example.name for example in found.examples] == list(CLASSES)
+    for example in found.examples:
+        assert len(example.hits) == 10
+        scores = [hit.score for hit in example.hits]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_precision_of_recall_by_hand() -> None:
+    # hits at ranks 1 and 4: precision 1 up to recall ½, ½ above it
+    found = _precision_of_recall(np.array([True, False, False, True]))
+    assert found.tolist() == [1.0 if recall <= 0.5 else 0.5 for recall in RECALLS]
+    assert not _precision_of_recall(np.zeros(3, dtype=bool)).any()
+
+
+class References(HTMLParser):
+    """What a page asks for from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href") and not (value or "").startswith("data:"):
+                self.found.append(f"{tag} {name}={value}")
+        self.pictures += tag == "img"
+
+
+def test_the_report_is_one_file_without_anything_from_elsewhere(
+    random_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "log.jsonl").write_text(
+        '{"step": 25, "seconds": 1.5, "npair": 2.0}\n{"step": 25, "held_out_mAP": 0.4}\n'
+    )
+    path = write_report(artifact.load(random_model), pictures(), "Noise & more", tmp_path)
+    page = path.read_text()
+    references = References()
+    references.feed(page)
+    assert references.found == []
+    assert references.pictures == 3 + 4  # examples; figures, codes, map, curves
+    assert "Noise &amp; more" in page and "&lt;cow&gt;" in page and "<cow>" not in page
+    assert not re.search(r"<script|@import|url\(", page)
+
+
+def test_a_report_of_very_few_pictures(random_model: Path, tmp_path: Path) -> None:
+    few = pictures(6)
+    assert write_report(artifact.load(random_model), few, "few", tmp_path).stat().st_size
+
+
+def test_pictures_of_the_sample_make_a_report_with_a_database_apart(
+    random_model: Path, sample: Path, tmp_path: Path
+) -> None:
+    model = artifact.load(random_model)
+    apart = retrieval_set(sample, "folder", model.rules)
+    assert (
+        "300 queries over 1,000 pictures"
+        in write_report(model, apart, "sample", tmp_path).read_text()
+    )
+
+
+def test_advice_names_what_looks_bad_and_is_silent_where_nothing_does(found: Study) -> None:
+    lines = "\n".join(advice(found, {}))
+    assert "Only 90 queries" in lines
+    assert "not far above a random order" in lines
+    assert "is taken for" in lines
+    fine = replace(
+        found,
+        lengths=[
+            replace(found.whole, mAP_tie_aware=0.9, n_query=1000, largest_tie=1, colour_at_10=0.5)
+        ],
+        per_class=[replace(result, confused=None) for result in found.per_class],
+        usage=np.full((12, 16), 1 / 16),
+    )
+    assert advice(fine, {}) == []
+    assert "hardly used" in advice(replace(fine, usage=np.eye(12, 16)), {})[0]
+    tied = replace(fine, lengths=[replace(fine.whole, largest_tie=40)])
+    assert "share one code" in advice(tied, {})[0]
+    blind = replace(fine, lengths=[replace(fine.whole, colour_at_10=1.0)])
+    assert "colours" in advice(blind, {})[0]
+    rising = {"held_out": {"step": 100}, "steps_done": 100}
+    assert "more --steps" in advice(fine, rising)[0]

@@ -1,0 +1,128 @@
+"""The report's pictures, as data URIs."""
+
+import base64
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from trainer.report.study import RANKS, RECALLS, Example, Study
+
+matplotlib.rcParams.update(
+    {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+)
+ACCENT, SECOND, GREEN, RED = "#2457a6", "#c8502d", "#22a054", "#d64242"
+SIDE, FRAME, GAP = 72, 4, 6  # pixels of an example's picture, its frame, the space between
+TIE_GROUPS = ((1, 1), (2, 10), (11, 100), (101, 1000), (1001, None))
+NAMED_CLASSES = 20  # of more the map has no legend
+
+
+def curves(log: list[dict[str, Any]]) -> str:
+    """The losses of a training, and the mAP of its held-out pictures."""
+    steps = [line for line in log if "seconds" in line]
+    names = [name for name in (steps[0] if steps else {}) if name not in ("step", "seconds")]
+    checks = [line for line in log if "held_out_mAP" in line]
+    figure, axes = _axes(1 + bool(checks), width=9.5, height=3.2)
+    for name in names:
+        axes[0].plot([s["step"] for s in steps], [s[name] for s in steps], label=name)
+    axes[0].set(xlabel="step", title="losses")
+    if names:
+        axes[0].legend(frameon=False, fontsize=9)
+    if checks:
+        found = [c["held_out_mAP"] for c in checks]
+        axes[1].plot([c["step"] for c in checks], found, marker="o", color=ACCENT)
+        best = int(np.argmax(found))
+        axes[1].plot(checks[best]["step"], found[best], "o", color=SECOND, markersize=9)
+        axes[1].set(xlabel="step", title="mAP of the held-out pictures; orange: what ships")
+    return _svg(figure)
+
+
+def lengths(found: Study) -> str:
+    """mAP by bits; precision by rank; precision by recall."""
+    figure, axes = _axes(3, width=11, height=3.2)
+    bits = [measured.bits for measured in found.lengths]
+    axes[0].bar([str(b) for b in bits], [m.mAP_tie_aware for m in found.lengths], color=ACCENT)
+    axes[0].set(xlabel="bits", title="mAP by code length", ylim=(0, 1))
+    axes[1].plot(RANKS, found.precisions, marker="o", color=ACCENT)
+    axes[1].set(xlabel="first k hits", title="precision at k", xscale="log", ylim=(0, 1.02))
+    axes[1].set_xticks(RANKS, [str(k) for k in RANKS])
+    axes[1].minorticks_off()
+    axes[2].plot(RECALLS, found.precision_of_recall, color=ACCENT)
+    axes[2].set(xlabel="recall", title="precision by recall", xlim=(0, 1), ylim=(0, 1.02))
+    return _svg(figure)
+
+
+def codes(found: Study) -> str:
+    """Which codewords are used, and how many pictures share a code."""
+    figure, axes = _axes(2, width=10, height=3.6)
+    shown = axes[0].imshow(found.usage * 100, cmap="Blues", aspect="auto", vmin=0)
+    axes[0].set(xlabel="codeword", ylabel="codebook", title="pictures with a codeword, %")
+    axes[0].set_xticks(range(0, 16, 3))
+    figure.colorbar(shown, ax=axes[0])
+    total = len(found.tie_sizes)
+    shares, names = [], []
+    for low, high in TIE_GROUPS:
+        inside = (found.tie_sizes >= low) & (found.tie_sizes <= (high or total))
+        shares.append(100 * inside.sum() / total)
+        names.append("alone" if high == 1 else f"{low}–{high}" if high else f"over {low - 1}")
+    axes[1].bar(names, shares, color=ACCENT)
+    axes[1].set(title="pictures by how many have their code, %", ylim=(0, 100))
+    return _svg(figure)
+
+
+def feature_map(found: Study) -> str:
+    """t-SNE of the features, coloured by class."""
+    figure, (axes,) = _axes(1, width=8.5, height=6)
+    colours = matplotlib.colormaps["tab20"](np.arange(len(found.classes)) % 20)
+    for c, name in enumerate(found.classes):
+        points = found.positions[found.of_class == c]
+        axes.scatter(points[:, 0], points[:, 1], s=9, color=colours[c], label=name)
+    axes.axis("off")
+    if len(found.classes) <= NAMED_CLASSES:
+        axes.legend(frameon=False, fontsize=9, markerscale=2, bbox_to_anchor=(1, 1))
+    return _png(figure)
+
+
+def example(shown: Example) -> str:
+    """One line: the query, then its hits, framed green where right and red where wrong."""
+    cell = SIDE + 2 * FRAME + GAP
+    line = Image.new("RGB", (cell * (len(shown.hits) + 1) + 2 * GAP, SIDE + 2 * FRAME), "white")
+    line.paste(_enlarged(shown.pixels), (FRAME, FRAME))
+    for column, hit in enumerate(shown.hits, start=1):
+        left = column * cell + 2 * GAP
+        frame = GREEN if hit.right else RED
+        line.paste(frame, (left, 0, left + SIDE + 2 * FRAME, SIDE + 2 * FRAME))
+        line.paste(_enlarged(hit.pixels), (left + FRAME, FRAME))
+    buffer = io.BytesIO()
+    line.save(buffer, "JPEG", quality=88)
+    return _uri(buffer.getvalue(), "image/jpeg")
+
+
+def _enlarged(pixels: np.ndarray[Any, Any]) -> Image.Image:
+    image = Image.fromarray(pixels.transpose(1, 2, 0))
+    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _axes(columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(np.ravel(figure.subplots(1, columns)))
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _uri(buffer.getvalue(), "image/svg+xml")
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return _uri(buffer.getvalue(), "image/png")
+
+
+def _uri(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

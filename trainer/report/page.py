@@ -1,0 +1,57 @@
+"""The report as one HTML file without anything from elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from gpq.model import Model
+from trainer.data import RetrievalSet
+from trainer.report import figures
+from trainer.report.advice import advice
+from trainer.report.study import study
+
+NAME = "report.html"
+
+
+def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) -> Path:
+    """Search for ``pictures`` with ``model`` and write ``folder``/report.html.
+
+    what: the pictures in words. The training's curves are those of ``folder``/log.jsonl,
+    where there is one.
+    """
+    found = study(model, pictures)
+    log = _log(folder / "log.jsonl")
+    training: dict[str, Any] = model.about.get("training") or {}
+    environment = Environment(
+        loader=PackageLoader("trainer.report", "."),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(
+        model=model,
+        what=what,
+        found=found,
+        whole=found.whole,
+        data=model.about.get("data") or {},
+        training={name: value for name, value in training.items() if name != "started_from"},
+        started_from=training.get("started_from"),
+        advice=advice(found, training),
+        curves=figures.curves(log) if log else None,
+        lengths=figures.lengths(found),
+        codes=figures.codes(found),
+        feature_map=figures.feature_map(found),
+        examples=[(example, figures.example(example)) for example in found.examples],
+    )
+    path = folder / NAME
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line]

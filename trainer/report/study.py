@@ -1,0 +1,212 @@
+"""Everything a report tells about a model's search, as numbers and pictures."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from gpq.codebook import Codebook, intra_normalise, pack, unpack
+from gpq.model import Model
+from trainer.config import NESTED_BITS
+from trainer.data import RetrievalSet
+from trainer.evaluate import Measured, features, measure
+from trainer.metrics import tie_aware_average_precision, tie_aware_mean_at
+from trainer.ranking import Ranking, rankings
+
+RANKS = (1, 2, 5, 10, 20, 50, 100)
+RECALLS = np.linspace(0, 1, 21)
+MAP_PICTURES = 1500  # of the t-SNE map
+SHOWN_QUERIES = 12
+SHOWN_HITS = 10
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """confused: the class that its wrong first ten hits are most often of, and how often,
+    as a share of all first ten; None where there are none."""
+
+    name: str
+    queries: int
+    mAP: float
+    precision_at_10: float
+    confused: tuple[str, float] | None
+
+
+@dataclass(frozen=True)
+class Hit:
+    pixels: NDArray[np.uint8]  # (3,S,S)
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and its first hits, in the order of the service."""
+
+    pixels: NDArray[np.uint8]
+    name: str
+    hits: list[Hit]
+
+
+@dataclass(frozen=True)
+class Study:
+    """lengths: figures of each nested code length, the model's own last. precisions: at
+    RANKS; precision_of_recall: at RECALLS. usage (M,K): share of pictures with a codeword.
+    tie_sizes (N,): how many pictures have the picture's code. positions (P,2), of_class (P,):
+    the t-SNE map. chance: the mAP of a random order, about: the mean share of relevant."""
+
+    classes: tuple[str, ...]
+    lengths: list[Measured]
+    precisions: list[float]
+    precision_of_recall: NDArray[np.float64]
+    per_class: list[ClassResult]
+    usage: NDArray[np.float64]
+    tie_sizes: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    of_class: NDArray[np.int64]
+    examples: list[Example]
+    chance: float
+
+    @property
+    def whole(self) -> Measured:
+        return self.lengths[-1]
+
+
+def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
+    """Search for every query; the t-SNE map and the examples are of a fixed seed."""
+    query_features = features(model, pictures.queries, "encoding queries")
+    database_features = features(model, pictures.database, "encoding")
+    nested = model.about.get("training", {}).get("recipe") == "modern"
+    shorter = [b for b in NESTED_BITS if b < model.bits] if nested else []
+    lengths = [
+        measure(model, b // 4, query_features, database_features, pictures, engine)
+        for b in [*shorter, model.bits]
+    ]
+    packed = pack(model.codebook.encode(database_features)).cpu().numpy()
+    ranked = rankings(model.codebook, query_features, packed, pictures, engine)
+    found = [_kept(ranking) for ranking in ranked]
+    codes = unpack(torch.from_numpy(packed), model.codebook.M).numpy()
+    _, inverse, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
+    positions, of_class = _map(model.codebook, database_features, pictures.database_labels)
+    return Study(
+        classes=pictures.classes,
+        lengths=lengths,
+        precisions=[float(np.mean([f.precisions[i] for f in found])) for i in range(len(RANKS))],
+        precision_of_recall=np.mean([f.precision_of_recall for f in found], axis=0),
+        per_class=_per_class(found, pictures),
+        usage=np.stack([np.bincount(column, minlength=16) for column in codes.T]) / len(codes),
+        tie_sizes=counts[inverse.ravel()],
+        positions=positions,
+        of_class=of_class,
+        examples=_examples(found, pictures),
+        chance=float(np.mean([f.share for f in found])),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is kept of a ranking."""
+
+    query: int
+    share: float  # of relevant pictures
+    average_precision: float
+    precisions: list[float]
+    precision_of_recall: NDArray[np.float64]
+    first_rows: NDArray[np.int64]
+    first_scores: NDArray[np.float32]
+    first_right: NDArray[np.bool_]
+
+
+def _kept(found: Ranking) -> _Found:
+    relevant, scores = found.relevant, found.scores
+    return _Found(
+        found.query,
+        float(relevant.mean()),
+        tie_aware_average_precision(relevant, scores),
+        [tie_aware_mean_at(relevant, scores, k) for k in RANKS],
+        _precision_of_recall(relevant),
+        found.rows[:SHOWN_HITS].copy(),
+        scores[:SHOWN_HITS].copy(),
+        relevant[:SHOWN_HITS].copy(),
+    )
+
+
+def _precision_of_recall(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Interpolated precision at RECALLS: the best at that recall or a higher one."""
+    places = np.flatnonzero(relevant)
+    if not len(places):
+        return np.zeros(len(RECALLS))
+    precision = np.arange(1, len(places) + 1) / (places + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    needed = np.ceil(RECALLS * len(places)).astype(np.int64).clip(min=1) - 1
+    return np.asarray(best[needed], dtype=np.float64)
+
+
+def _per_class(found: list[_Found], pictures: RetrievalSet) -> list[ClassResult]:
+    """Worst first. A query of several classes counts for each."""
+    query_labels = pictures.query_labels.numpy().astype(bool)
+    database_labels = pictures.database_labels.numpy().astype(bool)
+    results = []
+    for c, name in enumerate(pictures.classes):
+        own = [f for f in found if query_labels[f.query, c]]
+        if not own:
+            continue
+        wrong: Counter[int] = Counter()
+        for f in own:
+            for row in f.first_rows[~f.first_right]:
+                wrong.update(np.flatnonzero(database_labels[row]).tolist())
+        shown = sum(len(f.first_rows) for f in own)
+        most = wrong.most_common(1)
+        results.append(
+            ClassResult(
+                name=name,
+                queries=len(own),
+                mAP=float(np.mean([f.average_precision for f in own])),
+                precision_at_10=float(np.mean([f.precisions[RANKS.index(10)] for f in own])),
+                confused=(pictures.classes[most[0][0]], most[0][1] / shown) if most else None,
+            )
+        )
+    return sorted(results, key=lambda result: result.mAP)
+
+
+def _map(
+    codebook: Codebook, raw: Tensor, labels: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    rows = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:MAP_PICTURES]
+    x = intra_normalise(raw[rows.to(raw.device)], codebook.M).flatten(1).cpu().numpy()
+    if len(x) < 3:
+        return np.zeros((len(x), 2)), labels[rows].argmax(dim=1).numpy()
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    positions = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(x)
+    return positions, labels[rows].argmax(dim=1).numpy()
+
+
+def _examples(found: list[_Found], pictures: RetrievalSet) -> list[Example]:
+    """The first query of each class, spread over the classes where they are many."""
+    first_of: dict[int, _Found] = {}
+    for f in found:
+        first_of.setdefault(int(pictures.query_labels[f.query].argmax()), f)
+    classes = sorted(first_of)
+    step = max(1, len(classes) // SHOWN_QUERIES)
+    chosen = [first_of[c] for c in classes[::step][:SHOWN_QUERIES]]
+    return [
+        Example(
+            pictures.queries[f.query].numpy(),
+            _names(pictures, f.query),
+            [
+                Hit(pictures.database[int(row)].numpy(), float(score), bool(right))
+                for row, score, right in zip(
+                    f.first_rows, f.first_scores, f.first_right, strict=True
+                )
+            ],
+        )
+        for f in chosen
+    ]
+
+
+def _names(pictures: RetrievalSet, query: int) -> str:
+    return ", ".join(pictures.classes[c] for c in pictures.query_labels[query].nonzero().flatten())
