@@ -97,19 +97,81 @@ class ResNet(nn.Module):
         return projected
 
 
+class CNNF(nn.Module):
+    """CNN-F of Chatfield et al. (BMVC 2014, table 1), the paper's GPQ-F, for 224×224.
+
+    Five convolutions, two layers of 4,096, one linear layer to D: 60 M parameters.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, 64, 11, stride=4),
+            nn.ReLU(inplace=True),
+            nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            nn.Conv2d(64, 256, 5, padding=2),
+            nn.ReLU(inplace=True),
+            nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveMaxPool2d(6),  # at 224 the paper's 3×3 window with stride 2
+        )
+        self.full = nn.Sequential(
+            nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+        )  # fmt: skip
+        self.project = nn.Linear(4096, dimension)
+
+    def forward(self, images: Tensor) -> Tensor:
+        projected: Tensor = self.project(self.full(self.convolutions(images).flatten(1)))
+        return projected
+
+
+class TorchvisionNet(nn.Module):
+    """A network of torchvision whose classifier's last layer gives way to one to D."""
+
+    def __init__(self, dimension: int, name: str) -> None:
+        super().__init__()
+        from torchvision.models import get_model  # slow to import, and only needed here
+
+        self.body = get_model(name, weights=None)
+        parent, last = (self.body.classifier, "6") if name == "alexnet" else (self.body, "fc")
+        self.project = nn.Linear(getattr(parent, last).in_features, dimension)
+        setattr(parent, last, nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        projected: Tensor = self.project(self.body(images))
+        return projected
+
+
+# Networks that have a width, with their own; the others are what they are.
+DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32, "resnet64": 32}
+TORCHVISION = ("alexnet", "resnet18", "resnet50")
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGG,
     "resnet": ResNet,
     "resnet64": partial(ResNet, pool_stem=True),
+    "cnn-f": CNNF,
+    **{name: partial(TorchvisionNet, name=name) for name in TORCHVISION},
 }
-DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32, "resnet64": 32}
 
 
 def build(name: str, dimension: int, width: int | None = None) -> nn.Module:
-    """The network called ``name`` with a D = ``dimension`` output.
+    """The network called ``name`` with a D = ``dimension`` output; all end in ``project``.
 
-    Raises ValueError naming the networks there are.
+    Raises ValueError naming the networks there are, or where torchvision is missing.
     """
     if name not in NETWORKS:
         raise ValueError(f"no network {name!r}; there are {', '.join(sorted(NETWORKS))}")
-    return NETWORKS[name](dimension, width=width or DEFAULT_WIDTHS[name])
+    if name in DEFAULT_WIDTHS:
+        return NETWORKS[name](dimension, width=width or DEFAULT_WIDTHS[name])
+    try:
+        return NETWORKS[name](dimension)
+    except ImportError as error:
+        raise ValueError(f"network {name!r} needs torchvision: pip install gpq[train]") from error

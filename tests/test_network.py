@@ -12,6 +12,24 @@ def test_features_have_dimension_d(name: str, width: int, size: int) -> None:
     assert net(torch.zeros(2, 3, size, size)).shape == (2, 36)
 
 
+@pytest.mark.parametrize("name", ["cnn-f", *network.TORCHVISION])
+def test_large_networks_have_dimension_d_at_224(name: str) -> None:
+    net = network.build(name, 36).eval()
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 36)
+    assert net.project.out_features == 36
+
+
+def test_cnn_f_is_the_published_one() -> None:
+    net = network.build("cnn-f", 48)
+    convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [64, 256, 256, 256, 256]
+    assert [c.kernel_size[0] for c in convolutions] == [11, 5, 3, 3, 3]
+    last = torch.nn.MaxPool2d(3, stride=2)
+    x = torch.randn(1, 256, 13, 13)
+    assert torch.equal(net.convolutions[-1](x), last(x))
+
+
 def test_vgg_is_the_papers() -> None:
     net = network.build("vgg", 144)
     convolutions = [m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -20,5 +38,5 @@ def test_vgg_is_the_papers() -> None:
 
 
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="'alexnet'; there are resnet, resnet64, vgg"):
-        network.build("alexnet", 36)
+    with pytest.raises(ValueError, match="'lenet'; there are alexnet, cnn-f, resnet, "):
+        network.build("lenet", 36)

@@ -96,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", choices=DATASETS, default="folder", help="layout of --data (%(default)s)")
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
     add("--network", choices=sorted(NETWORKS), help="(resnet; from --size 64 on resnet64)")
-    add("--width", type=_positive, help=f"channels of the first stage {DEFAULT_WIDTHS}")
-    add("--size", type=_positive, default=32, help="pixels of the square input (%(default)s)")
+    add("--width", type=_positive, help=f"channels of the first stage, of {DEFAULT_WIDTHS}")
+    add("--size", type=_positive, help="pixels of the square input (32; resnet64 64, others 224)")
     add("--recipe", choices=RECIPES, default="modern", help="(%(default)s)")
     add("--details", type=int, help="last codebooks, for details within classes (M - 8)")
     add("--logits", choices=LOGITS, default="averaged", help="(%(default)s)")
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL_DIR",
         help="start from this artifact's network",
     )
+    add("--pretrained", action="store_true", help="ImageNet weights of alexnet, resnet18, resnet50")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--overwrite", action="store_true", help="replace the run that is in --out")
 

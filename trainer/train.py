@@ -10,9 +10,9 @@ import torch
 
 from gpq import __version__, artifact
 from gpq import device as gpq_device
-from gpq.network import DEFAULT_WIDTHS
+from gpq.network import DEFAULT_WIDTHS, TORCHVISION
 from gpq.preprocess import Preprocess
-from trainer import checkpoint, data, device, distributed, loop
+from trainer import checkpoint, data, device, distributed, loop, pretrained
 from trainer.config import BATCHES, LEARNING_RATES, STEPS, Config, default_details
 from trainer.errors import TrainerError
 from trainer.export import export, start_from
@@ -23,6 +23,8 @@ from trainer.skipped import name_skipped
 
 MOST_HELD_OUT = 0.5
 BIG = 64  # pixels from which the default network halves the picture first
+DEFAULT_SIZES = {"vgg": 32, "resnet": 32, "resnet64": 64}
+LARGE = 224  # pixels of the other networks
 
 
 def train(options: argparse.Namespace) -> None:
@@ -38,7 +40,7 @@ def train(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace, config: Config, where: torch.device) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
     source = artifact.load(options.init, where) if options.init else None
-    rules = Preprocess(size=config.size)
+    rules = _rules(config)
     pictures = data.training_set(options.data, config.dataset, rules)
     if distributed.is_first():
         name_skipped(pictures.skipped)
@@ -46,6 +48,8 @@ def _train(options: argparse.Namespace, config: Config, where: torch.device) -> 
     torch.manual_seed(config.seed)
     model = GPQ(config, len(pictures.classes)).to(where)
     pictures = pictures.to(where)
+    if options.pretrained:
+        pretrained.load_pretrained(model.F, config.network)
     if source:
         start_from(model, source, pictures, rules)
     model.F = distributed.synchronise_batch_norm(model.F)
@@ -81,13 +85,14 @@ def _among_themselves(held_out: HeldOut, classes: tuple[str, ...]) -> data.Retri
 
 
 def _config(options: argparse.Namespace) -> Config:
-    network = options.network or ("resnet" if options.size < BIG else "resnet64")
+    big = options.size is not None and options.size >= BIG
+    network = options.network or ("resnet64" if big else "resnet")
     labelled, unlabelled = BATCHES[options.recipe]
     config = Config(
         recipe=options.recipe,
         network=network,
-        width=options.width or DEFAULT_WIDTHS[network],
-        size=options.size,
+        width=options.width or DEFAULT_WIDTHS.get(network, 0),
+        size=options.size or DEFAULT_SIZES.get(network, LARGE),
         bits=options.bits,
         details=default_details(options.recipe, options.bits)
         if options.details is None
@@ -107,6 +112,8 @@ def _config(options: argparse.Namespace) -> Config:
         raise TrainerError(
             f"--details {config.details} of {config.M} codebooks leaves none for the classes"
         )
+    if options.pretrained and options.init:
+        raise TrainerError("--pretrained and --init: one of them, both fill the network")
     if not 0 <= config.held_out <= MOST_HELD_OUT:
         raise TrainerError(f"--held-out {config.held_out}: a share from 0 to {MOST_HELD_OUT}")
     processes = distributed.asked_for()
@@ -116,6 +123,12 @@ def _config(options: argparse.Namespace) -> Config:
             f"{config.batch_unlabelled} must be multiples of the {processes} processes"
         )
     return config
+
+
+def _rules(config: Config) -> Preprocess:
+    if config.network in TORCHVISION:
+        return Preprocess(config.size, pretrained.MEAN, pretrained.STD)
+    return Preprocess(config.size)
 
 
 def _prepare(

@@ -1,0 +1,59 @@
+"""The loading is real; the weights here are random, for no model hub can be reached."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models._api import WeightsEnum
+
+from gpq import artifact, network
+from tests.images import tree
+from trainer.__main__ import main
+from trainer.errors import TrainerError
+from trainer.pretrained import MEAN, load_pretrained
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_weights_of_the_cache_fill_all_but_the_last_layer(cache: Path) -> None:
+    published = resnet18().state_dict()
+    torch.save(published, cache / Path(ResNet18_Weights.DEFAULT.url).name)
+    net = network.build("resnet18", 36)
+    last = net.project.weight.clone()
+    load_pretrained(net, "resnet18")
+    for name, tensor in net.body.state_dict().items():
+        assert torch.equal(tensor, published[name]), name
+    assert torch.equal(net.project.weight, last)
+
+
+def test_out_of_reach_they_are_asked_for_with_their_place(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: object, **more: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
+    with pytest.raises(TrainerError, match=f"resnet18.*cannot be reached.*{cache}"):
+        load_pretrained(network.build("resnet18", 36), "resnet18")
+    with pytest.raises(TrainerError, match="alexnet, resnet18, resnet50 only"):
+        load_pretrained(network.build("vgg", 36), "vgg")
+
+
+def test_a_backbone_of_torchvision_is_trained_and_served(tmp_path: Path) -> None:
+    tree(tmp_path / "pictures", *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(3)))
+    out = tmp_path / "out"
+    small = ["--bits", "12", "--batch-labelled", "4", "--batch-unlabelled", "4", "--steps", "1"]
+    command = ["train", "--data", str(tmp_path / "pictures"), "--out", str(out), *small]
+    assert main([*command, "--network", "resnet18", "--size", "64"]) == 0
+    model = artifact.load(out)
+    assert model.rules.mean == MEAN
+    assert model.rules.size == 64
+    assert model.bits == 12
