@@ -25,7 +25,7 @@ from bench.machine import describe
 from gpq import artifact
 from gpq.codebook import intra_normalise, pack
 from gpq.model import Model
-from trainer.config import DATASETS
+from trainer import datasets
 from trainer.data import retrieval_set
 from trainer.evaluate import features
 from trainer.metrics import tie_aware_average_precision, tie_aware_mean_at
@@ -97,7 +97,12 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--dataset", choices=DATASETS, default="cifar10", help="(%(default)s)")
+    parser.add_argument(
+        "--dataset",
+        choices=(datasets.FOLDER, *datasets.NAMES),
+        default="cifar10",
+        help="(%(default)s)",
+    )
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "cifar10")
     options = parser.parse_args()
 

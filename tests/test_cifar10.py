@@ -16,7 +16,9 @@ RULES = Preprocess(32)
 
 def test_protocol_1_has_the_papers_sizes() -> None:
     labels = torch.from_numpy(np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000)))
-    queries, labelled, unlabelled = cifar10.protocol_1(labels)
+    split = cifar10.protocol_1(labels)
+    queries, labelled, unlabelled = split.queries, split.labelled, split.unlabelled
+    assert torch.equal(unlabelled, split.database)
     assert (len(queries), len(labelled), len(unlabelled)) == (1000, 5000, 54_000)
     assert len(set(torch.cat([queries, labelled, unlabelled]).tolist())) == 60_000
     assert labels[queries].bincount().tolist() == [100] * 10

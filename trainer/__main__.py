@@ -10,10 +10,9 @@ from gpq import artifact
 from gpq import device as gpq_device
 from gpq.errors import GPQError
 from gpq.network import DEFAULT_WIDTHS, NETWORKS
-from trainer import data, loop
+from trainer import data, datasets, loop
 from trainer.config import (
     BITS,
-    DATASETS,
     HELD_OUT,
     LEARNING_RATES,
     LOGITS,
@@ -52,7 +51,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     measured = found[-1]
     if options.write:
         config = artifact.read_config(options.model)
-        protocol = "CIFAR-10 protocol 1" if options.dataset == "cifar10" else "test/ over train/"
+        protocol = datasets.protocol(options.dataset)
         config["about"]["measured"] = {"protocol": protocol, **measured}
         if len(found) > 1:
             config["about"]["measured"]["shorter"] = found[:-1]
@@ -93,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add = train.add_argument
     add("--data", type=Path, required=True, help="labeled/<class>/* and unlabeled/**, or CIFAR-10")
     add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
-    add("--dataset", choices=DATASETS, default="folder", help="layout of --data (%(default)s)")
+    _add_dataset(train)
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
     add("--network", choices=sorted(NETWORKS), help="(resnet; from --size 64 on resnet64)")
     add("--width", type=_positive, help=f"channels of the first stage, of {DEFAULT_WIDTHS}")
@@ -129,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     add = measure.add_argument
     add("--model", type=Path, required=True, help="artifact folder")
     add("--data", type=Path, required=True, help="train/ (database) and test/ (queries)")
-    add("--dataset", choices=DATASETS, default="folder", help="cifar10: protocol 1 (%(default)s)")
+    _add_dataset(measure)
     add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--engine", default="auto", help="scan engine (%(default)s)")
     add("--bits", type=int, nargs="*", default=(), help="also of the first so many bits")
@@ -141,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add = report.add_argument
     add("--model", type=Path, required=True, help="artifact folder")
     add("--data", type=Path, required=True, help="as for evaluate")
-    add("--dataset", choices=DATASETS, default="folder", help="cifar10: protocol 1 (%(default)s)")
+    _add_dataset(report)
     add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--title", default="Labelled pictures", help="what --data is, in words (%(default)s)")
 
@@ -152,6 +151,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--bits", type=int, required=True, help="code length, 12, 24 or 32 of a nested model")
     add("--out", type=Path, required=True, help="folder for the artifact")
     return parser
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        choices=(datasets.FOLDER, *datasets.NAMES),
+        default=datasets.FOLDER,
+        metavar="NAME",
+        help="what --data is: folder, or with the paper's protocols " + ", ".join(datasets.NAMES),
+    )
 
 
 def _positive(text: str) -> int:

@@ -11,6 +11,7 @@ from gpq.preprocess import Preprocess
 from trainer.errors import TrainerError
 from trainer.listing import class_folders
 from trainer.pictures import read
+from trainer.protocol import Split
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -45,8 +46,8 @@ def all_pictures(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
     return torch.cat([p for p, _ in parts]), torch.cat([t for _, t in parts])
 
 
-def protocol_1(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers (queries, labelled, unlabelled) of the paper's protocol 1.
+def protocol_1(labels: Tensor) -> Split:
+    """The paper's protocol 1: 1,000 queries, 5,000 labelled, 54,000 unlabelled = database.
 
     labels (N,) in file order, train before test. Stable sort by class; every 60th
     is a query, the first 500 left of each class are labelled, the rest unlabelled.
@@ -55,11 +56,18 @@ def protocol_1(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     is_query = torch.arange(len(order)) % QUERY_EVERY == 0
     rest = order[~is_query]
     labelled_parts, unlabelled_parts = [], []
-    for label in range(int(labels.max()) + 1):
+    for label in range(len(CLASSES)):
         rows = rest[labels[rest] == label]
         labelled_parts.append(rows[:LABELLED_PER_CLASS])
         unlabelled_parts.append(rows[LABELLED_PER_CLASS:])
-    return order[is_query], torch.cat(labelled_parts), torch.cat(unlabelled_parts)
+    database = torch.cat(unlabelled_parts)
+    return Split(
+        queries=order[is_query],
+        labelled=torch.cat(labelled_parts),
+        unlabelled=database,
+        database=database,
+        seen=torch.arange(len(CLASSES)),
+    )
 
 
 def _batches(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:

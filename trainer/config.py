@@ -8,7 +8,6 @@ NESTED_BITS = (12, 24, 32)  # shorter codes that the first bits of a longer one 
 CLASS_CODEBOOKS = 8  # codebooks beyond these tell pictures of a class apart
 RECIPES = ("paper", "modern")
 LOGITS = ("averaged", "per-subspace")
-DATASETS = ("folder", "cifar10")
 BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled, unlabelled images a step
 STEPS = {"paper": 3000, "modern": 4500}
 HELD_OUT = 0.1  # share of the labels

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gpq.preprocess import Preprocess
-from trainer import cifar10
+from trainer import datasets
 from trainer.errors import TrainerError
 from trainer.listing import Listing, class_folders, manifest, pictures_below
 from trainer.pictures import read
@@ -59,13 +58,17 @@ def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
     """The labelled and unlabelled pictures of ``root``.
 
     folder: ``labeled/<class>/*`` and ``unlabeled/**``, or a manifest (``listing.manifest``);
-    cifar10: protocol 1. Raises TrainerError where there is nothing to learn from.
+    else one of ``datasets``. Raises TrainerError where there is nothing to learn from.
     """
-    if dataset == "cifar10":
-        pixels, labels = cifar10.all_pictures(root, rules)
-        _, labelled, unlabelled = cifar10.protocol_1(labels)
+    if dataset != datasets.FOLDER:
+        whole = datasets.load(root, dataset, rules)
+        split, seen = whole.split, whole.split.seen
         return TrainingSet(
-            pixels[labelled], _one_hot(labels[labelled]), pixels[unlabelled], cifar10.CLASSES
+            whole.pixels[split.labelled],
+            whole.labels[split.labelled][:, seen],
+            whole.pixels[split.unlabelled],
+            tuple(whole.classes[c] for c in seen),
+            whole.skipped,
         )
     if root.suffix in MANIFESTS:
         rows = manifest(root)["train"]
@@ -94,17 +97,21 @@ def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
 def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
     """Queries and database of ``root``.
 
-    cifar10: protocol 1. A manifest: its splits query and database (or train, where it has
-    none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and queries.
+    One of ``datasets``: its protocol's. A manifest: its splits query and database (or train,
+    where it has none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and queries.
     Any other folder of ``<class>/*``: every picture, or 1,000 spread over them, is searched
     for among all others. Raises TrainerError where a query's class is not in the database.
     """
-    if dataset == "cifar10":
-        pixels, labels = cifar10.all_pictures(root, rules)
-        queries, _, database = cifar10.protocol_1(labels)
-        Y = _one_hot(labels)
+    if dataset != datasets.FOLDER:
+        whole = datasets.load(root, dataset, rules)
+        queries, database = whole.split.queries, whole.split.database
         return RetrievalSet(
-            pixels[queries], Y[queries], pixels[database], Y[database], cifar10.CLASSES
+            whole.pixels[queries],
+            whole.labels[queries],
+            whole.pixels[database],
+            whole.labels[database],
+            whole.classes,
+            skipped=whole.skipped,
         )
     if root.suffix in MANIFESTS:
         splits = manifest(root)
@@ -152,7 +159,3 @@ def _labelled(
     for row, file in enumerate(kept):
         labels[row, [position[name] for name in listing.labels[file]]] = 1
     return pixels, labels, skipped
-
-
-def _one_hot(labels: Tensor) -> Tensor:
-    return functional.one_hot(labels).to(torch.uint8)

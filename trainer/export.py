@@ -15,17 +15,11 @@ from gpq.preprocess import Preprocess
 from trainer import losses
 from trainer.config import Config
 from trainer.data import TrainingSet
+from trainer.datasets import card
 from trainer.errors import TrainerError
 from trainer.model import GPQ
 
 EXAMPLES = 2048
-CARDS = {
-    "cifar10": {
-        "name": "CIFAR-10 (Krizhevsky 2009), protocol 1 of the GPQ paper",
-        "licence": "for research; the pictures were collected from the web",
-    },
-    "folder": {"name": "a folder of pictures", "licence": "as the pictures'"},
-}
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 
 
@@ -45,7 +39,7 @@ def export(
         "classes": list(data.classes),
         "training": {**asdict(config), **training},
         "data": {
-            **CARDS[config.dataset],
+            **card(config.dataset),
             "labelled": len(data.labelled),
             "unlabelled": len(data.unlabelled),
             "skipped": len(data.skipped),

@@ -19,25 +19,30 @@ class Confidence:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self.share = torch.full((classes,), 1 / classes, device=device)
-        self.mean = torch.tensor(1 / classes, device=device)
-        self.variance = torch.tensor(1.0, device=device)
+        self.mean = torch.tensor(0.0, device=device)
+        self.variance = torch.tensor(0.0, device=device)
+        self.calls = torch.tensor(0.0, device=device)
 
     @torch.no_grad()
     def __call__(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """(B,L) -> classes (B,) int64 and their weights (B,) in (0, 1]."""
-        self.share.lerp_(probabilities.mean(dim=0), 1 - self.momentum)
+        # Of few calls the plain mean: a guess to start from would take hundreds to forget.
+        self.calls += 1
+        rate = (1 / self.calls).clamp(min=1 - self.momentum)
+        self.share.lerp_(probabilities.mean(dim=0), rate)
         aligned = probabilities / self.share
         aligned = aligned / aligned.sum(dim=1, keepdim=True)
         largest = aligned.amax(dim=1)
-        self.mean.lerp_(largest.mean(), 1 - self.momentum)
-        self.variance.lerp_(largest.var(unbiased=False), 1 - self.momentum)
+        self.mean.lerp_(largest.mean(), rate)
+        self.variance.lerp_(largest.var(unbiased=False), rate)
         below = (largest - self.mean).clamp(max=0)
-        weights = torch.exp(-(below**2) * self.deviations**2 / (2 * self.variance))
+        spread = (2 * self.variance).clamp(min=self.least)
+        weights = torch.exp(-(below**2) * self.deviations**2 / spread)
         return probabilities.argmax(dim=1), weights.clamp(min=self.least)
 
     def state(self) -> Tensor:
-        return torch.cat([self.share, self.mean[None], self.variance[None]])
+        return torch.cat([self.share, self.mean[None], self.variance[None], self.calls[None]])
 
     def load_state(self, state: Tensor) -> None:
-        *share, mean, variance = state.to(self.share.device)
-        self.share, self.mean, self.variance = torch.stack(share), mean, variance
+        *share, self.mean, self.variance, self.calls = state.to(self.share.device).clone()
+        self.share = torch.stack(share)
