@@ -98,9 +98,9 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
     """Queries and database of ``root``.
 
     One of ``datasets``: its protocol's. A manifest: its splits query and database (or train,
-    where it has none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and queries.
-    Any other folder of ``<class>/*``: every picture, or 1,000 spread over them, is searched
-    for among all others. Raises TrainerError where a query's class is not in the database.
+    where it has none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and
+    queries. Any other folder of ``<class>/*``: every picture, or 1,000 spread over them, is
+    searched for among all others. Raises TrainerError where a query's class is not in the database.
     """
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
