@@ -35,10 +35,11 @@ CLASSES, PICTURES, ROUNDS = 10, 4096, 5
 def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dict[str, object]:
     labelled, unlabelled = BATCHES[recipe_name]
     config = Config(
-        recipe=recipe_name, network=NETWORKS[size], width=32, size=size, bits=48,
+        recipe=recipe_name, variant="gpq", network=NETWORKS[size], width=32, size=size, bits=48,
         details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
         batch_labelled=labelled, batch_unlabelled=unlabelled,
-        learning_rate=LEARNING_RATES[recipe_name], held_out=0.0, seed=0, dataset="folder",
+        learning_rate=LEARNING_RATES[recipe_name], lambda1=1.0, lambda2=0.1,
+        held_out=0.0, seed=0, dataset="folder",
     )  # fmt: skip
     pixels = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8)
     labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(PICTURES) % CLASSES]

@@ -4,8 +4,8 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from gpq.codebook import Codebook
+from tests.test_recipe import config
 from trainer.best import PATIENCE, Best
-from trainer.config import LEARNING_RATES, Config
 from trainer.data import TrainingSet
 from trainer.holdout import hold_out, mean_average_precision
 from trainer.model import GPQ
@@ -56,16 +56,8 @@ def test_map_is_one_where_classes_have_codewords_of_their_own_and_chance_elsewhe
     assert mean_average_precision(features, alone, Codebook(Z)) == 0
 
 
-def model() -> GPQ:
-    config = Config(
-        "modern", "resnet", 4, 32, 16, 0, "averaged", 40, 8, 8, LEARNING_RATES["modern"], 0.1, 0,
-        "folder",
-    )  # fmt: skip
-    return GPQ(config, 3)
-
-
 def test_best_goes_back_to_its_best_check_and_gives_up_after_some() -> None:
-    best, made = Best(), model()
+    best, made = Best(), GPQ(config("modern"), 3)
     best.offer(10, 0.5, made)
     kept = made.Z.detach().clone()
     for check in range(PATIENCE):

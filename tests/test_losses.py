@@ -44,6 +44,16 @@ def test_npair_weights_count_as_rows_and_as_targets() -> None:
     assert losses.npair(x, x, similarity, weight).item() == pytest.approx(expected)
 
 
+def test_triplet_by_hand() -> None:
+    # Cosines 1 to itself and 0 to the other class: the margin is kept everywhere.
+    assert losses.triplet(X, X, similarity_of(0, 1)) == 0
+    # Anchor 0 has positives 0 (cosine 1) and 1 (cosine 0), negative 2 (cosine 0): 0 and 0.1;
+    # anchor 1 the same with negative 2 (cosine 1): 0.1 and 1.1; anchor 2 negatives 0, 1: 0, 0.1.
+    x = torch.cat([X, X[1:]])
+    expected = (0 + 0.1 + 1.1 + 0.1 + 0 + 0.1) / 6
+    assert losses.triplet(x, x, similarity_of(0, 0, 1)).item() == pytest.approx(expected)
+
+
 def test_other_view_by_hand() -> None:
     # mean cosines 1 and 0, temperature ½: -log(e² / (e² + 1))
     loss = losses.other_view(X.repeat(1, 3, 1), X.repeat(1, 3, 1), 0.5)

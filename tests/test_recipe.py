@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 from gpq import artifact
 from gpq.codebook import Codebook
 from gpq.preprocess import Preprocess
-from trainer.config import LEARNING_RATES, Config, default_details
+from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details
 from trainer.data import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError
@@ -21,9 +21,10 @@ from trainer.recipes.confidence import Confidence
 
 def config(recipe: str, **more: object) -> Config:
     settings = {
-        "network": "resnet", "width": 4, "size": 32, "bits": 16, "details": 0,
+        "variant": "gpq", "network": "resnet", "width": 4, "size": 32, "bits": 16, "details": 0,
         "logits": "averaged", "steps": 40, "batch_labelled": 8, "batch_unlabelled": 8,
-        "learning_rate": LEARNING_RATES[recipe], "held_out": 0.0, "seed": 0, "dataset": "folder",
+        "learning_rate": LEARNING_RATES[recipe], "lambda1": LAMBDAS[recipe][0],
+        "lambda2": LAMBDAS[recipe][1], "held_out": 0.0, "seed": 0, "dataset": "folder",
     }  # fmt: skip
     return Config(recipe, **{**settings, **more})
 
@@ -68,7 +69,19 @@ def test_the_papers_optimiser() -> None:
     assert rates[99] == pytest.approx(2e-4)
     assert rates[100] == pytest.approx(2e-4 * 0.95)
     assert rates[200] == pytest.approx(2e-4 * 0.95**2)
-    assert (made.lambda_classification, made.lambda_entropy) == (0.1, 0.1)
+    assert (made.config.lambda1, made.config.lambda2) == (0.1, 0.1)
+
+
+def test_the_papers_variants() -> None:
+    hashed = recipe("paper", variant="gpq-h", details=4)  # no codebook has prototypes
+    total, parts = hashed.losses()
+    total.backward()
+    assert set(parts) == {"npair"}
+    assert hashed.model.C.numel() == 0
+    Z = torch.nn.functional.normalize(hashed.model.Z, dim=-1)
+    assert torch.equal(hashed.model.codewords(), Z)
+    assert (hashed.model.Z.grad.abs().sum(dim=(1, 2)) > 0).all()
+    assert set(recipe("paper", variant="gpq-t").losses()[1]) == {"triplet", "cls", "entropy"}
 
 
 def test_the_papers_batches_pass_the_network_apart() -> None:
@@ -100,8 +113,7 @@ def test_nested_bits_are_prefixes_and_the_classes_codebooks_the_last() -> None:
     assert config("modern", bits=48, details=4).prefixes == (3, 6, 8)
     assert config("modern", bits=48, details=0).prefixes == (3, 6, 8, 12)
     assert config("modern", bits=12).prefixes == (3,)
-    assert [default_details("modern", bits) for bits in (12, 32, 48, 64)] == [0, 0, 4, 8]
-    assert default_details("paper", 48) == 0
+    assert [default_details(bits) for bits in (12, 32, 48, 64)] == [0, 0, 4, 8]
 
 
 def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) -> None:

@@ -14,15 +14,19 @@ from trainer import data, datasets, loop
 from trainer.config import (
     BITS,
     HELD_OUT,
+    LAMBDAS,
     LEARNING_RATES,
     LOGITS,
     RECIPES,
     STEPS,
+    VARIANTS,
 )
 from trainer.cut import cut
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
 from trainer.report.page import write_report
+from trainer.reproduce.command import reproduce
+from trainer.reproduce.grid import PAPER_BITS
 from trainer.skipped import name_skipped
 from trainer.train import train as run_train
 
@@ -85,7 +89,7 @@ def _table(found: list[dict[str, Any]]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report|cut")
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report|cut|reproduce")
 
     train = commands.add_parser("train", help="learn a model and write an artifact")
     train.set_defaults(command=run_train)
@@ -99,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=_positive, help="pixels of the square input (32; resnet64 64, others 224)")
     add("--recipe", choices=RECIPES, default="modern", help="(%(default)s)")
     add("--details", type=int, help="last codebooks, for details within classes (M - 8)")
+    add("--variant", choices=VARIANTS, default="gpq", help="of --recipe paper (%(default)s)")
+    add("--lambda1", type=float, help=f"weight of L_cls, of {LAMBDAS}")
+    add("--lambda2", type=float, help="weight of the entropy")
     add("--logits", choices=LOGITS, default="averaged", help="(%(default)s)")
     add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
     add("--batch-labelled", type=_positive, help="labelled pictures a step")
@@ -150,6 +157,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, required=True, help="artifact folder")
     add("--bits", type=int, required=True, help="code length, 12, 24 or 32 of a nested model")
     add("--out", type=Path, required=True, help="folder for the artifact")
+
+    again = commands.add_parser("reproduce", help="the paper's tables and figures, resumable")
+    again.set_defaults(command=reproduce)
+    which = again.add_mutually_exclusive_group(required=True)
+    which.add_argument("--table", type=int, choices=(2, 3), help="protocol 1, protocol 2")
+    which.add_argument("--figure", type=int, choices=(3, 4, 5), help="curves, weights, variants")
+    add = again.add_argument
+    add("--data", type=Path, help="CIFAR-10")
+    add("--nuswide", type=Path, help="NUS-WIDE")
+    add("--out", type=Path, default=Path("runs/reproduce"), help="(%(default)s)")
+    add("--recipe", choices=RECIPES, default="paper", help="(%(default)s)")
+    add("--bits", type=int, nargs="+", choices=BITS, default=PAPER_BITS, help="(%(default)s)")
+    add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
+    add("--runs", type=_positive, help="only the first so many of a table")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
+    add("more", nargs="*", metavar="-- OPTION", help="more options of train")
     return parser
 
 

@@ -11,6 +11,8 @@ LOGITS = ("averaged", "per-subspace")
 BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled, unlabelled images a step
 STEPS = {"paper": 3000, "modern": 4500}
 HELD_OUT = 0.1  # share of the labels
+VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; no classifier; triplets for N-pairs
+LAMBDAS = {"paper": (0.1, 0.1), "modern": (1.0, 0.1)}  # weights of L_cls and of the entropy
 LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
 
 
@@ -19,9 +21,11 @@ class Config:
     """One training run. Batch sizes are images a step, both kinds apart.
 
     details: how many of the M codebooks, the last ones, are about details, not classes.
+    lambda1, lambda2: weights of L_cls and of the entropy.
     """
 
     recipe: str
+    variant: str
     network: str
     width: int
     size: int
@@ -32,6 +36,8 @@ class Config:
     batch_labelled: int
     batch_unlabelled: int
     learning_rate: float
+    lambda1: float
+    lambda2: float
     held_out: float
     seed: int
     dataset: str
@@ -51,5 +57,6 @@ class Config:
         return (*(bits // 4 for bits in NESTED_BITS if bits // 4 < whole), whole)
 
 
-def default_details(recipe: str, bits: int) -> int:
-    return max(0, bits // 4 - CLASS_CODEBOOKS) if recipe == "modern" else 0
+def default_details(bits: int) -> int:
+    """Of ``modern``: what is left when the classes have CLASS_CODEBOOKS."""
+    return max(0, bits // 4 - CLASS_CODEBOOKS)

@@ -27,6 +27,19 @@ def npair(x: Tensor, q: Tensor, similarity: Tensor, weight: Tensor | None = None
     return (weight * functional.cross_entropy(logits, target, reduction="none")).mean()
 
 
+def triplet(x: Tensor, q: Tensor, similarity: Tensor, margin: float = 0.1) -> Tensor:
+    """The paper's GPQ-T: triplets in place of N-pairs, features against quantised features.
+
+    Mean of max(0, margin + s(a, n) - s(a, p)) over all anchors a, positives p and negatives n
+    of the batch, s the mean cosine; similarity (B,B) is positive where pictures share a class.
+    """
+    score = x.flatten(1) @ q.flatten(1).T / x.shape[1]
+    positive = similarity > 0
+    violated = (margin + score[:, None, :] - score[:, :, None]).clamp(min=0)
+    counted = positive[:, :, None] & ~positive[:, None, :]
+    return (violated * counted).sum() / counted.sum().clamp(min=1)
+
+
 def other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
     """InfoNCE (van den Oord et al. 2018) between features and codes of the same pictures.
 

@@ -13,7 +13,14 @@ from gpq import device as gpq_device
 from gpq.network import DEFAULT_WIDTHS, TORCHVISION
 from gpq.preprocess import Preprocess
 from trainer import checkpoint, data, device, distributed, loop, pretrained
-from trainer.config import BATCHES, LEARNING_RATES, STEPS, Config, default_details
+from trainer.config import (
+    BATCHES,
+    LAMBDAS,
+    LEARNING_RATES,
+    STEPS,
+    Config,
+    default_details,
+)
 from trainer.errors import TrainerError
 from trainer.export import export, start_from
 from trainer.holdout import HeldOut, hold_out
@@ -88,30 +95,26 @@ def _config(options: argparse.Namespace) -> Config:
     big = options.size is not None and options.size >= BIG
     network = options.network or ("resnet64" if big else "resnet")
     labelled, unlabelled = BATCHES[options.recipe]
+    lambda1, lambda2 = LAMBDAS[options.recipe]
     config = Config(
         recipe=options.recipe,
+        variant=options.variant,
         network=network,
         width=options.width or DEFAULT_WIDTHS.get(network, 0),
         size=options.size or DEFAULT_SIZES.get(network, LARGE),
         bits=options.bits,
-        details=default_details(options.recipe, options.bits)
-        if options.details is None
-        else options.details,
+        details=_details(options),
         logits=options.logits,
         steps=options.steps or STEPS[options.recipe],
         batch_labelled=options.batch_labelled or labelled,
         batch_unlabelled=options.batch_unlabelled or unlabelled,
         learning_rate=options.learning_rate or LEARNING_RATES[options.recipe],
+        lambda1=lambda1 if options.lambda1 is None else options.lambda1,
+        lambda2=lambda2 if options.lambda2 is None else options.lambda2,
         held_out=options.held_out,
         seed=options.seed,
         dataset=options.dataset,
     )
-    if config.recipe == "paper" and config.details:
-        raise TrainerError("--details is for --recipe modern; the paper has none")
-    if not 0 <= config.details < config.M:
-        raise TrainerError(
-            f"--details {config.details} of {config.M} codebooks leaves none for the classes"
-        )
     if options.pretrained and options.init:
         raise TrainerError("--pretrained and --init: one of them, both fill the network")
     if not 0 <= config.held_out <= MOST_HELD_OUT:
@@ -123,6 +126,20 @@ def _config(options: argparse.Namespace) -> Config:
             f"{config.batch_unlabelled} must be multiples of the {processes} processes"
         )
     return config
+
+
+def _details(options: argparse.Namespace) -> int:
+    M = int(options.bits) // 4
+    if options.recipe == "paper":
+        if options.details:
+            raise TrainerError("--details is for --recipe modern; the paper has none")
+        return M if options.variant == "gpq-h" else 0
+    if options.variant != "gpq":
+        raise TrainerError(f"--variant {options.variant} is for --recipe paper")
+    details = default_details(options.bits) if options.details is None else int(options.details)
+    if not 0 <= details < M:
+        raise TrainerError(f"--details {details} of {M} codebooks leaves none for the classes")
+    return details
 
 
 def _rules(config: Config) -> Preprocess:

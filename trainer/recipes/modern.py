@@ -34,8 +34,6 @@ class Modern(Recipe):
     Codewords of classes start at the prototypes, so that every class has its own.
     """
 
-    lambda_classification = 1.0
-    lambda_entropy = 0.1
     lambda_details = 0.2
     details_temperature = 0.1
     weight_decay = 0.05
@@ -107,7 +105,7 @@ class Modern(Recipe):
             self._nested(model.class_logits(model.class_part(reversed_))), averaged=False
         )
         parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": sure.mean()}
-        total = npair + self.lambda_classification * classify - self.lambda_entropy * entropy
+        total = npair + self.config.lambda1 * classify - self.config.lambda2 * entropy
         if self.config.details:
             strong = model.detail_part(model.sub_vectors(raw[len(pixels) :]))
             found = soft_assign(strong, model.detail_codewords())

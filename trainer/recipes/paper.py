@@ -9,10 +9,11 @@ from trainer.recipes.base import Recipe
 
 
 class Paper(Recipe):
-    """Adam 2e-4, beta1 0.5, ×0.95 every 100 steps; flip and shift."""
+    """Adam 2e-4, beta1 0.5, ×0.95 every 100 steps; flip and shift.
 
-    lambda_classification = 0.1
-    lambda_entropy = 0.1
+    Its variants (section 4.4): GPQ-T learns from triplets, GPQ-H has no classifier, so that its
+    codewords are Z itself and the unlabelled pictures teach nothing.
+    """
 
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         adam = torch.optim.Adam(
@@ -21,17 +22,24 @@ class Paper(Recipe):
         return adam, torch.optim.lr_scheduler.StepLR(adam, step_size=100, gamma=0.95)
 
     def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
-        model, averaged = self.model, self.config.averaged
+        model, config = self.model, self.config
         pixels, labels = self._next_labelled()
         # Labelled and unlabelled pass F apart: each has its own batch statistics.
         x = model.sub_vectors(self._features(model, augment.weak(pixels, self.view_generator)))
+        q = soft_assign(x, model.codewords())
+        similarity = losses.class_similarity(labels)
+        if config.variant == "gpq-t":
+            search = {"triplet": losses.triplet(x, q, similarity)}
+        else:
+            search = {"npair": losses.npair(x, q, similarity)}
+        total = sum(search.values(), start=torch.zeros((), device=self.device))
+        if config.variant == "gpq-h":
+            return total, search
+
         raw = self._features(model, augment.weak(self._next_unlabelled(), self.view_generator))
         x_unlabelled = model.sub_vectors(losses.reverse_gradient(raw))
-
-        q = soft_assign(x, model.class_codewords())
-        npair = losses.npair(x, q, losses.class_similarity(labels))
-        target = losses.class_target(labels)
+        target, averaged = losses.class_target(labels), config.averaged
         classify = losses.classification(model.class_logits(x), target, averaged=averaged).mean()
         entropy = losses.entropy(model.class_logits(x_unlabelled), averaged=averaged)
-        total = npair + self.lambda_classification * classify - self.lambda_entropy * entropy
-        return total, {"npair": npair, "cls": classify, "entropy": entropy}
+        total = total + config.lambda1 * classify - config.lambda2 * entropy
+        return total, {**search, "cls": classify, "entropy": entropy}

@@ -1,0 +1,1 @@
+"""python -m trainer reproduce: the paper's tables and figures, run by run."""

@@ -1,0 +1,70 @@
+"""Which runs a table or a figure is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.config import VARIANTS
+from trainer.datasets import DRAWS
+
+PAPER_BITS = (12, 24, 32, 48)
+WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # of lambda1 and lambda2 in figure 4
+
+# mAP by bits, as printed in the paper's tables 2 and 3; the latter is the mean of five draws.
+PUBLISHED = {
+    ("cifar10", 1): (0.858, 0.869, 0.878, 0.883),
+    ("cifar10", 2): (0.321, 0.333, 0.350, 0.358),
+    ("nuswide", 1): (0.852, 0.865, 0.876, 0.878),
+    ("nuswide", 2): (0.554, 0.565, 0.578, 0.586),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation. nested: shorter codes are measured on the same model."""
+
+    dataset: str
+    recipe: str
+    bits: int
+    variant: str = "gpq"
+    lambda1: float | None = None
+    lambda2: float | None = None
+    nested: bool = False
+
+    @property
+    def name(self) -> str:
+        weights = [("l1", self.lambda1), ("l2", self.lambda2)]
+        marked = [f"{name}-{value:g}" for name, value in weights if value is not None]
+        return "-".join([self.dataset, self.recipe, self.variant, str(self.bits), *marked])
+
+    @property
+    def options(self) -> list[str]:
+        """Of ``trainer train``."""
+        words = ["--dataset", self.dataset, "--recipe", self.recipe, "--bits", str(self.bits)]
+        words += ["--variant", self.variant]
+        if self.recipe == "paper":
+            words += ["--network", "vgg", "--held-out", "0"]
+        for name, value in (("--lambda1", self.lambda1), ("--lambda2", self.lambda2)):
+            words += [] if value is None else [name, str(value)]
+        return words
+
+
+def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list[Run]:
+    """Table 2 is of protocol 1, table 3 of protocol 2."""
+    draws = [f"{dataset}-unseen-{draw}" for draw in range(DRAWS)]
+    names = [dataset] if protocol == 1 else draws
+    if recipe == "modern":
+        return [Run(name, recipe, max(bits), nested=True) for name in names]
+    return [Run(name, recipe, length) for length in bits for name in names]
+
+
+def figure(number: int, dataset: str, recipe: str, bits: Sequence[int]) -> list[Run]:
+    """3: curves of the longest code; 4: the weights of the losses; 5: the variants."""
+    longest = max(bits)
+    if number == 3:
+        return [Run(dataset, recipe, longest)]
+    if number == 4:
+        first = [Run(dataset, recipe, longest, lambda1=value) for value in WEIGHTS]
+        return first + [Run(dataset, recipe, longest, lambda2=value) for value in WEIGHTS]
+    return [
+        Run(dataset, "paper", length, variant=variant) for variant in VARIANTS for length in bits
+    ]
