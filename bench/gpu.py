@@ -1,43 +1,78 @@
 """What waits for a card, most valuable first; done steps are not done again.
 
     make gpu                                 results in runs/gpu
-    make gpu OUT=results ARGS="--steps 300"  a short one
-    python -m bench.gpu --device cpu --steps 4 --batch 16 --out /tmp/x
+    make gpu OUT=results ARGS="--seconds 60" shorter trainings
+    python -m bench.gpu --device cpu --seconds 2 --batch 16 --out /tmp/x
                                              the same steps without a card
 
-GPQ_DATA is a folder with cifar10-jpeg.tar.xz, or with its unpacked train/ and test/.
-Needs torch, torchvision, numpy, Pillow, safetensors, tqdm and pytest; installs nothing.
+GPQ_DATA is a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with what
+is in them; a step whose data is not there is left out, and done when it is. Every training is
+as long as --seconds allows, by the rate measured first. Needs torch, numpy, Pillow,
+safetensors, tqdm and pytest; installs nothing.
 """
 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.data import cifar10, tinyimagenet
+
 ROOT = Path(__file__).parent.parent
-PACK = "cifar10-jpeg.tar.xz"
-TRAIN_STEPS = 12_000
+PHOTOS = ROOT / "models" / "photos"
+SEEDS = (1, 2)
+DRAWS = range(5)
+NESTED = ("--bits", "12", "24", "32")
+BATCH = ("--batch-labelled", "128", "--batch-unlabelled", "512")
 
 
-def cifar10(out: Path) -> Path:
-    """The folder with train/ and test/, unpacked below ``out`` where it comes as a pack."""
-    given = os.environ.get("GPQ_DATA")
-    if not given:
-        sys.exit(f"error: set GPQ_DATA to the folder of {PACK}")
-    folder = Path(given)
-    if (folder / "train").is_dir():
-        return folder
-    unpacked = out / "data"
-    if not (unpacked / "test").is_dir():
-        with tarfile.open(folder / PACK) as archive:
-            archive.extractall(unpacked, filter="data")
-    return unpacked
+@dataclass(frozen=True)
+class Training:
+    """One model: options of train and of evaluate, and how its folder of data is found."""
+
+    name: str
+    data: Callable[[Path], Path | None]
+    train: tuple[str, ...]
+    dataset: str = "folder"
+    evaluate_data: Callable[[Path], Path | None] | None = None
+
+
+def trainings() -> list[Training]:
+    """In the order of their worth."""
+    modern = ("--bits", "48", "--held-out", "0", *BATCH)
+    protocol_1 = [
+        Training("cifar10", cifar10, modern, "cifar10"),
+        Training("cifar10-from-photos", cifar10, (*modern, "--init", str(PHOTOS)), "cifar10"),
+    ]
+    photos = [
+        Training(
+            f"photos-{labels}",
+            lambda out, labels=labels: tinyimagenet(out, labels),
+            ("--bits", "48", "--size", "64", "--held-out", "0", *BATCH),
+            evaluate_data=lambda out: tinyimagenet(out, "search"),
+        )
+        for labels in ("all", "100")
+    ]
+    unseen = [
+        Training(f"unseen-{draw}", cifar10, modern, f"cifar10-unseen-{draw}") for draw in DRAWS
+    ]
+    seeds = [
+        Training(f"cifar10-seed-{seed}", cifar10, (*modern, "--seed", str(seed)), "cifar10")
+        for seed in SEEDS
+    ]
+    paper = ("--bits", "48", "--recipe", "paper", "--network", "vgg", "--held-out", "0")
+    return [
+        *protocol_1,
+        *photos,
+        *unseen,
+        *seeds,
+        Training("cifar10-paper", cifar10, paper, "cifar10"),
+    ]
 
 
 def tests(options: argparse.Namespace) -> dict[str, object]:
@@ -51,61 +86,101 @@ def tests(options: argparse.Namespace) -> dict[str, object]:
     return {"passed": True}
 
 
-def retrain(options: argparse.Namespace) -> dict[str, object]:
-    """models/cifar10 anew; a broken run goes on from its checkpoint."""
-    model = options.out / "cifar10"
-    command = [sys.executable, "-m", "trainer", "train", "--dataset", "cifar10"]
-    command += ["--data", str(cifar10(options.out)), "--out", str(model), "--bits", "48"]
-    command += ["--network", "resnet", "--recipe", "modern", "--logits", "per-subspace"]
-    command += ["--steps", str(options.steps), "--device", options.device]
+def rate(options: argparse.Namespace) -> dict[str, object]:
+    """Steps a second of the default network, and the full step against the bare network."""
+    path = options.out / "train.json"
+    command = [sys.executable, "-m", "bench.train", "--device", options.device]
+    command += ["--out", str(path), "--steps", "2" if options.device == "cpu" else "50"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    found: dict[str, object] = json.loads(path.read_text())
+    return found
+
+
+def train(training: Training, options: argparse.Namespace) -> dict[str, object] | None:
+    """Train and measure; None where the data, or the model it starts from, is not there."""
+    data = training.data(options.out)
+    searched = training.evaluate_data(options.out) if training.evaluate_data else data
+    if data is None or searched is None:
+        return None
+    if str(PHOTOS) in training.train and not (PHOTOS / "config.json").is_file():
+        return None
+    model = options.out / training.name
+    command = [sys.executable, "-m", "trainer", "train", "--dataset", training.dataset]
+    command += ["--data", str(data), "--out", str(model), "--device", options.device]
+    command += ["--steps", str(steps(training, options)), *training.train]
     if options.batch:
         batch = str(options.batch)
         command += ["--batch-labelled", batch, "--batch-unlabelled", batch]
-    if (model / "checkpoint.pt").is_file():
-        command.append("--resume")
+    going_on = (model / "checkpoint.pt").is_file()
+    command.append("--resume" if going_on else "--overwrite")
+    started = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True)
-    return {"steps": options.steps}
-
-
-def measure(options: argparse.Namespace) -> dict[str, object]:
-    """mAP of the retrained model on protocol 1, kept in its config.json too."""
-    command = [sys.executable, "-m", "trainer", "evaluate", "--dataset", "cifar10", "--json"]
-    command += ["--write", "--data", str(cifar10(options.out)), "--device", options.device]
-    command += ["--model", str(options.out / "cifar10")]
+    seconds = round(time.monotonic() - started, 1)
+    command = [sys.executable, "-m", "trainer", "evaluate", "--json", "--write"]
+    command += ["--dataset", training.dataset, "--data", str(searched), "--model", str(model)]
+    command += ["--device", options.device, *(() if "paper" in training.train else NESTED)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    measured: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return measured
+    (model / "checkpoint.pt").unlink()  # four times the model; what is done is not resumed
+    return {
+        "train_seconds": seconds,
+        "resumed": going_on,
+        "measured": [json.loads(line) for line in done.stdout.splitlines()],
+    }
 
 
-STEPS: dict[str, Callable[[argparse.Namespace], dict[str, object]]] = {
-    "tests": tests,
-    "retrain": retrain,
-    "measure": measure,
-}
+def steps(training: Training, options: argparse.Namespace) -> int:
+    """How many fit into --seconds, by the measured rate."""
+    size = 64 if "64" in training.train else 32
+    recipe = "paper" if "paper" in training.train else "modern"
+    if recipe == "paper":
+        return 3000  # as published
+    runs = json.loads((options.out / "rate.json").read_text())["runs"]
+    (found,) = (run for run in runs if run["size"] == size and run["recipe"] == recipe)
+    share = (options.batch * 2 if options.batch else 640) / found["batch"]
+    return max(2, int(options.seconds / (found["seconds_a_step"] * share)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--steps", type=int, default=TRAIN_STEPS, help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=165, help="a training (%(default)s)")
     parser.add_argument("--batch", type=int, help="pictures of each kind a step")
-    parser.add_argument("--again", action="store_true", help="forget earlier results")
+    parser.add_argument("--only", nargs="*", help="names of steps")
     options = parser.parse_args()
     options.out = options.out.resolve()
-    if options.again:
-        shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, step in STEPS.items():
+    if not os.environ.get("GPQ_DATA"):
+        sys.exit("error: set GPQ_DATA to the folder of the data packs")
+
+    todo: dict[str, Callable[[], dict[str, object] | None]] = {
+        "tests": lambda: tests(options),
+        "rate": lambda: rate(options),
+        **{t.name: lambda t=t: train(t, options) for t in trainings()},
+    }
+    failed: list[str] = []
+    for name, step in todo.items():
         result = options.out / f"{name}.json"
+        if options.only and name not in (*options.only, "rate"):
+            continue
         if result.is_file():
-            print(f"{name}: done before")
+            print(f"{name}: done before", flush=True)
             continue
         started = time.monotonic()
-        found = step(options)
+        try:
+            found = step()
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: failed with status {error.returncode}", flush=True)
+            failed.append(name)
+            continue
+        if found is None:
+            print(f"{name}: what it needs is not there; left out", flush=True)
+            continue
         seconds = round(time.monotonic() - started, 1)
         result.write_text(json.dumps({**found, "seconds": seconds, "device": _device()}) + "\n")
-        print(f"{name}: {result.read_text().strip()}")
+        print(f"{name}: {result.read_text().strip()[:400]}", flush=True)
+    if failed:
+        sys.exit(f"error: failed: {', '.join(failed)}")
 
 
 def _device() -> str:

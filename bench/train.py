@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="of each run (%(default)s)")
     parser.add_argument("--device", choices=device.NAMES, default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
     options = parser.parse_args()
     where = device.pick(options.device)
     found = [
@@ -107,8 +108,8 @@ def main() -> None:
         "machine": describe(),
         "versions": {"torch": str(torch.__version__)},
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(RESULTS.read_text())
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(options.out.read_text())
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.nn.functional import one_hot
 
@@ -9,6 +10,8 @@ def test_batches_take_every_row_before_any_twice() -> None:
     rows = torch.cat([batches.next() for _ in range(5)])
     assert sorted(rows[:10].tolist()) == list(range(10))
     assert sorted(rows[10:].tolist()) == list(range(10))
+    with pytest.raises(ValueError, match="no rows"):
+        Batches(torch.arange(0), 4, torch.Generator())
     assert len(Batches(torch.arange(3), 8, torch.Generator()).next()) == 8
 
 

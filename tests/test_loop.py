@@ -5,7 +5,7 @@ import torch
 
 from gpq.preprocess import Preprocess
 from tests.test_recipe import config, pictures
-from trainer import loop
+from trainer import checkpoint, loop
 from trainer.best import PATIENCE
 from trainer.errors import TrainerError
 from trainer.holdout import HeldOut
@@ -15,11 +15,14 @@ from trainer.recipes.modern import Modern
 CPU = torch.device("cpu")
 
 
-def run(out: Path, held_out: HeldOut | None = None, **more: object) -> loop.Result:
+def run(
+    out: Path, held_out: HeldOut | None = None, resume: bool = False, **more: object
+) -> loop.Result:
     wanted = config("modern", **more)
     torch.manual_seed(0)
     model = GPQ(wanted, 3)
-    return loop.run(model, pictures(), held_out, Preprocess(32), wanted, out, CPU, None)
+    saved = checkpoint.read(out, wanted) if resume else None
+    return loop.run(model, pictures(), held_out, Preprocess(32), wanted, out, CPU, saved)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,16 @@ def test_a_run_that_gets_no_better_ends_early_with_its_best(
     assert result.steps == 4 + 2 * PATIENCE
     assert result.held_out == {"pictures": 12, "mAP": 0.6, "step": 4}
     assert "stopped early" in capsys.readouterr().err
+    again = run(tmp_path, held, resume=True, steps=40)
+    assert (again.steps, again.held_out) == (result.steps, result.held_out)
+    assert torch.equal(again.model.Z, result.model.Z)
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
+    first = run(tmp_path, steps=3)
+    again = run(tmp_path, resume=True, steps=3)
+    assert again.steps == 3
+    assert torch.equal(again.model.Z, first.model.Z)
 
 
 def test_held_out_pictures_are_searched_as_the_run_goes(tmp_path: Path) -> None:

@@ -24,8 +24,6 @@ from trainer.config import (
 from trainer.cut import cut
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
-from trainer.report.page import write_report
-from trainer.reproduce.command import reproduce
 from trainer.reproduce.grid import PAPER_BITS
 from trainer.skipped import name_skipped
 from trainer.train import train as run_train
@@ -66,7 +64,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_table(found))
 
 
+def _reproduce(options: argparse.Namespace) -> None:
+    from trainer.reproduce.command import reproduce  # slow to import: it draws
+
+    reproduce(options)
+
+
 def _report(options: argparse.Namespace) -> None:
+    from trainer.report.page import write_report  # slow to import: it draws
+
     model = artifact.load(options.model, gpq_device.pick(options.device))
     pictures = data.retrieval_set(options.data, options.dataset, model.rules)
     name_skipped(pictures.skipped)
@@ -159,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the artifact")
 
     again = commands.add_parser("reproduce", help="the paper's tables and figures, resumable")
-    again.set_defaults(command=reproduce)
+    again.set_defaults(command=_reproduce)
     which = again.add_mutually_exclusive_group(required=True)
     which.add_argument("--table", type=int, choices=(2, 3), help="protocol 1, protocol 2")
     which.add_argument("--figure", type=int, choices=(3, 4, 5), help="curves, weights, variants")

@@ -63,10 +63,11 @@ def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
         split, seen = whole.split, whole.split.seen
+        labelled, unlabelled = whole.pixels[split.labelled], whole.pixels[split.unlabelled]
         return TrainingSet(
-            whole.pixels[split.labelled],
+            labelled,
             whole.labels[split.labelled][:, seen],
-            whole.pixels[split.unlabelled],
+            unlabelled if len(unlabelled) else labelled,
             tuple(whole.classes[c] for c in seen),
             whole.skipped,
         )

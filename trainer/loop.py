@@ -88,17 +88,17 @@ def run(
     recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
     optimiser, schedule = recipe.optimiser()
     best = Best()
-    first, seconds = 0, 0.0
+    done, seconds = 0, 0.0
     if saved:
         checkpoint.restore(saved, recipe, optimiser, schedule, best)
-        first, seconds = saved["step"], saved["seconds"]
+        done, seconds = saved["step"], saved["seconds"]
     check_steps = max(1, config.steps // CHECKS)
 
     model.train()
     last_saved = time.monotonic()
     progress = tqdm(
-        range(first, config.steps),
-        initial=first,
+        range(done, done if best.exhausted else config.steps),
+        initial=done,
         total=config.steps,
         desc="training",
         unit="step",
@@ -127,21 +127,23 @@ def run(
                 best.offer(done, _search_held_out(recipe, held_out), recipe.trained)
                 log({"step": done, "held_out_mAP": round(best.last, 4)})
             asked = distributed.anywhere(stop.asked)
-            if time.monotonic() - last_saved > CHECKPOINT_SECONDS or last or asked:
+            ended = last or best.exhausted
+            if time.monotonic() - last_saved > CHECKPOINT_SECONDS or ended or asked:
                 _check_finite(total, done)
                 if distributed.is_first():
                     checkpoint.save(out, config, recipe, optimiser, schedule, best, done, seconds)
                 last_saved = time.monotonic()
-            if asked and not last:
+            if asked and not ended:
                 raise Stopped(f"stopped at step {done} of {config.steps}; go on with --resume")
-            if best.exhausted:
-                progress.close()
-                print(
-                    f"stopped early at step {done}: the held-out pictures were found best at "
-                    f"step {best.step}",
-                    file=sys.stderr,
-                )
+            if ended:
                 break
+    progress.close()
+    if best.exhausted and distributed.is_first():
+        print(
+            f"stopped early at step {done}: the held-out pictures were found best at step "
+            f"{best.step}",
+            file=sys.stderr,
+        )
     best.restore(recipe.trained)
     return Result(recipe.trained, seconds, done, _checked(held_out, best))
 

@@ -10,6 +10,7 @@ import torch
 
 from gpq import __version__, artifact
 from gpq import device as gpq_device
+from gpq.model import Model
 from gpq.network import DEFAULT_WIDTHS, TORCHVISION
 from gpq.preprocess import Preprocess
 from trainer import checkpoint, data, device, distributed, loop, pretrained
@@ -25,7 +26,6 @@ from trainer.errors import TrainerError
 from trainer.export import export, start_from
 from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
-from trainer.report.page import write_report
 from trainer.skipped import name_skipped
 
 MOST_HELD_OUT = 0.5
@@ -77,13 +77,18 @@ def _train(options: argparse.Namespace, config: Config, where: torch.device) -> 
     model_id = export(result.model, config, rules, pictures, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
     if held_out:
-        path = write_report(
-            artifact.load(options.out, where),
-            _among_themselves(held_out, pictures.classes),
-            "The labelled pictures held out of training, searched for among themselves",
-            options.out,
-        )
-        print(f"wrote {path}", file=sys.stderr)
+        _report(artifact.load(options.out, where), held_out, pictures.classes, options.out)
+
+
+def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: Path) -> None:
+    try:
+        from trainer.report.page import write_report  # slow to import, and not for training
+    except ImportError as error:
+        print(f"no report: {error}; pip install gpq[train]", file=sys.stderr)
+        return
+    what = "The labelled pictures held out of training, searched for among themselves"
+    path = write_report(model, _among_themselves(held_out, classes), what, folder)
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _among_themselves(held_out: HeldOut, classes: tuple[str, ...]) -> data.RetrievalSet:

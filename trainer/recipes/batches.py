@@ -5,9 +5,11 @@ from torch import Tensor
 
 
 class Batches:
-    """Endless shuffled batches of ``rows``; each once before any repeats."""
+    """Endless shuffled batches of ``rows``, one at least; each once before any repeats."""
 
     def __init__(self, rows: Tensor, batch: int, generator: torch.Generator) -> None:
+        if not len(rows):
+            raise ValueError("batches of no rows")
         self.rows, self.batch, self.generator = rows, batch, generator
         self.left = torch.empty(0, dtype=torch.int64)
 
