@@ -75,14 +75,20 @@ def signs(transform: faiss.VectorTransform, queries: Floats, database: Floats) -
 
 
 def measure(
-    scores: Floats, of_row: NDArray[np.int64], shared: NDArray[np.bool_]
+    scores: Floats,
+    of_row: NDArray[np.int64],
+    shared: NDArray[np.bool_],
+    own_rows: NDArray[np.int64] | None,
 ) -> dict[str, float]:
     """scores (Q,U) of unique codes, of_row (N,) which of them each picture has, shared
-    (Q,N) true where a picture has a class of the query's."""
+    (Q,N) true where a picture has a class of the query's, own_rows (Q,) the queries' own."""
     figures = []
-    for line, right in zip(tqdm(scores, desc="ranking", leave=False), shared, strict=True):
+    progress = tqdm(scores, desc="ranking", leave=False)
+    for query, (line, right) in enumerate(zip(progress, shared, strict=True)):
         each = line[of_row]
         order = np.argsort(-each, kind="stable")
+        if own_rows is not None:
+            order = order[order != own_rows[query]]
         relevant, ranked = right[order], each[order]
         figures.append(
             (
@@ -112,6 +118,7 @@ def main() -> None:
     database = unit_features(model, pictures.database, "database")
     shared = (pictures.query_labels.float() @ pictures.database_labels.float().T).numpy() > 0
 
+    own_rows = None if pictures.own_rows is None else pictures.own_rows.numpy()
     D, M, bits = database.shape[1], model.codebook.M, model.bits
     metric = faiss.METRIC_INNER_PRODUCT
     opq = faiss.IndexPreTransform(faiss.OPQMatrix(D, M), faiss.IndexPQ(D, M, 4, metric))
@@ -122,12 +129,12 @@ def main() -> None:
         "ITQ": lambda: signs(faiss.ITQTransform(D, bits, True), queries, database),
         "LSH": lambda: signs(faiss.RandomRotationMatrix(D, bits), queries, database),
     }
-    exact = measure(queries @ database.T, np.arange(len(database)), shared)
+    exact = measure(queries @ database.T, np.arange(len(database)), shared, own_rows)
     found: dict[str, dict[str, float]] = {"float": {"bytes": 4 * D, **exact}}
     for name, method in methods.items():
         packed, score = method()
         unique, of_row = np.unique(packed, axis=0, return_inverse=True)
-        figures = measure(score(unique), of_row.ravel(), shared)
+        figures = measure(score(unique), of_row.ravel(), shared, own_rows)
         found[name] = {"bytes": packed.shape[1], **figures, "unique_codes": len(unique)}
         print(f"{name:<6} {found[name]}", flush=True)
 

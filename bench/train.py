@@ -24,6 +24,7 @@ from trainer.config import BATCHES, LEARNING_RATES, Config
 from trainer.data import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
+from trainer.loop import GRADIENT_NORM
 from trainer.model import GPQ
 from trainer.recipes import RECIPES
 
@@ -39,7 +40,7 @@ def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dic
         details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
         batch_labelled=labelled, batch_unlabelled=unlabelled,
         learning_rate=LEARNING_RATES[recipe_name], lambda1=1.0, lambda2=0.1,
-        held_out=0.0, seed=0, dataset="folder",
+        held_out=0.0, seed=0, dataset="folder", init="",
     )  # fmt: skip
     pixels = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8)
     labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(PICTURES) % CLASSES]
@@ -56,6 +57,7 @@ def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dic
         total, _ = recipe.losses()
         optimiser.zero_grad(set_to_none=True)
         total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
         optimiser.step()
         schedule.step()
         recipe.after_step()

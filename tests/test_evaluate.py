@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from gpq import artifact
 from trainer.cut import cut
-from trainer.data import RetrievalSet
+from trainer.data import RetrievalSet, among_themselves
 from trainer.errors import TrainerError
 from trainer.evaluate import _nearer, evaluate
 
@@ -30,6 +30,28 @@ def test_shorter_codes_are_measured_as_the_models_cut_to_them(
         assert shorter.bits == measured.bits
         alone = evaluate(shorter, pictures())[0]
         assert {**alone.as_dict(), "model": model.id} == measured.as_dict()
+
+
+def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> None:
+    cut(random_model, 24, tmp_path)
+    with pytest.raises(TrainerError, match="name another folder"):
+        cut(random_model, 12, tmp_path)
+    assert artifact.load(tmp_path).bits == 24
+    cut(random_model, 12, tmp_path, overwrite=True)
+    assert artifact.load(tmp_path).bits == 12
+
+
+def test_nothing_to_search_is_a_clear_error(random_model: Path) -> None:
+    one = pictures(13)
+    pixels, labels = one.queries[:1], one.query_labels[:1]
+    with pytest.raises(TrainerError, match="one other picture"):
+        evaluate(artifact.load(random_model), among_themselves(pixels, labels, one.classes))
+
+
+def test_pictures_that_are_alone_in_their_class_are_not_searched_for() -> None:
+    pixels = pictures(16).database
+    labels = one_hot(torch.tensor([0, 0, 1, 2]))
+    assert among_themselves(pixels, labels, ("a", "b", "c")).own_rows.tolist() == [0, 1]
 
 
 def test_a_cut_models_codes_are_the_first_of_the_sources(

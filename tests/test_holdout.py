@@ -5,6 +5,7 @@ from torch.nn.functional import normalize, one_hot
 
 from gpq.codebook import Codebook
 from tests.test_recipe import config
+from trainer import holdout
 from trainer.best import PATIENCE, Best
 from trainer.data import TrainingSet
 from trainer.holdout import hold_out, mean_average_precision
@@ -37,6 +38,31 @@ def test_nothing_is_held_out_of_few_labels_or_by_a_share_of_none() -> None:
         rest, held = hold_out(whole, share, seed=0)
         assert held is None
         assert rest is whole
+
+
+def test_a_rare_class_keeps_its_pictures_that_a_common_one_shares() -> None:
+    labels = torch.cat([one_hot(torch.zeros(40, dtype=torch.int64), 2)])
+    labels[:3, 1] = 1
+    pixels = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
+    rest, held = hold_out(TrainingSet(pixels, labels, pixels[:0], ("a", "b")), 0.5, seed=0)
+    assert rest.labels[:, 1].sum() == 3
+    assert held.labels[:, 1].sum() == 0
+
+
+def test_labelled_pictures_that_serve_as_unlabelled_are_not_there_twice() -> None:
+    whole = data(100, 100)
+    alone = TrainingSet(whole.labelled, whole.labels, whole.labelled, whole.classes)
+    assert len(hold_out(alone, 0.1, seed=0)[0].unlabelled) == 200
+
+
+def test_queries_are_spread_over_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second class is found perfectly, the first not at all: half of both."""
+    monkeypatch.setattr(holdout, "MOST_QUERIES", 20)
+    Z = torch.eye(16, 16)[None]
+    labels = one_hot(torch.arange(2).repeat_interleave(100))
+    codes = torch.cat([torch.arange(100) % 8, torch.full((100,), 9)])
+    found = mean_average_precision(Z[0][codes], labels, Codebook(Z))
+    assert 0.6 < found < 0.9
 
 
 def test_a_picture_of_several_classes_counts_for_each() -> None:

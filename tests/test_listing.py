@@ -38,6 +38,30 @@ def test_a_manifest_of_either_kind(kind: str, tmp_path: Path) -> None:
     assert len(splits["database"]) == 0
 
 
+def test_a_csv_is_read_as_spreadsheets_and_programs_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.csv"
+    caption = 'a "quoted"\nline\u2028 and\x0b more'.replace('"', '""')
+    path.write_bytes(
+        f'path,caption,labels\r\na.jpg,"{caption}",cat\r\n/abs/b.jpg,,dog\r\n'.encode()
+    )
+    train = manifest(path)["train"]
+    assert train.labels == ({"cat"}, {"dog"})
+    assert train.files == (tmp_path / "a.jpg", Path("/abs/b.jpg"))
+    path.write_text('path,labels\na.jpg,"cat\nb.jpg,dog\n')
+    with pytest.raises(TrainerError, match="unexpected end of data"):
+        manifest(path)
+
+
+def test_parquet_may_hold_lists_and_gaps(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.parquet"
+    labels = [["cat", "dog"], [], None]
+    parquet.write_table(pyarrow.table({"path": ["a", "b", "c"], "labels": labels}), path)
+    assert manifest(path)["train"].labels == ({"cat", "dog"}, set(), set())
+    numbers = pyarrow.table({"path": ["a", "b"], "labels": [1.0, float("nan")]})
+    parquet.write_table(numbers, path)
+    assert manifest(path)["train"].labels == ({"1.0"}, set())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -71,6 +95,12 @@ def test_folders_are_walked_in_name_order_without_hidden_files(tmp_path: Path) -
     assert names == ["a/3.png", "b/2.png", "b/x/1.png"]
     assert listing.labels == ({"a"}, {"b"}, {"b"})
     assert len(pictures_below(tmp_path)) == 4
+    tree(tmp_path, ".git/1.png", "a/.ipynb_checkpoints/3.png")
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
+    linked = class_folders(tmp_path)
+    assert linked.classes == ("a", "b", "c")
+    assert len(linked) == 5
     assert len(pictures_below(tmp_path / "nowhere")) == 0
     with pytest.raises(TrainerError, match="not a folder"):
         class_folders(tmp_path / "nowhere")

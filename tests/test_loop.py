@@ -1,3 +1,6 @@
+import resource
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from gpq.preprocess import Preprocess
 from tests.test_recipe import config, pictures
 from trainer import checkpoint, loop
 from trainer.best import PATIENCE
+from trainer.data import TrainingSet
 from trainer.errors import TrainerError
 from trainer.holdout import HeldOut
 from trainer.model import GPQ
@@ -88,6 +92,43 @@ def test_a_run_that_gets_no_better_ends_early_with_its_best(
     again = run(tmp_path, held, resume=True, steps=40)
     assert (again.steps, again.held_out) == (result.steps, result.held_out)
     assert torch.equal(again.model.Z, result.model.Z)
+
+
+def test_other_pictures_than_the_checkpoints_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, steps=3)
+    monkeypatch.setattr(TrainingSet, "fingerprint", lambda data: "other")
+    with pytest.raises(TrainerError, match="others than the checkpoint's"):
+        run(tmp_path, resume=True, steps=3)
+
+
+def test_fingerprint_is_of_pictures_labels_and_classes() -> None:
+    first = pictures()
+    assert first.fingerprint() == pictures().fingerprint()
+    others = [
+        replace(first, labels=first.labels.flip(0)),
+        replace(first, classes=("a", "b", "d")),
+        replace(first, unlabelled=first.unlabelled[1:]),
+        replace(first, labelled=first.labelled.flip(0)),
+    ]
+    assert len({first.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+
+
+def test_a_full_disk_is_a_clear_error_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path, steps=3)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
+        with pytest.raises(TrainerError, match=r"checkpoint\.pt cannot be written"):
+            run(tmp_path, steps=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     training = artifact.load(second).about["training"]
     assert training["started_from"]["id"] == artifact.load(first).id
     assert training["started_from"]["training"]["steps"] == 2
+    torch.save({"weights": torch.zeros(1)}, first / "checkpoint.pt")
+    assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
+    assert "is no checkpoint of this version" in capsys.readouterr().err
     (first / "checkpoint.pt").write_bytes(b"damaged")
     assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
     assert "cannot be read" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpq import artifact
 from gpq import device as gpq_device
+from gpq.decode import limit_decoding
 from gpq.errors import GPQError
 from gpq.network import DEFAULT_WIDTHS, NETWORKS
 from trainer import data, datasets, loop
@@ -33,13 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a clear error, 2 wrong usage, 130 stopped by a signal."""
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words, argparse.Namespace(words=words))
+    limit_decoding()
     try:
         options.command(options)
     except (TrainerError, GPQError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (loop.Stopped, KeyboardInterrupt) as stopped:
-        print(stopped or "stopped before the first step", file=sys.stderr)
+        print(str(stopped) or "stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -81,7 +83,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _cut(options: argparse.Namespace) -> None:
-    model_id = cut(options.model, options.bits, options.out)
+    model_id = cut(options.model, options.bits, options.out, overwrite=options.overwrite)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
 
 
@@ -89,8 +91,14 @@ def _table(found: list[dict[str, Any]]) -> str:
     """A line a figure, a column a code length; the model's id, shared by all, below."""
     names = [name for name in found[0] if name != "model"]
     width = max(map(len, names))
-    lines = [f"{name:<{width}}  " + "".join(f"{m[name]:>10}" for m in found) for name in names]
+    lines = [
+        f"{name:<{width}}  " + "".join(f"{_cell(m[name]):>10}" for m in found) for name in names
+    ]
     return "\n".join([*lines, f"{'model':<{width}}  {found[0]['model']}"])
+
+
+def _cell(value: object) -> str:
+    return "–" if value is None else str(value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, required=True, help="artifact folder")
     add("--bits", type=int, required=True, help="code length, 12, 24 or 32 of a nested model")
     add("--out", type=Path, required=True, help="folder for the artifact")
+    add("--overwrite", action="store_true", help="replace the model that is in --out")
 
     again = commands.add_parser("reproduce", help="the paper's tables and figures, resumable")
     again.set_defaults(command=_reproduce)

@@ -28,26 +28,33 @@ def save(
     step: int,
     seconds: float,
 ) -> Path:
-    """Write ``folder``/checkpoint.pt; an older one stays whole until the new one is."""
+    """Write ``folder``/checkpoint.pt; an older one stays whole until the new one is.
+
+    Raises TrainerError where it cannot be written.
+    """
     path = folder / NAME
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(
-            {
-                "config": asdict(config),
-                "model": recipe.model.state_dict(),
-                "recipe": recipe.state(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "best": best.state(),
-                "step": step,
-                "seconds": seconds,
-            },
-            file,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    contents = {
+        "config": asdict(config),
+        "data": recipe.data.fingerprint(),
+        "device": recipe.device.type,
+        "model": recipe.model.state_dict(),
+        "recipe": recipe.state(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "best": best.state(),
+        "step": step,
+        "seconds": seconds,
+    }
+    try:
+        with temporary.open("wb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch wraps a full disk in the latter
+        temporary.unlink(missing_ok=True)
+        raise TrainerError(f"{path} cannot be written: {error}") from error
     return path
 
 
@@ -60,6 +67,8 @@ def read(folder: Path, config: Config) -> Saved:
         saved: Saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on a damaged file
         raise TrainerError(f"--resume: {path} cannot be read: {error}") from error
+    if not isinstance(saved, dict) or "config" not in saved or "best" not in saved:
+        raise TrainerError(f"--resume: {path} is no checkpoint of this version; start anew")
     now = asdict(config)
     different = [name for name in now if saved["config"].get(name) != now[name]]
     if different:
@@ -75,7 +84,19 @@ def restore(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     best: Best,
 ) -> None:
-    """Put a checkpoint's tensors where they were."""
+    """Put a checkpoint's tensors where they were.
+
+    Raises TrainerError where it is of other pictures or of another kind of device.
+    """
+    if saved["data"] != recipe.data.fingerprint():
+        raise TrainerError(
+            "--resume: the pictures or labels are others than the checkpoint's: go on with the "
+            "same, or start anew (--overwrite, with --init for what was learnt)"
+        )
+    if saved["device"] != recipe.device.type:
+        raise TrainerError(
+            f"--resume: the checkpoint is of --device {saved['device']}, not {recipe.device.type}"
+        )
     model: nn.Module = recipe.model
     model.load_state_dict(saved["model"])
     recipe.load_state(saved["recipe"])

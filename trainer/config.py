@@ -10,6 +10,7 @@ RECIPES = ("paper", "modern")
 LOGITS = ("averaged", "per-subspace")
 BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled, unlabelled images a step
 STEPS = {"paper": 3000, "modern": 4500}
+REPORT = "report.html"  # of a run, beside its artifact
 HELD_OUT = 0.1  # share of the labels
 VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; no classifier; triplets for N-pairs
 LAMBDAS = {"paper": (0.1, 0.1), "modern": (1.0, 0.1)}  # weights of L_cls and of the entropy
@@ -21,7 +22,8 @@ class Config:
     """One training run. Batch sizes are images a step, both kinds apart.
 
     details: how many of the M codebooks, the last ones, are about details, not classes.
-    lambda1, lambda2: weights of L_cls and of the entropy.
+    lambda1, lambda2: weights of L_cls and of the entropy. init: the id of the artifact that was
+    started from, or nothing.
     """
 
     recipe: str
@@ -41,6 +43,7 @@ class Config:
     held_out: float
     seed: int
     dataset: str
+    init: str
 
     @property
     def M(self) -> int:

@@ -10,12 +10,15 @@ from gpq.codebook import Codebook
 from trainer.errors import TrainerError
 
 
-def cut(source: Path, bits: int, folder: Path) -> str:
+def cut(source: Path, bits: int, folder: Path, *, overwrite: bool = False) -> str:
     """Write the artifact of the first ``bits`` bits of ``source``'s codes; returns its id.
 
     Its codes are the first bits of the source's, its scores those of the first codebooks.
-    Raises TrainerError where ``bits`` is no multiple of 4 below the source's.
+    Raises TrainerError where ``bits`` is no multiple of 4 below the source's, and where
+    another model would be lost.
     """
+    if (folder / artifact.WEIGHTS).exists() and not overwrite:
+        raise TrainerError(f"--out: {folder} has a model: name another folder, or --overwrite it")
     model = artifact.load(source)
     if bits % 4 or not 0 < bits < model.bits:
         raise TrainerError(f"{source} has codes of {model.bits} bits: none of {bits} can be cut")

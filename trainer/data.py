@@ -1,5 +1,6 @@
 """Pictures for training and for evaluation, decoded once, in memory as uint8."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,15 @@ class TrainingSet:
     unlabelled: Tensor
     classes: tuple[str, ...]
     skipped: list[str] = field(default_factory=list)
+
+    def fingerprint(self) -> str:
+        """The same for the same pictures and labels in the same order."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        digest.update(self.labels.cpu().numpy().tobytes())
+        for pixels in (self.labelled, self.unlabelled):
+            sums = pixels.flatten(1).sum(dim=1, dtype=torch.int64)
+            digest.update(sums.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> "TrainingSet":
         return replace(
@@ -136,6 +146,23 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
     )
 
 
+def among_themselves(
+    pixels: Tensor, labels: Tensor, classes: tuple[str, ...], skipped: Sequence[str] = ()
+) -> RetrievalSet:
+    """Every picture, or 1,000 spread over them, searched for among all others; but those
+    that no other picture shares a class with."""
+    rows = spread(len(pixels), LEAVE_ONE_OUT_QUERIES)
+    shared = (labels[rows].float() @ labels.float().T > 0).sum(dim=1)
+    rows = rows[shared > 1]
+    queries, wanted = pixels[rows], labels[rows]
+    return RetrievalSet(queries, wanted, pixels, labels, classes, rows, skipped=list(skipped))
+
+
+def spread(count: int, most: int) -> Tensor:
+    """At most ``most`` numbers below ``count``, evenly: all classes, where they stand in order."""
+    return torch.linspace(0, max(0, count - 1), min(count, most)).round().long()
+
+
 def _leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> RetrievalSet:
     if not listing.classes:
         raise TrainerError(
@@ -143,11 +170,7 @@ def _leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> Retrieval
             "test/<class>/*, or <class>/*, or a manifest"
         )
     pixels, labels, skipped = _labelled(listing, listing.classes, rules, root.name)
-    count = min(len(pixels), LEAVE_ONE_OUT_QUERIES)
-    rows = torch.linspace(0, max(0, len(pixels) - 1), count).round().long()
-    return RetrievalSet(
-        pixels[rows], labels[rows], pixels, labels, listing.classes, rows, skipped=skipped
-    )
+    return among_themselves(pixels, labels, listing.classes, skipped)
 
 
 def _labelled(

@@ -67,6 +67,15 @@ def average_gradients(model: nn.Module) -> None:
             parameter.grad /= world()
 
 
+def of_first(value: float) -> float:
+    """The first process's value: batch norm may have given the others another one."""
+    if world() == 1:
+        return value
+    values: list[float] = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def anywhere(flag: bool) -> bool:
     """True where it is true in any process."""
     if world() == 1:

@@ -51,8 +51,7 @@ def evaluate(
     bits: also of these shorter codes, the first bits of the model's. The model's own is
     the last. Raises TrainerError where there is nothing to rank or no such length.
     """
-    if not len(pictures.queries) or not len(pictures.database):
-        raise TrainerError("evaluation needs at least one query and one database picture")
+    require_pictures(pictures)
     shorter = sorted(set(bits) - {model.bits})
     wrong = [b for b in shorter if b % 4 or not 0 < b < model.bits]
     if wrong:
@@ -62,6 +61,13 @@ def evaluate(
     return [
         measure(model, b // 4, queries, database, pictures, engine) for b in [*shorter, model.bits]
     ]
+
+
+def require_pictures(pictures: RetrievalSet) -> None:
+    """Raises TrainerError where nothing is to be searched for, or among."""
+    others = len(pictures.database) - (pictures.own_rows is not None)
+    if not len(pictures.queries) or others < 1:
+        raise TrainerError("evaluation needs at least one query and one other picture")
 
 
 def features(model: Model, pixels: Tensor, what: str) -> Tensor:
@@ -115,7 +121,7 @@ def measure(
 
 def _mean_colours(pixels: Tensor) -> NDArray[np.float32]:
     """(N,3,S,S) uint8 -> (N,3), 0-255."""
-    parts = torch.split(pixels, 4096)
+    parts = torch.split(pixels, ENCODE_BATCH)
     return torch.cat([part.float().mean(dim=(2, 3)) for part in parts]).numpy()
 
 

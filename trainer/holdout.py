@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpq.codebook import Codebook
-from trainer.data import TrainingSet
+from trainer.data import TrainingSet, spread
 from trainer.metrics import tie_aware_average_precision
 
 LEAST_OF_CLASS = 10  # labelled pictures of a class from which some are held out
@@ -31,39 +31,43 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
     """
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
     chosen = torch.zeros(len(order), dtype=torch.bool)
-    for of_class in data.labels.T.bool():
-        count = int(of_class.sum())
+    counts = data.labels.sum(dim=0, dtype=torch.int64)
+    rare = data.labels[:, counts < LEAST_OF_CLASS].bool().any(dim=1)
+    for of_class, count in zip(data.labels.T.bool(), counts.tolist(), strict=True):
         wanted = max(2, math.ceil(share * count)) if count >= LEAST_OF_CLASS and share else 0
-        rows = order[of_class[order] & ~chosen[order]]
+        rows = order[(of_class & ~rare & ~chosen)[order]]
         missing = wanted - int((of_class & chosen).sum())
         chosen[rows[: max(0, missing)]] = True
     if not chosen.any():
         return data, None
     held = HeldOut(data.labelled[chosen], data.labels[chosen])
+    there = data.unlabelled is data.labelled
     rest = replace(
         data,
         labelled=data.labelled[~chosen],
         labels=data.labels[~chosen],
-        unlabelled=torch.cat([data.unlabelled, held.pixels]),
+        unlabelled=data.unlabelled if there else torch.cat([data.unlabelled, held.pixels]),
     )
     return rest, held
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
-    """Tie-aware mAP of every picture, or MOST_QUERIES of them, searched among all others.
+    """Tie-aware mAP of every picture, or MOST_QUERIES spread over them, searched among all
+    others.
 
     features (N,D) float32, labels (N,C) uint8; relevant = a shared class.
     """
     codes = codebook.encode(features).long()
-    lut = codebook.lut(features[:MOST_QUERIES])
+    asked = spread(len(features), MOST_QUERIES)
+    lut = codebook.lut(features[asked.to(features.device)])
     scores = torch.zeros(len(lut), len(codes), device=lut.device)
     for m in range(codebook.M):
         scores += lut[:, m, codes[:, m]]
-    shared = (labels[:MOST_QUERIES].float() @ labels.float().T > 0).cpu().numpy()
+    shared = (labels[asked.to(labels.device)].float() @ labels.float().T > 0).cpu().numpy()
     found = []
-    for q, line in enumerate(scores.cpu().numpy()):
+    for q, (own, line) in enumerate(zip(asked.tolist(), scores.cpu().numpy(), strict=True)):
         order = np.argsort(-line, kind="stable")
-        order = order[order != q]
+        order = order[order != own]
         if shared[q][order].any():
             found.append(tie_aware_average_precision(shared[q][order], line[order]))
     return float(np.mean(found)) if found else 0.0

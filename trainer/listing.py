@@ -1,9 +1,11 @@
 """Which files there are and what they are labelled as, before any is read."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import TrainerError
 
@@ -46,7 +48,7 @@ def class_folders(root: Path) -> Listing:
         raise TrainerError(f"{root} is not a folder; expected {root}/<class>/<pictures>")
     files: list[Path] = []
     labels: list[frozenset[str]] = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and _shown(path)):
         inside = _below(folder)
         files += inside
         labels += [frozenset([folder.name])] * len(inside)
@@ -92,11 +94,11 @@ def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
 
 def _csv(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            return list(reader.fieldnames or []), iter(list(reader))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrainerError(f"{path}: {error}") from error
-    reader = csv.DictReader(lines)
-    return list(reader.fieldnames or []), iter(reader)
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
@@ -108,10 +110,29 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]
         raise TrainerError(f"{path}: {error}") from error
     wanted = [name for name in (PATH, LABELS, SPLIT) if name in table.column_names]
     rows = table.select(wanted).to_pylist()
-    return table.column_names, (
-        {name: None if value is None else str(value) for name, value in row.items()} for row in rows
-    )
+    return table.column_names, ({name: _text(value) for name, value in row.items()} for row in rows)
+
+
+def _text(value: Any) -> str | None:
+    """A cell of a table as in a CSV; a list of labels is joined, not a number is nothing."""
+    if value is None or value != value:
+        return None
+    return SEPARATOR.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _below(root: Path) -> list[Path]:
-    return sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
+    """Files below a folder, through links too, but not in hidden folders and not twice."""
+    files: list[Path] = []
+    seen = {root.resolve()}
+    for parent, folders, names in os.walk(root, followlinks=True):
+        here = [Path(parent, name) for name in folders if not name.startswith(".")]
+        new = [folder for folder in here if folder.resolve() not in seen]
+        seen.update(folder.resolve() for folder in new)
+        folders[:] = [folder.name for folder in new]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        files += [path for path in paths if path.is_file()]
+    return sorted(files)
+
+
+def _shown(path: Path) -> bool:
+    return not path.name.startswith(".")

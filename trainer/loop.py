@@ -124,7 +124,8 @@ def run(
                 progress.set_postfix({**losses, "img/s": rate})
                 log({"step": done, "seconds": round(seconds, 1), **losses})
             if held_out and (done % check_steps == 0 or last):
-                best.offer(done, _search_held_out(recipe, held_out), recipe.trained)
+                found_mAP = distributed.of_first(_search_held_out(recipe, held_out))
+                best.offer(done, found_mAP, recipe.trained)
                 log({"step": done, "held_out_mAP": round(best.last, 4)})
             asked = distributed.anywhere(stop.asked)
             ended = last or best.exhausted

@@ -40,7 +40,7 @@ def read(
     def one(path: Path) -> NDArray[np.uint8] | str:
         try:
             return rules.pixels(load(path.read_bytes())).transpose(2, 0, 1)
-        except (ImageError, OSError) as error:
+        except (ImageError, OSError, ValueError) as error:  # a NUL in a path is the latter
             return f"{path}: {error}"
 
     kept: list[int] = []

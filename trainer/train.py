@@ -18,6 +18,7 @@ from trainer.config import (
     BATCHES,
     LAMBDAS,
     LEARNING_RATES,
+    REPORT,
     STEPS,
     Config,
     default_details,
@@ -36,17 +37,26 @@ LARGE = 224  # pixels of the other networks
 
 def train(options: argparse.Namespace) -> None:
     """Raises TrainerError, Stopped; what can be wrong without the pictures is told first."""
-    config = _config(options)
+    source = artifact.load(options.init) if options.init else None
+    config = _config(options, source.id if source else "")
     where = distributed.start(gpq_device.pick(options.device))
     try:
-        _train(options, config, where)
+        _train(options, config, source, where)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not device.out_of_memory(error):
+            raise
+        raise TrainerError(
+            "out of memory before or beside the steps: give fewer pictures, a smaller --size or "
+            f"--width, or another --device ({error})"
+        ) from error
     finally:
         distributed.stop()
 
 
-def _train(options: argparse.Namespace, config: Config, where: torch.device) -> None:
+def _train(
+    options: argparse.Namespace, config: Config, source: Model | None, where: torch.device
+) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
-    source = artifact.load(options.init, where) if options.init else None
     rules = _rules(config)
     pictures = data.training_set(options.data, config.dataset, rules)
     if distributed.is_first():
@@ -54,6 +64,7 @@ def _train(options: argparse.Namespace, config: Config, where: torch.device) -> 
     pictures, held_out = hold_out(pictures, config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = GPQ(config, len(pictures.classes)).to(where)
+    _require_fitting_size(model, config)
     pictures = pictures.to(where)
     if options.pretrained:
         pretrained.load_pretrained(model.F, config.network)
@@ -80,6 +91,21 @@ def _train(options: argparse.Namespace, config: Config, where: torch.device) -> 
         _report(artifact.load(options.out, where), held_out, pictures.classes, options.out)
 
 
+def _require_fitting_size(model: GPQ, config: Config) -> None:
+    """Raises TrainerError where nothing of so small a picture reaches the last layer."""
+    try:
+        with torch.inference_mode():
+            blank = torch.zeros(2, 3, config.size, config.size, device=model.Z.device)
+            model.eval().features(blank)
+            model.train()
+    except RuntimeError as error:
+        if device.out_of_memory(error):
+            raise
+        raise TrainerError(
+            f"--size {config.size} is too small for network {config.network}: {error}"
+        ) from error
+
+
 def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: Path) -> None:
     try:
         from trainer.report.page import write_report  # slow to import, and not for training
@@ -87,16 +113,12 @@ def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: P
         print(f"no report: {error}; pip install gpq[train]", file=sys.stderr)
         return
     what = "The labelled pictures held out of training, searched for among themselves"
-    path = write_report(model, _among_themselves(held_out, classes), what, folder)
+    pictures = data.among_themselves(held_out.pixels, held_out.labels, classes)
+    path = write_report(model, pictures, what, folder)
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _among_themselves(held_out: HeldOut, classes: tuple[str, ...]) -> data.RetrievalSet:
-    pixels, labels, rows = held_out.pixels, held_out.labels, torch.arange(len(held_out.pixels))
-    return data.RetrievalSet(pixels, labels, pixels, labels, classes, own_rows=rows)
-
-
-def _config(options: argparse.Namespace) -> Config:
+def _config(options: argparse.Namespace, init: str) -> Config:
     big = options.size is not None and options.size >= BIG
     network = options.network or ("resnet64" if big else "resnet")
     labelled, unlabelled = BATCHES[options.recipe]
@@ -113,13 +135,18 @@ def _config(options: argparse.Namespace) -> Config:
         steps=options.steps or STEPS[options.recipe],
         batch_labelled=options.batch_labelled or labelled,
         batch_unlabelled=options.batch_unlabelled or unlabelled,
-        learning_rate=options.learning_rate or LEARNING_RATES[options.recipe],
+        learning_rate=LEARNING_RATES[options.recipe]
+        if options.learning_rate is None
+        else options.learning_rate,
         lambda1=lambda1 if options.lambda1 is None else options.lambda1,
         lambda2=lambda2 if options.lambda2 is None else options.lambda2,
         held_out=options.held_out,
         seed=options.seed,
         dataset=options.dataset,
+        init=init,
     )
+    if config.learning_rate <= 0:
+        raise TrainerError(f"--learning-rate {config.learning_rate}: more than 0")
     if options.pretrained and options.init:
         raise TrainerError("--pretrained and --init: one of them, both fill the network")
     if not 0 <= config.held_out <= MOST_HELD_OUT:
@@ -172,11 +199,21 @@ def _prepare(
         )
     if distributed.is_first():
         out.mkdir(parents=True, exist_ok=True)
+        for name in (checkpoint.NAME, REPORT):  # of the run that is replaced
+            (out / name).unlink(missing_ok=True)
     return None
 
 
 def _command(options: argparse.Namespace) -> str:
     """The command line as given, with the folders of this machine left out."""
-    places = {str(options.data): "DATA", str(options.out): "OUT", str(options.init): "MODEL_DIR"}
-    words = [places.get(word, word) for word in options.words]
+    places = {"--data": "DATA", "--out": "OUT", "--init": "MODEL_DIR"}
+    words: list[str] = []
+    for word in options.words:
+        name, equals, _ = word.partition("=")
+        if words and words[-1] in places:
+            words.append(places[words[-1]])
+        elif equals and name in places:
+            words += [name, places[name]]
+        else:
+            words.append(word)
     return shlex.join(["python", "-m", "trainer", *words])

@@ -59,7 +59,9 @@ class Recipe:
 
     def state(self) -> dict[str, object]:
         """What a resumed run needs beside model and optimiser."""
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
+            "dropout": [torch.get_rng_state(), *cuda],
             "row_generator": self.row_generator.get_state(),
             "view_generator": self.view_generator.get_state(),
             "labelled_left": self.labelled.left,
@@ -68,6 +70,10 @@ class Recipe:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        cpu, *cuda = state["dropout"]
+        torch.set_rng_state(cpu.cpu())
+        if cuda:
+            torch.cuda.set_rng_state_all([one.cpu() for one in cuda])
         self.row_generator.set_state(state["row_generator"].cpu())
         self.view_generator.set_state(state["view_generator"].cpu())
         self.labelled.left = state["labelled_left"].cpu()

@@ -13,7 +13,13 @@ from PIL import Image
 from trainer.report.study import RANKS, RECALLS, Example, Study
 
 matplotlib.rcParams.update(
-    {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+    {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+    }
 )
 ACCENT, SECOND, GREEN, RED = "#2457a6", "#c8502d", "#22a054", "#d64242"
 SIDE, FRAME, GAP = 72, 4, 6  # pixels of an example's picture, its frame, the space between
@@ -80,7 +86,8 @@ def feature_map(found: Study) -> str:
     colours = matplotlib.colormaps["tab20"](np.arange(len(found.classes)) % 20)
     for c, name in enumerate(found.classes):
         points = found.positions[found.of_class == c]
-        axes.scatter(points[:, 0], points[:, 1], s=9, color=colours[c], label=name)
+        # A name that starts with _ would be left out of the legend.
+        axes.scatter(points[:, 0], points[:, 1], s=9, color=colours[c], label=f"\u200b{name}")
     axes.axis("off")
     if len(found.classes) <= NAMED_CLASSES:
         axes.legend(frameon=False, fontsize=9, markerscale=2, bbox_to_anchor=(1, 1))

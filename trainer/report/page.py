@@ -7,12 +7,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from gpq.model import Model
+from trainer.config import REPORT
 from trainer.data import RetrievalSet
 from trainer.report import figures
 from trainer.report.advice import advice
 from trainer.report.study import study
-
-NAME = "report.html"
 
 
 def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) -> Path:
@@ -46,7 +45,7 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
         feature_map=figures.feature_map(found),
         examples=[(example, figures.example(example)) for example in found.examples],
     )
-    path = folder / NAME
+    path = folder / REPORT
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -54,4 +53,7 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
 def _log(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    # After a kill a resumed run writes some steps again: the later line counts.
+    by_step = {(line["step"], "held_out_mAP" in line): line for line in lines}
+    return [by_step[key] for key in sorted(by_step)]

@@ -13,7 +13,7 @@ from gpq.codebook import Codebook, intra_normalise, pack, unpack
 from gpq.model import Model
 from trainer.config import NESTED_BITS
 from trainer.data import RetrievalSet
-from trainer.evaluate import Measured, features, measure
+from trainer.evaluate import Measured, features, measure, require_pictures
 from trainer.metrics import tie_aware_average_precision, tie_aware_mean_at
 from trainer.ranking import Ranking, rankings
 
@@ -78,6 +78,7 @@ class Study:
 
 def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
     """Search for every query; the t-SNE map and the examples are of a fixed seed."""
+    require_pictures(pictures)
     query_features = features(model, pictures.queries, "encoding queries")
     database_features = features(model, pictures.database, "encoding")
     nested = model.about.get("training", {}).get("recipe") == "modern"
