@@ -117,6 +117,15 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     [
         (["train", "--data", "/nowhere", "--out", "x"], "/nowhere/labeled is not a folder"),
         (["train", "--data", "/nowhere", "--out", "x", "--dataset", "cifar10"], "no CIFAR-10"),
+        (["train", "--data", "/no", "--out", "/dev/null"], "/dev/null is a file"),
+        (["train", "--data", "/no", "--out", "x", "--resume"], "there is no x/checkpoint.pt"),
+        (["train", "--data", "/no", "--out", "x", "--init", "/no"], "no finished model"),
+        (["train", "--data", "/no", "--out", "x", "--held-out", "1"], "a share from 0"),
+        (["train", "--data", "/no", "--out", "x", "--learning-rate", "0"], "more than 0"),
+        (["train", "--data", "/no", "--out", "x", "--details", "12"], "leaves none"),
+        (["train", "--data", "/no", "--out", "x", "--variant", "gpq-t"], "is for --recipe paper"),
+        (["train", "--data", "/no.csv", "--out", "x"], "/no.csv: "),
+        (["train", "--data", "/no", "--out", "x", "--dataset", "nuswide"], "is no NUS-WIDE"),
         (
             ["evaluate", "--data", "/nowhere", "--model", "/nowhere"],
             "no finished model in this folder",

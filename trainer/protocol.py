@@ -32,7 +32,7 @@ def unseen_classes(labels: Tensor, seed: int) -> Split:
     count = -int(-classes * UNSEEN_SHARE // 1)
     drawn = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
     unseen, seen = drawn[:count].sort().values, drawn[count:].sort().values
-    is_unseen = labels[:, unseen].any(dim=1)
+    is_unseen = labels[:, unseen].bool().any(dim=1)
     first_class = labels.argmax(dim=1)
     second_half = torch.zeros(len(labels), dtype=torch.bool)
     for c in range(classes):
