@@ -33,7 +33,7 @@ def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: 
     ("settings", "message"),
     [
         ({"GPQ_HOST": "0.0.0.0"}, "GPQ_API_KEYS"),
-        ({"GPQ_MODEL": "/nowhere"}, "/nowhere/config.json: No such file"),
+        ({"GPQ_MODEL": "/nowhere"}, "/nowhere/config.json: there is no finished model"),
         ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
         ({"GPQ_SCAN": "native"}, "no scan engine 'native'"),
