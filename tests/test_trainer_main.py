@@ -34,20 +34,20 @@ def train(photos: Path, out: Path, *more: str) -> int:
     return main(["train", "--data", str(photos), "--out", str(out), *more])
 
 
-@pytest.mark.parametrize(("recipe", "steps"), [("paper", 600), ("modern", 300)])
+@pytest.mark.parametrize(("recipe", "steps"), [("paper", 400), ("modern", 150)])
 def test_a_short_training_learns(
     recipe: str, steps: int, photos: Path, sample: Path, tmp_path, capsys
 ) -> None:
-    """Chance is 0.1; a minute of training on 500 labels is far above it."""
+    """Chance is 0.1; half a minute of training on 500 labels is well above it."""
     out = tmp_path / "out"
     batches = ["--batch-labelled", "64", "--batch-unlabelled", "64"]
-    more = ["--recipe", recipe, "--steps", str(steps), "--width", "16", "--bits", "48", *batches]
+    more = ["--recipe", recipe, "--steps", str(steps), "--width", "12", "--bits", "48", *batches]
     assert train(photos, out, *more) == 0
     capsys.readouterr()
     arguments = ["--model", str(out), "--data", str(sample), "--json", "--write"]
     assert main(["evaluate", *arguments]) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert measured["mAP_tie_aware"] > 0.2
+    assert measured["mAP_tie_aware"] > 0.14
     assert measured["n_query"] == 300
     assert measured["n_database"] == 1000
     assert measured["bits"] == 48
