@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gpq import network
 from gpq.codebook import K, intra_normalise, soft_assign
 from trainer import losses
+from trainer.clustering import spherical_k_means
 from trainer.config import SUBVECTOR_DIMENSION, Config
 
 
@@ -57,10 +58,12 @@ class GPQ(nn.Module):
 
     @torch.no_grad()
     def start_at_prototypes(self) -> None:
-        """Set the first codewords of the classes' codebooks to the prototypes, as far as
-        both go."""
-        count = min(K, self.C.shape[1])
-        self.Z[: self.class_M, :count] = functional.normalize(self.C[:, :count], dim=-1)
+        """Give each class a codeword of its own in the classes' codebooks, or where they are
+        more than codewords, groups of like classes."""
+        prototypes = functional.normalize(self.C, dim=-1)
+        if prototypes.shape[1] > K:
+            prototypes = spherical_k_means(prototypes, K)
+        self.Z[: self.class_M, : prototypes.shape[1]] = prototypes
 
     def class_logits(self, x: Tensor) -> Tensor:
         """(B,M',d) -> (B,M',L)."""
