@@ -76,7 +76,12 @@ def _train(
         return
     training = {
         "command": _command(options),
-        "started_from": source and {"id": source.id, "training": source.about.get("training")},
+        "started_from": source
+        and {
+            "id": source.id,
+            "training": source.about.get("training"),
+            "data": source.about.get("data"),
+        },
         "steps_done": result.steps,
         "seconds": round(result.seconds),
         "held_out": result.held_out,
