@@ -30,6 +30,16 @@ def test_cnn_f_is_the_published_one() -> None:
     assert torch.equal(net.convolutions[-1](x), last(x))
 
 
+def test_resnet64_sees_colours_that_its_last_stage_does_not() -> None:
+    torch.manual_seed(0)
+    net = network.build("resnet64", 36, 4).eval()
+    net.stages[2][0][0].weight.data.zero_()  # the last stage is blind
+    net.stages[2][1].body[0][0].weight.data.zero_()
+    red, blue = torch.zeros(2, 1, 3, 64, 64)
+    red[:, 0], blue[:, 2] = 1, 1
+    assert not torch.allclose(net(red), net(blue))
+
+
 def test_vgg_is_the_papers() -> None:
     net = network.build("vgg", 144)
     convolutions = [m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d)]

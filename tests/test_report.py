@@ -72,7 +72,8 @@ def test_the_report_is_one_file_without_anything_from_elsewhere(
     random_model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "log.jsonl").write_text(
-        '{"step": 25, "seconds": 1.5, "npair": 2.0}\n{"step": 25, "held_out_mAP": 0.4}\n'
+        '{"step": 25, "seconds": 1.5, "npair": 2.0}\n'
+        '{"step": 25, "seconds": 1.5, "held_out_mAP": 0.4}\n'
     )
     path = write_report(artifact.load(random_model), pictures(), "Noise & more", tmp_path)
     page = path.read_text()

@@ -82,17 +82,19 @@ def separate(Z: Tensor) -> Tensor:
 def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) -> None:
     """Set F and Z from an artifact, and C to the class means of the features.
 
-    The artifact may be of another picture size, of other classes, and of other bits; then
-    the last layer and Z start anew. The modern recipe starts the codewords of the classes at
-    the means. Raises TrainerError where the artifact is of another network.
+    The artifact may be of another picture size and of other classes. Where its last layer has
+    another shape, for other bits or more features, that layer and Z start anew. The modern
+    recipe starts the codewords of the classes at the means. Raises TrainerError where the
+    artifact is of another network.
     """
     weights = source.network.state_dict()
-    if same_bits := source.codebook.Z.shape == model.Z.shape:
+    own = model.F.state_dict()
+    if same_features := own["project.weight"].shape == weights["project.weight"].shape:
         model.Z.copy_(source.codebook.Z)
     else:
         weights = {name: t for name, t in weights.items() if not name.startswith("project.")}
     try:
-        missing = model.F.load_state_dict(weights, strict=same_bits).missing_keys
+        missing = model.F.load_state_dict(weights, strict=same_features).missing_keys
     except RuntimeError as error:
         raise TrainerError(f"--init: another network than this run's: {error}") from error
     if set(missing) - {"project.weight", "project.bias"}:

@@ -126,7 +126,8 @@ def run(
             if held_out and (done % check_steps == 0 or last):
                 found_mAP = distributed.of_first(_search_held_out(recipe, held_out))
                 best.offer(done, found_mAP, recipe.trained)
-                log({"step": done, "held_out_mAP": round(best.last, 4)})
+                about = {"step": done, "seconds": round(seconds, 1)}
+                log({**about, "held_out_mAP": round(best.last, 4)})
             asked = distributed.anywhere(stop.asked)
             ended = last or best.exhausted
             if time.monotonic() - last_saved > CHECKPOINT_SECONDS or ended or asked:

@@ -79,13 +79,14 @@ class Modern(Recipe):
         model = self.model
         pixels, labels = self._next_labelled()
         unlabelled = self._next_unlabelled()
-        taught = self._teach(unlabelled)
-        pseudo, sure = self.confidence(self._class_probabilities(taught))
+        everything = torch.cat([pixels, unlabelled])
+        taught = self._teach(everything if self.config.details else unlabelled)
+        pseudo, sure = self.confidence(self._class_probabilities(taught[-len(unlabelled) :]))
 
         half = len(pixels) // 2
         views = [
             augment.weak(pixels[:half], self.view_generator),
-            augment.strong(torch.cat([pixels[half:], unlabelled]), self.view_generator),
+            augment.strong(everything[half:], self.view_generator),
         ]
         raw = self._features(model, torch.cat(views))
         x = model.class_part(model.sub_vectors(raw))
@@ -107,8 +108,7 @@ class Modern(Recipe):
         parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": sure.mean()}
         total = npair + self.config.lambda1 * classify - self.config.lambda2 * entropy
         if self.config.details:
-            strong = model.detail_part(model.sub_vectors(raw[len(pixels) :]))
-            found = soft_assign(strong, model.detail_codewords())
+            found = soft_assign(model.detail_part(model.sub_vectors(raw)), model.detail_codewords())
             details = losses.other_view(model.detail_part(taught), found, self.details_temperature)
             total = total + self.lambda_details * details
             parts["details"] = details

@@ -29,10 +29,10 @@ NAMED_CLASSES = 20  # of more the map has no legend
 
 def curves(log: list[dict[str, Any]]) -> str:
     """The losses of a training, and the mAP of its held-out pictures."""
-    steps = [line for line in log if "seconds" in line]
+    steps = [line for line in log if "held_out_mAP" not in line]
     names = [name for name in (steps[0] if steps else {}) if name not in ("step", "seconds")]
     checks = [line for line in log if "held_out_mAP" in line]
-    figure, axes = _axes(1 + bool(checks), width=9.5, height=3.2)
+    figure, axes = _axes(1 + bool(checks), width=10, height=3.4)
     for name in names:
         axes[0].plot([s["step"] for s in steps], [s[name] for s in steps], label=name)
     axes[0].set(xlabel="step", title="losses")
@@ -44,6 +44,11 @@ def curves(log: list[dict[str, Any]]) -> str:
         best = int(np.argmax(found))
         axes[1].plot(checks[best]["step"], found[best], "o", color=SECOND, markersize=9)
         axes[1].set(xlabel="step", title="mAP of the held-out pictures; orange: what ships")
+        a_step = checks[-1]["seconds"] / checks[-1]["step"] / 60
+        minutes = axes[1].secondary_xaxis(
+            "top", functions=(lambda step: step * a_step, lambda minute: minute / a_step)
+        )
+        minutes.set_xlabel("minutes of training")
     return _svg(figure)
 
 
