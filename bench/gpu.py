@@ -87,13 +87,17 @@ def tests(options: argparse.Namespace) -> dict[str, object]:
 
 
 def rate(options: argparse.Namespace) -> dict[str, object]:
-    """Steps a second of the default network, and the full step against the bare network."""
-    path = options.out / "train.json"
-    command = [sys.executable, "-m", "bench.train", "--device", options.device]
-    command += ["--out", str(path), "--steps", "2" if options.device == "cpu" else "50"]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    found: dict[str, object] = json.loads(path.read_text())
-    return found
+    """Steps a second of the default networks, and the full step against the bare network;
+    compiled too, where the machine has what that needs."""
+    runs: list[dict[str, object]] = []
+    for backend in ("", "inductor"):
+        path = options.out / f"train-{backend or 'plain'}.json"
+        command = [sys.executable, "-m", "bench.train", "--device", options.device]
+        command += ["--out", str(path), "--steps", "1" if options.device == "cpu" else "50"]
+        done = subprocess.run([*command, "--compile", backend], cwd=ROOT, stdout=subprocess.DEVNULL)
+        if done.returncode == 0:
+            runs += json.loads(path.read_text())["runs"]
+    return {"runs": runs}
 
 
 def train(training: Training, options: argparse.Namespace) -> dict[str, object] | None:
@@ -107,7 +111,7 @@ def train(training: Training, options: argparse.Namespace) -> dict[str, object] 
     model = options.out / training.name
     command = [sys.executable, "-m", "trainer", "train", "--dataset", training.dataset]
     command += ["--data", str(data), "--out", str(model), "--device", options.device]
-    command += ["--steps", str(steps(training, options)), *training.train]
+    command += [*length(training, options), *training.train]
     if options.batch:
         batch = str(options.batch)
         command += ["--batch-labelled", batch, "--batch-unlabelled", batch]
@@ -128,16 +132,18 @@ def train(training: Training, options: argparse.Namespace) -> dict[str, object] 
     }
 
 
-def steps(training: Training, options: argparse.Namespace) -> int:
-    """How many fit into --seconds, by the measured rate."""
+def length(training: Training, options: argparse.Namespace) -> list[str]:
+    """As many steps as fit into --seconds by the measured rate, compiled where that is faster."""
     size = 64 if "64" in training.train else 32
-    recipe = "paper" if "paper" in training.train else "modern"
-    if recipe == "paper":
-        return 3000  # as published
+    if "paper" in training.train:
+        return ["--steps", "3000"]  # as published
     runs = json.loads((options.out / "rate.json").read_text())["runs"]
-    (found,) = (run for run in runs if run["size"] == size and run["recipe"] == recipe)
-    share = (options.batch * 2 if options.batch else 640) / found["batch"]
-    return max(2, int(options.seconds / (found["seconds_a_step"] * share)))
+    same = [run for run in runs if run["size"] == size and run["recipe"] == "modern"]
+    fastest = min(same, key=lambda run: run["seconds_a_step"])
+    pictures = 2 * options.batch if options.batch else sum(map(int, BATCH[1::2]))
+    seconds = fastest["seconds_a_step"] * pictures / fastest["batch"]
+    compiled = ["--compile", fastest["compile"]] if fastest["compile"] else []
+    return ["--steps", str(max(2, int(options.seconds / seconds))), *compiled]
 
 
 def main() -> None:

@@ -33,14 +33,16 @@ NETWORKS = {32: "resnet", 64: "resnet64"}
 CLASSES, PICTURES, ROUNDS = 10, 4096, 5
 
 
-def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dict[str, object]:
+def measure(
+    recipe_name: str, size: int, steps: int, where: torch.device, backend: str
+) -> dict[str, object]:
     labelled, unlabelled = BATCHES[recipe_name]
     config = Config(
         recipe=recipe_name, variant="gpq", network=NETWORKS[size], width=32, size=size, bits=48,
         details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
         batch_labelled=labelled, batch_unlabelled=unlabelled,
         learning_rate=LEARNING_RATES[recipe_name], lambda1=1.0, lambda2=0.1,
-        held_out=0.0, seed=0, dataset="folder", init="",
+        held_out=0.0, seed=0, dataset="folder", init="", compile=backend,
     )  # fmt: skip
     pixels = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8)
     labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(PICTURES) % CLASSES]
@@ -49,6 +51,8 @@ def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dic
     rules = Preprocess(size)
     model = GPQ(config, CLASSES).to(where, memory_format=torch.channels_last).train()
     recipe = RECIPES[recipe_name](model, data, rules, config, autocast(where))
+    for network in recipe.networks() if backend else []:
+        network.compile(backend=backend)
     optimiser, schedule = recipe.optimiser()
     batch = labelled + unlabelled
     images = rules.normalise(data.labelled[:batch]).contiguous(memory_format=torch.channels_last)
@@ -74,6 +78,7 @@ def measure(recipe_name: str, size: int, steps: int, where: torch.device) -> dic
     medians = {name: round(statistics.median(found[1:])) for name, found in rates.items()}
     return {
         "recipe": recipe_name,
+        "compile": backend,
         "size": size,
         "batch": batch,
         "full_images_s": medians["full"],
@@ -96,11 +101,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="of each run (%(default)s)")
     parser.add_argument("--device", choices=device.NAMES, default="auto")
+    parser.add_argument("--compile", default="", help="back end of torch.compile")
     parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
     options = parser.parse_args()
     where = device.pick(options.device)
     found = [
-        measure(recipe, size, options.steps, where)
+        measure(recipe, size, options.steps, where, options.compile)
         for recipe in ("modern", "paper")
         for size in NETWORKS
     ]

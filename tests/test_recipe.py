@@ -24,7 +24,8 @@ def config(recipe: str, **more: object) -> Config:
         "variant": "gpq", "network": "resnet", "width": 4, "size": 32, "bits": 16, "details": 0,
         "logits": "averaged", "steps": 40, "batch_labelled": 8, "batch_unlabelled": 8,
         "learning_rate": LEARNING_RATES[recipe], "lambda1": LAMBDAS[recipe][0],
-        "lambda2": LAMBDAS[recipe][1], "held_out": 0.0, "seed": 0, "dataset": "folder", "init": "",
+        "lambda2": LAMBDAS[recipe][1], "held_out": 0.0, "seed": 0, "dataset": "folder",
+        "init": "", "compile": "",
     }  # fmt: skip
     return Config(recipe, **{**settings, **more})
 

@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         help="start from this artifact's network",
     )
     add("--pretrained", action="store_true", help="ImageNet weights of alexnet, resnet18, resnet50")
+    add("--compile", default="", metavar="BACKEND", help="of torch.compile, such as inductor")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--overwrite", action="store_true", help="replace the run that is in --out")
 

@@ -23,7 +23,7 @@ class Config:
 
     details: how many of the M codebooks, the last ones, are about details, not classes.
     lambda1, lambda2: weights of L_cls and of the entropy. init: the id of the artifact that was
-    started from, or nothing.
+    started from, or nothing. compile: a back end of torch.compile, or nothing.
     """
 
     recipe: str
@@ -44,6 +44,7 @@ class Config:
     seed: int
     dataset: str
     init: str
+    compile: str
 
     @property
     def M(self) -> int:

@@ -86,6 +86,9 @@ def run(
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
+    if config.compile:
+        for network in recipe.networks():
+            network.compile(backend=config.compile)
     optimiser, schedule = recipe.optimiser()
     best = Best()
     done, seconds = 0, 0.0

@@ -149,6 +149,7 @@ def _config(options: argparse.Namespace, init: str) -> Config:
         seed=options.seed,
         dataset=options.dataset,
         init=init,
+        compile=options.compile,
     )
     if config.learning_rate <= 0:
         raise TrainerError(f"--learning-rate {config.learning_rate}: more than 0")

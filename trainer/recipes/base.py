@@ -1,7 +1,7 @@
 """What recipes share: data on the device, features of views, the state of a run."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpq.preprocess import Preprocess
 from trainer import distributed
@@ -46,6 +46,10 @@ class Recipe:
     def trained(self) -> GPQ:
         """The weights an artifact is made of."""
         return self.model
+
+    def networks(self) -> list[nn.Module]:
+        """Every F that a step runs."""
+        return [self.model.F]
 
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         raise NotImplementedError

@@ -61,6 +61,9 @@ class Modern(Recipe):
     def trained(self) -> GPQ:
         return self.average
 
+    def networks(self) -> list[nn.Module]:
+        return [self.model.F, self.average.F]
+
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         decayed = [p for p in self.model.F.parameters() if p.ndim > 1]
         free = [p for p in self.model.F.parameters() if p.ndim <= 1]
