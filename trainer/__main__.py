@@ -108,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="learn a model and write an artifact")
     train.set_defaults(command=run_train)
     add = train.add_argument
-    add("--data", type=Path, required=True, help="labeled/<class>/* and unlabeled/**, or CIFAR-10")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of labeled/<class>/* and unlabeled/**, or table",
+    )
     add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
     _add_dataset(train)
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
