@@ -83,7 +83,7 @@ def test_map_is_one_where_classes_have_codewords_of_their_own_and_chance_elsewhe
 
 
 def test_best_goes_back_to_its_best_check_and_gives_up_after_some() -> None:
-    best, made = Best(), GPQ(config("modern"), 3)
+    best, made = Best(1000), GPQ(config("modern"), 3)
     best.offer(10, 0.5, made)
     kept = made.Z.detach().clone()
     for check in range(PATIENCE):
@@ -92,11 +92,22 @@ def test_best_goes_back_to_its_best_check_and_gives_up_after_some() -> None:
             made.Z += 1
         best.offer(20 + check, 0.4, made)
     assert best.exhausted
-    resumed = Best()
+    resumed = Best(1000)
     resumed.load_state(best.state())
     resumed.restore(made)
     assert torch.equal(made.Z, kept)
     assert (resumed.step, resumed.mAP, resumed.exhausted) == (10, 0.5, True)
     before = made.Z.detach().clone()
-    Best().restore(made)
+    Best(1000).restore(made)
     assert np.array_equal(made.Z.detach(), before)
+
+
+def test_few_held_out_pictures_do_not_decide() -> None:
+    best, made = Best(20), GPQ(config("modern"), 3)
+    for step in range(3 * PATIENCE):
+        best.offer(step, 1 / (step + 1), made)
+    assert not best.exhausted
+    assert (best.step, best.mAP) == (3 * PATIENCE - 1, 1 / (3 * PATIENCE))
+    before = made.Z.detach().clone()
+    best.restore(made)
+    assert torch.equal(made.Z, before)

@@ -8,7 +8,7 @@ import torch
 
 from gpq.preprocess import Preprocess
 from tests.test_recipe import config, pictures
-from trainer import checkpoint, loop
+from trainer import best, checkpoint, loop
 from trainer.best import PATIENCE
 from trainer.data import TrainingSet
 from trainer.errors import TrainerError
@@ -85,6 +85,7 @@ def test_a_run_that_gets_no_better_ends_early_with_its_best(
 ) -> None:
     found = iter([0.3, 0.6, *[0.5] * PATIENCE])
     monkeypatch.setattr(loop, "_search_held_out", lambda recipe, held_out: next(found))
+    monkeypatch.setattr(best, "LEAST_PICTURES", 12)
     held = HeldOut(pictures().labelled, pictures().labels)
     result = run(tmp_path, held, steps=40)
     assert result.steps == 4 + 2 * PATIENCE

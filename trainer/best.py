@@ -8,23 +8,26 @@ from trainer.model import GPQ
 
 CHECKS = 20  # of a whole run
 PATIENCE = 10  # checks without a better one, then the run ends
+LEAST_PICTURES = 100  # held out; of fewer the best check is a matter of luck
 
 
 class Best:
-    """Keeps the weights of the best check so far."""
+    """Keeps the weights of the best check so far; of few ``pictures``, of the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, pictures: int) -> None:
+        self.decides = pictures >= LEAST_PICTURES
         self.step, self.mAP, self.stale, self.last = 0, -1.0, 0, -1.0
         self.weights: dict[str, torch.Tensor] = {}
 
     def offer(self, step: int, mAP: float, model: GPQ) -> None:
         """A check's result; where it is the best, its weights are copied."""
         self.last = mAP
-        if mAP <= self.mAP:
+        if self.decides and mAP <= self.mAP:
             self.stale += 1
             return
         self.step, self.mAP, self.stale = step, mAP, 0
-        self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        if self.decides:
+            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
 
     @property
     def exhausted(self) -> bool:

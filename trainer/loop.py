@@ -90,7 +90,7 @@ def run(
         for network in recipe.networks():
             network.compile(backend=config.compile)
     optimiser, schedule = recipe.optimiser()
-    best = Best()
+    best = Best(len(held_out.pixels) if held_out else 0)
     done, seconds = 0, 0.0
     if saved:
         checkpoint.restore(saved, recipe, optimiser, schedule, best)
