@@ -45,10 +45,11 @@ def curves(log: list[dict[str, Any]]) -> str:
         axes[1].plot(checks[best]["step"], found[best], "o", color=SECOND, markersize=9)
         axes[1].set(xlabel="step", title="mAP of the held-out pictures; orange: what ships")
         a_step = checks[-1]["seconds"] / checks[-1]["step"] / 60
-        minutes = axes[1].secondary_xaxis(
-            "top", functions=(lambda step: step * a_step, lambda minute: minute / a_step)
-        )
-        minutes.set_xlabel("minutes of training")
+        if a_step and len(checks) > 1:
+            minutes = axes[1].secondary_xaxis(
+                "top", functions=(lambda step: step * a_step, lambda minute: minute / a_step)
+            )
+            minutes.set_xlabel("minutes of training")
     return _svg(figure)
 
 
