@@ -103,7 +103,9 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
     was_training = model.training
     model.eval()
     rows = spread(len(data.labelled), MEANS_OF).to(data.labelled.device)
-    parts = [model.features(rules.normalise(data.labelled[part])) for part in rows.split(256)]
+    parts = [
+        model.features(rules.normalise(data.labelled[part])) for part in torch.split(rows, 256)
+    ]
     model.train(was_training)
     x = model.class_part(model.sub_vectors(torch.cat(parts)))
     of_class = losses.class_target(data.labels[rows]).T
