@@ -52,7 +52,11 @@ def test_a_rare_class_keeps_its_pictures_that_a_common_one_shares() -> None:
 def test_labelled_pictures_that_serve_as_unlabelled_are_not_there_twice() -> None:
     whole = data(100, 100)
     alone = TrainingSet(whole.labelled, whole.labels, whole.labelled, whole.classes)
-    assert len(hold_out(alone, 0.1, seed=0)[0].unlabelled) == 200
+    assert alone.all_labelled and not whole.all_labelled
+    rest, _ = hold_out(alone, 0.1, seed=0)
+    assert rest.all_labelled
+    assert rest.to(torch.device("cpu")).all_labelled
+    assert len(rest.unlabelled) == 180
 
 
 def test_queries_are_spread_over_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:

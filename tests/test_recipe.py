@@ -128,6 +128,17 @@ def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) 
     assert sure["cls"] > unsure["cls"]
 
 
+def test_where_all_pictures_have_labels_none_is_guessed(monkeypatch) -> None:
+    made = recipe("modern")
+    data = made.data
+    made.data = TrainingSet(data.labelled, data.labels, data.labelled, data.classes)
+    monkeypatch.setattr(made, "confidence", None)  # not asked
+    assert made.losses()[1]["sure"] == 1
+    pixels, known = made._next_unlabelled()
+    rows = [int((data.labelled == one).flatten(1).all(dim=1).nonzero()) for one in pixels]
+    assert torch.equal(known, data.labels[rows])
+
+
 def test_weights_are_one_above_the_mean_and_fall_below_it() -> None:
     confidence = Confidence(2, torch.device("cpu"))
     p = torch.tensor([0.55, 0.7, 0.9, 0.99])

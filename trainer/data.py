@@ -21,13 +21,19 @@ LEAVE_ONE_OUT_QUERIES = 1000
 @dataclass(frozen=True)
 class TrainingSet:
     """labelled (L,3,S,S) uint8, labels (L,C) uint8, 1 for each class of a picture,
-    unlabelled (U,3,S,S) uint8; skipped: a line for each file that could not be read."""
+    unlabelled (U,3,S,S) uint8, the labelled ones again where there are no others;
+    skipped: a line for each file that could not be read."""
 
     labelled: Tensor
     labels: Tensor
     unlabelled: Tensor
     classes: tuple[str, ...]
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def all_labelled(self) -> bool:
+        """True where the unlabelled pictures are the labelled ones, row by row."""
+        return self.unlabelled is self.labelled
 
     def fingerprint(self) -> str:
         """The same for the same pictures and labels in the same order."""
@@ -39,11 +45,12 @@ class TrainingSet:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "TrainingSet":
+        labelled = self.labelled.to(device)
         return replace(
             self,
-            labelled=self.labelled.to(device),
+            labelled=labelled,
             labels=self.labels.to(device),
-            unlabelled=self.unlabelled.to(device),
+            unlabelled=labelled if self.all_labelled else self.unlabelled.to(device),
         )
 
 

@@ -25,7 +25,8 @@ class HeldOut:
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
     """Take ``share`` of each class's labelled pictures out, at least two; a class of fewer
-    than LEAST_OF_CLASS keeps all. They stay in training without their labels.
+    than LEAST_OF_CLASS keeps all. They stay in training without their labels, unless all
+    other pictures have labels.
 
     None where nothing can be held out.
     """
@@ -41,14 +42,9 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
     if not chosen.any():
         return data, None
     held = HeldOut(data.labelled[chosen], data.labels[chosen])
-    there = data.unlabelled is data.labelled
-    rest = replace(
-        data,
-        labelled=data.labelled[~chosen],
-        labels=data.labels[~chosen],
-        unlabelled=data.unlabelled if there else torch.cat([data.unlabelled, held.pixels]),
-    )
-    return rest, held
+    labelled, labels = data.labelled[~chosen], data.labels[~chosen]
+    unlabelled = labelled if data.all_labelled else torch.cat([data.unlabelled, held.pixels])
+    return replace(data, labelled=labelled, labels=labels, unlabelled=unlabelled), held
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:

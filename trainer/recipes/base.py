@@ -120,5 +120,8 @@ class Recipe:
         rows = self.labelled.next().to(self.device)
         return self.data.labelled[rows], self.data.labels[rows]
 
-    def _next_unlabelled(self) -> Tensor:
-        return self.data.unlabelled[self.unlabelled.next().to(self.device)]
+    def _next_unlabelled(self) -> tuple[Tensor, Tensor | None]:
+        """Pictures, and their labels where all pictures have some."""
+        rows = self.unlabelled.next().to(self.device)
+        labels = self.data.labels[rows] if self.data.all_labelled else None
+        return self.data.unlabelled[rows], labels

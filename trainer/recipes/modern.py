@@ -81,10 +81,10 @@ class Modern(Recipe):
     def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         model = self.model
         pixels, labels = self._next_labelled()
-        unlabelled = self._next_unlabelled()
+        unlabelled, known = self._next_unlabelled()
         everything = torch.cat([pixels, unlabelled])
         taught = self._teach(everything if self.config.details else unlabelled)
-        pseudo, sure = self.confidence(self._class_probabilities(taught[-len(unlabelled) :]))
+        pseudo, sure = self._labels_of(taught[-len(unlabelled) :], known)
 
         half = len(pixels) // 2
         views = [
@@ -95,7 +95,7 @@ class Modern(Recipe):
         x = model.class_part(model.sub_vectors(raw))
         reversed_ = model.sub_vectors(losses.reverse_gradient(raw[len(pixels) :]))
 
-        both = torch.cat([labels, functional.one_hot(pseudo, labels.shape[1])])
+        both = torch.cat([labels, pseudo])
         weight = torch.cat([torch.ones(len(labels), device=self.device), sure])
         similarity, target = losses.class_similarity(both), losses.class_target(both)
         q = soft_assign(x, model.class_codewords())
@@ -128,10 +128,14 @@ class Modern(Recipe):
         return self.average.sub_vectors(raw)
 
     @torch.no_grad()
-    def _class_probabilities(self, x: Tensor) -> Tensor:
-        """(B,M,d) -> (B,L), by the teacher."""
-        logits = self.average.class_logits(self.average.class_part(x))
-        return torch.softmax(logits.mean(dim=1), dim=-1)
+    def _labels_of(self, taught: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Labels (B,L) by the teacher's sub-vectors (B,M,d), and how far to trust them (B,);
+        where they are known, those, wholly."""
+        if known is not None:
+            return known, torch.ones(len(known), device=self.device)
+        logits = self.average.class_logits(self.average.class_part(taught))
+        classes, sure = self.confidence(torch.softmax(logits.mean(dim=1), dim=-1))
+        return functional.one_hot(classes, logits.shape[2]), sure
 
     @torch.no_grad()
     def after_step(self) -> None:

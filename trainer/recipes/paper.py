@@ -36,7 +36,8 @@ class Paper(Recipe):
         if config.variant == "gpq-h":
             return total, search
 
-        raw = self._features(model, augment.weak(self._next_unlabelled(), self.view_generator))
+        unlabelled, _ = self._next_unlabelled()
+        raw = self._features(model, augment.weak(unlabelled, self.view_generator))
         x_unlabelled = model.sub_vectors(losses.reverse_gradient(raw))
         target, averaged = losses.class_target(labels), config.averaged
         classify = losses.classification(model.class_logits(x), target, averaged=averaged).mean()
