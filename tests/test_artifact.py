@@ -68,6 +68,14 @@ def test_a_stored_code_searches_like_its_decoded_feature(random_model: Path) -> 
     assert best.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 
 
+@pytest.mark.parametrize("folder", sorted(SHIPPED.parent.iterdir()), ids=lambda path: path.name)
+def test_every_model_that_ships_loads_is_small_and_says_how_it_was_measured(folder: Path) -> None:
+    about = artifact.load(folder).about
+    assert about["measured"]["model"] == artifact.load(folder).id
+    assert about["data"]["licence"]
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 12 * 2**20
+
+
 DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), r"no finished model in this folder"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"safetensors: No such file"),

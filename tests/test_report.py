@@ -120,5 +120,5 @@ def test_advice_names_what_looks_bad_and_is_silent_where_nothing_does(found: Stu
     assert "share one code" in advice(tied, {})[0]
     blind = replace(fine, lengths=[replace(fine.whole, colour_at_10=1.0)])
     assert "colours" in advice(blind, {})[0]
-    rising = {"held_out": {"step": 100}, "steps_done": 100}
+    rising = {"checked": {"step": 100}, "steps_done": 100}
     assert "more --steps" in advice(fine, rising)[0]

@@ -84,7 +84,7 @@ def _train(
         },
         "steps_done": result.steps,
         "seconds": round(result.seconds),
-        "held_out": result.held_out,
+        "checked": result.held_out,
         "processes": distributed.world(),
         "device": device.describe(where),
         "date": time.strftime("%Y-%m-%d"),

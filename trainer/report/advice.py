@@ -53,8 +53,8 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
             "Within a class the first hits are hardly nearer to the query's colours than the "
             "rest: where that matters, give --details more codebooks."
         )
-    held_out = training.get("held_out") or {}
+    checked = training.get("checked") or {}
     steps = training.get("steps_done")
-    if steps and held_out.get("step", 0) > STILL_RISING * steps:
+    if steps and checked.get("step", 0) > STILL_RISING * steps:
         lines.append("The best moment was the end of the run: more --steps may find better.")
     return lines
