@@ -150,25 +150,29 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--overwrite", action="store_true", help="replace the run that is in --out")
 
-    measure = commands.add_parser("evaluate", help="measure an artifact's mAP")
+    searched = argparse.ArgumentParser(add_help=False)
+    searched.add_argument("--model", type=Path, required=True, help="artifact folder")
+    searched.add_argument(
+        "--data", type=Path, required=True, help="train/ (database) and test/ (queries), or classes"
+    )
+    _add_dataset(searched)
+    searched.add_argument(
+        "--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)"
+    )
+
+    measure = commands.add_parser("evaluate", parents=[searched], help="measure an artifact's mAP")
     measure.set_defaults(command=_evaluate)
     add = measure.add_argument
-    add("--model", type=Path, required=True, help="artifact folder")
-    add("--data", type=Path, required=True, help="train/ (database) and test/ (queries)")
-    _add_dataset(measure)
-    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--engine", default="auto", help="scan engine (%(default)s)")
     add("--bits", type=int, nargs="*", default=(), help="also of the first so many bits")
     add("--json", action="store_true", help="one JSON line")
     add("--write", action="store_true", help="keep the figures in the artifact's config.json")
 
-    report = commands.add_parser("report", help="write report.html about an artifact beside it")
+    report = commands.add_parser(
+        "report", parents=[searched], help="write report.html about an artifact beside it"
+    )
     report.set_defaults(command=_report)
     add = report.add_argument
-    add("--model", type=Path, required=True, help="artifact folder")
-    add("--data", type=Path, required=True, help="as for evaluate")
-    _add_dataset(report)
-    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
     add("--title", default="Labelled pictures", help="what --data is, in words (%(default)s)")
 
     shorter = commands.add_parser("cut", help="make a model of shorter codes: its first bits")

@@ -1,5 +1,7 @@
 """What recipes share: data on the device, features of views, the state of a run."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ EMBED_BATCH = 512
 LEAST_BATCH = 4  # pictures of either kind
 
 
-class Recipe:
+class Recipe(ABC):
     """Which losses, on which views, with which optimiser."""
 
     def __init__(
@@ -37,6 +39,10 @@ class Recipe:
         self.unlabelled = Batches(
             torch.arange(len(data.unlabelled)), config.batch_unlabelled, self.row_generator
         )
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027  a recipe may need nothing more
+        """Make what a recipe needs beside, once the rest is there."""
 
     def labelled_rows(self) -> Tensor:
         """Rows of the labelled pictures, as often as an epoch takes each."""
@@ -51,14 +57,15 @@ class Recipe:
         """Every F that a step runs."""
         return [self.model.F]
 
+    @abstractmethod
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        raise NotImplementedError
+        """The optimiser and its schedule, stepped together."""
 
+    @abstractmethod
     def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         """One step's total loss and its named parts."""
-        raise NotImplementedError
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027  a recipe may have nothing to do
         """Called once the parameters have moved."""
 
     def state(self) -> dict[str, object]:

@@ -8,11 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpq.codebook import soft_assign
-from gpq.preprocess import Preprocess
 from trainer import augment, losses
-from trainer.config import Config
-from trainer.data import TrainingSet
-from trainer.device import Autocast
 from trainer.model import GPQ
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import balanced_rows
@@ -39,19 +35,11 @@ class Modern(Recipe):
     weight_decay = 0.05
     warm_up_steps = 100
 
-    def __init__(
-        self,
-        model: GPQ,
-        data: TrainingSet,
-        rules: Preprocess,
-        config: Config,
-        autocast: Autocast,
-    ) -> None:
-        super().__init__(model, data, rules, config, autocast)
-        model.start_at_prototypes()
-        self.average = copy.deepcopy(model).requires_grad_(False).eval()
-        self.average_decay = min(0.9995, max(0.99, 1 - 10 / config.steps))
-        self.confidence = Confidence(len(data.classes), self.device)
+    def begin(self) -> None:
+        self.model.start_at_prototypes()
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.average_decay = min(0.9995, max(0.99, 1 - 10 / self.config.steps))
+        self.confidence = Confidence(len(self.data.classes), self.device)
         self.steps_done = 0
 
     def labelled_rows(self) -> Tensor:
