@@ -29,7 +29,7 @@ from trainer.model import GPQ
 from trainer.recipes import RECIPES
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
-NETWORKS = {32: "resnet", 64: "resnet64"}
+NETWORKS = {32: "resnet32", 64: "resnet64"}
 CLASSES, PICTURES, ROUNDS = 10, 4096, 5
 
 

@@ -95,16 +95,16 @@ class ResNet(nn.Module):
         return projected
 
 
-class ResNet64(ResNet):
-    """The same for 64×64 images: the stem's output is halved first, 74 MMAC an image.
+class MultiScaleResNet(ResNet):
+    """The same, for 64×64 images too: ``halve`` halves the stem's output, 74 MMAC an image.
 
     The linear layer also sees the means of the first two stages, where colours and
     textures still are: what tells pictures of one class apart is gone in the last.
     """
 
-    def __init__(self, dimension: int, width: int) -> None:
+    def __init__(self, dimension: int, width: int, *, halve: bool) -> None:
         super().__init__(dimension, width)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = nn.MaxPool2d(2) if halve else nn.Identity()
         self.project = nn.Linear((2 + 4 + 8) * width, dimension)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -171,12 +171,13 @@ class TorchvisionNet(nn.Module):
 
 
 # Networks that have a width, with their own; the others are what they are.
-DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32, "resnet64": 32}
+DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32, "resnet32": 32, "resnet64": 32}
 TORCHVISION = ("alexnet", "resnet18", "resnet50")
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGG,
     "resnet": ResNet,
-    "resnet64": ResNet64,
+    "resnet32": partial(MultiScaleResNet, halve=False),
+    "resnet64": partial(MultiScaleResNet, halve=True),
     "cnn-f": CNNF,
     **{name: partial(TorchvisionNet, name=name) for name in TORCHVISION},
 }

@@ -4,7 +4,7 @@ import torch
 from gpq import network
 
 
-@pytest.mark.parametrize("name", ["vgg", "resnet", "resnet64"])
+@pytest.mark.parametrize("name", ["vgg", "resnet", "resnet32", "resnet64"])
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("size", [32, 64])
 def test_features_have_dimension_d(name: str, width: int, size: int) -> None:

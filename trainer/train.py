@@ -31,7 +31,7 @@ from trainer.skipped import name_skipped
 
 MOST_HELD_OUT = 0.5
 BIG = 64  # pixels from which the default network halves the picture first
-DEFAULT_SIZES = {"vgg": 32, "resnet": 32, "resnet64": 64}
+DEFAULT_SIZES = {"vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64}
 LARGE = 224  # pixels of the other networks
 
 
@@ -125,7 +125,7 @@ def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: P
 
 def _config(options: argparse.Namespace, init: str) -> Config:
     big = options.size is not None and options.size >= BIG
-    network = options.network or ("resnet64" if big else "resnet")
+    network = options.network or ("resnet64" if big else "resnet32")
     labelled, unlabelled = BATCHES[options.recipe]
     lambda1, lambda2 = LAMBDAS[options.recipe]
     config = Config(
