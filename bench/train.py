@@ -20,6 +20,7 @@ import torch
 from bench.machine import describe
 from gpq import device
 from gpq.preprocess import Preprocess
+from trainer import memory
 from trainer.config import BATCHES, LEARNING_RATES, Config
 from trainer.data import TrainingSet
 from trainer.device import autocast
@@ -105,6 +106,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
     options = parser.parse_args()
     where = device.pick(options.device)
+    if where.type == "cpu":
+        memory.keep_freed()
     found = [
         measure(recipe, size, options.steps, where, options.compile)
         for recipe in ("modern", "paper")

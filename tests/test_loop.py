@@ -133,6 +133,12 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_checkpoint(tmp_path: Pa
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_log_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(TrainerError, match=r"log\.jsonl cannot be written: .*No space left"):
+        run(tmp_path, steps=1)
+
+
 def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
     """By a back end that needs no compiler; its checkpoint is that of any run."""
     plain = run(tmp_path / "plain", steps=2)

@@ -1,5 +1,6 @@
 """The command line, on real pictures."""
 
+import errno
 import json
 import os
 import shutil
@@ -150,3 +151,20 @@ def test_wrong_input_is_one_clear_line(
 def test_cuda_is_refused_where_there_is_none(photos: Path, tmp_path: Path, capsys) -> None:
     assert train(photos, tmp_path, "--device", "cuda") == 1
     assert "torch sees no CUDA device" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_end_is_a_clear_error_and_loses_nothing(
+    photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is written before the artifact: with space again the run goes on."""
+    out, steps = tmp_path / "out", ["--steps", "1", *SMALL]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact, "_replace", full)
+        assert train(photos, out, *steps) == 1
+    assert f"{out} cannot be written: [Errno 28] No space left" in capsys.readouterr().err
+    assert train(photos, out, *steps, "--resume") == 0
+    assert artifact.load(out).bits == 48

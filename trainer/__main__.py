@@ -23,7 +23,7 @@ from trainer.config import (
     VARIANTS,
 )
 from trainer.cut import cut
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, writing
 from trainer.evaluate import evaluate
 from trainer.reproduce.grid import PAPER_BITS
 from trainer.skipped import name_skipped
@@ -59,7 +59,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         config["about"]["measured"] = {"protocol": protocol, **measured}
         if len(found) > 1:
             config["about"]["measured"]["shorter"] = found[:-1]
-        artifact.write_config(options.model, config)
+        with writing(options.model):
+            artifact.write_config(options.model, config)
     if options.json:
         print("\n".join(map(json.dumps, found)))
     else:
@@ -78,7 +79,8 @@ def _report(options: argparse.Namespace) -> None:
     model = artifact.load(options.model, gpq_device.pick(options.device))
     pictures = data.retrieval_set(options.data, options.dataset, model.rules)
     name_skipped(pictures.skipped)
-    path = write_report(model, pictures, options.title, options.model)
+    with writing(options.model):
+        path = write_report(model, pictures, options.title, options.model)
     print(f"wrote {path}", file=sys.stderr)
 
 

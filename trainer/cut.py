@@ -7,7 +7,7 @@ import numpy as np
 
 from gpq import artifact, decode, network
 from gpq.codebook import Codebook
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, writing
 
 
 def cut(source: Path, bits: int, folder: Path, *, overwrite: bool = False) -> str:
@@ -35,4 +35,7 @@ def cut(source: Path, bits: int, folder: Path, *, overwrite: bool = False) -> st
     about = {**about, "measured": None, "cut_from": {"id": model.id, "bits": model.bits}}
     images = [decode.load(base64.b64decode(v["png"])) for v in model.about["golden"]]
     examples = np.stack([model.prepare(image) for image in images])
-    return artifact.save(folder, net.eval(), Codebook(Z), described, model.rules, about, examples)
+    with writing(folder):
+        return artifact.save(
+            folder, net.eval(), Codebook(Z), described, model.rules, about, examples
+        )

@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from trainer.best import CHECKS, Best
 from trainer.config import Config
 from trainer.data import TrainingSet
 from trainer.device import autocast, out_of_memory
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, writing
 from trainer.holdout import HeldOut, mean_average_precision
 from trainer.model import GPQ
 from trainer.recipes import RECIPES, Recipe
@@ -99,6 +99,7 @@ def run(
 
     model.train()
     last_saved = time.monotonic()
+    log = _log(out, append=saved is not None)
     progress = tqdm(
         range(done, done if best.exhausted else config.steps),
         initial=done,
@@ -107,7 +108,7 @@ def run(
         unit="step",
         disable=not distributed.is_first(),
     )
-    with _orderly_stop() as stop, _log(out, append=saved is not None) as log:
+    with _orderly_stop() as stop:
         for step in progress:
             started = time.monotonic()
             while (found := _learn(recipe, optimiser)) is None:
@@ -194,14 +195,19 @@ def _checked(held_out: HeldOut | None, best: Best) -> dict[str, Any] | None:
     return {"pictures": len(held_out.pixels), "mAP": round(best.mAP, 4), "step": best.step}
 
 
-@contextmanager
-def _log(out: Path, *, append: bool) -> Iterator[Any]:
+def _log(out: Path, *, append: bool) -> Callable[[dict[str, Any]], None]:
     """A function that writes one JSON line; it writes nothing in all processes but the first."""
     if not distributed.is_first():
-        yield lambda line: None
-        return
-    with (out / "log.jsonl").open("a" if append else "w", buffering=1) as file:
-        yield lambda line: file.write(json.dumps(line) + "\n")
+        return lambda line: None
+    path = out / "log.jsonl"
+    with writing(path):
+        path.open("a" if append else "w").close()
+
+    def write(line: dict[str, Any]) -> None:
+        with writing(path), path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    return write
 
 
 def _check_finite(loss: Tensor, step: int) -> None:

@@ -13,7 +13,7 @@ from gpq import device as gpq_device
 from gpq.model import Model
 from gpq.network import DEFAULT_WIDTHS, TORCHVISION
 from gpq.preprocess import Preprocess
-from trainer import checkpoint, data, device, distributed, loop, pretrained
+from trainer import checkpoint, data, device, distributed, loop, memory, pretrained
 from trainer.config import (
     BATCHES,
     LAMBDAS,
@@ -23,7 +23,7 @@ from trainer.config import (
     Config,
     default_details,
 )
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, writing
 from trainer.export import export, start_from
 from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
@@ -40,6 +40,8 @@ def train(options: argparse.Namespace) -> None:
     source = artifact.load(options.init) if options.init else None
     config = _config(options, source.id if source else "")
     where = distributed.start(gpq_device.pick(options.device))
+    if where.type == "cpu":
+        memory.keep_freed()
     try:
         _train(options, config, source, where)
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -90,7 +92,8 @@ def _train(
         "date": time.strftime("%Y-%m-%d"),
         "versions": {"gpq": __version__, "torch": str(torch.__version__)},
     }
-    model_id = export(result.model, config, rules, pictures, options.out, training)
+    with writing(options.out):
+        model_id = export(result.model, config, rules, pictures, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
     if held_out:
         _report(artifact.load(options.out, where), held_out, pictures.classes, options.out)
@@ -119,7 +122,8 @@ def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: P
         return
     what = "The labelled pictures held out of training, searched for among themselves"
     pictures = data.among_themselves(held_out.pixels, held_out.labels, classes)
-    path = write_report(model, pictures, what, folder)
+    with writing(folder):
+        path = write_report(model, pictures, what, folder)
     print(f"wrote {path}", file=sys.stderr)
 
 
