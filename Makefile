@@ -5,17 +5,24 @@
 # make bench  side-by-side benchmarks
 # make crash  kill the service at random, 100 times on each database, and check it
 # make compose  docker compose up, index, search, down and up, upgrade, three processes
+# make sanitize, make fuzz, make neon   the scan kernel against a plain loop: with address and
+#             undefined-behaviour sanitizers, under clang's fuzzer, for ARM under qemu
 # make gpu    on a machine with a card: CUDA tests, then retrain and measure models/cifar10
 #
-# All but gpu set up .venv by themselves, from Python 3.11 or newer.
+# All but these last four set up .venv by themselves, from Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/gpu
+SECONDS ?= 60
+KERNEL := gpq/scan/native/src
+KERNEL_SOURCES := $(filter-out %/api.cc,$(wildcard $(KERNEL)/*.cc))
+KERNEL_CHECK := tests/native/check.cc $(KERNEL_SOURCES) -I$(KERNEL) -std=c++17 -ffp-contract=off
+SANITIZED := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
-.PHONY: run setup test check bench compose crash gpu system
+.PHONY: run setup test check bench compose crash sanitize fuzz neon gpu system
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -42,6 +49,22 @@ crash: $(VENV)/dev.stamp system
 compose: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.compose
 
+sanitize:
+	@mkdir -p runs
+	$(CXX) $(SANITIZED) $(KERNEL_CHECK) -o runs/sanitized
+	runs/sanitized $(SECONDS)
+
+fuzz:
+	@mkdir -p runs
+	clang++ $(SANITIZED) -fsanitize=fuzzer -DLIBFUZZER $(KERNEL_CHECK) -o runs/fuzzed
+	runs/fuzzed -max_total_time=$(SECONDS)
+
+# Debian: g++-aarch64-linux-gnu and qemu-user.
+neon:
+	@mkdir -p runs
+	aarch64-linux-gnu-g++ -static -O2 $(KERNEL_CHECK) -o runs/neon
+	qemu-aarch64 runs/neon $(SECONDS)
+
 # No set-up: a machine with a card brings its own torch.
 gpu:
 	$(PYTHON) -m bench.gpu --out $(OUT) $(ARGS)
@@ -52,18 +75,21 @@ $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test -n "$(SUDOLESS_APT)" && \
 	  apt-get update -q && apt-get install -qy python3-venv; } || \
 	  { echo "error: $(PYTHON) has no ensurepip; install it (Debian: python3-venv)"; exit 1; }
+	@command -v $(CXX) >/dev/null || { test -n "$(SUDOLESS_APT)" && \
+	  apt-get update -q && apt-get install -qy --no-install-recommends g++; } || \
+	  echo "note: no C++ compiler, so no native scan engine; searches will be slower"
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[train]
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[dev]
 	@touch $@ $(VENV)/run.stamp
 
-$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[bench]
 	@touch $@
 

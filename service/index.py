@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gpq import scan
 from service.records import Change
+from service.seqs import Seqs
 from service.settings import COMPACT_ROWS
 
-FIRST_CAPACITY = 1024
 CHECKSUM_ROWS = 1 << 16  # hashed at a time
 
 Pairs = Sequence[Any]  # of (seq, code)
@@ -47,7 +47,7 @@ class Index:
     def __init__(self, M: int, engine: str, codes: "Codes | None" = None) -> None:
         self.code_bytes = (M + 1) // 2
         codes = codes or Codes.gather([], self.code_bytes)
-        self._seqs, self._rows = codes.seqs, len(codes.seqs)
+        self._seqs = Seqs(codes.seqs)
         self._scanner = scan.build(codes.packed, M, engine)
         self._applying = threading.Lock()
 
@@ -55,20 +55,15 @@ class Index:
         return len(self._scanner)
 
     @property
-    def engine(self) -> str:
-        """The name of the scan engine at work."""
-        return self._scanner.engine
-
-    @property
     def worth_compacting(self) -> bool:
         """More than half of the rows, and not few, are of codes taken out."""
-        removed = self._rows - len(self)
+        removed = len(self._seqs) - len(self)
         return removed > max(COMPACT_ROWS, len(self))
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply feed rows in order; rows already applied change nothing."""
         with self._applying:
-            newest = int(self._seqs[self._rows - 1]) if self._rows else 0
+            newest = self._seqs.newest
             added = [c for c in changes if c.code is not None and c.seq > newest]
             if added:
                 self._add([c.seq for c in added], [c.code for c in added if c.code is not None])
@@ -94,24 +89,13 @@ class Index:
         return zip(self._seqs[rows].tolist(), codes, strict=True)
 
     def _add(self, seqs: list[int], codes: list[bytes]) -> None:
-        last = self._rows + len(seqs)
-        if last > len(self._seqs):
-            grown = np.empty(max(last, 2 * len(self._seqs), FIRST_CAPACITY), dtype=np.int64)
-            grown[: self._rows] = self._seqs[: self._rows]
-            self._seqs = grown
         packed = _packed(codes, self.code_bytes)
-        self._seqs[self._rows : last] = seqs
+        self._seqs.append(np.array(seqs, dtype=np.int64))
         self._scanner.add(packed)
-        self._rows = last
 
     def _remove(self, seqs: list[int]) -> None:
-        if not seqs:
-            return
-        known = self._seqs[: self._rows]
-        rows = np.searchsorted(known, seqs)
-        inside = rows < self._rows
-        rows, wanted = rows[inside], np.asarray(seqs)[inside]
-        self._scanner.remove(rows[known[rows] == wanted])
+        if seqs:
+            self._scanner.remove(self._seqs.rows_of(np.array(seqs, dtype=np.int64)))
 
 
 def _packed(codes: Sequence[bytes], code_bytes: int) -> NDArray[np.uint8]:

@@ -167,8 +167,8 @@ class StatsReply(Reply):
 
     example = {
         "images": 1204,
-        "engine": "reference",
-        "engine_reason": "GPQ_SCAN=auto",
+        "engine": "native",
+        "engine_reason": "the fastest here, with avx512 instructions",
         "unique_codes": 911,
         "largest_tie": 12,
         "feed": {

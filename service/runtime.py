@@ -6,7 +6,7 @@ from functools import partial
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from gpq import artifact, device
+from gpq import artifact, device, scan
 from gpq.decode import limit_decoding
 from service.catalogue import Catalogue
 from service.encoder import Encoder
@@ -38,7 +38,8 @@ class Runtime:
         self.model = artifact.load(settings.model, device.pick(settings.device))
         limit_decoding(settings.max_pixels)
         self.encoder = Encoder(self.model, settings.max_pixels, settings.decode_threads)
-        new_index = partial(Index, self.model.codebook.M, settings.scan)
+        self.engine, self.engine_reason = scan.choose(settings.scan)
+        new_index = partial(Index, self.model.codebook.M, self.engine)
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
         self.feed = Feed(self.store, new_index, self.model.id)
@@ -52,6 +53,7 @@ class Runtime:
 
     def start(self) -> None:
         """Open the database and load the index in the background; see ``not_ready``."""
+        log.info("scan engine %s: %s", self.engine, self.engine_reason)
         self._starter.start()
 
     def stop(self) -> None:

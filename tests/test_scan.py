@@ -1,4 +1,4 @@
-"""The reference against a naive loop, and the rules every engine keeps."""
+"""Every engine against a naive loop, and the rules they keep."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpq import scan
 from gpq.codebook import pack
 from gpq.errors import ScanError
-from gpq.scan import reference
+from gpq.scan import native, reference
 
 
 def naive(codes, lut, k, mask=None, after=None, removed=()):
@@ -27,10 +27,24 @@ def naive(codes, lut, k, mask=None, after=None, removed=()):
     return [row for _, row in scored[:k]], [-score for score, _ in scored[:k]]
 
 
+ENGINES = [
+    "reference",
+    pytest.param(
+        "native", marks=pytest.mark.skipif(bool(native.missing()), reason=native.missing())
+    ),
+]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 def packed(codes: np.ndarray) -> np.ndarray:
     return pack(torch.from_numpy(codes)).numpy()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -41,13 +55,15 @@ def packed(codes: np.ndarray) -> np.ndarray:
     use_mask=st.booleans(),
     use_after=st.booleans(),
 )
-def test_rows_and_scores_are_the_naive_loops(seed, M, n, k, levels, use_mask, use_after) -> None:
+def test_rows_and_scores_are_the_naive_loops(
+    engine, seed, M, n, k, levels, use_mask, use_after
+) -> None:
     random = np.random.default_rng(seed)
     codes = random.integers(0, 16, (n, M), dtype=np.uint8)
     # Few levels make ties; sums of them are exact or not, the order of summing decides.
     luts = (random.integers(-levels, levels + 1, (2, M, 16)) / np.float32(7 * levels)).astype("f4")
     mask = random.random(random.integers(0, n + 1)) < 0.5 if use_mask else None
-    scanner = scan.build(packed(codes), M)
+    scanner = scan.build(packed(codes), M, engine)
     removed = random.integers(0, n, 3) if n else np.empty(0, dtype=np.int64)
     scanner.remove(removed)
     after = None
@@ -69,19 +85,19 @@ def test_chunks_and_query_groups_change_nothing(monkeypatch: pytest.MonkeyPatch)
     random = np.random.default_rng(1)
     codes = packed(random.integers(0, 16, (500, 5), dtype=np.uint8))
     luts = random.standard_normal((4, 5, 16)).astype(np.float32)
-    whole = scan.build(codes, 5).search(luts, 20)
+    whole = scan.build(codes, 5, "reference").search(luts, 20)
     monkeypatch.setattr(reference, "CHUNK_ROWS", 64)
     monkeypatch.setattr(reference, "SCORES_AT_A_TIME", 700)
-    parts = scan.build(codes, 5).search(luts, 20)
+    parts = scan.build(codes, 5, "reference").search(luts, 20)
     assert (whole[0] == parts[0]).all()
     assert (whole[1] == parts[1]).all()
 
 
-def test_paging_by_after_gives_the_whole_order() -> None:
+def test_paging_by_after_gives_the_whole_order(engine: str) -> None:
     random = np.random.default_rng(2)
     codes = packed(random.integers(0, 2, (300, 3), dtype=np.uint8))
     lut = random.standard_normal((1, 3, 16)).astype(np.float32)
-    scanner = scan.build(codes, 3)
+    scanner = scan.build(codes, 3, engine)
     everything = scanner.search(lut, 300)[0][0].tolist()
     paged: list[int] = []
     after = None
@@ -95,10 +111,10 @@ def test_paging_by_after_gives_the_whole_order() -> None:
     assert paged == everything
 
 
-def test_rows_keep_their_numbers_and_len_counts_the_live() -> None:
+def test_rows_keep_their_numbers_and_len_counts_the_live(engine: str) -> None:
     lut = np.zeros((1, 1, 16), dtype=np.float32)
     lut[0, 0, 5] = 1
-    scanner = scan.build(np.array([[5], [1]], dtype=np.uint8), 1)
+    scanner = scan.build(np.array([[5], [1]], dtype=np.uint8), 1, engine)
     assert scanner.add(np.array([[5], [5]], dtype=np.uint8)).tolist() == [2, 3]
     assert len(scanner) == 4
     scanner.remove(np.array([0, 2, 0]))
@@ -108,8 +124,8 @@ def test_rows_keep_their_numbers_and_len_counts_the_live() -> None:
     assert scanner.search(lut, 3)[0][0].tolist() == [3, 4, 1]
 
 
-def test_a_mask_excludes_rows_added_after_it() -> None:
-    scanner = scan.build(np.array([[1]], dtype=np.uint8), 1)
+def test_a_mask_excludes_rows_added_after_it(engine: str) -> None:
+    scanner = scan.build(np.array([[1]], dtype=np.uint8), 1, engine)
     mask = np.array([True])
     scanner.add(np.array([[1]], dtype=np.uint8))
     lut = np.ones((1, 1, 16), dtype=np.float32)
@@ -117,16 +133,16 @@ def test_a_mask_excludes_rows_added_after_it() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_tables_that_are_not_finite_are_refused(bad: float) -> None:
-    scanner = scan.build(np.zeros((1, 1), dtype=np.uint8), 1)
+def test_tables_that_are_not_finite_are_refused(bad: float, engine: str) -> None:
+    scanner = scan.build(np.zeros((1, 1), dtype=np.uint8), 1, engine)
     lut = np.zeros((1, 1, 16), dtype=np.float32)
     lut[0, 0, 3] = bad
     with pytest.raises(ScanError, match="finite"):
         scanner.search(lut, 1)
 
 
-def test_wrong_arguments_are_named() -> None:
-    scanner = scan.build(np.zeros((1, 2), dtype=np.uint8), 3)
+def test_wrong_arguments_are_named(engine: str) -> None:
+    scanner = scan.build(np.zeros((1, 2), dtype=np.uint8), 3, engine)
     lut = np.zeros((1, 3, 16), dtype=np.float32)
     with pytest.raises(ScanError, match=r"\(Q,3,16\)"):
         scanner.search(lut[:, :2], 1)
@@ -136,7 +152,36 @@ def test_wrong_arguments_are_named() -> None:
         scanner.add(np.zeros((1, 3), dtype=np.uint8))
     with pytest.raises(ScanError, match="outside 0…0"):
         scanner.remove(np.array([1]))
-    with pytest.raises(ScanError, match="no scan engine 'native'"):
-        scan.build(np.zeros((1, 2), dtype=np.uint8), 3, engine="native")
     with pytest.raises(ScanError, match="M is 0"):
-        scan.build(np.zeros((1, 0), dtype=np.uint8), 0)
+        scan.build(np.zeros((1, 0), dtype=np.uint8), 0, engine)
+
+
+def test_sums_that_could_overflow_are_refused(engine: str) -> None:
+    scanner = scan.build(np.zeros((1, 1), dtype=np.uint8), 2, engine)
+    with pytest.raises(ScanError, match="too large"):
+        scanner.search(np.full((1, 2, 16), 3e38, dtype=np.float32), 1)
+
+
+def test_codes_and_rows_are_those_added(engine: str) -> None:
+    random = np.random.default_rng(3)
+    codes = packed(random.integers(0, 16, (100, 5), dtype=np.uint8))
+    scanner = scan.build(codes[:60], 5, engine)
+    scanner.add(codes[60:])
+    scanner.remove(np.array([0, 99, 70]))
+    assert scanner.rows().tolist() == [r for r in range(100) if r not in (0, 70, 99)]
+    assert (scanner.codes(np.array([98, 1, 60])) == codes[[98, 1, 60]]).all()
+
+
+def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.zeros((1, 2), dtype=np.uint8)
+    with pytest.raises(ScanError, match="no scan engine 'gpu'"):
+        scan.build(codes, 3, engine="gpu")
+    monkeypatch.setattr(scan.native, "missing", lambda: "")
+    monkeypatch.setattr(scan.native, "instructions", lambda: "sse9")
+    assert scan.choose("auto") == ("native", "the fastest here, with sse9 instructions")
+    assert scan.choose("reference") == ("reference", "asked for")
+    monkeypatch.setattr(scan.native, "missing", lambda: "no compiler")
+    assert scan.choose("auto") == ("reference", "no compiler")
+    assert scan.build(codes, 3).engine == "reference"
+    with pytest.raises(ScanError, match="no native scan engine here: no compiler"):
+        scan.build(codes, 3, engine="native")

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
+from gpq.scan import native
 from gpq.scan.reference import ReferenceScanner
 
-ENGINES = ("reference",)
+ENGINES = ("reference", "native")
 
 
 class Scanner(Protocol):
@@ -58,6 +59,22 @@ class Scanner(Protocol):
         """Live rows."""
 
 
+def choose(engine: str) -> tuple[str, str]:
+    """The name of the engine that ``engine``, auto included, stands for here, and why.
+
+    Raises ScanError for an engine this installation does not have.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise ScanError(f"no scan engine {engine!r} in this version; there are auto, {ENGINES}")
+    if engine == "reference":
+        return engine, "asked for"
+    if reason := native.missing():
+        if engine == "native":
+            raise ScanError(f"no native scan engine here: {reason}")
+        return "reference", reason
+    return "native", f"the fastest here, with {native.instructions()} instructions"
+
+
 def build(
     packed: NDArray[np.uint8],
     M: int,
@@ -68,6 +85,6 @@ def build(
 
     Raises ScanError for an engine this installation does not have.
     """
-    if engine not in ("auto", *ENGINES):
-        raise ScanError(f"no scan engine {engine!r} in this version; there are auto, {ENGINES}")
+    if choose(engine)[0] == "native":
+        return native.NativeScanner(packed, M)
     return ReferenceScanner(packed, M)

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpq.codebook import K, unpack
+from gpq.codebook import unpack
 from gpq.errors import ScanError
+from gpq.scan.tables import checked_codes, checked_shape, require_finite
 
 CHUNK_ROWS = 1 << 16  # rows unpacked at a time: memory stays flat while N grows
 SCORES_AT_A_TIME = 1 << 25  # float32 scores held at once: 128 MiB, or one query's
@@ -51,11 +52,7 @@ class ReferenceScanner:
         return packed[torch.as_tensor(np.asarray(rows, dtype=np.int64))].numpy()
 
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
-        codes = np.asarray(packed)
-        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != (self.M + 1) // 2:
-            raise ScanError(
-                f"codes are {codes.dtype} {codes.shape}; expected uint8 (n,{(self.M + 1) // 2})"
-            )
+        codes = checked_codes(packed, self.M)
         with self._writing:
             first, last = len(self._snapshot.packed), len(self._snapshot.packed) + len(codes)
             self._reserve(last)
@@ -83,13 +80,9 @@ class ReferenceScanner:
         mask: NDArray[np.bool_] | None = None,
         after: tuple[float, int] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        tables = torch.tensor(np.asarray(luts, dtype=np.float32))
-        if tables.ndim != 3 or tables.shape[1:] != (self.M, K):
-            raise ScanError(f"look-up tables are {tuple(tables.shape)}; expected (Q,{self.M},{K})")
-        if not bool(tables.isfinite().all()):
-            raise ScanError("a look-up table has values that are not finite")
-        if k < 1:
-            raise ScanError(f"k is {k}; ask for at least one hit")
+        checked = checked_shape(luts, self.M, k)
+        require_finite(checked)
+        tables = torch.tensor(checked)
         snapshot = self._snapshot
         eligible = snapshot.live
         if mask is not None:

@@ -61,8 +61,8 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
     ]
     return {
         "images": total,
-        "engine": runtime.feed.index.engine,
-        "engine_reason": f"GPQ_SCAN={runtime.settings.scan}",
+        "engine": runtime.engine,
+        "engine_reason": runtime.engine_reason,
         "unique_codes": unique,
         "largest_tie": largest,
         "feed": {

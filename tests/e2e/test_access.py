@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpq import scan
 from tests.images import png
 from tests.server import ROOT, Server
 
@@ -36,7 +37,7 @@ def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: 
         ({"GPQ_MODEL": "/nowhere"}, "/nowhere/config.json: there is no finished model"),
         ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
-        ({"GPQ_SCAN": "native"}, "no scan engine 'native'"),
+        ({"GPQ_SCAN": "cuda"}, "no scan engine 'cuda'"),
         ({"GPQ_DATABASE_URL": "mysql://x/y"}, "neither sqlite nor postgresql"),
         ({"GPQ_DATABASE_URL": "notaurl"}, "Could not parse SQLAlchemy URL"),
         ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),
@@ -89,7 +90,7 @@ def test_model_stats_and_documentation(random_model: Path, tmp_path: Path) -> No
         assert stats["images"] == 3
         assert stats["unique_codes"] == 2
         assert stats["largest_tie"] == 2
-        assert stats["engine"] == "reference"
+        assert (stats["engine"], stats["engine_reason"]) == scan.choose("auto")
         feed = stats["feed"]
         assert (feed["applied"], feed["head"], feed["lag_s"]) == (3, 3, 0)
         assert len(feed["replicas"]) == 1

@@ -1,0 +1,81 @@
+"""The compiled kernel, by ctypes: it is plain C outside, and calls let other threads run."""
+
+import ctypes
+import sysconfig
+from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+
+from gpq.errors import ScanError
+
+FILE = Path(__file__).parent / f"_kernel{sysconfig.get_config_var('EXT_SUFFIX')}"
+NO_MEMORY, NOT_FINITE = 1, 2  # what gpq_search returns
+
+
+class Tail(ctypes.Structure):
+    """As in src/search.h."""
+
+    _fields_ = (("blocks", c_void_p), ("first_row", c_uint32), ("count", c_uint32))
+
+
+class Request(ctypes.Structure):
+    """As in src/search.h."""
+
+    _fields_ = (
+        ("segments", POINTER(c_void_p)),
+        ("segment_count", c_size_t),
+        ("tails", POINTER(Tail)),
+        ("tail_count", c_size_t),
+        ("M", c_int),
+        ("luts", c_void_p),
+        ("queries", c_size_t),
+        ("k", c_size_t),
+        ("removed", c_void_p),
+        ("mask", c_void_p),
+        ("mask_rows", c_uint64),
+        ("has_after", c_int),
+        ("after_score", c_float),
+        ("after_row", c_uint32),
+        ("rows", c_void_p),
+        ("scores", c_void_p),
+    )
+
+
+@cache
+def missing() -> str:
+    """Why there is no native engine here, or nothing where there is one."""
+    if not FILE.is_file():
+        return "the C++ kernel was not built when gpq was installed; it needs a C++ compiler"
+    try:
+        kernel()
+    except OSError as error:
+        return f"the C++ kernel cannot be loaded: {error}"
+    return ""
+
+
+@cache
+def kernel() -> ctypes.CDLL:
+    """Raises OSError where it is not there, or of another machine."""
+    library = ctypes.CDLL(str(FILE))
+    for name, result, arguments in (
+        ("gpq_filter", c_char_p, [c_char_p]),
+        ("gpq_search", c_int, [POINTER(Request), c_char_p]),
+        ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int]),
+        ("gpq_segment_free", None, [c_void_p]),
+        ("gpq_segment_bytes", c_size_t, [c_void_p]),
+        ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def instructions(name: str = "") -> str:
+    """The instruction set that is used where ``name`` is asked for, or the fastest.
+
+    Raises ScanError where this machine or build lacks it.
+    """
+    found: str = kernel().gpq_filter(name.encode()).decode()
+    if not found:
+        raise ScanError(f"the scan cannot use {name!r} here")
+    return found

@@ -1,0 +1,43 @@
+"""Sorted codes that no longer change, in the kernel's memory."""
+
+import ctypes
+import weakref
+from ctypes import c_void_p
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpq.scan.native.library import kernel
+
+
+class Segment:
+    """Codes (n,ceil(M/2)) uint8 of rows (n,) uint32, ascending; all below ``last_row``.
+
+    Raises MemoryError.
+    """
+
+    def __init__(self, packed: NDArray[np.uint8], rows: NDArray[np.uint32], M: int) -> None:
+        packed, rows = np.ascontiguousarray(packed), np.ascontiguousarray(rows)
+        self.pointer = c_void_p(
+            kernel().gpq_segment_build(packed.ctypes.data, rows.ctypes.data, len(rows), M)
+        )
+        if not self.pointer:
+            raise MemoryError(f"no memory to sort {len(rows)} codes")
+        weakref.finalize(self, kernel().gpq_segment_free, self.pointer)
+        self.width = (M + 1) // 2
+        self.size = len(rows)
+        self.last_row = int(rows[-1]) + 1 if len(rows) else 0
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return int(kernel().gpq_segment_bytes(self.pointer))
+
+    def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Of rows that were not removed when it was built."""
+        rows = np.ascontiguousarray(rows)
+        packed = np.empty((len(rows), self.width), dtype=np.uint8)
+        kernel().gpq_segment_codes_of(
+            self.pointer, rows.ctypes.data, ctypes.c_size_t(len(rows)), packed.ctypes.data
+        )
+        return packed

@@ -1,0 +1,69 @@
+// What Python calls: plain C, 0 for success.
+#include <cstring>
+#include <new>
+
+#include "filter.h"
+#include "search.h"
+#include "segment.h"
+
+#if defined(_WIN32)
+#define EXPORTED extern "C" __declspec(dllexport)
+#else
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+#endif
+
+constexpr int NO_MEMORY = 1;
+constexpr int NOT_FINITE = 2;
+constexpr int NO_SUCH_FILTER = 3;
+
+// "" where there is no such one.
+EXPORTED const char* gpq_filter(const char* name) {
+    const gpq::Filter filter = gpq::find_filter(name);
+    return filter ? gpq::name_of(filter) : "";
+}
+
+EXPORTED int gpq_search(const gpq::Request* request, const char* filter_name) {
+    const gpq::Filter filter = gpq::find_filter(filter_name);
+    if (!filter) return NO_SUCH_FILTER;
+    try {
+        if (!gpq::search(*request, filter)) return NOT_FINITE;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+    return 0;
+}
+
+// Null where there is no memory.
+EXPORTED gpq::Segment* gpq_segment_build(const uint8_t* packed, const uint32_t* rows, size_t count,
+                                         int M) {
+    try {
+        return gpq::build_segment(packed, rows, count, M);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
+EXPORTED void gpq_segment_free(gpq::Segment* segment) { delete segment; }
+
+EXPORTED size_t gpq_segment_bytes(const gpq::Segment* segment) { return segment->bytes(); }
+
+// How many codes it holds: each once, or all where hardly any are equal.
+EXPORTED size_t gpq_segment_codes(const gpq::Segment* segment) {
+    size_t codes = 0;
+    for (uint32_t p = 0; p < segment->block_count * gpq::BLOCK; ++p)
+        codes += segment->rows_begin(p) != segment->rows_end(p);
+    return codes;
+}
+
+// Codes (count, ceil(M/2)) of rows; zeros for a row that the segment does not hold.
+EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,
+                                   uint8_t* packed) {
+    const size_t width = size_t(segment->M + 1) / 2;
+    for (size_t i = 0; i < count; ++i, packed += width) {
+        const uint32_t row = rows[i];
+        const bool inside = row >= segment->first_row && row < segment->last_row;
+        const uint32_t position = inside ? segment->positions[row - segment->first_row] : gpq::NONE;
+        if (position == gpq::NONE) std::memset(packed, 0, width);
+        else segment->code_at(position, packed);
+    }
+}

@@ -1,0 +1,58 @@
+// 16 codes at a time, four times a block.
+#include "filter.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+namespace gpq {
+namespace {
+
+// A bit for each byte that is all ones.
+inline uint64_t bits(const uint8x16_t within[4]) {
+    static const uint8_t WEIGHTS[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t weights = vld1q_u8(WEIGHTS);
+    const uint8x16_t a = vpaddq_u8(vandq_u8(within[0], weights), vandq_u8(within[1], weights));
+    const uint8x16_t b = vpaddq_u8(vandq_u8(within[2], weights), vandq_u8(within[3], weights));
+    const uint8x16_t c = vpaddq_u8(a, b);
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(c, c)), 0);
+}
+
+size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
+         Survivors* survivors) {
+    const uint8x16_t nibble = vdupq_n_u8(15);
+    const uint8x16_t cutoff = vdupq_n_u8(CUTOFF);
+    size_t found = 0;
+    for (size_t b = 0; b < count; ++b) {
+        uint8x16_t sums[4];
+        for (uint8x16_t& sum : sums) sum = vdupq_n_u8(base);
+        for (int p = 0; p < planes; ++p, blocks += BLOCK) {
+            const uint8x16_t even = vld1q_u8(tables + 32 * p);
+            const uint8x16_t odd = vld1q_u8(tables + 32 * p + 16);
+            for (int i = 0; i < 4; ++i) {
+                const uint8x16_t bytes = vld1q_u8(blocks + 16 * i);
+                sums[i] = vqaddq_u8(sums[i], vqtbl1q_u8(even, vandq_u8(bytes, nibble)));
+                sums[i] = vqaddq_u8(sums[i], vqtbl1q_u8(odd, vshrq_n_u8(bytes, 4)));
+            }
+        }
+        uint8x16_t within[4];
+        for (int i = 0; i < 4; ++i) within[i] = vcleq_u8(sums[i], cutoff);
+        survivors[found] = {bits(within), uint32_t(b)};
+        found += survivors[found].codes != 0;
+    }
+    return found;
+}
+
+}  // namespace
+
+Filter filter_neon() { return run; }
+
+}  // namespace gpq
+
+#else
+
+namespace gpq {
+Filter filter_neon() { return nullptr; }
+}  // namespace gpq
+
+#endif

@@ -1,0 +1,335 @@
+#include "search.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "query.h"
+
+namespace gpq {
+namespace {
+
+constexpr size_t TILE = 1024;            // blocks that all queries see while they are in the cache
+constexpr size_t FIRST_VISITS = 16384;   // codes visited before it is asked whether that pays
+constexpr size_t THIN = 32;              // one in so many rows eligible, or fewer, is a thin mask
+constexpr size_t SAMPLE = 4096;          // rows of the mask that are looked at to know
+
+class Eligible {
+  public:
+    explicit Eligible(const Request& r) : r_(r), after_{r.after_score, r.after_row} {}
+
+    bool row(uint32_t row) const {
+        if (r_.removed[row / 64] >> row % 64 & 1) return false;
+        return !r_.mask || (row < r_.mask_rows && r_.mask[row]);
+    }
+    bool hit(const Hit& hit) const { return !r_.has_after || before(after_, hit); }
+    bool score(float score) const { return !r_.has_after || score <= after_.score; }
+
+    // True where scoring the eligible rows alone costs less than filtering all.
+    bool thin() const {
+        if (!r_.mask) return false;
+        const uint64_t rows = r_.mask_rows;
+        const uint64_t step = std::max<uint64_t>(1, rows / SAMPLE);
+        size_t seen = 0, eligible = 0;
+        // An odd stride, so that no pattern of rows is hit or missed as a whole.
+        for (uint64_t i = 0; i < rows; i += step | 1, ++seen) eligible += r_.mask[i] != 0;
+        return eligible * THIN < seen || rows == 0;
+    }
+
+    // Ascending.
+    std::vector<uint32_t> rows(uint32_t end) const {
+        std::vector<uint32_t> found;
+        const uint64_t last = std::min<uint64_t>(end, r_.mask_rows);
+        for (uint64_t i = 0; i < last;) {
+            constexpr uint64_t STRIDE = 64;
+            if (i % STRIDE == 0 && i + STRIDE <= last) {
+                uint8_t any = 0;
+                for (uint64_t j = 0; j < STRIDE; ++j) any |= r_.mask[i + j];
+                if (!any) {
+                    i += STRIDE;
+                    continue;
+                }
+            }
+            if (row(uint32_t(i))) found.push_back(uint32_t(i));
+            ++i;
+        }
+        return found;
+    }
+
+  private:
+    const Request& r_;
+    Hit after_;
+};
+
+// Where codes lie, and what is known of all of them.
+struct Run {
+    const uint8_t* blocks;
+    int planes;
+    int dropped;
+    float partial;   // score of the dropped sub-codes
+    double deficit;  // and their deficit
+};
+
+class Search {
+  public:
+    Search(const Request& request, Filter filter) : r_(request), filter_(filter), eligible_(request) {}
+
+    bool run() {
+        queries_.reserve(r_.queries);
+        for (size_t q = 0; q < r_.queries; ++q) {
+            queries_.emplace_back(r_.luts + q * r_.M * K, r_.M, r_.k);
+            if (!queries_.back().finite()) return false;
+        }
+        if (eligible_.thin()) {
+            score_eligible();
+        } else {
+            std::vector<Query*> unfinished;
+            for (Query& query : queries_)
+                if (!visit_best_first(query)) unfinished.push_back(&query);
+            for (size_t s = 0; s < r_.segment_count; ++s) scan_segment(*r_.segments[s], unfinished);
+            for (size_t t = 0; t < r_.tail_count; ++t) scan_tail(r_.tails[t]);
+        }
+        for (size_t q = 0; q < r_.queries; ++q) write(q);
+        return true;
+    }
+
+  private:
+    struct Candidate {
+        float score;
+        uint32_t position;
+    };
+
+    // Whose codes they are: of a segment, or of a tail.
+    struct SortedCodes {
+        const Segment& segment;
+        void prefetch(uint32_t position) const {
+            __builtin_prefetch(segment.starts.empty() ? &segment.rows[position]
+                                                      : &segment.starts[position]);
+        }
+        void offer(const Search& search, Query& query, uint32_t position, float score) const {
+            const uint32_t* end = segment.rows_end(position);
+            for (const uint32_t* row = segment.rows_begin(position); row != end; ++row) {
+                const Hit hit = {score, *row};
+                if (!query.hits.admits(hit)) return;  // later rows come later in the order
+                search.offer(query, hit);
+            }
+        }
+    };
+    struct CodesByRow {
+        uint32_t first_row;
+        void prefetch(uint32_t) const {}
+        void offer(const Search& search, Query& query, uint32_t position, float score) const {
+            search.offer(query, {score, first_row + position});
+        }
+    };
+
+    // A node that is still to be visited.
+    struct Visit {
+        double deficit;
+        float partial;
+        uint32_t segment, node;
+        int depth;
+        bool operator<(const Visit& other) const { return deficit > other.deficit; }
+    };
+
+    // Nodes in order of the best score they can hold, until none can hold a hit: true. Where
+    // that shuts too little out: false, and the query has only learnt a threshold.
+    bool visit_best_first(Query& query) {
+        size_t codes = 0;
+        queue_.clear();
+        for (uint32_t s = 0; s < r_.segment_count; ++s) {
+            const Segment& segment = *r_.segments[s];
+            if (segment.nodes.empty()) continue;
+            queue_.push_back({0, 0, s, 0, 0});
+            codes += segment.nodes[0].last;
+        }
+        std::make_heap(queue_.begin(), queue_.end());
+        size_t visited = 0, allowed = FIRST_VISITS;
+        while (!queue_.empty()) {
+            std::pop_heap(queue_.begin(), queue_.end());
+            const Visit visit = queue_.back();
+            queue_.pop_back();
+            if (query.selective() && visit.deficit > query.limit()) return true;
+            const Segment& segment = *r_.segments[visit.segment];
+            const Node& node = segment.nodes[visit.node];
+            if (node.children) {
+                expand(query, segment, node, visit);
+                continue;
+            }
+            const Run run = {segment.blocks.get(), segment.planes, segment.dropped, visit.partial,
+                             group_deficit(query, segment, node.first)};
+            scan(query, run, node.first, node.last, SortedCodes{segment});
+            visited += node.last - node.first;
+            if (visited > allowed) {
+                if (still_to_visit(query) > codes / 2) {
+                    query.restart();
+                    return false;
+                }
+                allowed = 2 * visited;
+            }
+        }
+        return true;
+    }
+
+    void expand(const Query& query, const Segment& segment, const Node& node, const Visit& visit) {
+        const int m = visit.depth;
+        for (uint32_t c = node.child; c < node.child + node.children; ++c) {
+            const int code = segment.nodes[c].code;
+            const double deficit = visit.deficit + query.deficit(m, code);
+            if (query.selective() && deficit > query.limit()) continue;
+            const bool in_prefix = m < 2 * segment.dropped;
+            const float partial = in_prefix ? visit.partial + query.value(m, code) : visit.partial;
+            queue_.push_back({deficit, partial, visit.segment, c, m + 1});
+            std::push_heap(queue_.begin(), queue_.end());
+        }
+    }
+
+    size_t still_to_visit(const Query& query) const {
+        size_t codes = 0;
+        for (const Visit& visit : queue_) {
+            if (query.selective() && visit.deficit > query.limit()) continue;
+            const Node& node = r_.segments[visit.segment]->nodes[visit.node];
+            codes += node.last - node.first;
+        }
+        return codes;
+    }
+
+    static double group_deficit(const Query& query, const Segment& segment, uint32_t position) {
+        const uint16_t group = segment.group_of[position / BLOCK];
+        return query.partial_deficit(segment.prefixes[group], segment.dropped);
+    }
+
+    void scan_segment(const Segment& segment, const std::vector<Query*>& queries) {
+        for (size_t tile = 0; tile < segment.block_count && !queries.empty(); tile += TILE) {
+            const size_t end = std::min(tile + TILE, segment.block_count);
+            for (Query* query : queries) scan_groups(*query, segment, tile, end);
+        }
+    }
+
+    // The blocks from tile to end, a group at a time.
+    void scan_groups(Query& query, const Segment& segment, size_t tile, size_t end) {
+        for (size_t g = segment.group_of[tile], block = tile; block < end; ++g) {
+            const size_t last = std::min<size_t>(end, segment.groups[g + 1]);
+            const uint16_t prefix = segment.prefixes[g];
+            const Run run = {segment.blocks.get(), segment.planes, segment.dropped,
+                             query.partial_score(prefix, segment.dropped),
+                             query.partial_deficit(prefix, segment.dropped)};
+            if (!query.selective() || run.deficit <= query.limit())
+                scan(query, run, uint32_t(block * BLOCK), uint32_t(last * BLOCK),
+                     SortedCodes{segment});
+            block = last;
+        }
+    }
+
+    void scan_tail(const Tail& tail) {
+        const Run run = {tail.blocks, (r_.M + 1) / 2, 0, 0, 0};
+        for (Query& query : queries_)
+            scan(query, run, 0, tail.count, CodesByRow{tail.first_row});
+    }
+
+    // Offers the query all hits among the positions from first to last.
+    template <class Codes>
+    void scan(Query& query, const Run& run, uint32_t first, uint32_t last, Codes codes) {
+        if (first == last) return;
+        const size_t end = (last + BLOCK - 1) / BLOCK;
+        Survivors survivors[Query::CHUNK];
+        for (size_t block = first / BLOCK; block < end;) {
+            size_t count = 1, surviving = 1;
+            if (query.selective()) {
+                count = std::min(end - block, query.next_chunk());
+                const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
+                const uint8_t base = query.quantised(run.deficit);
+                if (base > CUTOFF) return;
+                surviving = filter_(run.blocks + block * run.planes * BLOCK, count, run.planes,
+                                    tables, base, survivors);
+            } else {
+                survivors[0] = {~uint64_t(0), 0};
+            }
+            candidates_.clear();
+            for (size_t s = 0; s < surviving; ++s) {
+                uint64_t left = survivors[s].codes;
+                const size_t begin = (block + survivors[s].block) * BLOCK;
+                if (begin < first) left &= ~uint64_t(0) << (first - begin);
+                if (begin + BLOCK > last) left &= ~uint64_t(0) >> (begin + BLOCK - last);
+                const uint8_t* bytes = run.blocks + begin * run.planes;
+                for (; left; left &= left - 1) {
+                    const int i = __builtin_ctzll(left);
+                    const float score = query.score(run.partial, bytes + i, run.planes, run.dropped);
+                    if (!(score >= query.threshold()) || !eligible_.score(score)) continue;
+                    codes.prefetch(uint32_t(begin + i));
+                    candidates_.push_back({score, uint32_t(begin + i)});
+                }
+            }
+            for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
+            block += count;
+        }
+    }
+
+    void offer(Query& query, const Hit& hit) const {
+        if (query.hits.admits(hit) && eligible_.row(hit.row) && eligible_.hit(hit))
+            query.hits.offer(hit);
+    }
+
+    void score_eligible() {
+        uint32_t end = 0;
+        for (size_t s = 0; s < r_.segment_count; ++s) end = std::max(end, r_.segments[s]->last_row);
+        for (size_t t = 0; t < r_.tail_count; ++t)
+            end = std::max(end, r_.tails[t].first_row + r_.tails[t].count);
+        const std::vector<uint32_t> rows = eligible_.rows(end);
+        for (size_t s = 0; s < r_.segment_count; ++s) {
+            const Segment& segment = *r_.segments[s];
+            for_rows(rows, segment.first_row, segment.last_row, [&](uint32_t row) {
+                const uint32_t position = segment.positions[row - segment.first_row];
+                if (position == NONE) return;
+                const uint16_t prefix = segment.prefixes[segment.group_of[position / BLOCK]];
+                const uint8_t* bytes = segment.blocks.get() +
+                                       position / BLOCK * segment.planes * BLOCK + position % BLOCK;
+                for (Query& query : queries_) {
+                    const float partial = query.partial_score(prefix, segment.dropped);
+                    offer(query, {query.score(partial, bytes, segment.planes, segment.dropped), row});
+                }
+            });
+        }
+        const int planes = (r_.M + 1) / 2;
+        for (size_t t = 0; t < r_.tail_count; ++t) {
+            const Tail& tail = r_.tails[t];
+            for_rows(rows, tail.first_row, tail.first_row + tail.count, [&](uint32_t row) {
+                const uint32_t position = row - tail.first_row;
+                const uint8_t* bytes =
+                    tail.blocks + position / BLOCK * planes * BLOCK + position % BLOCK;
+                for (Query& query : queries_) offer(query, {query.score(0, bytes, planes, 0), row});
+            });
+        }
+    }
+
+    template <class Each>
+    static void for_rows(const std::vector<uint32_t>& rows, uint32_t first, uint32_t last,
+                         const Each& each) {
+        auto row = std::lower_bound(rows.begin(), rows.end(), first);
+        for (; row != rows.end() && *row < last; ++row) each(*row);
+    }
+
+    void write(size_t q) {
+        const std::vector<Hit> hits = queries_[q].hits.take();
+        int64_t* rows = r_.rows + q * r_.k;
+        float* scores = r_.scores + q * r_.k;
+        for (size_t i = 0; i < r_.k; ++i) {
+            const bool found = i < hits.size();
+            rows[i] = found ? int64_t(hits[i].row) : -1;
+            scores[i] = found ? hits[i].score : -std::numeric_limits<float>::infinity();
+        }
+    }
+
+    const Request& r_;
+    Filter filter_;
+    Eligible eligible_;
+    std::vector<Query> queries_;
+    std::vector<Visit> queue_;
+    std::vector<Candidate> candidates_;
+};
+
+}  // namespace
+
+bool search(const Request& request, Filter filter) { return Search(request, filter).run(); }
+
+}  // namespace gpq

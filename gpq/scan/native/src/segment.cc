@@ -1,0 +1,197 @@
+#include "segment.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "sort.h"
+
+namespace gpq {
+namespace {
+
+constexpr size_t LEAF = 4096;             // codes of a leaf, at most, while sub-codes are left
+constexpr size_t LEAST_GROUP = 1024;      // codes of a group, on average
+constexpr int MOST_DROPPED = 2;
+constexpr double SHARE_TO_JOIN = 0.75;    // of codes that differ: with more, equal ones stay apart
+
+class Builder {
+  public:
+    Builder(const uint8_t* packed, const uint32_t* rows, size_t count, int M)
+        : packed_(packed), rows_(rows), count_(count), M_(M), width_((M + 1) / 2),
+          order_(sorted_order(packed, count, width_)) {}
+
+    std::unique_ptr<Segment> build() {
+        segment_->M = M_;
+        segment_->first_row = count_ ? rows_[0] : 0;
+        segment_->last_row = count_ ? rows_[count_ - 1] + 1 : 0;
+        find_entries();
+        choose_dropped();
+        place();
+        list_rows();
+        grow_tree();
+        return std::move(segment_);
+    }
+
+  private:
+    const uint8_t* code(size_t entry) const { return packed_ + order_[entries_[entry]] * width_; }
+
+    uint16_t prefix(size_t entry) const {
+        const uint8_t* bytes = code(entry);
+        uint16_t value = 0;
+        for (int i = 0; i < segment_->dropped; ++i) value = uint16_t(value << 8 | bytes[i]);
+        return value;
+    }
+
+    int sub_code(size_t entry, int m) const {
+        const uint8_t byte = code(entry)[m / 2];
+        return m % 2 ? byte >> 4 : byte & 15;
+    }
+
+    // An entry is what gets a position: a code, or a row where hardly any codes are equal.
+    void find_entries() {
+        const auto differs = [this](size_t i) {
+            return i == 0 || std::memcmp(packed_ + order_[i] * width_,
+                                         packed_ + order_[i - 1] * width_, width_) != 0;
+        };
+        size_t unique = 0;
+        for (size_t i = 0; i < count_; ++i) unique += differs(i);
+        joined_ = unique <= SHARE_TO_JOIN * count_;
+        entries_.reserve((joined_ ? unique : count_) + 1);
+        for (size_t i = 0; i < count_; ++i)
+            if (!joined_ || differs(i)) entries_.push_back(static_cast<uint32_t>(i));
+        size_ = entries_.size();
+        entries_.push_back(static_cast<uint32_t>(count_));
+    }
+
+    void choose_dropped() {
+        int& dropped = segment_->dropped = 0;
+        while (dropped < MOST_DROPPED && dropped + 1 < int(width_) &&
+               size_ >> (8 * (dropped + 1)) >= LEAST_GROUP)
+            ++dropped;
+        segment_->planes = int(width_) - dropped;
+    }
+
+    void place() {
+        Segment& s = *segment_;
+        place_.resize(size_);
+        uint32_t position = 0;
+        for (size_t e = 0; e < size_; ++e) {
+            if (e == 0 || prefix(e) != s.prefixes.back()) {
+                position = uint32_t((position + BLOCK - 1) / BLOCK * BLOCK);
+                s.groups.push_back(uint32_t(position / BLOCK));
+                s.prefixes.push_back(prefix(e));
+            }
+            place_[e] = position++;
+        }
+        s.block_count = (position + BLOCK - 1) / BLOCK;
+        s.groups.push_back(uint32_t(s.block_count));
+        s.group_of.resize(s.block_count);
+        for (size_t g = 0; g + 1 < s.groups.size(); ++g)
+            for (size_t b = s.groups[g]; b < s.groups[g + 1]; ++b) s.group_of[b] = uint16_t(g);
+        s.blocks = zeroed(s.block_count * s.planes * BLOCK);
+        for (size_t e = 0; e < size_; ++e) {
+            uint8_t* bytes = s.blocks.get() + place_[e] / BLOCK * s.planes * BLOCK + place_[e] % BLOCK;
+            for (int p = 0; p < s.planes; ++p) bytes[p * BLOCK] = code(e)[s.dropped + p];
+        }
+    }
+
+    void list_rows() {
+        Segment& s = *segment_;
+        s.positions.assign(s.last_row - s.first_row, NONE);
+        if (joined_) {
+            s.rows.resize(count_);
+            s.starts.assign(s.block_count * BLOCK + 1, 0);
+        } else {
+            s.rows.assign(s.block_count * BLOCK, NONE);
+        }
+        size_t next = 0;  // position whose start is not yet known
+        for (size_t e = 0; e < size_; ++e) {
+            if (joined_)
+                for (; next <= place_[e]; ++next) s.starts[next] = entries_[e];
+            for (size_t i = entries_[e]; i < entries_[e + 1]; ++i) {
+                const uint32_t row = rows_[order_[i]];
+                s.rows[joined_ ? i : place_[e]] = row;
+                s.positions[row - s.first_row] = place_[e];
+            }
+        }
+        if (joined_)
+            for (; next < s.starts.size(); ++next) s.starts[next] = uint32_t(count_);
+    }
+
+    // Level by level: first and last of a node are entries until it is split.
+    void grow_tree() {
+        std::vector<Node>& nodes = segment_->nodes;
+        if (!size_) return;
+        nodes.push_back({0, uint32_t(size_), 0, 0, 0});
+        size_t level_end = 1;
+        for (size_t n = 0, depth = 0; n < nodes.size(); ++n) {
+            if (n == level_end) {
+                level_end = nodes.size();
+                ++depth;
+            }
+            if (int(depth) < M_ && (nodes[n].last - nodes[n].first > LEAF ||
+                                    int(depth) < 2 * segment_->dropped))
+                split(nodes, n, int(depth));
+        }
+        for (Node& node : nodes) {
+            node.first = place_[node.first];
+            node.last = place_[node.last - 1] + 1;
+        }
+    }
+
+    void split(std::vector<Node>& nodes, size_t n, int m) {
+        const uint32_t last = nodes[n].last;
+        nodes[n].child = uint32_t(nodes.size());
+        for (uint32_t first = nodes[n].first; first < last;) {
+            const int value = sub_code(first, m);
+            uint32_t low = first + 1, high = last;  // the first entry with a larger sub-code
+            while (low < high) {
+                const uint32_t middle = low + (high - low) / 2;
+                if (sub_code(middle, m) == value) low = middle + 1;
+                else high = middle;
+            }
+            nodes.push_back({first, low, 0, 0, uint8_t(value)});
+            ++nodes[n].children;
+            first = low;
+        }
+    }
+
+    const uint8_t* packed_;
+    const uint32_t* rows_;
+    size_t count_;
+    int M_;
+    size_t width_;
+    std::vector<uint32_t> order_;
+    std::vector<uint32_t> entries_;  // where in order_ each begins, and the end
+    size_t size_ = 0;                // entries
+    std::vector<uint32_t> place_;    // position of each entry
+    bool joined_ = false;
+    std::unique_ptr<Segment> segment_ = std::make_unique<Segment>();
+};
+
+template <class T>
+size_t bytes_of(const std::vector<T>& values) {
+    return values.capacity() * sizeof(T);
+}
+
+}  // namespace
+
+void Segment::code_at(uint32_t position, uint8_t* packed) const {
+    const size_t block = position / BLOCK;
+    const uint16_t prefix = prefixes[group_of[block]];
+    for (int i = 0; i < dropped; ++i) packed[i] = uint8_t(prefix >> 8 * (dropped - 1 - i));
+    const uint8_t* bytes = blocks.get() + block * planes * BLOCK + position % BLOCK;
+    for (int p = 0; p < planes; ++p) packed[dropped + p] = bytes[p * BLOCK];
+}
+
+size_t Segment::bytes() const {
+    return block_count * planes * BLOCK + bytes_of(group_of) + bytes_of(prefixes) +
+           bytes_of(groups) + bytes_of(rows) + bytes_of(starts) + bytes_of(positions) +
+           bytes_of(nodes);
+}
+
+Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M) {
+    return Builder(packed, rows, count, M).build().release();
+}
+
+}  // namespace gpq

@@ -1,0 +1,81 @@
+"""The seq of every row, in two bytes where seqs are dense."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK = 256  # rows that share a base
+WIDTHS = (np.uint16, np.uint32, np.int64)
+
+
+class Seqs:
+    """Ascending seqs: a base for every CHUNK rows, and an offset from it for each row.
+
+    One thread appends at a time; reading needs no lock: what can be read is never changed.
+    """
+
+    def __init__(self, seqs: NDArray[np.int64]) -> None:
+        self._count = 0
+        self._bases = np.empty(0, dtype=np.int64)
+        self._offsets: NDArray[np.integer] = np.empty(0, dtype=WIDTHS[0])
+        self.append(seqs)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) rows -> (n,) int64."""
+        found: NDArray[np.int64] = self._bases[rows // CHUNK] + self._offsets[rows]
+        return found
+
+    @property
+    def newest(self) -> int:
+        """The largest seq; 0 where there is none."""
+        return int(self[np.array([self._count - 1])][0]) if self._count else 0
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return self._bases.nbytes + self._offsets.nbytes
+
+    def append(self, seqs: NDArray[np.int64]) -> None:
+        """seqs (n,) int64, ascending, above ``newest``."""
+        first, last = self._count, self._count + len(seqs)
+        if not len(seqs):
+            return
+        self._reserve(last)
+        rows = np.arange(first, last)
+        starts = rows[rows % CHUNK == 0]
+        self._bases[starts // CHUNK] = seqs[starts - first]
+        offsets = seqs - self._bases[rows // CHUNK]
+        largest = offsets.max()
+        if largest > np.iinfo(self._offsets.dtype).max:
+            width = next(w for w in WIDTHS if largest <= np.iinfo(w).max)
+            self._offsets = self._offsets.astype(width)
+        self._offsets[first:last] = offsets
+        self._count = last
+
+    def rows_of(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of those seqs that are here, in any order of seqs; the others have none."""
+        chunks = np.searchsorted(self._bases[: -(-self._count // CHUNK)], seqs, side="right") - 1
+        rows = []
+        for seq, chunk in zip(seqs.tolist(), chunks.tolist(), strict=True):
+            if chunk < 0:
+                continue
+            first = chunk * CHUNK
+            within = self._offsets[first : min(first + CHUNK, self._count)]
+            offset = seq - int(self._bases[chunk])
+            place = int(np.searchsorted(within, offset))
+            if place < len(within) and within[place] == offset:
+                rows.append(first + place)
+        return np.array(rows, dtype=np.int64)
+
+    def _reserve(self, rows: int) -> None:
+        if rows <= len(self._offsets):
+            return
+        # An eighth more than before: what is spare costs memory, what is missing a copy.
+        room = max(rows, len(self._offsets) * 9 // 8, CHUNK)
+        bases = np.empty(-(-room // CHUNK), dtype=np.int64)
+        offsets = np.empty(room, dtype=self._offsets.dtype)
+        bases[: len(self._bases)] = self._bases
+        offsets[: self._count] = self._offsets[: self._count]
+        self._bases, self._offsets = bases, offsets

@@ -1,0 +1,223 @@
+"""The native engine against the reference: sorted segments, merging, instruction sets, threads."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from gpq.errors import ScanError
+from gpq.scan.native import NativeScanner, library, missing, scanner, tail
+from gpq.scan.reference import ReferenceScanner
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+SETS = ["avx512", "avx2", "neon", "portable"]
+
+
+def codes_like(kind: str, n: int, M: int, random: np.random.Generator) -> np.ndarray:
+    """(n,ceil(M/2)) uint8."""
+    if kind == "clustered":
+        centres = random.integers(0, 16, (7, M), dtype=np.uint8)[random.integers(0, 7, n)]
+        noise = random.integers(0, 16, (n, M), dtype=np.uint8)
+        codes = np.where(random.random((n, M)) < 0.2, noise, centres)
+    else:
+        codes = random.integers(0, {"uniform": 16, "few": 2, "one": 1}[kind], (n, M), np.uint8)
+    if M % 2:
+        codes = np.concatenate([codes, np.zeros((n, 1), np.uint8)], axis=1)
+    return codes[:, 0::2] | codes[:, 1::2] << 4
+
+
+def luts_like(kind: str, Q: int, M: int, random: np.random.Generator) -> np.ndarray:
+    luts = random.standard_normal((Q, M, 16))
+    if kind == "levels":
+        luts = np.round(luts) / 7
+    elif kind == "mixed":
+        luts *= 10.0 ** random.integers(-30, 30, (Q, M, 1))
+    else:
+        luts *= {"normal": 1, "huge": 1e36, "denormal": 1e-42, "equal": 0, "negative": -1}[kind]
+    return luts.astype(np.float32) - np.float32(kind == "negative")
+
+
+def assert_same(native: NativeScanner, reference: ReferenceScanner, luts, k, *more) -> None:
+    rows, scores = native.search(luts, k, *more)
+    expected_rows, expected_scores = reference.search(luts, k, *more)
+    assert rows.tolist() == expected_rows.tolist()
+    assert scores.tobytes() == expected_scores.tobytes()
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 2**31),
+    M=st.one_of(st.integers(1, 13), st.integers(14, 64)),
+    n=st.sampled_from([0, 1, 64, 700, 5000, 70_000]),
+    codes=st.sampled_from(["uniform", "clustered", "few", "one"]),
+    luts=st.sampled_from(["normal", "levels", "mixed", "huge", "denormal", "equal", "negative"]),
+    k=st.sampled_from([1, 10, 100, 80_000]),
+    eligible=st.sampled_from([None, 0.5, 0.01, 0.0]),
+    paging=st.booleans(),
+    instructions=st.sampled_from(SETS),
+)
+def test_rows_and_scores_are_the_references(
+    seed, M, n, codes, luts, k, eligible, paging, instructions
+) -> None:
+    if not library.kernel().gpq_filter(instructions.encode()):
+        instructions = "portable"
+    random = np.random.default_rng(seed)
+    packed = codes_like(codes, n, M, random)
+    native = NativeScanner(packed, M, instructions=instructions)
+    reference = ReferenceScanner(packed, M)
+    assert native.instructions == instructions
+    if n:
+        gone = random.integers(0, n, random.integers(0, n))
+        native.remove(gone)
+        reference.remove(gone)
+    mask = None if eligible is None else random.random(random.integers(0, n + 1)) < eligible
+    tables = luts_like(luts, 2, M, random)
+    assert_same(native, reference, tables, k, mask)
+    rows, scores = reference.search(tables[:1], k, mask)
+    found = int((rows >= 0).sum())
+    if paging and found:
+        at = int(random.integers(0, found))
+        assert_same(native, reference, tables, k, mask, (float(scores[0, at]), int(rows[0, at])))
+
+
+class Changes(RuleBasedStateMachine):
+    """Any sequence of add, remove and merge, with tails and segments of few rows."""
+
+    @initialize(seed=st.integers(0, 2**31), M=st.integers(1, 5), n=st.integers(0, 2000))
+    def start(self, seed: int, M: int, n: int) -> None:
+        self.random, self.M = np.random.default_rng(seed), M
+        codes = codes_like("uniform", n, M, self.random)
+        self.native, self.reference = NativeScanner(codes, M), ReferenceScanner(codes, M)
+
+    @rule(n=st.integers(0, 700), kind=st.sampled_from(["uniform", "clustered", "one"]))
+    def add(self, n: int, kind: str) -> None:
+        codes = codes_like(kind, n, self.M, self.random)
+        assert self.native.add(codes).tolist() == self.reference.add(codes).tolist()
+
+    @rule(share=st.floats(0, 1))
+    def remove(self, share: float) -> None:
+        count = self.native._snapshot.count
+        gone = np.flatnonzero(self.random.random(count) < share)
+        self.native.remove(gone)
+        self.reference.remove(gone)
+
+    @rule()
+    def merge(self) -> None:
+        self.native.merge()
+
+    @rule(k=st.sampled_from([1, 20, 5000]))
+    def search(self, k: int) -> None:
+        assert_same(self.native, self.reference, luts_like("levels", 2, self.M, self.random), k)
+
+    @rule()
+    def look(self) -> None:
+        rows = self.reference.rows()
+        assert len(self.native) == len(rows)
+        assert self.native.rows().tolist() == rows.tolist()
+        assert self.native.codes(rows).tolist() == self.reference.codes(rows).tolist()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tails of 128 rows and segments of at most 512, so that little data has many."""
+    monkeypatch.setattr(tail, "ROWS", 128)
+    monkeypatch.setattr(scanner, "LEAST_LARGEST", 512)
+
+
+@pytest.mark.usefixtures("small")
+def test_any_sequence_of_changes_is_the_references() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(Changes, settings=settings(deadline=None, max_examples=60))
+
+
+@pytest.mark.usefixtures("small")
+def test_merging_leaves_few_segments_and_no_removed_codes() -> None:
+    random = np.random.default_rng(0)
+    native = NativeScanner(codes_like("uniform", 0, 6, random), 6)
+    for _ in range(100):
+        native.add(codes_like("uniform", 100, 6, random))
+    native.merge()
+    snapshot = native._snapshot
+    assert len(snapshot.tails) == 1
+    assert sum(s.size for s in snapshot.segments) == 9984  # full tails
+    assert max(s.size for s in snapshot.segments) <= 10_000 / 4 + 1
+    assert len(snapshot.segments) < 20
+    native.remove(np.arange(0, 9984, 2))
+    native.remove(np.arange(0, 5000))
+    native.merge()
+    assert sum(s.size for s in native._snapshot.segments) < 4000
+
+
+@pytest.mark.usefixtures("small")
+def test_searches_see_one_moment_while_others_add_remove_and_merge() -> None:
+    """Codes are added and removed in pairs, so every moment has an even number of hits."""
+    random = np.random.default_rng(0)
+    native = NativeScanner(codes_like("one", 0, 4, random), 4)
+    done, odd = threading.Event(), []
+
+    def write() -> None:
+        for i in range(300):
+            added = native.add(np.full((2 * random.integers(1, 20), 2), i % 3, dtype=np.uint8))
+            if i % 3:
+                native.remove(added[:2])
+        done.set()
+
+    def read() -> None:
+        lut = np.zeros((1, 4, 16), dtype=np.float32)
+        while not done.is_set():
+            rows, _ = native.search(lut, 9000)
+            found = rows[0][rows[0] >= 0]
+            if len(found) % 2 or len(set(found.tolist())) != len(found):
+                odd.append(len(found))
+
+    threads = [threading.Thread(target=f) for f in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not odd
+
+
+def test_queries_divided_among_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanner, "WORTH_THREADS", 1)
+    random = np.random.default_rng(0)
+    codes = codes_like("uniform", 70_000, 12, random)
+    luts = luts_like("normal", 7, 12, random)
+    alone, together = (NativeScanner(codes, 12, threads=n).search(luts, 20) for n in (1, 3))
+    assert (alone[0] == together[0]).all()
+    assert (alone[1] == together[1]).all()
+
+
+def test_equal_codes_take_little_memory() -> None:
+    random = np.random.default_rng(0)
+    uniform = NativeScanner(codes_like("uniform", 200_000, 12, random), 12).bytes
+    equal = NativeScanner(codes_like("one", 200_000, 12, random), 12).bytes
+    spare = 6 * tail.ROWS  # the tail that waits for codes to come
+    assert uniform < 14.5 * 200_000 + spare
+    assert equal < 8.5 * 200_000 + spare
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    codes = np.zeros((1, 1), dtype=np.uint8)
+    with pytest.raises(ScanError, match="M is 65; a code has 1 to 64"):
+        NativeScanner(np.zeros((1, 33), dtype=np.uint8), 65)
+    with pytest.raises(ScanError, match="cannot use 'sse9' here"):
+        NativeScanner(codes, 2, instructions="sse9")
+    monkeypatch.setattr(scanner, "MOST_ROWS", 3)
+    with pytest.raises(ScanError, match="4 rows; the native engine holds 3"):
+        NativeScanner(codes, 2).add(np.zeros((3, 1), dtype=np.uint8))
+
+
+def test_a_kernel_that_is_not_there_or_broken_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(library, "FILE", tmp_path / "kernel.so")
+    assert "needs a C++ compiler" in library.missing.__wrapped__()
+    (tmp_path / "kernel.so").write_bytes(b"not a library")
+    monkeypatch.setattr(library, "kernel", library.kernel.__wrapped__)
+    assert "cannot be loaded" in library.missing.__wrapped__()
