@@ -1,91 +1,348 @@
-"""The scan against faiss's on the same codes, in one process and one run.
+"""The scan against faiss's, on the same codes, in one process and one run.
 
-    make bench                        N = 1,000,000, M = 12
-    make bench ARGS="--rows 100000"   a small one
+    make bench                                    1e6 and 1e7 codes, about 20 minutes
+    make bench ARGS="--rows 100000 --out /tmp/x"  a small one
+    make bench ARGS="--rows 100000000 --M 12"     1e8: 10 GB of memory
 
-Medians of several runs, one thread; results go to bench/results/scan.json.
+One thread everywhere. Every figure is the median over queries that differ, peers taking turns.
+Codes: uniform; clusters (100 classes, each sub-code its class's with probability 0.8, queries
+from them); real ones (of the shipped model's 300 examples, tiled, 5 % of the sub-codes drawn
+anew, queries from them). Peers on floats see the decoded codes of fewer rows: they take 576
+bytes each. Results go to OUT/scan.json, the plot to docs/scan.png.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import scan
+from gpq import artifact, decode
+from gpq.scan.native import NativeScanner
+from gpq.scan.reference import ReferenceScanner
+from service.seqs import Seqs
 
-RESULTS = Path(__file__).parent / "results" / "scan.json"
-REPEATS = 5
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+REPEATS = 7
+CLASSES, OWN = 100, 0.8
+NOISE = 0.05
+D = 12  # of a sub-vector
+FLOAT_ROWS = 100_000
+AT_A_TIME = 1 << 20
+
+Search = Callable[[int], object]  # of the n-th set of queries
 
 
-def median_ms(work: Callable[[], object]) -> float:
-    """Median milliseconds of REPEATS calls after one to warm up."""
-    work()
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times)
+@dataclass(frozen=True)
+class Problem:
+    """Z (M,16,12), packed (N,ceil(M/2)), vectors (REPEATS,Q,M,12), unit; luts of them."""
+
+    Z: NDArray[np.float32]
+    packed: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+
+    @property
+    def M(self) -> int:
+        return len(self.Z)
+
+    @property
+    def luts(self) -> NDArray[np.float32]:
+        tables = np.einsum("rqmd,mkd->rqmk", self.vectors, self.Z) / self.M
+        return np.ascontiguousarray(tables, dtype=np.float32)
 
 
-def faiss_pq(packed: np.ndarray, Z: np.ndarray) -> faiss.IndexPQ:
+def unit(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def packed_of(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    padded = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
+    return padded[:, 0::2] | padded[:, 1::2] << 4
+
+
+def drawn(
+    centres: NDArray[np.uint8], own: float, rows: int, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    """(rows,M): a centre's sub-codes, each with probability 1 - own drawn anew."""
+    codes = centres[random.integers(0, len(centres), rows)]
+    anew = random.integers(0, 16, codes.shape, dtype=np.uint8)
+    return np.where(random.random(codes.shape, dtype=np.float32) < own, codes, anew)
+
+
+def problem(kind: str, rows: int, M: int, Q: int) -> Problem:
+    random = np.random.default_rng(0)
+    if kind == "real":
+        model = artifact.load(ROOT / "models" / "cifar10")
+        files = sorted((ROOT / "examples").rglob("*.jpg"))
+        pixels = np.stack([model.prepare(decode.load(file.read_bytes())) for file in files])
+        bytes_ = model.encode(pixels)
+        centres = np.stack([bytes_ & 15, bytes_ >> 4], axis=-1).reshape(len(files), -1)[:, :M]
+        Z, own = model.codebook.Z[:M].numpy(), 1 - NOISE
+    else:
+        centres = random.integers(0, 16, (CLASSES, M), dtype=np.uint8)
+        Z, own = unit(random.standard_normal((M, 16, D))), OWN if kind == "clusters" else 0
+    parts = [
+        packed_of(drawn(centres, own, min(AT_A_TIME, rows - first), random))
+        for first in range(0, rows, AT_A_TIME)
+    ]
+    if kind == "uniform":
+        vectors = random.standard_normal((REPEATS, Q, M, D))
+    else:
+        asked = drawn(centres, own, REPEATS * Q, random).reshape(REPEATS, Q, M)
+        noise = random.standard_normal((REPEATS, Q, M, D)) * (0.3 / D**0.5)
+        vectors = Z[np.arange(M), asked] + noise
+    return Problem(Z, np.concatenate(parts), unit(vectors))
+
+
+def faiss_pq(p: Problem) -> faiss.IndexPQ:
     """IndexPQ with our codewords and codes: its 4-bit layout is ours."""
-    M, _, d = Z.shape
-    index = faiss.IndexPQ(M * d, M, 4, faiss.METRIC_INNER_PRODUCT)
-    faiss.copy_array_to_vector(Z.ravel(), index.pq.centroids)
+    index = faiss.IndexPQ(p.M * D, p.M, 4, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(p.Z.ravel(), index.pq.centroids)
     index.is_trained = True
-    index.add_sa_codes(packed)
+    index.add_sa_codes(p.packed)
     return index
+
+
+def medians(searches: dict[str, Search]) -> dict[str, float]:
+    """Milliseconds of each, over the sets of queries, one call of each to warm up."""
+    for search in searches.values():
+        search(0)
+    times: dict[str, list[float]] = {name: [] for name in searches}
+    for n in range(REPEATS):
+        for name, search in searches.items():
+            started = time.perf_counter()
+            search(n)
+            times[name].append((time.perf_counter() - started) * 1000)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def recall(found: NDArray[np.int64], p: Problem, exact: NDArray[np.float32]) -> float:
+    """The share of hits whose exact score reaches the k-th, so that ties count as found."""
+    codes = p.packed[np.maximum(found, 0)]
+    nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*found.shape, -1)[..., : p.M]
+    luts = p.luts[0]
+    scores = sum(luts[np.arange(len(luts))[:, None], m, nibbles[..., m]] for m in range(p.M))
+    return float(((scores >= exact[:, -1:] - 1e-6) & (found >= 0)).mean())
+
+
+def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
+    """Our engines and faiss's on one set of codes."""
+    begun = time.perf_counter()
+    p = problem(kind, rows, M, 64)
+    drawn_s = time.perf_counter() - begun
+    begun = time.perf_counter()
+    native = NativeScanner(p.packed, M, threads=1)
+    build_s = time.perf_counter() - begun
+    scanners: dict[str, Any] = {"native": native}
+    if native.instructions == "avx512":
+        scanners["native, avx2"] = NativeScanner(p.packed, M, threads=1, instructions="avx2")
+    reference = ReferenceScanner(p.packed, M)
+    pq = faiss_pq(p)
+    fast = faiss.IndexPQFastScan(pq)
+    refined = faiss.IndexRefine(fast, pq)
+    refined.k_factor = 4
+    found = []
+    for Q in (1, 64):
+        luts, vectors = p.luts[:, :Q].copy(), p.vectors[:, :Q].reshape(REPEATS, Q, -1).copy()
+        for k in (10, 100):
+            searches: dict[str, Search] = {
+                name: lambda n, s=scanner, luts=luts, k=k: s.search(luts[n], k)
+                for name, scanner in scanners.items()
+            }
+            peers = {"FastScan": fast, "FastScan, refined": refined}
+            if Q == 1:
+                searches["reference"] = lambda n, luts=luts, k=k: reference.search(luts[n], k)
+                peers["IndexPQ"] = pq
+            searches |= {
+                name: lambda n, i=index, vectors=vectors, k=k: i.search(vectors[n], k)
+                for name, index in peers.items()
+            }
+            ms = medians(searches)
+            hits, scores = native.search(luts[0], k)
+            if rows <= AT_A_TIME:
+                expected = reference.search(luts[0][:4], k)
+                assert (hits[:4] == expected[0]).all() and (scores[:4] == expected[1]).all()
+            part = Problem(p.Z, p.packed, p.vectors[:, :Q])
+            found.append(
+                {
+                    "codes": kind, "rows": rows, "M": M, "Q": Q, "k": k,
+                    "ms_a_query": {name: round(value / Q, 4) for name, value in ms.items()},
+                    "codes_a_second": {n: round(rows * Q / v * 1000) for n, v in ms.items()},
+                    "times_FastScan": {
+                        n: round(ms["FastScan"] / v, 2) for n, v in ms.items() if n != "FastScan"
+                    },
+                    "recall_FastScan": round(recall(fast.search(vectors[0], k)[1], part, scores), 4),
+                    "build_s": round(build_s, 2), "drawn_s": round(drawn_s, 1),
+                    "bytes_a_code": round(native.bytes / rows, 2),
+                }
+            )  # fmt: skip
+    return found
+
+
+def compare_floats() -> list[dict[str, Any]]:
+    """Our codes against searches of the vectors they stand for."""
+    rows, M, k = FLOAT_ROWS, 12, 100
+    p = problem("clusters", rows, M, 1)
+    native = NativeScanner(p.packed, M, threads=1)
+    vectors = faiss_pq(p).sa_decode(p.packed)
+    queries = p.vectors.reshape(REPEATS, 1, -1)
+    exact = [native.search(lut, k)[1] for lut in p.luts]
+    searches: dict[str, Search] = {"native": lambda n: native.search(p.luts[n], k)}
+    build: dict[str, float] = {}
+
+    def add(name: str, make: Callable[[], Callable[[NDArray[np.float32]], Any]]) -> None:
+        begun = time.perf_counter()
+        search = make()
+        build[name] = round(time.perf_counter() - begun, 1)
+        searches[name] = lambda n: search(queries[n])
+
+    def flat() -> Callable[[NDArray[np.float32]], Any]:
+        index = faiss.IndexFlatIP(M * D)
+        index.add(vectors)
+        return lambda q: index.search(q, k)[1]
+
+    def hnsw() -> Callable[[NDArray[np.float32]], Any]:
+        index = faiss.IndexHNSWFlat(M * D, 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efSearch = 256
+        index.add(vectors)
+        return lambda q: index.search(q, k)[1]
+
+    def scann() -> Callable[[NDArray[np.float32]], Any]:
+        from scann import scann_ops_pybind
+
+        builder = scann_ops_pybind.builder(vectors, k, "dot_product").score_ah(D)
+        index = builder.set_n_training_threads(1).build()
+        return lambda q: index.search_batched(q)[0].astype(np.int64)
+
+    add("FlatIP, floats", flat)
+    add("HNSWFlat, floats", hnsw)
+    try:
+        add("ScaNN, asymmetric hashing", scann)
+    except ImportError as error:
+        print(f"no ScaNN: {error}", file=sys.stderr)
+    ms = medians(searches)
+    first = Problem(p.Z, p.packed, p.vectors[:1])
+    recalls = {
+        name: round(recall(np.asarray(searches[name](0)), first, exact[0]), 4)
+        for name in searches
+        if name != "native"
+    }
+    return [
+        {
+            "codes": "clusters", "rows": rows, "M": M, "Q": 1, "k": k,
+            "ms_a_query": {name: round(value, 4) for name, value in ms.items()},
+            "times_slower": {n: round(v / ms["native"], 1) for n, v in ms.items() if n != "native"},
+            "recall": recalls, "build_s": build,
+        }
+    ]  # fmt: skip
+
+
+def compare_masks(rows: int, M: int) -> list[dict[str, Any]]:
+    """The time of a search where only a share of the rows is eligible, over that of all."""
+    p = problem("uniform", rows, M, 1)
+    native = NativeScanner(p.packed, M, threads=1)
+    random = np.random.default_rng(1)
+    masks = {share: random.random(rows) < share for share in (0.5, 0.1, 0.01, 0.001)}
+    searches: dict[str, Search] = {"all": lambda n: native.search(p.luts[n], 100)}
+    for share, mask in masks.items():
+        searches[str(share)] = lambda n, mask=mask: native.search(p.luts[n], 100, mask)
+    ms = medians(searches)
+    return [
+        {"rows": rows, "M": M, "k": 100, "ms": {n: round(v, 4) for n, v in ms.items()}}
+    ]  # fmt: skip
+
+
+def rss() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def report_rss(rows: int, M: int) -> None:
+    """Prints the growth of this process by an index of so many uniform codes."""
+    NativeScanner(np.zeros((100_000, (M + 1) // 2), np.uint8), M)  # so that libraries are loaded
+    before = rss()
+    packed = np.random.default_rng(0).integers(0, 256, (rows, (M + 1) // 2), dtype=np.uint8)
+    kept = NativeScanner(packed, M, threads=1), Seqs(np.arange(1, rows + 1))
+    del packed
+    print(json.dumps({"rows": rows, "M": M, "bytes_a_row": round((rss() - before) / rows, 2)}))
+    assert len(kept[0]) == rows
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Times FastScan, a panel for each number of rows, a bar for each set of codes."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    sizes = sorted({line["rows"] for line in results["same_codes"]})
+    figure, axes = pyplot.subplots(
+        1, len(sizes), figsize=(6.5 * len(sizes), 7), squeeze=False, layout="constrained"
+    )
+    colours = {"uniform": "#8a8f98", "clusters": "#2f6fde", "real": "#e08a1e"}
+    for axis, rows in zip(axes[0], sizes, strict=True):
+        lines = [x for x in results["same_codes"] if x["rows"] == rows and x["k"] == 100]
+        lines.sort(key=lambda x: (x["codes"] != "real", x["codes"] != "clusters", -x["M"], -x["Q"]))
+        names = [f"{x['codes']}, {4 * x['M']} bits, Q = {x['Q']}" for x in lines]
+        values = [x["times_FastScan"]["native"] for x in lines]
+        bars = axis.barh(names, values, color=[colours[x["codes"]] for x in lines])
+        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_xlim(0.7, max(values) * 3)
+        axis.set_title(f"{rows:,} codes, k = 100", fontsize=11)
+        axis.set_xlabel("times as fast as faiss IndexPQFastScan, one thread")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--M", type=int, default=12)
-    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--M", type=int, nargs="+", default=[3, 6, 8, 12])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--rss", action="store_true", help="only print the memory of --rows")
     options = parser.parse_args()
+    if options.rss:
+        report_rss(options.rows[0], options.M[0])
+        return
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-
-    random = np.random.default_rng(0)
-    M, d = options.M, 12
-    Z = random.standard_normal((M, 16, d)).astype(np.float32)
-    Z /= np.linalg.norm(Z, axis=-1, keepdims=True)
-    packed = random.integers(0, 256, (options.rows, (M + 1) // 2), dtype=np.uint8)
-    query = random.standard_normal((1, M, d)).astype(np.float32)
-    query /= np.linalg.norm(query, axis=-1, keepdims=True)
-    lut = (np.einsum("qmd,mkd->qmk", query, Z) / M).astype(np.float32)
-
-    ours = scan.build(packed, M)
-    peer = faiss_pq(packed, Z)
-    rows, _ = ours.search(lut, options.k)
-    _, peer_rows = peer.search(query.reshape(1, -1), options.k)
-    agree = len(set(rows[0]) & set(peer_rows[0])) / options.k
-    ours_ms = median_ms(lambda: ours.search(lut, options.k))
-    peer_ms = median_ms(lambda: peer.search(query.reshape(1, -1), options.k))
-
-    result = {
-        "rows": options.rows,
-        "M": M,
-        "k": options.k,
+    options.out.mkdir(parents=True, exist_ok=True)
+    cases = [(kind, rows, M) for rows in options.rows for M in options.M
+             for kind in ("uniform", "clusters", "real")]  # fmt: skip
+    command = [sys.executable, "-m", "bench.scan", "--rss", "--M", "12", "--rows"]
+    memory = [
+        json.loads(subprocess.run([*command, str(rows)], stdout=subprocess.PIPE, check=True).stdout)
+        for rows in options.rows
+    ]
+    results = {
+        "same_codes": [line for case in tqdm(cases, desc="codes") for line in compare(*case)],
+        "masks": compare_masks(max(options.rows), 12),
+        "floats": compare_floats(),
+        "memory": memory,
         "repeats": REPEATS,
-        "reference_ms": round(ours_ms, 2),
-        "faiss_IndexPQ_ms": round(peer_ms, 2),
-        "reference_over_IndexPQ": round(ours_ms / peer_ms, 2),
-        "same_hits": agree,
+        "instructions": NativeScanner(np.zeros((0, 1), np.uint8), 1).instructions,
         "machine": describe(),
         "versions": {"torch": str(torch.__version__), "faiss": faiss.__version__},
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    (options.out / "scan.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(
+        results, ROOT / "docs" / "scan.png" if options.out == RESULTS else options.out / "scan.png"
+    )
+    print(f"wrote {options.out / 'scan.json'}")
 
 
 if __name__ == "__main__":

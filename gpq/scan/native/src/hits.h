@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -27,39 +29,60 @@ class Hits {
     explicit Hits(size_t k) : k_(k), room_(k) {}
 
     // The score below which nothing is a hit any more; -inf while any may be one.
-    float threshold() const { return last_.score; }
+    float threshold() const { return threshold_; }
 
-    bool admits(const Hit& hit) const { return before(hit, last_); }
+    bool admits(const Hit& hit) const { return rank(hit) > last_; }
 
     void offer(const Hit& hit) {
         if (!admits(hit)) return;
-        hits_.push_back(hit);
-        if (hits_.size() >= room_) cut();
+        ranks_.push_back(rank(hit));
+        if (ranks_.size() >= room_) cut();
     }
 
     void clear() { *this = Hits(k_); }
 
     // In order; leaves nothing behind.
     std::vector<Hit> take() {
-        std::sort(hits_.begin(), hits_.end(), before);
-        if (hits_.size() > k_) hits_.resize(k_);
-        return std::move(hits_);
+        std::sort(ranks_.begin(), ranks_.end(), std::greater<>());
+        std::vector<Hit> hits(std::min(k_, ranks_.size()));
+        for (size_t i = 0; i < hits.size(); ++i) hits[i] = hit_of(ranks_[i]);
+        clear();
+        return hits;
     }
 
   private:
-    // Some more than k are kept before they are cut to k: cheaper than a heap.
-    void cut() {
-        std::nth_element(hits_.begin(), hits_.begin() + (k_ - 1), hits_.end(), before);
-        hits_.resize(k_);
-        last_ = hits_.back();
-        room_ = k_ + std::max(LEAST_SPARE, k_ / 2);
+    // One number for score and row, larger for an earlier hit: to compare it needs one
+    // branch. A score is a sum that began with +0, so it is never -0.
+    static uint64_t rank(const Hit& hit) {
+        uint32_t bits;
+        std::memcpy(&bits, &hit.score, sizeof bits);
+        bits = bits & SIGN ? ~bits : bits | SIGN;
+        return uint64_t(bits) << 32 | uint32_t(~hit.row);
+    }
+    static Hit hit_of(uint64_t rank) {
+        const uint32_t high = uint32_t(rank >> 32);
+        const uint32_t bits = high & SIGN ? high & ~SIGN : ~high;
+        Hit hit = {0, ~uint32_t(rank)};
+        std::memcpy(&hit.score, &bits, sizeof bits);
+        return hit;
     }
 
+    // Some more than k are kept before they are cut to k: cheaper than a heap.
+    void cut() {
+        std::nth_element(ranks_.begin(), ranks_.begin() + (k_ - 1), ranks_.end(), std::greater<>());
+        ranks_.resize(k_);
+        last_ = ranks_.back();
+        threshold_ = hit_of(last_).score;
+        room_ = k_ + std::max(LEAST_SPARE, k_);
+    }
+
+    static constexpr uint32_t SIGN = uint32_t(1) << 31;
     static constexpr size_t LEAST_SPARE = 16;
     size_t k_;
     size_t room_;
-    std::vector<Hit> hits_;
-    Hit last_ = {-std::numeric_limits<float>::infinity(), 0xffffffff};  // no hit comes after it
+    std::vector<uint64_t> ranks_;
+    uint64_t last_ = 0;  // nothing comes after it
+    float threshold_ = -std::numeric_limits<float>::infinity();
 };
 
 }  // namespace gpq

@@ -54,16 +54,24 @@ class Query {
     float partial_score(uint16_t prefix, int bytes) const;
     double partial_deficit(uint16_t prefix, int bytes) const;
 
-    // The score: partial, and the rest of the sub-codes added in order.
-    float score(float partial, const uint8_t* bytes, int planes, int dropped) const {
-        float sum = partial;
+    // Scores: partial, and the rest of the sub-codes of each of COUNT codes added in order.
+    template <size_t COUNT>
+    void score(float partial, const uint8_t* const (&bytes)[COUNT], int planes, int dropped,
+               float (&scores)[COUNT]) const {
         const float* table = lut_ + 2 * dropped * K;
+        for (float& score : scores) score = partial;
         for (int p = 0; p < planes; ++p, table += 2 * K) {
-            const uint8_t byte = bytes[p * BLOCK];
-            sum += table[byte & 15];
-            if (2 * (dropped + p) + 1 < M_) sum += table[K + (byte >> 4)];
+            const bool odd = 2 * (dropped + p) + 1 < M_;
+            for (size_t i = 0; i < COUNT; ++i) scores[i] += table[bytes[i][p * BLOCK] & 15];
+            if (!odd) continue;
+            for (size_t i = 0; i < COUNT; ++i) scores[i] += table[K + (bytes[i][p * BLOCK] >> 4)];
         }
-        return sum;
+    }
+    float score(float partial, const uint8_t* bytes, int planes, int dropped) const {
+        const uint8_t* const one[1] = {bytes};
+        float found[1];
+        score(partial, one, planes, dropped, found);
+        return found[0];
     }
 
     // Quantised deficits (ceil(M/2), 2, K), so fine that the limit is CUTOFF of them. Rounded

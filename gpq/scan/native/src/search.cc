@@ -245,23 +245,40 @@ class Search {
             } else {
                 survivors[0] = {~uint64_t(0), 0};
             }
-            candidates_.clear();
+            positions_.clear();
             for (size_t s = 0; s < surviving; ++s) {
                 uint64_t left = survivors[s].codes;
                 const size_t begin = (block + survivors[s].block) * BLOCK;
                 if (begin < first) left &= ~uint64_t(0) << (first - begin);
                 if (begin + BLOCK > last) left &= ~uint64_t(0) >> (begin + BLOCK - last);
-                const uint8_t* bytes = run.blocks + begin * run.planes;
-                for (; left; left &= left - 1) {
-                    const int i = __builtin_ctzll(left);
-                    const float score = query.score(run.partial, bytes + i, run.planes, run.dropped);
-                    if (!(score >= query.threshold()) || !eligible_.score(score)) continue;
-                    codes.prefetch(uint32_t(begin + i));
-                    candidates_.push_back({score, uint32_t(begin + i)});
-                }
+                for (; left; left &= left - 1)
+                    positions_.push_back(uint32_t(begin + __builtin_ctzll(left)));
             }
+            score(query, run, codes);
             for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             block += count;
+        }
+    }
+
+    // The positions_ that can be hits, with their scores, to candidates_.
+    template <class Codes>
+    void score(const Query& query, const Run& run, Codes codes) {
+        constexpr size_t TOGETHER = 4;  // sums that do not wait for each other
+        candidates_.clear();
+        const size_t count = positions_.size();
+        positions_.resize((count + TOGETHER - 1) / TOGETHER * TOGETHER, count ? positions_[0] : 0);
+        for (size_t i = 0; i < count; i += TOGETHER) {
+            const uint8_t* bytes[TOGETHER];
+            float scores[TOGETHER];
+            for (size_t j = 0; j < TOGETHER; ++j) {
+                const uint32_t position = positions_[i + j];
+                bytes[j] = run.blocks + position / BLOCK * run.planes * BLOCK + position % BLOCK;
+                codes.prefetch(position);
+            }
+            query.score(run.partial, bytes, run.planes, run.dropped, scores);
+            for (size_t j = 0; j < std::min(TOGETHER, count - i); ++j)
+                if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
+                    candidates_.push_back({scores[j], positions_[i + j]});
         }
     }
 
@@ -283,7 +300,7 @@ class Search {
                 if (position == NONE) return;
                 const uint16_t prefix = segment.prefixes[segment.group_of[position / BLOCK]];
                 const uint8_t* bytes = segment.blocks.get() +
-                                       position / BLOCK * segment.planes * BLOCK + position % BLOCK;
+                                             position / BLOCK * segment.planes * BLOCK + position % BLOCK;
                 for (Query& query : queries_) {
                     const float partial = query.partial_score(prefix, segment.dropped);
                     offer(query, {query.score(partial, bytes, segment.planes, segment.dropped), row});
@@ -325,6 +342,7 @@ class Search {
     Eligible eligible_;
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
+    std::vector<uint32_t> positions_;
     std::vector<Candidate> candidates_;
 };
 
