@@ -35,9 +35,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import indexfile
 from service.index import Codes, Index, Pairs, checksum
 from service.records import BEGINNING, Mark, OtherModel
 from service.settings import (
@@ -45,6 +47,7 @@ from service.settings import (
     FEED_POLL_SECONDS,
     HEARTBEAT_GAP_SECONDS,
     HEARTBEAT_SECONDS,
+    SAVE_SECONDS,
     STOP_SECONDS,
 )
 from service.store import Store
@@ -57,8 +60,10 @@ log = logging.getLogger("gpq.service")
 class Feed:
     """Keeps ``index`` at the feed's head, and tells the other processes how far it is."""
 
-    def __init__(self, store: Store, new_index: NewIndex, model: str) -> None:
-        self.store, self.model = store, model
+    def __init__(
+        self, store: Store, new_index: NewIndex, model: str, file: Path | None = None
+    ) -> None:
+        self.store, self.model, self.file = store, model, file
         self.name = f"{socket.gethostname()[:32]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.other_model: str | None = None  # the one that another process made active
         self._new_index = new_index
@@ -68,6 +73,7 @@ class Feed:
         self._answered_at = time.monotonic()
         self._failing, self._said = False, ""
         self._beat_at, self._beat_applied, self._silent = 0.0, -1, False
+        self._saved_at, self._saved = time.monotonic(), BEGINNING
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="feed", daemon=True)
 
@@ -83,9 +89,11 @@ class Feed:
         return self._failing or silent
 
     def load(self) -> None:
-        """Fill the index and set the cursor, both from one snapshot; then follow."""
+        """Fill the index and set the cursor, both from one snapshot or from the file of one;
+        then follow."""
         with self._catching_up:
-            self._load()
+            if not self._load_file():
+                self._load()
         # A waiter that does not see this heartbeat asked before it, and what it waits for
         # was committed before that: the catching up that comes now applies it.
         self._beat()
@@ -100,6 +108,7 @@ class Feed:
         if self._follower.is_alive():
             self._follower.join(timeout=STOP_SECONDS)
         if self._follower.ident is not None and not self._follower.is_alive():
+            self._save()
             try:
                 self.store.leave(self.name)
             except SQLAlchemyError as error:
@@ -162,6 +171,32 @@ class Feed:
         self.index = self._new_index(codes)
         self._last = snapshot.head
 
+    def _load_file(self) -> bool:
+        """Whether there was one to load; catching up finds out if it is of this history."""
+        if self.file is None or (found := indexfile.load(self.file, self._origin())) is None:
+            return False
+        self._saved, codes = found
+        self.index, self._last = self._new_index(codes), self._saved
+        log.info("%d codes from %s, as of change %d", len(codes.seqs), self.file, self._last.seq)
+        return True
+
+    def _save(self) -> None:
+        if self.file is None or self._saved == self._last or self._last == BEGINNING:
+            return
+        self._saved_at = time.monotonic()
+        try:
+            with self._catching_up:
+                mark, codes = self._last, self.index.codes()
+            indexfile.save(self.file, self._origin(), mark, codes)
+            self._saved = mark
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self.file, error)
+        except SQLAlchemyError as error:
+            log.warning("%s is not written, the database fails: %s", self.file, error)
+
+    def _origin(self) -> indexfile.Origin:
+        return indexfile.Origin(self.store.identity(), self.model, self.index.code_bytes)
+
     def _heard(self, parts: Iterator[Pairs]) -> Iterator[Pairs]:
         for part in parts:
             self._answered_at = time.monotonic()
@@ -191,6 +226,8 @@ class Feed:
             else:
                 self._failing, self._said = False, ""
                 self._beat()
+                if time.monotonic() - self._saved_at > SAVE_SECONDS:
+                    self._save()
                 self._wait()
 
     def _wait(self) -> None:

@@ -77,6 +77,11 @@ class Index:
             for found, score in zip(rows, scores, strict=True)
         ]
 
+    def codes(self) -> Codes:
+        """The live codes and their seqs."""
+        rows = self._scanner.rows()
+        return Codes(self._seqs[rows], self._scanner.codes(rows))
+
     def checksum(self) -> str:
         """Of the live codes and their seqs; equals ``checksum`` of the same pairs."""
         rows = self._scanner.rows()

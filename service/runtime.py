@@ -42,7 +42,7 @@ class Runtime:
         new_index = partial(Index, self.model.codebook.M, self.engine)
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
-        self.feed = Feed(self.store, new_index, self.model.id)
+        self.feed = Feed(self.store, new_index, self.model.id, settings.index_file)
         self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
         self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.originals)
         self.searcher = Searcher(self.catalogue, self.store, self.feed, self.encoder)

@@ -52,6 +52,7 @@ HEARTBEAT_GAP_SECONDS = 0.1  # at least, while changes come in
 ALIVE_SECONDS = 5  # a replica whose heartbeat is older is not waited for
 WAIT_ALL_SECONDS = 10  # how long wait=all waits before it answers 202
 PRUNE_SECONDS = 60  # between looks for feed rows past GPQ_FEED_SECONDS
+SAVE_SECONDS = 3600  # between writings of GPQ_INDEX_FILE
 COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never pays
 
 
@@ -94,6 +95,11 @@ class Settings(BaseSettings):
         ge=1,
         description="how long changes are kept for replicas, in seconds; one further behind loads "
         "everything anew",
+    )
+    index_file: Path | None = Field(
+        None,
+        description="file of this process that keeps the codes for a quick start; written hourly "
+        "and at the end",
     )
     image_store: str = Field(
         "data/images", description="folder or fsspec URL for original images, or `none`"

@@ -4,11 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+import service.feed
 import service.index
 from service import schema
 from service.feed import Feed
@@ -18,7 +20,7 @@ from service.records import OtherModel, Put
 from service.store import Store
 
 M = 2
-OPEN = Callable[[], Feed]
+OPEN = Callable[..., Feed]
 
 
 @pytest.fixture
@@ -26,11 +28,11 @@ def opened(database_url: str) -> Iterator[OPEN]:
     """Opens another process over the same database."""
     feeds: list[Feed] = []
 
-    def open_feed() -> Feed:
+    def open_feed(file: Path | None = None) -> Feed:
         store = Store(database_url)
         migrate(store.database)
         store.adopt_model("m")
-        feed = Feed(store, partial(Index, M, "reference"), "m")
+        feed = Feed(store, partial(Index, M, "auto"), "m", file)
         feed.load()
         feeds.append(feed)
         return feed
@@ -232,3 +234,50 @@ def test_searches_go_on_while_it_loads_anew(opened: OPEN) -> None:
     searcher.join()
     assert counts == {50}
     assert seqs(feed) == whole
+
+
+def test_a_start_from_a_file_is_brought_up_to_date(opened: OPEN, tmp_path: Path, caplog) -> None:
+    file = tmp_path / "codes"
+    first = opened(file)
+    first.start()
+    for n in range(5):
+        put(first, f"p{n}", n)
+    first.catch_up()
+    first.stop()
+    assert file.is_file()
+    writer = opened()
+    put(writer, "p1", 7)
+    writer.store.delete("p4")
+    caplog.set_level("INFO")
+    again = opened(file)
+    assert f"5 codes from {file}, as of change 5" in caplog.text
+    assert seqs(again) == [1, 3, 4, 6]
+    _, memory, database = again.checksums()
+    assert memory == database
+
+
+def test_a_file_from_before_the_pruned_changes_is_not_trusted(opened: OPEN, tmp_path: Path) -> None:
+    file = tmp_path / "codes"
+    first = opened(file)
+    first.start()
+    put(first, "a", 1)
+    first.catch_up()
+    first.stop()
+    writer = opened()
+    put(writer, "b", 2)
+    writer.store.delete("a")
+    time.sleep(0.02)
+    assert writer.store.prune(0) == 3
+    assert seqs(opened(file)) == [2]
+
+
+def test_a_file_is_written_now_and_then(
+    opened: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.feed, "SAVE_SECONDS", 0.1)
+    file = tmp_path / "codes"
+    feed = opened(file)
+    feed.start()
+    put(feed, "a", 1)
+    until(file.is_file)
+    assert seqs(opened(file)) == [1]
