@@ -102,7 +102,9 @@ def check(project: Project) -> None:
 
     project.compose("down")
     project.up()
-    assert project.http.get("/stats").json()["images"] == len(sample)
+    stats = project.http.get("/stats").json()
+    assert stats["images"] == len(sample)
+    assert stats["engine"] == "native", stats["engine_reason"]
     name, data = next(iter(sample.items()))
     assert project.http.get(f"/images/{name}/content").content == data
     assert right_hits(project, sample) == before
