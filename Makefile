@@ -52,17 +52,19 @@ compose: $(VENV)/dev.stamp
 sanitize:
 	@mkdir -p runs
 	$(CXX) $(SANITIZED) $(KERNEL_CHECK) -o runs/sanitized
+	$(CXX) $(SANITIZED) -DGPQ_SMALL $(KERNEL_CHECK) -o runs/sanitized-small
 	runs/sanitized $(SECONDS)
+	runs/sanitized-small $(SECONDS)
 
 fuzz:
 	@mkdir -p runs
-	clang++ $(SANITIZED) -fsanitize=fuzzer -DLIBFUZZER $(KERNEL_CHECK) -o runs/fuzzed
+	clang++ $(SANITIZED) -fsanitize=fuzzer -DLIBFUZZER -DGPQ_SMALL $(KERNEL_CHECK) -o runs/fuzzed
 	runs/fuzzed -max_total_time=$(SECONDS)
 
 # Debian: g++-aarch64-linux-gnu and qemu-user.
 neon:
 	@mkdir -p runs
-	aarch64-linux-gnu-g++ -static -O2 $(KERNEL_CHECK) -o runs/neon
+	aarch64-linux-gnu-g++ -static -O2 -DGPQ_SMALL $(KERNEL_CHECK) -o runs/neon
 	qemu-aarch64 runs/neon $(SECONDS)
 
 # No set-up: a machine with a card brings its own torch.

@@ -95,8 +95,13 @@ class Index:
 
     def _add(self, seqs: list[int], codes: list[bytes]) -> None:
         packed = _packed(codes, self.code_bytes)
+        before = len(self._seqs)
         self._seqs.append(np.array(seqs, dtype=np.int64))
-        self._scanner.add(packed)
+        try:
+            self._scanner.add(packed)
+        except BaseException:  # no memory: the changes come again
+            self._seqs.cut(before)
+            raise
 
     def _remove(self, seqs: list[int]) -> None:
         if seqs:

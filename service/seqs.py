@@ -1,9 +1,10 @@
-"""The seq of every row, in two bytes where seqs are dense."""
+"""The seq of every row: two bytes each where seqs are dense, else four or eight."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 256  # rows that share a base
+SLICE = 1 << 20  # rows appended at a time, so that it takes little memory
 WIDTHS = (np.uint16, np.uint32, np.int64)
 
 
@@ -39,10 +40,16 @@ class Seqs:
 
     def append(self, seqs: NDArray[np.int64]) -> None:
         """seqs (n,) int64, ascending, above ``newest``."""
+        self._reserve(self._count + len(seqs))
+        for first in range(0, len(seqs), SLICE):
+            self._append(seqs[first : first + SLICE])
+
+    def cut(self, count: int) -> None:
+        """Forget all but the first so many, which nobody has read yet."""
+        self._count = count
+
+    def _append(self, seqs: NDArray[np.int64]) -> None:
         first, last = self._count, self._count + len(seqs)
-        if not len(seqs):
-            return
-        self._reserve(last)
         rows = np.arange(first, last)
         starts = rows[rows % CHUNK == 0]
         self._bases[starts // CHUNK] = seqs[starts - first]

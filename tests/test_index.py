@@ -85,3 +85,19 @@ def test_an_add_that_fails_leaves_rows_and_seqs_in_step() -> None:
         index.apply([Change(1, None, b"too long")])
     index.apply([Change(2, None, code(1))])
     assert seqs(index, 1) == [2]
+
+
+def test_changes_whose_codes_cannot_be_added_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = loaded([(1, code(1)), (2, code(2))])
+    changes = [Change(3, None, code(3)), Change(4, None, code(4))]
+
+    def full(_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index._scanner, "add", full)
+        with pytest.raises(MemoryError):
+            index.apply(changes)
+    index.apply([*changes, Change(5, 3, code(5))])
+    assert [seqs(index, n, 1) for n in (1, 2, 4, 5)] == [[1], [2], [4], [5]]
+    assert len(index) == 4

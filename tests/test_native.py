@@ -1,6 +1,10 @@
 """The native engine against the reference: sorted segments, merging, instruction sets, threads."""
 
+import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gpq.errors import ScanError
-from gpq.scan.native import NativeScanner, library, missing, scanner, tail
+from gpq.scan.native import NativeScanner, library, merging, missing, scanner, tail
 from gpq.scan.reference import ReferenceScanner
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -84,6 +88,34 @@ def test_rows_and_scores_are_the_references(
         assert_same(native, reference, tables, k, mask, (float(scores[0, at]), int(rows[0, at])))
 
 
+@pytest.mark.parametrize("codes", ["uniform", "clustered"])
+def test_sorted_groups_whose_first_sub_codes_are_stored_once(codes: str) -> None:
+    random = np.random.default_rng(4)
+    packed = codes_like(codes, 300_000, 9, random)
+    native, reference = NativeScanner(packed, 9), ReferenceScanner(packed, 9)
+    gone = random.integers(0, 300_000, 1000)
+    native.remove(gone)
+    reference.remove(gone)
+    for luts in ("normal", "levels"):
+        tables = luts_like(luts, 2, 9, random)
+        for k in (1, 100, 5000):
+            assert_same(native, reference, tables, k)
+            assert_same(native, reference, tables, k, random.random(300_000) < 0.3)
+        rows, scores = reference.search(tables[:1], 5000)
+        after = (float(scores[0, -1]), int(rows[0, -1]))
+        assert_same(native, reference, tables[:1], 50, None, after)
+    rows = random.integers(0, 300_000, 500)
+    rows = rows[~np.isin(rows, gone)]
+    assert (native.codes(rows) == packed[rows]).all()
+
+
+@pytest.mark.parametrize("row", [-1, -(2**40), 2**32, 2**60])
+def test_paging_after_a_row_that_never_was(row: int) -> None:
+    codes = np.zeros((5, 1), dtype=np.uint8)
+    lut = np.zeros((1, 2, 16), dtype=np.float32)
+    assert_same(NativeScanner(codes, 2), ReferenceScanner(codes, 2), lut, 3, None, (0.0, row))
+
+
 class Changes(RuleBasedStateMachine):
     """Any sequence of add, remove and merge, with tails and segments of few rows."""
 
@@ -125,7 +157,7 @@ class Changes(RuleBasedStateMachine):
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tails of 128 rows and segments of at most 512, so that little data has many."""
     monkeypatch.setattr(tail, "ROWS", 128)
-    monkeypatch.setattr(scanner, "LEAST_LARGEST", 512)
+    monkeypatch.setattr(merging, "LEAST_LARGEST", 512)
 
 
 @pytest.mark.usefixtures("small")
@@ -145,8 +177,8 @@ def test_merging_leaves_few_segments_and_no_removed_codes() -> None:
     snapshot = native._snapshot
     assert len(snapshot.tails) == 1
     assert sum(s.size for s in snapshot.segments) == 9984  # full tails
-    assert max(s.size for s in snapshot.segments) <= 10_000 / 4 + 1
-    assert len(snapshot.segments) < 20
+    assert max(s.size for s in snapshot.segments) <= merging.largest(10_000)
+    assert len(snapshot.segments) < 40
     native.remove(np.arange(0, 9984, 2))
     native.remove(np.arange(0, 5000))
     native.merge()
@@ -202,7 +234,86 @@ def test_equal_codes_take_little_memory() -> None:
     assert equal < 8.5 * 200_000 + spare
 
 
-def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+RSS = """
+import ctypes, json, sys, threading, time
+import numpy as np
+from pathlib import Path
+from gpq.scan.native import NativeScanner, merging, tail
+
+def rss():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+merging.LEAST_LARGEST = 1 << 17
+codes = np.random.default_rng(0).integers(0, 256, (3_000_000, 6), dtype=np.uint8)
+native = NativeScanner(codes[:65537], 12)
+native.merge = lambda: None
+native._background.work = native.merge
+before = rss()
+native.add(codes[:2_000_000])
+peak, done = 0, threading.Event()
+def watch():
+    global peak
+    while not done.is_set():
+        peak = max(peak, rss())
+        time.sleep(0.001)
+watcher = threading.Thread(target=watch)
+watcher.start()
+NativeScanner.merge(native)
+done.set()
+watcher.join()
+print(json.dumps([peak - before, rss() - before, native.bytes]))
+"""
+
+
+def test_merging_takes_less_than_half_as_much_memory_again() -> None:
+    done = subprocess.run([sys.executable, "-c", RSS], stdout=subprocess.PIPE, check=True)
+    peak, steady, counted = json.loads(done.stdout)
+    assert counted * 0.9 < steady < counted * 1.2
+    assert peak < 1.5 * steady
+
+
+def test_the_end_of_the_process_does_not_wait_or_crash_in_a_search() -> None:
+    program = """
+import threading, numpy as np
+from gpq.scan.native import NativeScanner
+codes = np.random.default_rng(0).integers(0, 256, (400_000, 6), dtype=np.uint8)
+native = NativeScanner(codes, 12)
+lut = np.random.default_rng(0).standard_normal((1, 12, 16)).astype("f4")
+def search():
+    while True:
+        native.search(lut, 1000)
+threading.Thread(target=search, daemon=True).start()
+native.search(lut, 10)
+"""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_merge_that_fails_is_told_and_not_tried_at_once(
+    small: None, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    native = NativeScanner(np.zeros((0, 1), dtype=np.uint8), 2)
+    calls: list[int] = []
+
+    def fail(job: object) -> None:
+        calls.append(1)
+        raise MemoryError("no memory to sort")
+
+    monkeypatch.setattr(native, "_do", fail)
+    for _ in range(300):
+        native.add(np.zeros((2, 1), dtype=np.uint8))
+    deadline = time.monotonic() + 10
+    while not calls and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(calls) == 1
+    assert "added codes cannot be sorted; it is tried again" in caplog.text
+    assert native.search(np.zeros((1, 2, 16), dtype=np.float32), 1000)[0][0].tolist()[:600] == list(
+        range(600)
+    )
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.zeros((1, 1), dtype=np.uint8)
     with pytest.raises(ScanError, match="M is 65; a code has 1 to 64"):
         NativeScanner(np.zeros((1, 33), dtype=np.uint8), 65)
@@ -221,3 +332,9 @@ def test_a_kernel_that_is_not_there_or_broken_says_why(
     (tmp_path / "kernel.so").write_bytes(b"not a library")
     monkeypatch.setattr(library, "kernel", library.kernel.__wrapped__)
     assert "cannot be loaded" in library.missing.__wrapped__()
+
+
+def test_a_kernel_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "kernel", library.kernel.__wrapped__)
+    monkeypatch.setattr(library.ctypes, "sizeof", lambda _: 8)
+    assert "is of another version; install gpq again" in library.missing.__wrapped__()

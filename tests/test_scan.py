@@ -152,6 +152,11 @@ def test_wrong_arguments_are_named(engine: str) -> None:
         scanner.add(np.zeros((1, 3), dtype=np.uint8))
     with pytest.raises(ScanError, match="outside 0…0"):
         scanner.remove(np.array([1]))
+    with pytest.raises(ScanError, match="outside 0…0"):
+        scanner.codes(np.array([1]))
+    for mask in (np.ones((1, 1), dtype=bool), np.ones(1)):
+        with pytest.raises(ScanError, match=r"expected bool \(n,\)"):
+            scanner.search(lut, 1, mask)
     with pytest.raises(ScanError, match="M is 0"):
         scan.build(np.zeros((1, 0), dtype=np.uint8), 0, engine)
 

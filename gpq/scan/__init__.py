@@ -37,7 +37,8 @@ class Scanner(Protocol):
 
         mask (n,) bool: only rows below n that are True. after: only hits that come
         later in the order than this (score, row). Missing hits are row -1, score -inf.
-        Raises ScanError for a wrong shape, k < 1, or a look-up table that is not finite.
+        Raises ScanError for a wrong shape, k < 1, or a look-up table that is not finite, or so
+        large that a score could overflow.
         """
 
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -53,7 +54,10 @@ class Scanner(Protocol):
         """The rows not taken out, ascending."""
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Packed codes (n,ceil(M/2)) uint8 of rows (n,) int64; a row's code never changes."""
+        """Packed codes (n,ceil(M/2)) uint8 of rows (n,) int64 that are not taken out.
+
+        A row's code never changes. Raises ScanError for a row that never was.
+        """
 
     def __len__(self) -> int:
         """Live rows."""

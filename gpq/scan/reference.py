@@ -10,7 +10,13 @@ from torch import Tensor
 
 from gpq.codebook import unpack
 from gpq.errors import ScanError
-from gpq.scan.tables import checked_codes, checked_shape, require_finite
+from gpq.scan.tables import (
+    checked_codes,
+    checked_mask,
+    checked_rows,
+    checked_shape,
+    require_finite,
+)
 
 CHUNK_ROWS = 1 << 16  # rows unpacked at a time: memory stays flat while N grows
 SCORES_AT_A_TIME = 1 << 25  # float32 scores held at once: 128 MiB, or one query's
@@ -23,6 +29,7 @@ class _Snapshot:
 
     packed: Tensor
     live: Tensor
+    removed: int
 
 
 class ReferenceScanner:
@@ -36,20 +43,20 @@ class ReferenceScanner:
         self.M = M
         self._packed = torch.empty((0, (M + 1) // 2), dtype=torch.uint8)
         self._live = torch.empty(0, dtype=torch.bool)
-        self._removed = 0
-        self._snapshot = _Snapshot(self._packed, self._live)
+        self._snapshot = _Snapshot(self._packed, self._live, 0)
         self._writing = threading.Lock()
         self.add(packed)
 
     def __len__(self) -> int:
-        return len(self._snapshot.packed) - self._removed
+        snapshot = self._snapshot
+        return len(snapshot.packed) - snapshot.removed
 
     def rows(self) -> NDArray[np.int64]:
         return self._snapshot.live.nonzero().flatten().numpy()
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         packed = self._snapshot.packed
-        return packed[torch.as_tensor(np.asarray(rows, dtype=np.int64))].numpy()
+        return packed[torch.as_tensor(checked_rows(rows, len(packed)))].numpy()
 
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
         codes = checked_codes(packed, self.M)
@@ -58,20 +65,19 @@ class ReferenceScanner:
             self._reserve(last)
             self._packed[first:last] = torch.tensor(codes)
             self._live[first:last] = True
-            self._snapshot = _Snapshot(self._packed[:last], self._live[:last])
+            removed = self._snapshot.removed
+            self._snapshot = _Snapshot(self._packed[:last], self._live[:last], removed)
         return np.arange(first, last, dtype=np.int64)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         with self._writing:
             count = len(self._snapshot.packed)
-            gone = torch.as_tensor(np.asarray(rows, dtype=np.int64))
-            if len(gone) and (gone.min() < 0 or gone.max() >= count):
-                raise ScanError(f"rows to remove lie outside 0…{count - 1}")
+            gone = torch.as_tensor(checked_rows(rows, count))
             live = self._live.clone()  # searches under way keep the old one
             live[gone] = False
             self._live = live
-            self._removed = count - int(live[:count].sum())
-            self._snapshot = _Snapshot(self._snapshot.packed, live[:count])
+            removed = count - int(live[:count].sum())
+            self._snapshot = _Snapshot(self._snapshot.packed, live[:count], removed)
 
     def search(
         self,
@@ -86,7 +92,7 @@ class ReferenceScanner:
         snapshot = self._snapshot
         eligible = snapshot.live
         if mask is not None:
-            eligible = eligible & _fit(torch.tensor(np.asarray(mask)), len(eligible))
+            eligible = eligible & _fit(torch.tensor(checked_mask(mask)), len(eligible))
         rows = np.full((len(tables), k), -1, dtype=np.int64)
         scores = np.full((len(tables), k), -np.inf, dtype=np.float32)
         together = max(1, SCORES_AT_A_TIME // max(1, len(snapshot.packed)))

@@ -27,10 +27,27 @@ def checked_shape(luts: NDArray[np.float32], M: int, k: int) -> NDArray[np.float
     return tables
 
 
+def checked_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n,) bool, contiguous; raises ScanError."""
+    eligible = np.ascontiguousarray(mask)
+    if eligible.dtype != np.bool_ or eligible.ndim != 1:
+        raise ScanError(f"the mask is {eligible.dtype} {eligible.shape}; expected bool (n,)")
+    return eligible
+
+
+def checked_rows(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """(n,) int64, each from 0 to ``count`` - 1; raises ScanError."""
+    numbers = np.asarray(rows, dtype=np.int64)
+    if len(numbers) and (numbers.min() < 0 or numbers.max() >= count):
+        raise ScanError(f"rows lie outside 0…{count - 1}")
+    return numbers
+
+
 def require_finite(tables: NDArray[np.float32]) -> None:
     """Raises ScanError where a value is not finite, or where a score could overflow."""
     if not np.isfinite(tables).all():
         raise ScanError("a look-up table has values that are not finite")
-    magnitudes = np.abs(tables).max(axis=2, initial=0).sum(axis=1, dtype=np.float64)
+    # One after the other, as the native engine adds them.
+    magnitudes = np.abs(tables).max(axis=2, initial=0).cumsum(axis=1, dtype=np.float64)
     if (magnitudes > LARGEST).any():
         raise ScanError("the values of a look-up table are too large to be added in float32")

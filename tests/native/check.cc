@@ -2,6 +2,7 @@
 //
 //     check SECONDS [SEED]    random bytes, for so long
 //
+// With -DGPQ_SMALL leaves, groups and tiles are so small that little data has many.
 // With -DLIBFUZZER it is a target for clang's -fsanitize=fuzzer instead. See the Makefile.
 #include <algorithm>
 #include <chrono>
@@ -166,7 +167,7 @@ void check(Source source) {
     const gpq::Request request = {
         pointers.data(), pointers.size(), tails.data(), tails.size(), M, luts.data(), asked, k,
         removed.data(), masked ? (mask.empty() ? reinterpret_cast<const uint8_t*>("") : mask.data()) : nullptr,
-        mask.size(), paging, after.score, after.row, rows.data(), scores.data()};
+        mask.size(), paging, after.score, int64_t(after.row), rows.data(), scores.data()};
     for (const char* name : {"avx512", "avx2", "neon", "portable"}) {
         const gpq::Filter filter = gpq::find_filter(name);
         if (!filter) continue;

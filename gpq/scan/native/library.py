@@ -2,14 +2,24 @@
 
 import ctypes
 import sysconfig
-from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from functools import cache
 from pathlib import Path
 
 from gpq.errors import ScanError
 
 FILE = Path(__file__).parent / f"_kernel{sysconfig.get_config_var('EXT_SUFFIX')}"
-NO_MEMORY, NOT_FINITE = 1, 2  # what gpq_search returns
+NOT_FINITE = 2  # what gpq_search returns; 1 and others: no memory
 
 
 class Tail(ctypes.Structure):
@@ -35,7 +45,7 @@ class Request(ctypes.Structure):
         ("mask_rows", c_uint64),
         ("has_after", c_int),
         ("after_score", c_float),
-        ("after_row", c_uint32),
+        ("after_row", c_int64),
         ("rows", c_void_p),
         ("scores", c_void_p),
     )
@@ -48,15 +58,17 @@ def missing() -> str:
         return "the C++ kernel was not built when gpq was installed; it needs a C++ compiler"
     try:
         kernel()
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         return f"the C++ kernel cannot be loaded: {error}"
     return ""
 
 
 @cache
 def kernel() -> ctypes.CDLL:
-    """Raises OSError where it is not there, or of another machine."""
+    """Raises OSError or AttributeError where it is not there, of another machine or version."""
     library = ctypes.CDLL(str(FILE))
+    if library.gpq_request_bytes() != ctypes.sizeof(Request):
+        raise OSError(f"{FILE.name} is of another version; install gpq again")
     for name, result, arguments in (
         ("gpq_filter", c_char_p, [c_char_p]),
         ("gpq_search", c_int, [POINTER(Request), c_char_p]),

@@ -11,22 +11,24 @@ from gpq.scan.native.library import kernel
 
 
 class Segment:
-    """Codes (n,ceil(M/2)) uint8 of rows (n,) uint32, ascending; all below ``last_row``.
+    """Codes (n,ceil(M/2)) uint8 of rows (n,) uint32, ascending, all below ``last_row``.
 
     Raises MemoryError.
     """
 
-    def __init__(self, packed: NDArray[np.uint8], rows: NDArray[np.uint32], M: int) -> None:
+    def __init__(
+        self, packed: NDArray[np.uint8], rows: NDArray[np.uint32], M: int, last_row: int
+    ) -> None:
         packed, rows = np.ascontiguousarray(packed), np.ascontiguousarray(rows)
         self.pointer = c_void_p(
             kernel().gpq_segment_build(packed.ctypes.data, rows.ctypes.data, len(rows), M)
         )
         if not self.pointer:
             raise MemoryError(f"no memory to sort {len(rows)} codes")
-        weakref.finalize(self, kernel().gpq_segment_free, self.pointer)
+        # Not at exit: threads may still search then.
+        weakref.finalize(self, kernel().gpq_segment_free, self.pointer).atexit = False
         self.width = (M + 1) // 2
-        self.size = len(rows)
-        self.last_row = int(rows[-1]) + 1 if len(rows) else 0
+        self.size, self.last_row = len(rows), last_row
 
     @property
     def bytes(self) -> int:

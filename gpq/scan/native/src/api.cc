@@ -6,15 +6,14 @@
 #include "search.h"
 #include "segment.h"
 
-#if defined(_WIN32)
-#define EXPORTED extern "C" __declspec(dllexport)
-#else
 #define EXPORTED extern "C" __attribute__((visibility("default")))
-#endif
 
 constexpr int NO_MEMORY = 1;
 constexpr int NOT_FINITE = 2;
 constexpr int NO_SUCH_FILTER = 3;
+
+// The caller compares it with its own, so that no kernel of another version is used.
+EXPORTED size_t gpq_request_bytes() { return sizeof(gpq::Request); }
 
 // "" where there is no such one.
 EXPORTED const char* gpq_filter(const char* name) {
@@ -27,7 +26,7 @@ EXPORTED int gpq_search(const gpq::Request* request, const char* filter_name) {
     if (!filter) return NO_SUCH_FILTER;
     try {
         if (!gpq::search(*request, filter)) return NOT_FINITE;
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // std::bad_alloc, or a length it cannot even ask for
         return NO_MEMORY;
     }
     return 0;
@@ -38,7 +37,7 @@ EXPORTED gpq::Segment* gpq_segment_build(const uint8_t* packed, const uint32_t* 
                                          int M) {
     try {
         return gpq::build_segment(packed, rows, count, M);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {
         return nullptr;
     }
 }
@@ -46,14 +45,6 @@ EXPORTED gpq::Segment* gpq_segment_build(const uint8_t* packed, const uint32_t* 
 EXPORTED void gpq_segment_free(gpq::Segment* segment) { delete segment; }
 
 EXPORTED size_t gpq_segment_bytes(const gpq::Segment* segment) { return segment->bytes(); }
-
-// How many codes it holds: each once, or all where hardly any are equal.
-EXPORTED size_t gpq_segment_codes(const gpq::Segment* segment) {
-    size_t codes = 0;
-    for (uint32_t p = 0; p < segment->block_count * gpq::BLOCK; ++p)
-        codes += segment->rows_begin(p) != segment->rows_end(p);
-    return codes;
-}
 
 // Codes (count, ceil(M/2)) of rows; zeros for a row that the segment does not hold.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,

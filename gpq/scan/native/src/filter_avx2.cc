@@ -30,7 +30,7 @@ WITH_AVX2 inline uint64_t at_most_cutoff(__m256i sums) {
 // PLANES is 0 where there are more than UNROLLED.
 template <int PLANES>
 WITH_AVX2 size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables,
-                   uint8_t base, Survivors* survivors) {
+                     uint8_t base, Survivors* survivors) {
     const int P = PLANES ? PLANES : planes;
     const __m256i nibble = _mm256_set1_epi8(15);
     const __m256i start = _mm256_set1_epi8(static_cast<char>(base));
@@ -61,7 +61,7 @@ constexpr Filter BY_PLANES[UNROLLED + 1] = {run<0>, run<1>, run<2>, run<3>, run<
                                             run<5>, run<6>, run<7>, run<8>};
 
 size_t choose(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
-            Survivors* survivors) {
+              Survivors* survivors) {
     return BY_PLANES[planes <= UNROLLED ? planes : 0](blocks, count, planes, tables, base, survivors);
 }
 

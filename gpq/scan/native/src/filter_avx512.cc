@@ -20,7 +20,7 @@ WITH_AVX512 inline __m512i table(const uint8_t* sixteen) {
 // PLANES is 0 where there are more than UNROLLED.
 template <int PLANES>
 WITH_AVX512 size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables,
-                     uint8_t base, Survivors* survivors) {
+                       uint8_t base, Survivors* survivors) {
     const int P = PLANES ? PLANES : planes;
     __m512i kept[PLANES ? 2 * PLANES : 1];
     if (PLANES)
@@ -52,7 +52,7 @@ constexpr Filter BY_PLANES[UNROLLED + 1] = {run<0>, run<1>, run<2>, run<3>, run<
                                             run<5>, run<6>, run<7>, run<8>};
 
 size_t choose(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
-            Survivors* survivors) {
+              Survivors* survivors) {
     return BY_PLANES[planes <= UNROLLED ? planes : 0](blocks, count, planes, tables, base, survivors);
 }
 

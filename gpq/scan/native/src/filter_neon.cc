@@ -19,7 +19,7 @@ inline uint64_t bits(const uint8x16_t within[4]) {
 }
 
 size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
-         Survivors* survivors) {
+           Survivors* survivors) {
     const uint8x16_t nibble = vdupq_n_u8(15);
     const uint8x16_t cutoff = vdupq_n_u8(CUTOFF);
     size_t found = 0;

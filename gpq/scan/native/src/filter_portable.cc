@@ -6,7 +6,7 @@ namespace gpq {
 namespace {
 
 size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
-         Survivors* survivors) {
+           Survivors* survivors) {
     size_t found = 0;
     for (size_t b = 0; b < count; ++b) {
         uint16_t sums[BLOCK];

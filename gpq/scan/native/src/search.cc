@@ -9,56 +9,73 @@
 namespace gpq {
 namespace {
 
-constexpr size_t TILE = 1024;            // blocks that all queries see while they are in the cache
-constexpr size_t FIRST_VISITS = 16384;   // codes visited before it is asked whether that pays
-constexpr size_t THIN = 32;              // one in so many rows eligible, or fewer, is a thin mask
-constexpr size_t SAMPLE = 4096;          // rows of the mask that are looked at to know
+#if defined(GPQ_SMALL)  // so that little data sees everything
+constexpr size_t TILE = 3, FIRST_VISITS = 100;
+#else
+constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
+constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
+#endif
 
 class Eligible {
   public:
-    explicit Eligible(const Request& r) : r_(r), after_{r.after_score, r.after_row} {}
+    explicit Eligible(const Request& r) : r_(r) {}
 
     bool row(uint32_t row) const {
         if (r_.removed[row / 64] >> row % 64 & 1) return false;
         return !r_.mask || (row < r_.mask_rows && r_.mask[row]);
     }
-    bool hit(const Hit& hit) const { return !r_.has_after || before(after_, hit); }
-    bool score(float score) const { return !r_.has_after || score <= after_.score; }
-
-    // True where scoring the eligible rows alone costs less than filtering all.
-    bool thin() const {
-        if (!r_.mask) return false;
-        const uint64_t rows = r_.mask_rows;
-        const uint64_t step = std::max<uint64_t>(1, rows / SAMPLE);
-        size_t seen = 0, eligible = 0;
-        // An odd stride, so that no pattern of rows is hit or missed as a whole.
-        for (uint64_t i = 0; i < rows; i += step | 1, ++seen) eligible += r_.mask[i] != 0;
-        return eligible * THIN < seen || rows == 0;
+    bool hit(const Hit& hit) const {
+        if (!r_.has_after || hit.score < r_.after_score) return true;
+        return hit.score == r_.after_score && int64_t(hit.row) > r_.after_row;
+    }
+    bool score(float score) const { return !r_.has_after || score <= r_.after_score; }
+    // Of rows of one score, ascending, the first that comes late enough.
+    const uint32_t* first(float score, const uint32_t* begin, const uint32_t* end) const {
+        if (!r_.has_after || score < r_.after_score) return begin;
+        return std::upper_bound(begin, end, r_.after_row,
+                                [](int64_t after, uint32_t row) { return after < int64_t(row); });
     }
 
-    // Ascending.
-    std::vector<uint32_t> rows(uint32_t end) const {
-        std::vector<uint32_t> found;
-        const uint64_t last = std::min<uint64_t>(end, r_.mask_rows);
-        for (uint64_t i = 0; i < last;) {
-            constexpr uint64_t STRIDE = 64;
-            if (i % STRIDE == 0 && i + STRIDE <= last) {
-                uint8_t any = 0;
-                for (uint64_t j = 0; j < STRIDE; ++j) any |= r_.mask[i + j];
-                if (!any) {
-                    i += STRIDE;
-                    continue;
-                }
+    // Whether so few of all rows are eligible that scoring them one by one costs less than to
+    // filter all; they are in rows then, ascending.
+    bool few(uint32_t all, std::vector<uint32_t>& rows) const {
+        if (!r_.mask) return false;
+        const size_t most = std::max<size_t>(all / FEW, std::min(r_.k, MOST_FEW));
+        const uint32_t end = uint32_t(std::min<uint64_t>(all, r_.mask_rows));
+        if (likely_more_than(most, end)) return false;
+        for (uint32_t i = 0; i < end; ++i) {
+            if (i % STRIDE == 0 && none(i, end)) {
+                i += STRIDE - 1;
+                continue;
             }
-            if (row(uint32_t(i))) found.push_back(uint32_t(i));
-            ++i;
+            if (!row(i)) continue;
+            if (rows.size() == most) return false;
+            rows.push_back(i);
         }
-        return found;
+        return true;
     }
 
   private:
+    static constexpr size_t FEW = 1024;         // one in so many
+    static constexpr size_t MOST_FEW = 10000;   // or as many as are asked for, up to so many
+    static constexpr uint32_t SAMPLE = 4096;
+    static constexpr uint32_t STRIDE = 64;
+
+    // Of a sample. An odd step, so that no pattern of rows is hit or missed as a whole.
+    bool likely_more_than(size_t most, uint32_t end) const {
+        const uint32_t step = end / SAMPLE | 1;
+        size_t seen = 0, eligible = 0;
+        for (uint64_t i = 0; i < end; i += step, ++seen) eligible += r_.mask[i] != 0;
+        return seen && double(eligible) / double(seen) * end > 4.0 * double(most);
+    }
+    bool none(uint32_t i, uint32_t end) const {
+        if (i + STRIDE > end) return false;
+        uint8_t any = 0;
+        for (uint32_t j = 0; j < STRIDE; ++j) any |= r_.mask[i + j];
+        return !any;
+    }
+
     const Request& r_;
-    Hit after_;
 };
 
 // Where codes lie, and what is known of all of them.
@@ -80,8 +97,9 @@ class Search {
             queries_.emplace_back(r_.luts + q * r_.M * K, r_.M, r_.k);
             if (!queries_.back().finite()) return false;
         }
-        if (eligible_.thin()) {
-            score_eligible();
+        std::vector<uint32_t> few;
+        if (eligible_.few(end_row(), few)) {
+            score_rows(few);
         } else {
             std::vector<Query*> unfinished;
             for (Query& query : queries_)
@@ -108,7 +126,8 @@ class Search {
         }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             const uint32_t* end = segment.rows_end(position);
-            for (const uint32_t* row = segment.rows_begin(position); row != end; ++row) {
+            const uint32_t* begin = segment.rows_begin(position);
+            for (const uint32_t* row = search.eligible_.first(score, begin, end); row != end; ++row) {
                 const Hit hit = {score, *row};
                 if (!query.hits.admits(hit)) return;  // later rows come later in the order
                 search.offer(query, hit);
@@ -287,12 +306,15 @@ class Search {
             query.hits.offer(hit);
     }
 
-    void score_eligible() {
+    uint32_t end_row() const {
         uint32_t end = 0;
         for (size_t s = 0; s < r_.segment_count; ++s) end = std::max(end, r_.segments[s]->last_row);
         for (size_t t = 0; t < r_.tail_count; ++t)
             end = std::max(end, r_.tails[t].first_row + r_.tails[t].count);
-        const std::vector<uint32_t> rows = eligible_.rows(end);
+        return end;
+    }
+
+    void score_rows(const std::vector<uint32_t>& rows) {
         for (size_t s = 0; s < r_.segment_count; ++s) {
             const Segment& segment = *r_.segments[s];
             for_rows(rows, segment.first_row, segment.last_row, [&](uint32_t row) {

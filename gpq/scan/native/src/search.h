@@ -32,7 +32,7 @@ struct Request {
     uint64_t mask_rows;
     int has_after;
     float after_score;
-    uint32_t after_row;
+    int64_t after_row;
     int64_t* rows;  // (queries, k), -1 where there are no more
     float* scores;  // (queries, k), -inf there
 };

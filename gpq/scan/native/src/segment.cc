@@ -4,13 +4,21 @@
 #include <cstring>
 #include <memory>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "sort.h"
 
 namespace gpq {
 namespace {
 
-constexpr size_t LEAF = 4096;             // codes of a leaf, at most, while sub-codes are left
-constexpr size_t LEAST_GROUP = 1024;      // codes of a group, on average
+#if defined(GPQ_SMALL)  // so that little data sees everything
+constexpr size_t LEAF = 20, LEAST_GROUP = 0;
+#else
+constexpr size_t LEAF = 4096;         // codes of a leaf, at most, while sub-codes are left
+constexpr size_t LEAST_GROUP = 1024;  // codes of a group, on average
+#endif
 constexpr int MOST_DROPPED = 2;
 constexpr double SHARE_TO_JOIN = 0.75;    // of codes that differ: with more, equal ones stay apart
 
@@ -191,7 +199,11 @@ size_t Segment::bytes() const {
 }
 
 Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M) {
-    return Builder(packed, rows, count, M).build().release();
+    Segment* segment = Builder(packed, rows, count, M).build().release();
+#if defined(__GLIBC__)
+    malloc_trim(0);  // what was needed for sorting goes back to the system
+#endif
+    return segment;
 }
 
 }  // namespace gpq

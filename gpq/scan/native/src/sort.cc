@@ -9,6 +9,11 @@ namespace {
 
 constexpr size_t KEY_BYTES = 8;
 constexpr size_t FEW = 64;  // below it, comparing is faster than counting
+#if defined(GPQ_SMALL)
+constexpr size_t MANY = 500;
+#else
+constexpr size_t MANY = size_t(1) << 18;  // beyond it, keys would take much memory
+#endif
 
 struct Item {
     uint64_t key;
@@ -41,7 +46,7 @@ void sort_items(std::vector<Item>& items, std::vector<Item>& scratch, size_t key
     }
 }
 
-// Codes of more than nine bytes that are equal so far.
+// By comparing all bytes after the first so many: slower, in little memory.
 void sort_rest(const uint8_t* packed, size_t width, size_t from, uint32_t* first, uint32_t* last) {
     std::stable_sort(first, last, [=](uint32_t a, uint32_t b) {
         return std::lexicographical_compare(
@@ -65,6 +70,10 @@ std::vector<uint32_t> sorted_order(const uint8_t* packed, size_t count, size_t w
     const size_t key_end = std::min(width, 1 + KEY_BYTES);
     std::vector<Item> items, scratch;
     for (size_t d = 0; d < 256 && width > 1; ++d) {
+        if (starts[d + 1] - starts[d] > MANY) {
+            sort_rest(packed, width, 1, order.data() + starts[d], order.data() + starts[d + 1]);
+            continue;
+        }
         items.clear();
         for (size_t i = starts[d]; i < starts[d + 1]; ++i)
             items.push_back({key_of(packed + order[i] * width, 1, key_end), order[i]});

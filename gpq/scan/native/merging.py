@@ -1,0 +1,84 @@
+"""When codes that were added are sorted, and what with."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpq.scan.native import tail
+from gpq.scan.native.snapshot import Snapshot
+
+# A segment holds at most one in so many rows, or so many rows: merging then takes little memory.
+LARGEST_SHARE = 16
+LEAST_LARGEST = 1 << 20
+WORTH_PURGING = 3 / 4  # of the codes of a segment live, or fewer
+RETRY_SECONDS = 60  # after a failure
+
+log = logging.getLogger("gpq.scan")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Segments from first to last, and so many tails, that are to become one segment."""
+
+    first: int
+    last: int
+    tails: int
+
+
+def largest(rows: int) -> int:
+    """Rows of the largest segment among so many."""
+    return max(LEAST_LARGEST, rows // LARGEST_SHARE + 1)
+
+
+def next_job(snapshot: Snapshot) -> Job | None:
+    """Full tails, with the last segments as long as those are at most twice as large: so a
+    code is sorted again about log2 N times. Then segments that are worth purging."""
+    segments, most = snapshot.segments, largest(snapshot.count)
+    if full := min(sum(t.full for t in snapshot.tails), most // tail.ROWS):
+        first, size = len(segments), full * tail.ROWS
+        while first and segments[first - 1].size <= min(2 * size, most - size):
+            first -= 1
+            size += segments[first].size
+        return Job(first, len(segments), full)
+    start = 0
+    for i, segment in enumerate(segments):
+        live = len(snapshot.live(start, segment.last_row))
+        if live <= WORTH_PURGING * segment.size and segment.size:
+            return Job(i, i + 1, 0)
+        start = segment.last_row
+    return None
+
+
+class Background:
+    """Calls ``work`` in a thread of its own, soon and once, however often it is asked for."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self._asked = False
+        self._running = threading.Lock()
+        self._not_before = 0.0
+
+    def ask(self) -> None:
+        self._asked = True
+        if time.monotonic() < self._not_before or not self._running.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._run, name="scan-merge", daemon=True).start()
+        except RuntimeError as error:  # no more threads, or the end of the process
+            self._running.release()
+            log.warning("added codes are not sorted now: %s", error)
+
+    def _run(self) -> None:
+        try:
+            while self._asked:
+                self._asked = False
+                self.work()
+        except Exception:
+            self._not_before = time.monotonic() + RETRY_SECONDS
+            log.exception("added codes cannot be sorted; it is tried again")
+        finally:
+            self._running.release()
+        if self._asked:  # since it was last looked at
+            self.ask()

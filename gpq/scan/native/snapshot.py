@@ -1,0 +1,67 @@
+"""What a search sees: sorted segments, tails, and which rows are removed."""
+
+import ctypes
+from ctypes import c_void_p
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpq.scan.native import library
+from gpq.scan.native.segment import Segment
+from gpq.scan.native.tail import Tail
+
+WORD = 64
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All rows in order: those of the segments, then those of the tails; one tail at least.
+
+    removed (…,) uint64, a bit a row; rows to come have one each, not set.
+    """
+
+    segments: tuple[Segment, ...]
+    tails: tuple[Tail, ...]
+    removed: NDArray[np.uint64]
+    removed_count: int
+    pointers: ctypes.Array[c_void_p] = field(init=False, repr=False)
+    tail_array: ctypes.Array[library.Tail] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        pointers = (c_void_p * len(self.segments))(*(s.pointer for s in self.segments))
+        tails = (library.Tail * len(self.tails))(
+            *(library.Tail(t.blocks.ctypes.data, t.first_row, t.count) for t in self.tails)
+        )
+        object.__setattr__(self, "pointers", pointers)
+        object.__setattr__(self, "tail_array", tails)
+
+    @property
+    def count(self) -> int:
+        """Rows, the removed ones too."""
+        return self.tails[-1].last_row
+
+    @property
+    def held(self) -> int:
+        """Codes in memory, of removed rows too."""
+        return sum(s.size for s in self.segments) + sum(t.count for t in self.tails)
+
+    def live(self, first: int, last: int) -> NDArray[np.uint32]:
+        """Rows from first to last that are not removed."""
+        start = first // WORD
+        words = self.removed[start : last // WORD + 1]
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
+        rows = np.flatnonzero(bits[first - start * WORD : last - start * WORD] == 0)
+        return rows.astype(np.uint32) + np.uint32(first)
+
+    def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Rows (n,) that are not removed, ascending -> (n,ceil(M/2))."""
+        packed = np.empty((len(rows), self.tails[0].blocks.shape[1]), dtype=np.uint8)
+        holders: list[Segment | Tail] = [*self.segments, *self.tails]
+        first = 0
+        for holder in holders:
+            last = int(np.searchsorted(rows, np.uint32(holder.last_row)))
+            if last > first:
+                packed[first:last] = holder.codes(rows[first:last])
+            first = last
+        return packed
