@@ -264,18 +264,26 @@ class Search {
             } else {
                 survivors[0] = {~uint64_t(0), 0};
             }
-            positions_.clear();
-            for (size_t s = 0; s < surviving; ++s) {
-                uint64_t left = survivors[s].codes;
-                const size_t begin = (block + survivors[s].block) * BLOCK;
-                if (begin < first) left &= ~uint64_t(0) << (first - begin);
-                if (begin + BLOCK > last) left &= ~uint64_t(0) >> (begin + BLOCK - last);
-                for (; left; left &= left - 1)
-                    positions_.push_back(uint32_t(begin + __builtin_ctzll(left)));
+            if (surviving) {
+                list_positions(survivors, surviving, block, first, last);
+                score(query, run, codes);
+                for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             }
-            score(query, run, codes);
-            for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             block += count;
+        }
+    }
+
+    // To positions_: those from first to last among the survivors, which count from block.
+    void list_positions(const Survivors* survivors, size_t count, size_t block, uint32_t first,
+                        uint32_t last) {
+        positions_.clear();
+        for (size_t s = 0; s < count; ++s) {
+            uint64_t left = survivors[s].codes;
+            const size_t begin = (block + survivors[s].block) * BLOCK;
+            if (begin < first) left &= ~uint64_t(0) << (first - begin);
+            if (begin + BLOCK > last) left &= ~uint64_t(0) >> (begin + BLOCK - last);
+            for (; left; left &= left - 1)
+                positions_.push_back(uint32_t(begin + __builtin_ctzll(left)));
         }
     }
 
