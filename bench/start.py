@@ -1,12 +1,13 @@
 """A million stored pictures: from the start of the process to ready, and its memory.
 
-    python -m bench.start                     # both databases, 1e6 rows, 3 starts each
-    python -m bench.start --rows 10000        # a small one, seconds
+    python -m bench.start                          both databases, 1e6 rows, 3 starts each
+    python -m bench.start --rows 10000             a small one, seconds
+    python -m bench.start --rows 10000000 --only sqlite   5 GB of disk, 10 minutes to fill
 
 Codes are uniform, M=12. Postgres runs on a temporary folder on this machine. What is timed
 begins with the process and ends with 200 from /readyz: Python, torch, the shipped model and
-its golden vectors, migrations, the rows from the database, the reference engine (whose build
-is a copy of the codes).
+its golden vectors, migrations, the rows from the database or, where a file is named, from
+GPQ_INDEX_FILE, and the native engine's sorting.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from tests.server import Server
 
 M = 12
 CHUNK = 20_000
-RESULTS = Path(__file__).parent / "results" / "start.json"
+RESULTS = Path(__file__).parent / "results"
 
 
 def fill(url: str, rows: int, model: str) -> None:
@@ -65,10 +66,12 @@ def fill(url: str, rows: int, model: str) -> None:
     store.close()
 
 
-def measure(folder: Path, url: str, rows: int, starts: int) -> dict[str, object]:
+def measure(
+    folder: Path, url: str, rows: int, starts: int, **settings: object
+) -> dict[str, object]:
     seconds, rss = [], []
     for _ in range(starts):
-        server = Server(folder, model=SHIPPED, database_url=url, image_store="none")
+        server = Server(folder, model=SHIPPED, database_url=url, image_store="none", **settings)
         begun = time.monotonic()
         server.start()
         server.wait_until_ready()
@@ -90,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--only", choices=("sqlite", "postgres"))
     arguments = parser.parse_args()
     model = artifact.load(SHIPPED).id
     results: dict[str, object] = {"machine": describe()}
@@ -98,15 +102,22 @@ def main() -> None:
         empty = f"sqlite:///{folder}/empty.db"
         fill(empty, 0, model)
         results["empty"] = measure(folder, empty, 0, arguments.starts)
-        sqlite = f"sqlite:///{folder}/gpq.db"
-        fill(sqlite, arguments.rows, model)
-        results["sqlite"] = measure(folder, sqlite, arguments.rows, arguments.starts)
-        postgres = stack.enter_context(Postgres()).create_database()
-        fill(postgres, arguments.rows, model)
-        results["postgres"] = measure(folder, postgres, arguments.rows, arguments.starts)
+        urls = {}
+        if arguments.only != "postgres":
+            urls["sqlite"] = f"sqlite:///{folder}/gpq.db"
+        if arguments.only != "sqlite":
+            urls["postgres"] = stack.enter_context(Postgres()).create_database()
+        for name, url in urls.items():
+            fill(url, arguments.rows, model)
+            results[name] = measure(folder, url, arguments.rows, arguments.starts)
+            file = {"index_file": folder / f"{name}.codes"}
+            measure(folder, url, arguments.rows, 1, **file)  # writes it at its end
+            with_file = measure(folder, url, arguments.rows, arguments.starts, **file)
+            results[f"{name}, GPQ_INDEX_FILE"] = with_file
     print(json.dumps(results, indent=2))
     if arguments.rows >= 1_000_000:
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        path = RESULTS / f"start-{arguments.rows}.json"
+        path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
