@@ -1,6 +1,7 @@
 #include "search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -37,10 +38,12 @@ class Eligible {
     }
 
     // Whether so few of all rows are eligible that scoring them one by one costs less than to
-    // filter all; they are in rows then, ascending.
+    // filter all; they are in rows then, ascending. With n eligible of N, a filter lets about
+    // k N/n (1 + ln(n/k)) codes through before k eligible ones have raised the threshold, and
+    // one of them costs about as much as an eligible row does here.
     bool few(uint32_t all, std::vector<uint32_t>& rows) const {
         if (!r_.mask) return false;
-        const size_t most = std::max<size_t>(all / FEW, std::min(r_.k, MOST_FEW));
+        const size_t most = size_t(std::sqrt(ROUNDS * double(all) * double(r_.k)));
         const uint32_t end = uint32_t(std::min<uint64_t>(all, r_.mask_rows));
         if (likely_more_than(most, end)) return false;
         for (uint32_t i = 0; i < end; ++i) {
@@ -56,8 +59,7 @@ class Eligible {
     }
 
   private:
-    static constexpr size_t FEW = 1024;         // one in so many
-    static constexpr size_t MOST_FEW = 10000;   // or as many as are asked for, up to so many
+    static constexpr double ROUNDS = 5;  // 1 + ln(n/k), roughly
     static constexpr uint32_t SAMPLE = 4096;
     static constexpr uint32_t STRIDE = 64;
 
@@ -325,35 +327,55 @@ class Search {
     void score_rows(const std::vector<uint32_t>& rows) {
         for (size_t s = 0; s < r_.segment_count; ++s) {
             const Segment& segment = *r_.segments[s];
-            for_rows(rows, segment.first_row, segment.last_row, [&](uint32_t row) {
+            const size_t stride = segment.planes * BLOCK;
+            const auto bytes_of = [&](uint32_t position) {
+                return segment.blocks.get() + position / BLOCK * stride + position % BLOCK;
+            };
+            const auto fetch = [&](uint32_t row) {
+                const uint32_t position = segment.positions[row - segment.first_row];
+                if (position == NONE) return;
+                for (int p = 0; p < segment.planes; ++p)
+                    __builtin_prefetch(bytes_of(position) + p * BLOCK);
+            };
+            const auto score = [&](uint32_t row) {
                 const uint32_t position = segment.positions[row - segment.first_row];
                 if (position == NONE) return;
                 const uint16_t prefix = segment.prefixes[segment.group_of[position / BLOCK]];
-                const uint8_t* bytes = segment.blocks.get() +
-                                             position / BLOCK * segment.planes * BLOCK + position % BLOCK;
                 for (Query& query : queries_) {
                     const float partial = query.partial_score(prefix, segment.dropped);
-                    offer(query, {query.score(partial, bytes, segment.planes, segment.dropped), row});
+                    offer(query, {query.score(partial, bytes_of(position), segment.planes,
+                                              segment.dropped), row});
                 }
-            });
+            };
+            for_rows(rows, segment.first_row, segment.last_row, fetch, score);
         }
         const int planes = (r_.M + 1) / 2;
         for (size_t t = 0; t < r_.tail_count; ++t) {
             const Tail& tail = r_.tails[t];
-            for_rows(rows, tail.first_row, tail.first_row + tail.count, [&](uint32_t row) {
+            const auto score = [&](uint32_t row) {
                 const uint32_t position = row - tail.first_row;
                 const uint8_t* bytes =
                     tail.blocks + position / BLOCK * planes * BLOCK + position % BLOCK;
                 for (Query& query : queries_) offer(query, {query.score(0, bytes, planes, 0), row});
-            });
+            };
+            for_rows(rows, tail.first_row, tail.first_row + tail.count, [](uint32_t) {}, score);
         }
     }
 
-    template <class Each>
+    // Calls both for the rows from first to last: fetch for some ahead, so that their memory
+    // is on its way when each of them is scored.
+    template <class Fetch, class Score>
     static void for_rows(const std::vector<uint32_t>& rows, uint32_t first, uint32_t last,
-                         const Each& each) {
+                         const Fetch& fetch, const Score& score) {
+        constexpr ptrdiff_t TOGETHER = 32;
         auto row = std::lower_bound(rows.begin(), rows.end(), first);
-        for (; row != rows.end() && *row < last; ++row) each(*row);
+        const auto end = std::lower_bound(row, rows.end(), last);
+        while (row != end) {
+            const auto stop = row + std::min(TOGETHER, end - row);
+            std::for_each(row, stop, fetch);
+            std::for_each(row, stop, score);
+            row = stop;
+        }
     }
 
     void write(size_t q) {
