@@ -1,6 +1,7 @@
 // Zeroed memory on cache lines, in huge pages where it is large and the system has them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -18,19 +19,35 @@ struct FreeMemory {
     void operator()(void* memory) const { std::free(memory); }
 };
 
-using Buffer = std::unique_ptr<uint8_t[], FreeMemory>;
-
-inline Buffer zeroed(size_t bytes) {
-    constexpr size_t LINE = 64, HUGE_PAGE = size_t(1) << 21;
-    const size_t alignment = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : LINE;
-    const size_t rounded = (bytes + LINE - 1) / LINE * LINE;
-    void* memory = nullptr;
-    if (posix_memalign(&memory, alignment, rounded ? rounded : LINE) != 0) throw std::bad_alloc();
+// size values of T, all zero at first.
+template <class T>
+class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(size_t size) : size_(size) {
+        constexpr size_t LINE = 64, HUGE_PAGE = size_t(1) << 21;
+        const size_t alignment = bytes() >= HUGE_PAGE ? HUGE_PAGE : LINE;
+        void* memory = nullptr;
+        if (posix_memalign(&memory, alignment, bytes() + LINE) != 0) throw std::bad_alloc();
+        values_.reset(static_cast<T*>(memory));
 #if defined(MADV_HUGEPAGE)
-    if (alignment == HUGE_PAGE) madvise(memory, rounded, MADV_HUGEPAGE);
+        if (alignment == HUGE_PAGE) madvise(memory, bytes(), MADV_HUGEPAGE);
 #endif
-    std::memset(memory, 0, rounded);
-    return Buffer(static_cast<uint8_t*>(memory));
-}
+        std::memset(memory, 0, bytes());
+    }
+
+    T* data() { return values_.get(); }
+    const T* data() const { return values_.get(); }
+    T& operator[](size_t i) { return values_[i]; }
+    const T& operator[](size_t i) const { return values_[i]; }
+    size_t size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+    size_t bytes() const { return size_ * sizeof(T); }
+    void fill(T value) { std::fill_n(values_.get(), size_, value); }
+
+  private:
+    size_t size_ = 0;
+    std::unique_ptr<T[], FreeMemory> values_;
+};
 
 }  // namespace gpq

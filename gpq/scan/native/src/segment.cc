@@ -96,22 +96,20 @@ class Builder {
         s.group_of.resize(s.block_count);
         for (size_t g = 0; g + 1 < s.groups.size(); ++g)
             for (size_t b = s.groups[g]; b < s.groups[g + 1]; ++b) s.group_of[b] = uint16_t(g);
-        s.blocks = zeroed(s.block_count * s.planes * BLOCK);
+        s.blocks = Buffer<uint8_t>(s.block_count * s.planes * BLOCK);
         for (size_t e = 0; e < size_; ++e) {
-            uint8_t* bytes = s.blocks.get() + place_[e] / BLOCK * s.planes * BLOCK + place_[e] % BLOCK;
+            uint8_t* bytes = s.blocks.data() + place_[e] / BLOCK * s.planes * BLOCK + place_[e] % BLOCK;
             for (int p = 0; p < s.planes; ++p) bytes[p * BLOCK] = code(e)[s.dropped + p];
         }
     }
 
     void list_rows() {
         Segment& s = *segment_;
-        s.positions.assign(s.last_row - s.first_row, NONE);
-        if (joined_) {
-            s.rows.resize(count_);
-            s.starts.assign(s.block_count * BLOCK + 1, 0);
-        } else {
-            s.rows.assign(s.block_count * BLOCK, NONE);
-        }
+        s.positions = Buffer<uint32_t>(s.last_row - s.first_row);
+        s.positions.fill(NONE);
+        s.rows = Buffer<uint32_t>(joined_ ? count_ : s.block_count * BLOCK);
+        s.rows.fill(NONE);
+        if (joined_) s.starts = Buffer<uint32_t>(s.block_count * BLOCK + 1);
         size_t next = 0;  // position whose start is not yet known
         for (size_t e = 0; e < size_; ++e) {
             if (joined_)
@@ -188,14 +186,13 @@ void Segment::code_at(uint32_t position, uint8_t* packed) const {
     const size_t block = position / BLOCK;
     const uint16_t prefix = prefixes[group_of[block]];
     for (int i = 0; i < dropped; ++i) packed[i] = uint8_t(prefix >> 8 * (dropped - 1 - i));
-    const uint8_t* bytes = blocks.get() + block * planes * BLOCK + position % BLOCK;
+    const uint8_t* bytes = blocks.data() + block * planes * BLOCK + position % BLOCK;
     for (int p = 0; p < planes; ++p) packed[dropped + p] = bytes[p * BLOCK];
 }
 
 size_t Segment::bytes() const {
-    return block_count * planes * BLOCK + bytes_of(group_of) + bytes_of(prefixes) +
-           bytes_of(groups) + bytes_of(rows) + bytes_of(starts) + bytes_of(positions) +
-           bytes_of(nodes);
+    return blocks.bytes() + rows.bytes() + starts.bytes() + positions.bytes() +
+           bytes_of(group_of) + bytes_of(prefixes) + bytes_of(groups) + bytes_of(nodes);
 }
 
 Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M) {

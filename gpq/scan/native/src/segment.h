@@ -30,13 +30,13 @@ struct Segment {
     int planes;   // bytes that are stored
     uint32_t first_row, last_row;
     size_t block_count;
-    Buffer blocks;                     // (block_count, planes, 64)
+    Buffer<uint8_t> blocks;                     // (block_count, planes, 64)
     std::vector<uint16_t> group_of;    // of each block
     std::vector<uint16_t> prefixes;    // of each group, its dropped bytes
     std::vector<uint32_t> groups;      // first block of each group, and the end
-    std::vector<uint32_t> rows;        // of each position; or all, where starts says whose
-    std::vector<uint32_t> starts;      // of each position and the end: where its rows begin
-    std::vector<uint32_t> positions;   // of each row from first_row on, or NONE
+    Buffer<uint32_t> rows;        // of each position; or all, where starts says whose
+    Buffer<uint32_t> starts;      // of each position and the end: where its rows begin
+    Buffer<uint32_t> positions;   // of each row from first_row on, or NONE
     std::vector<Node> nodes;           // the first is the root
 
     // Rows of a position, ascending.
