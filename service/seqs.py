@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 256  # rows that share a base
-SLICE = 1 << 20  # rows appended at a time, so that it takes little memory
+SLICE = 1 << 16  # rows appended at a time, so that it takes little memory
 WIDTHS = (np.uint16, np.uint32, np.int64)
 
 

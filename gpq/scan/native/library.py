@@ -74,6 +74,7 @@ def kernel() -> ctypes.CDLL:
         ("gpq_search", c_int, [POINTER(Request), c_char_p]),
         ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int]),
         ("gpq_segment_free", None, [c_void_p]),
+        ("gpq_trim", None, []),
         ("gpq_segment_bytes", c_size_t, [c_void_p]),
         ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
     ):

@@ -59,6 +59,7 @@ class NativeScanner:
         _require_room(len(codes))
         segments = tuple(self._sorted(codes)) if len(codes) > tail.ROWS else ()
         sorted_rows = len(codes) if segments else 0
+        library.kernel().gpq_trim()
         removed = np.zeros(len(codes) // WORD + 1, dtype=np.uint64)
         self._snapshot = Snapshot(segments, (Tail.empty(sorted_rows, M),), removed, 0)
         self.add(codes[sorted_rows:])
@@ -155,6 +156,7 @@ class NativeScanner:
         with self._merging:
             while (job := merging.next_job(self._snapshot)) is not None:
                 self._do(job)
+                library.kernel().gpq_trim()
 
     def _do(self, job: merging.Job) -> None:
         before = self._snapshot

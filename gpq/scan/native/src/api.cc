@@ -1,6 +1,9 @@
 // What Python calls: plain C, 0 for success.
 #include <cstring>
-#include <new>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "filter.h"
 #include "search.h"
@@ -45,6 +48,13 @@ EXPORTED gpq::Segment* gpq_segment_build(const uint8_t* packed, const uint32_t* 
 EXPORTED void gpq_segment_free(gpq::Segment* segment) { delete segment; }
 
 EXPORTED size_t gpq_segment_bytes(const gpq::Segment* segment) { return segment->bytes(); }
+
+// Memory that was needed for sorting goes back to the system.
+EXPORTED void gpq_trim() {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
 
 // Codes (count, ceil(M/2)) of rows; zeros for a row that the segment does not hold.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,

@@ -4,10 +4,6 @@
 #include <cstring>
 #include <memory>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include "sort.h"
 
 namespace gpq {
@@ -196,11 +192,7 @@ size_t Segment::bytes() const {
 }
 
 Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M) {
-    Segment* segment = Builder(packed, rows, count, M).build().release();
-#if defined(__GLIBC__)
-    malloc_trim(0);  // what was needed for sorting goes back to the system
-#endif
-    return segment;
+    return Builder(packed, rows, count, M).build().release();
 }
 
 }  // namespace gpq
