@@ -1,12 +1,12 @@
 """The scan against faiss's, on the same codes, in one process and one run.
 
-    make bench                                    1e6 and 1e7 codes, about 20 minutes
+    make bench                                    1e6 and 1e7 codes, about 10 minutes
     make bench ARGS="--rows 100000 --out /tmp/x"  a small one
     make bench ARGS="--rows 100000000 --M 12"     1e8: 10 GB of memory
 
 One thread everywhere. Every figure is the median over up to 64 queries, or 7 sets of 64, that
-differ, measured twice, peers taking turns, each alone for up to 30 calls before: the caches hold what
-it needs. Right after another program the first calls take up to three times as long.
+differ, measured twice, peers taking turns, each alone for up to 30 calls before: the caches hold
+what it needs. Right after another program the first calls take up to three times as long.
 Codes: uniform; clusters (100 classes, each sub-code its class's with probability 0.8, queries
 from them); real ones (of the shipped model's 300 examples, tiled, 5 % of the sub-codes drawn
 anew, queries from them). Peers on floats see the decoded codes of fewer rows: they take 576
