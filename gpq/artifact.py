@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from gpq import decode, network, preprocess
 from gpq.codebook import Codebook, K, unpack
 from gpq.errors import ArtifactError, ImageError
+from gpq.files import replacing
 from gpq.model import Model
 
 FORMAT = 1
@@ -204,6 +205,5 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(data)

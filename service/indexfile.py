@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpq.files import replacing
 from service.index import Codes
 from service.records import Mark
 
@@ -39,17 +40,10 @@ def save(path: Path, origin: Origin, mark: Mark, codes: Codes) -> None:
     )
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as file:
-            file.write(header.encode().ljust(HEADER_BYTES))
-            file.write(codes.seqs.data)
-            file.write(codes.packed.data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path, temporary) as file:
+        file.write(header.encode().ljust(HEADER_BYTES))
+        file.write(codes.seqs.data)
+        file.write(codes.packed.data)
 
 
 def load(path: Path, origin: Origin) -> tuple[Mark, Codes] | None:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from gpq.files import replacing
 from service import problems
 from service.problems import Problem
 from service.settings import SWEEP_GRACE_SECONDS
@@ -130,15 +131,8 @@ class LocalOriginals:
     def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{_writer()}{TEMPORARY}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path, temporary) as file:
+            file.write(data)
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Also tidies up what killed processes left half-written or half-swept."""

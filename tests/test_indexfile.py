@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpq import files
 from service import indexfile
 from service.index import Codes
 from service.indexfile import HEADER_BYTES, Origin
@@ -75,7 +76,7 @@ def test_a_full_disk_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPa
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(indexfile.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         indexfile.save(path, ORIGIN, Mark(78, 1.0), CODES)
     assert indexfile.load(path, ORIGIN) is not None

@@ -1,6 +1,5 @@
 """Checkpoints: everything a run needs to go on, replaced in one step."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpq.files import replacing
 from trainer.best import Best
 from trainer.config import Config
 from trainer.errors import TrainerError
@@ -33,7 +33,6 @@ def save(
     Raises TrainerError where it cannot be written.
     """
     path = folder / NAME
-    temporary = path.with_suffix(".tmp")
     contents = {
         "config": asdict(config),
         "data": recipe.data.fingerprint(),
@@ -47,13 +46,9 @@ def save(
         "seconds": seconds,
     }
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in the latter
-        temporary.unlink(missing_ok=True)
         raise TrainerError(f"{path} cannot be written: {error}") from error
     return path
 

@@ -59,7 +59,6 @@ class NativeScanner:
         _require_room(len(codes))
         segments = tuple(self._sorted(codes)) if len(codes) > tail.ROWS else ()
         sorted_rows = len(codes) if segments else 0
-        library.kernel().gpq_trim()
         removed = np.zeros(len(codes) // WORD + 1, dtype=np.uint64)
         self._snapshot = Snapshot(segments, (Tail.empty(sorted_rows, M),), removed, 0)
         self.add(codes[sorted_rows:])
@@ -76,7 +75,8 @@ class NativeScanner:
         return sum(s.bytes for s in snapshot.segments) + tails + snapshot.removed.nbytes
 
     def rows(self) -> NDArray[np.int64]:
-        return self._snapshot.live(0, self._snapshot.count).astype(np.int64)
+        snapshot = self._snapshot
+        return snapshot.live(0, snapshot.count).astype(np.int64)
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         snapshot = self._snapshot
@@ -174,7 +174,11 @@ class NativeScanner:
     def _sorted(self, packed: NDArray[np.uint8]) -> list[Segment]:
         rows = np.arange(len(packed), dtype=np.uint32)
         parts = -(-len(packed) // merging.largest(len(packed)))
-        return [Segment(packed[p], p, self.M, int(p[-1]) + 1) for p in np.array_split(rows, parts)]
+        segments = [
+            Segment(packed[p], p, self.M, int(p[-1]) + 1) for p in np.array_split(rows, parts)
+        ]
+        library.kernel().gpq_trim()
+        return segments
 
     def _search(
         self,

@@ -1,0 +1,26 @@
+"""Files that are whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write what is to stand at ``path``; it takes its place on leaving, on the disk.
+
+    Until then, and where anything is raised, what stands there stays. temporary: in the same
+    folder, of this writer alone; ``path`` and .tmp if not given.
+    """
+    temporary = temporary or path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
