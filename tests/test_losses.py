@@ -54,10 +54,21 @@ def test_triplet_by_hand() -> None:
     assert losses.triplet(x, x, similarity_of(0, 0, 1)).item() == pytest.approx(expected)
 
 
-def test_other_view_by_hand() -> None:
-    # mean cosines 1 and 0, temperature ½: -log(e² / (e² + 1))
-    loss = losses.other_view(X.repeat(1, 3, 1), X.repeat(1, 3, 1), 0.5)
-    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
+def test_two_views_by_hand() -> None:
+    # features are codewords, and three equal sub-spaces: logits are the identity / 0.5
+    x = X.repeat(1, 3, 1)
+    words = torch.eye(2).repeat(3, 1, 1)
+    loss = losses.two_views(x, x, words, 0.5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-5)
+
+
+def test_two_views_draw_features_away_from_a_codeword_that_all_have() -> None:
+    words = torch.eye(4)[None]
+    taught = torch.eye(4)[:, None]
+    seen = torch.eye(4)[:1].repeat(4, 1)[:, None].requires_grad_()
+    losses.two_views(seen, taught, words, 0.1).backward()
+    towards_own = -(seen.grad * taught).sum(dim=(1, 2))
+    assert (towards_own[1:] > 0.1).all()
 
 
 def test_prefix_means() -> None:

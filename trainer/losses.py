@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from gpq.codebook import soft_assign
+
 BETA = 4.0  # classification scale: beta·x against beta·c, so logits scale by beta²
 
 
@@ -40,12 +42,20 @@ def triplet(x: Tensor, q: Tensor, similarity: Tensor, margin: float = 0.1) -> Te
     return (violated * counted).sum() / counted.sum().clamp(min=1)
 
 
-def other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
-    """InfoNCE (van den Oord et al. 2018) between features and codes of the same pictures.
+def two_views(seen: Tensor, taught: Tensor, words: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018) between the two views of each of B pictures.
 
-    x (B,M,d) unit sub-vectors of one view, q (B,M,d) the soft quantisation of another;
-    logits[a, b] = mean_m x_am · q_bm / temperature, and b = a is right.
+    seen, taught (B,M,d) unit sub-vectors, words (M,K,d) unit codewords. The features of each
+    view find the code of the other, its soft quantisation, among the B: features are drawn to
+    codewords, and codewords to features. Mean of both ways.
     """
+    there = _other_view(taught, soft_assign(seen, words), temperature)
+    back = _other_view(seen, soft_assign(taught, words), temperature)
+    return (there + back) / 2
+
+
+def _other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
+    """logits[a, b] = mean_m x_am · q_bm / temperature, and b = a is right."""
     logits = x.flatten(1) @ q.flatten(1).T / (x.shape[1] * temperature)
     return functional.cross_entropy(logits, torch.arange(len(x), device=x.device))
 

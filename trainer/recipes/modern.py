@@ -99,10 +99,13 @@ class Modern(Recipe):
         parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": sure.mean()}
         total = npair + self.config.lambda1 * classify - self.config.lambda2 * entropy
         if self.config.details:
-            found = soft_assign(model.detail_part(model.sub_vectors(raw)), model.detail_codewords())
-            details = losses.other_view(model.detail_part(taught), found, self.details_temperature)
-            total = total + self.lambda_details * details
-            parts["details"] = details
+            parts["details"] = losses.two_views(
+                model.detail_part(model.sub_vectors(raw)),
+                model.detail_part(taught),
+                model.detail_codewords(),
+                self.details_temperature,
+            )
+            total = total + self.lambda_details * parts["details"]
         return total, parts
 
     def _nested(self, logits: Tensor) -> Tensor:
