@@ -48,11 +48,18 @@ class Snapshot:
 
     def live(self, first: int, last: int) -> NDArray[np.uint32]:
         """Rows from first to last that are not removed."""
+        rows = np.flatnonzero(self._removed_bits(first, last) == 0)
+        return rows.astype(np.uint32) + np.uint32(first)
+
+    def live_count(self, first: int, last: int) -> int:
+        """How many those are."""
+        return last - first - int(np.count_nonzero(self._removed_bits(first, last)))
+
+    def _removed_bits(self, first: int, last: int) -> NDArray[np.uint8]:
         start = first // WORD
         words = self.removed[start : last // WORD + 1]
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")
-        rows = np.flatnonzero(bits[first - start * WORD : last - start * WORD] == 0)
-        return rows.astype(np.uint32) + np.uint32(first)
+        return bits[first - start * WORD : last - start * WORD]
 
     def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
         """Rows (n,) that are not removed, ascending -> (n,ceil(M/2))."""

@@ -30,6 +30,7 @@ class Builder {
         segment_->last_row = count_ ? rows_[count_ - 1] + 1 : 0;
         find_entries();
         choose_dropped();
+        form_groups();
         place();
         list_rows();
         grow_tree();
@@ -37,7 +38,10 @@ class Builder {
     }
 
   private:
-    const uint8_t* code(size_t entry) const { return packed_ + order_[entries_[entry]] * width_; }
+    // Where in order_ an entry begins.
+    size_t start(size_t entry) const { return joined_ ? starts_[entry] : entry; }
+
+    const uint8_t* code(size_t entry) const { return packed_ + order_[start(entry)] * width_; }
 
     uint16_t prefix(size_t entry) const {
         const uint8_t* bytes = code(entry);
@@ -60,11 +64,12 @@ class Builder {
         size_t unique = 0;
         for (size_t i = 0; i < count_; ++i) unique += differs(i);
         joined_ = unique <= SHARE_TO_JOIN * count_;
-        entries_.reserve((joined_ ? unique : count_) + 1);
+        size_ = joined_ ? unique : count_;
+        if (!joined_) return;
+        starts_.reserve(unique + 1);
         for (size_t i = 0; i < count_; ++i)
-            if (!joined_ || differs(i)) entries_.push_back(static_cast<uint32_t>(i));
-        size_ = entries_.size();
-        entries_.push_back(static_cast<uint32_t>(count_));
+            if (differs(i)) starts_.push_back(static_cast<uint32_t>(i));
+        starts_.push_back(static_cast<uint32_t>(count_));
     }
 
     void choose_dropped() {
@@ -75,28 +80,50 @@ class Builder {
         segment_->planes = int(width_) - dropped;
     }
 
+    void form_groups() {
+        Segment& s = *segment_;
+        size_t blocks = 0;
+        for (size_t e = 0; e < size_; ++e) {
+            if (e && prefix(e) == s.prefixes.back()) continue;
+            if (e) blocks += blocks_of(e - first_entries_.back());
+            s.groups.push_back(uint32_t(blocks));
+            s.prefixes.push_back(prefix(e));
+            first_entries_.push_back(uint32_t(e));
+        }
+        if (size_) blocks += blocks_of(size_ - first_entries_.back());
+        s.groups.push_back(uint32_t(blocks));
+        first_entries_.push_back(uint32_t(size_));
+        s.block_count = blocks;
+        s.group_of.resize(blocks);
+        for (size_t g = 0; g < s.prefixes.size(); ++g)
+            std::fill(s.group_of.begin() + s.groups[g], s.group_of.begin() + s.groups[g + 1],
+                      uint16_t(g));
+    }
+
+    static size_t blocks_of(size_t codes) { return (codes + BLOCK - 1) / BLOCK; }
+
+    // Calls it with every entry and its position, in order.
+    template <class Visit>
+    void for_entries(const Visit& visit) const {
+        for (size_t g = 0; g < segment_->prefixes.size(); ++g) {
+            uint32_t position = uint32_t(segment_->groups[g] * BLOCK);
+            for (size_t e = first_entries_[g]; e < first_entries_[g + 1]; ++e) visit(e, position++);
+        }
+    }
+
+    uint32_t position_of(size_t entry) const {
+        const auto next = std::upper_bound(first_entries_.begin(), first_entries_.end() - 1, entry);
+        const size_t g = size_t(next - first_entries_.begin()) - 1;
+        return uint32_t(segment_->groups[g] * BLOCK + entry - first_entries_[g]);
+    }
+
     void place() {
         Segment& s = *segment_;
-        place_.resize(size_);
-        uint32_t position = 0;
-        for (size_t e = 0; e < size_; ++e) {
-            if (e == 0 || prefix(e) != s.prefixes.back()) {
-                position = uint32_t((position + BLOCK - 1) / BLOCK * BLOCK);
-                s.groups.push_back(uint32_t(position / BLOCK));
-                s.prefixes.push_back(prefix(e));
-            }
-            place_[e] = position++;
-        }
-        s.block_count = (position + BLOCK - 1) / BLOCK;
-        s.groups.push_back(uint32_t(s.block_count));
-        s.group_of.resize(s.block_count);
-        for (size_t g = 0; g + 1 < s.groups.size(); ++g)
-            for (size_t b = s.groups[g]; b < s.groups[g + 1]; ++b) s.group_of[b] = uint16_t(g);
         s.blocks = Buffer<uint8_t>(s.block_count * s.planes * BLOCK);
-        for (size_t e = 0; e < size_; ++e) {
-            uint8_t* bytes = s.blocks.data() + place_[e] / BLOCK * s.planes * BLOCK + place_[e] % BLOCK;
+        for_entries([&](size_t e, uint32_t position) {
+            uint8_t* bytes = s.blocks.data() + position / BLOCK * s.planes * BLOCK + position % BLOCK;
             for (int p = 0; p < s.planes; ++p) bytes[p * BLOCK] = code(e)[s.dropped + p];
-        }
+        });
     }
 
     void list_rows() {
@@ -107,15 +134,15 @@ class Builder {
         s.rows.fill(NONE);
         if (joined_) s.starts = Buffer<uint32_t>(s.block_count * BLOCK + 1);
         size_t next = 0;  // position whose start is not yet known
-        for (size_t e = 0; e < size_; ++e) {
+        for_entries([&](size_t e, uint32_t position) {
             if (joined_)
-                for (; next <= place_[e]; ++next) s.starts[next] = entries_[e];
-            for (size_t i = entries_[e]; i < entries_[e + 1]; ++i) {
+                for (; next <= position; ++next) s.starts[next] = starts_[e];
+            for (size_t i = start(e); i < start(e + 1); ++i) {
                 const uint32_t row = rows_[order_[i]];
-                s.rows[joined_ ? i : place_[e]] = row;
-                s.positions[row - s.first_row] = place_[e];
+                s.rows[joined_ ? i : position] = row;
+                s.positions[row - s.first_row] = position;
             }
-        }
+        });
         if (joined_)
             for (; next < s.starts.size(); ++next) s.starts[next] = uint32_t(count_);
     }
@@ -136,8 +163,8 @@ class Builder {
                 split(nodes, n, int(depth));
         }
         for (Node& node : nodes) {
-            node.first = place_[node.first];
-            node.last = place_[node.last - 1] + 1;
+            node.first = position_of(node.first);
+            node.last = position_of(node.last - 1) + 1;
         }
     }
 
@@ -164,10 +191,10 @@ class Builder {
     int M_;
     size_t width_;
     std::vector<uint32_t> order_;
-    std::vector<uint32_t> entries_;  // where in order_ each begins, and the end
-    size_t size_ = 0;                // entries
-    std::vector<uint32_t> place_;    // position of each entry
     bool joined_ = false;
+    std::vector<uint32_t> starts_;         // of each entry where joined, and the end
+    size_t size_ = 0;                      // entries
+    std::vector<uint32_t> first_entries_;  // of each group, and the end
     std::unique_ptr<Segment> segment_ = std::make_unique<Segment>();
 };
 
