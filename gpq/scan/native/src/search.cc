@@ -70,7 +70,7 @@ class Eligible {
     }
 
   private:
-    static constexpr double ROUNDS = 1;
+    static constexpr double ROUNDS = 2;
     static constexpr uint32_t SAMPLE = 4096;
     static constexpr uint32_t STRIDE = 64;
 
@@ -79,7 +79,7 @@ class Eligible {
         const uint32_t step = end / SAMPLE | 1;
         size_t seen = 0, eligible = 0;
         for (uint64_t i = 0; i < end; i += step, ++seen) eligible += r_.mask[i] != 0;
-        return seen && double(eligible) / double(seen) * end > 4.0 * double(most);
+        return seen && double(eligible) / double(seen) * end > 1.5 * double(most);
     }
 
     const Request& r_;
@@ -135,6 +135,9 @@ class Search {
             const uint32_t* begin = segment.rows_begin(position);
             return begin == segment.rows_end(position) ? NONE : *begin;
         }
+        bool only_row(uint32_t position) const {
+            return segment.rows_end(position) - segment.rows_begin(position) == 1;
+        }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             const uint32_t* end = segment.rows_end(position);
             const uint32_t* begin = segment.rows_begin(position);
@@ -149,6 +152,7 @@ class Search {
         uint32_t start;
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return start + position; }
+        bool only_row(uint32_t) const { return true; }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             search.offer(query, {score, start + position});
         }
@@ -278,14 +282,25 @@ class Search {
             }
             if (surviving) {
                 list_positions(survivors, surviving, block, first, last);
+                if (r_.mask) leave_eligible(codes);
                 score(query, run, codes);
-                if (r_.mask)
-                    for (const Candidate& c : candidates_)
-                        eligible_.prefetch(codes.first_row(c.position));
                 for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             }
             block += count;
         }
+    }
+
+    // Of positions_, those whose first row is eligible, or that have more rows than one. All
+    // memory of one kind is asked for before any of it is used.
+    template <class Codes>
+    void leave_eligible(const Codes& codes) {
+        for (const uint32_t position : positions_) codes.prefetch(position);
+        for (const uint32_t position : positions_) eligible_.prefetch(codes.first_row(position));
+        const auto gone = [&](uint32_t p) {
+            return codes.only_row(p) && !eligible_.row(codes.first_row(p));
+        };
+        positions_.erase(std::remove_if(positions_.begin(), positions_.end(), gone),
+                         positions_.end());
     }
 
     // To positions_: those from first to last among the survivors, which count from block.
@@ -344,14 +359,19 @@ class Search {
             const auto bytes_of = [&](uint32_t position) {
                 return segment.blocks.data() + position / BLOCK * stride + position % BLOCK;
             };
+            const auto position_of = [&](uint32_t row) -> const uint32_t& {
+                return segment.positions[row - segment.first_row];
+            };
+            const auto find = [&](uint32_t row) { __builtin_prefetch(&position_of(row)); };
             const auto fetch = [&](uint32_t row) {
-                const uint32_t position = segment.positions[row - segment.first_row];
+                const uint32_t position = position_of(row);
                 if (position == NONE) return;
+                __builtin_prefetch(&segment.group_of[position / BLOCK]);
                 for (int p = 0; p < segment.planes; ++p)
                     __builtin_prefetch(bytes_of(position) + p * BLOCK);
             };
             const auto score = [&](uint32_t row) {
-                const uint32_t position = segment.positions[row - segment.first_row];
+                const uint32_t position = position_of(row);
                 if (position == NONE) return;
                 const uint16_t prefix = segment.prefixes[segment.group_of[position / BLOCK]];
                 for (Query& query : queries_) {
@@ -360,9 +380,10 @@ class Search {
                                               segment.dropped), row});
                 }
             };
-            for_rows(rows, segment.first_row, segment.last_row, fetch, score);
+            for_rows(rows, segment.first_row, segment.last_row, find, fetch, score);
         }
         const int planes = (r_.M + 1) / 2;
+        const auto nothing = [](uint32_t) {};
         for (size_t t = 0; t < r_.tail_count; ++t) {
             const Tail& tail = r_.tails[t];
             const auto score = [&](uint32_t row) {
@@ -371,20 +392,21 @@ class Search {
                     tail.blocks + position / BLOCK * planes * BLOCK + position % BLOCK;
                 for (Query& query : queries_) offer(query, {query.score(0, bytes, planes, 0), row});
             };
-            for_rows(rows, tail.first_row, tail.first_row + tail.count, [](uint32_t) {}, score);
+            for_rows(rows, tail.first_row, tail.first_row + tail.count, nothing, nothing, score);
         }
     }
 
-    // Calls both for the rows from first to last: fetch for some ahead, so that their memory
-    // is on its way when each of them is scored.
-    template <class Fetch, class Score>
+    // Calls all three for the rows from first to last, each for some of them before the next:
+    // so that the memory that is needed is on its way.
+    template <class Find, class Fetch, class Score>
     static void for_rows(const std::vector<uint32_t>& rows, uint32_t first, uint32_t last,
-                         const Fetch& fetch, const Score& score) {
-        constexpr ptrdiff_t TOGETHER = 32;
+                         const Find& find, const Fetch& fetch, const Score& score) {
+        constexpr ptrdiff_t TOGETHER = 64;
         auto row = std::lower_bound(rows.begin(), rows.end(), first);
         const auto end = std::lower_bound(row, rows.end(), last);
         while (row != end) {
             const auto stop = row + std::min(TOGETHER, end - row);
+            std::for_each(row, stop, find);
             std::for_each(row, stop, fetch);
             std::for_each(row, stop, score);
             row = stop;
