@@ -40,6 +40,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 REPEATS, ROUNDS = 7, 2
 WARM_CALLS, WARM_SECONDS, ENOUGH_SECONDS = 30, 0.3, 1.0
+KINDS = ("uniform", "clusters", "real")
 CLASSES, OWN = 100, 0.8
 NOISE = 0.05
 D = 12  # of a sub-vector
@@ -327,6 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--M", type=int, nargs="+", default=[3, 6, 8, 12])
+    parser.add_argument("--codes", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--rss", action="store_true", help="only print the memory of --rows")
     options = parser.parse_args()
@@ -337,7 +339,7 @@ def main() -> None:
     faiss.omp_set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     cases = [(kind, rows, M) for rows in options.rows for M in options.M
-             for kind in ("uniform", "clusters", "real")]  # fmt: skip
+             for kind in options.codes]  # fmt: skip
     command = [sys.executable, "-m", "bench.scan", "--rss", "--M", "12", "--rows"]
     memory = [
         json.loads(subprocess.run([*command, str(rows)], stdout=subprocess.PIPE, check=True).stdout)
