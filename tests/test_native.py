@@ -61,11 +61,12 @@ def assert_same(native: NativeScanner, reference: ReferenceScanner, luts, k, *mo
     luts=st.sampled_from(["normal", "levels", "mixed", "huge", "denormal", "equal", "negative"]),
     k=st.sampled_from([1, 10, 100, 80_000]),
     eligible=st.sampled_from([None, 0.5, 0.01, 0.0]),
+    read_only=st.booleans(),
     paging=st.booleans(),
     instructions=st.sampled_from(SETS),
 )
 def test_rows_and_scores_are_the_references(
-    seed, M, n, codes, luts, k, eligible, paging, instructions
+    seed, M, n, codes, luts, k, eligible, read_only, paging, instructions
 ) -> None:
     if not library.kernel().gpq_filter(instructions.encode()):
         instructions = "portable"
@@ -79,6 +80,8 @@ def test_rows_and_scores_are_the_references(
         native.remove(gone)
         reference.remove(gone)
     mask = None if eligible is None else random.random(random.integers(0, n + 1)) < eligible
+    if mask is not None and read_only:
+        mask.setflags(write=False)
     tables = luts_like(luts, 2, M, random)
     assert_same(native, reference, tables, k, mask)
     rows, scores = reference.search(tables[:1], k, mask)
@@ -109,6 +112,28 @@ def test_sorted_groups_whose_first_sub_codes_are_stored_once(codes: str) -> None
     assert (native.codes(rows) == packed[rows]).all()
 
 
+def test_a_mask_is_remembered_where_it_cannot_change_and_as_long_as_it_lives() -> None:
+    random = np.random.default_rng(5)
+    packed = codes_like("uniform", 70_000, 6, random)
+    native, reference = NativeScanner(packed, 6), ReferenceScanner(packed, 6)
+    tables = luts_like("normal", 2, 6, random)
+    mask = random.random(70_000) < 0.2
+    view = mask[:50_000]
+    view.setflags(write=False)
+    for part in (mask, view):
+        assert_same(native, reference, tables, 10, part)
+        mask[:] = random.random(70_000) < 0.2
+        assert_same(native, reference, tables, 10, part)
+    assert not native._masks._known
+    fixed = mask.copy()
+    fixed.setflags(write=False)
+    assert_same(native, reference, tables, 10, fixed)
+    segments = native._snapshot.segments
+    assert native._masks.of(fixed, segments)[0][0] is native._masks.of(fixed, segments)[0][0]
+    del fixed
+    assert not native._masks._known
+
+
 @pytest.mark.parametrize("row", [-1, -(2**40), 2**32, 2**60])
 def test_paging_after_a_row_that_never_was(row: int) -> None:
     codes = np.zeros((5, 1), dtype=np.uint8)
@@ -124,6 +149,7 @@ class Changes(RuleBasedStateMachine):
         self.random, self.M = np.random.default_rng(seed), M
         codes = codes_like("uniform", n, M, self.random)
         self.native, self.reference = NativeScanner(codes, M), ReferenceScanner(codes, M)
+        self.mask = self.random.random(n) < 0.5
 
     @rule(n=st.integers(0, 700), kind=st.sampled_from(["uniform", "clustered", "one"]))
     def add(self, n: int, kind: str) -> None:
@@ -141,9 +167,15 @@ class Changes(RuleBasedStateMachine):
     def merge(self) -> None:
         self.native.merge()
 
-    @rule(k=st.sampled_from([1, 20, 5000]))
-    def search(self, k: int) -> None:
-        assert_same(self.native, self.reference, luts_like("levels", 2, self.M, self.random), k)
+    @rule(share=st.sampled_from([0.5, 0.01]))
+    def choose(self, share: float) -> None:
+        self.mask = self.random.random(self.native._snapshot.count) < share
+        self.mask.setflags(write=False)
+
+    @rule(k=st.sampled_from([1, 20, 5000]), masked=st.booleans())
+    def search(self, k: int, masked: bool) -> None:
+        tables = luts_like("levels", 2, self.M, self.random)
+        assert_same(self.native, self.reference, tables, k, self.mask if masked else None)
 
     @rule()
     def look(self) -> None:

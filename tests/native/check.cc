@@ -164,10 +164,21 @@ void check(Source source) {
     for (const auto& segment : segments) pointers.push_back(segment.get());
     std::vector<int64_t> rows(asked * k);
     std::vector<float> scores(asked * k);
+    // Sometimes it is known which positions the mask makes eligible.
+    const bool listed = masked && source.byte() % 2;
+    std::vector<std::vector<uint64_t>> of_blocks;
+    std::vector<const uint64_t*> words;
+    uint64_t listed_rows = 0;
+    for (const gpq::Segment* segment : pointers) {
+        of_blocks.emplace_back(segment->block_count);
+        words.push_back(of_blocks.back().data());
+        if (listed)
+            listed_rows += gpq::list_eligible(*segment, mask.data(), mask.size(), of_blocks.back().data());
+    }
     const gpq::Request request = {
         pointers.data(), pointers.size(), tails.data(), tails.size(), M, luts.data(), asked, k,
         removed.data(), masked ? (mask.empty() ? reinterpret_cast<const uint8_t*>("") : mask.data()) : nullptr,
-        mask.size(), paging, after.score, int64_t(after.row), rows.data(), scores.data()};
+        mask.size(), listed ? words.data() : nullptr, listed_rows, paging, after.score, int64_t(after.row), rows.data(), scores.data()};
     for (const char* name : {"avx512", "avx2", "neon", "portable"}) {
         const gpq::Filter filter = gpq::find_filter(name);
         if (!filter) continue;

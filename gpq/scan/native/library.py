@@ -43,6 +43,8 @@ class Request(ctypes.Structure):
         ("removed", c_void_p),
         ("mask", c_void_p),
         ("mask_rows", c_uint64),
+        ("listed", POINTER(c_void_p)),
+        ("listed_rows", c_uint64),
         ("has_after", c_int),
         ("after_score", c_float),
         ("after_row", c_int64),
@@ -76,6 +78,8 @@ def kernel() -> ctypes.CDLL:
         ("gpq_segment_free", None, [c_void_p]),
         ("gpq_trim", None, []),
         ("gpq_segment_bytes", c_size_t, [c_void_p]),
+        ("gpq_segment_blocks", c_size_t, [c_void_p]),
+        ("gpq_segment_list", c_size_t, [c_void_p, c_void_p, c_uint64, c_void_p]),
         ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
     ):
         function = getattr(library, name)

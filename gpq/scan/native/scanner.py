@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
-from gpq.scan.native import library, merging, tail
+from gpq.scan.native import library, masks, merging, tail
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import WORD, Snapshot
 from gpq.scan.native.tail import Tail
@@ -55,6 +55,7 @@ class NativeScanner:
         self.threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
         self._writing, self._merging = threading.Lock(), threading.Lock()
         self._background = merging.Background(self.merge)
+        self._masks = masks.Masks()
         codes = checked_codes(packed, M)
         _require_room(len(codes))
         segments = tuple(self._sorted(codes)) if len(codes) > tail.ROWS else ()
@@ -134,15 +135,16 @@ class NativeScanner:
         rows = np.empty((len(tables), k), dtype=np.int64)
         scores = np.empty((len(tables), k), dtype=np.float32)
         snapshot = self._snapshot
+        listed = None if eligible is None else self._masks.of(eligible, snapshot.segments)
         threads = min(self.threads, len(tables))
         if threads < 2 or len(tables) * snapshot.count < WORTH_THREADS:
-            self._search(snapshot, tables, eligible, after, rows, scores)
+            self._search(snapshot, tables, eligible, listed, after, rows, scores)
             return rows, scores
         edges = np.linspace(0, len(tables), threads + 1).astype(int)
         parts = [slice(first, last) for first, last in itertools.pairwise(edges)]
 
         def search_part(part: slice) -> None:
-            self._search(snapshot, tables[part], eligible, after, rows[part], scores[part])
+            self._search(snapshot, tables[part], eligible, listed, after, rows[part], scores[part])
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(search_part, parts))
@@ -185,6 +187,7 @@ class NativeScanner:
         snapshot: Snapshot,
         luts: NDArray[np.float32],
         mask: NDArray[np.bool_] | None,
+        listed: list[masks.Eligible] | None,
         after: tuple[float, int] | None,
         rows: NDArray[np.int64],
         scores: NDArray[np.float32],
@@ -201,6 +204,8 @@ class NativeScanner:
             removed=snapshot.removed.ctypes.data,
             mask=None if mask is None else mask.ctypes.data,
             mask_rows=0 if mask is None else len(mask),
+            listed=masks.pointers(listed),
+            listed_rows=sum(rows for _, rows in listed or ()),
             has_after=after is not None,
             after_score=after[0] if after else 0,
             after_row=min(max(after[1], -1), LAST_ROW) if after else 0,

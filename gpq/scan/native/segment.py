@@ -35,6 +35,14 @@ class Segment:
         """Of memory."""
         return int(kernel().gpq_segment_bytes(self.pointer))
 
+    def eligible(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint64], int]:
+        """Of positions, 64 a block, a bit where a row is eligible; and how many rows are."""
+        words = np.empty(kernel().gpq_segment_blocks(self.pointer), dtype=np.uint64)
+        rows = kernel().gpq_segment_list(
+            self.pointer, mask.ctypes.data, len(mask), words.ctypes.data
+        )
+        return words, int(rows)
+
     def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
         """Of rows that were not removed when it was built."""
         rows = np.ascontiguousarray(rows)

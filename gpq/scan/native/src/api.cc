@@ -56,6 +56,13 @@ EXPORTED void gpq_trim() {
 #endif
 }
 
+EXPORTED size_t gpq_segment_blocks(const gpq::Segment* segment) { return segment->block_count; }
+
+EXPORTED size_t gpq_segment_list(const gpq::Segment* segment, const uint8_t* mask,
+                                 uint64_t mask_rows, uint64_t* words) {
+    return gpq::list_eligible(*segment, mask, mask_rows, words);
+}
+
 // Codes (count, ceil(M/2)) of rows; zeros for a row that the segment does not hold.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,
                                    uint8_t* packed) {

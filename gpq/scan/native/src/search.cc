@@ -6,16 +6,18 @@
 #include <limits>
 #include <vector>
 
+#include "mask.h"
 #include "query.h"
 
 namespace gpq {
 namespace {
 
 #if defined(GPQ_SMALL)  // so that little data sees everything
-constexpr size_t TILE = 3, FIRST_VISITS = 100;
+constexpr size_t TILE = 3, FIRST_VISITS = 100, FILTERED = 16;
 #else
 constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
 constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
+constexpr size_t FILTERED = 320;        // codes filtered in the time that one is scored in
 #endif
 
 class Eligible {
@@ -47,32 +49,19 @@ class Eligible {
     // one of them costs less than an eligible row does here, whose code is in as many lines of
     // memory as it has bytes. ROUNDS was found by trying.
     bool few(uint32_t all, std::vector<uint32_t>& rows) const {
-        if (!r_.mask) return false;
+        if (!r_.mask || r_.listed) return false;
         const size_t most = size_t(std::sqrt(ROUNDS * double(all) * double(r_.k)));
         const uint32_t end = uint32_t(std::min<uint64_t>(all, r_.mask_rows));
         if (likely_more_than(most, end)) return false;
-        for (uint32_t i = 0; i < end; i += STRIDE) {
-            const uint32_t stop = std::min(end, i + STRIDE);
-            uint64_t words[STRIDE / 8] = {};
-            std::memcpy(words, r_.mask + i, stop - i);
-            uint64_t any = 0;
-            for (const uint64_t word : words) any |= word;
-            if (!any) continue;
-            for (uint32_t w = 0; w < STRIDE / 8; ++w)
-                for (uint64_t word = words[w], byte; word; word &= ~(uint64_t(255) << 8 * byte)) {
-                    byte = uint64_t(__builtin_ctzll(word)) / 8;
-                    const uint32_t found = i + 8 * w + uint32_t(byte);
-                    if (row(found)) rows.push_back(found);
-                }
-            if (rows.size() > most) return false;
-        }
-        return true;
+        return for_set(r_.mask, 0, end, [&](uint32_t found) {
+            if (row(found)) rows.push_back(found);
+            return rows.size() <= most;
+        });
     }
 
   private:
     static constexpr double ROUNDS = 2;
     static constexpr uint32_t SAMPLE = 4096;
-    static constexpr uint32_t STRIDE = 64;
 
     // Of a sample. An odd step, so that no pattern of rows is hit or missed as a whole.
     bool likely_more_than(size_t most, uint32_t end) const {
@@ -108,10 +97,11 @@ class Search {
         if (eligible_.few(end_row(), few)) {
             score_rows(few);
         } else {
+            few_listed_ = r_.listed && r_.listed_rows < end_row() / FILTERED;
             std::vector<Query*> unfinished;
             for (Query& query : queries_)
-                if (!visit_best_first(query)) unfinished.push_back(&query);
-            for (size_t s = 0; s < r_.segment_count; ++s) scan_segment(*r_.segments[s], unfinished);
+                if (few_listed_ || !visit_best_first(query)) unfinished.push_back(&query);
+            for (size_t s = 0; s < r_.segment_count; ++s) scan_segment(codes_of(s), unfinished);
             for (size_t t = 0; t < r_.tail_count; ++t) scan_tail(r_.tails[t]);
         }
         for (size_t q = 0; q < r_.queries; ++q) write(q);
@@ -127,6 +117,7 @@ class Search {
     // Whose codes they are: of a segment, or of a tail.
     struct SortedCodes {
         const Segment& segment;
+        const uint64_t* listed;  // of each block, or null
         void prefetch(uint32_t position) const {
             __builtin_prefetch(segment.starts.empty() ? &segment.rows[position]
                                                       : &segment.starts[position]);
@@ -150,6 +141,7 @@ class Search {
     };
     struct CodesByRow {
         uint32_t start;
+        static constexpr const uint64_t* listed = nullptr;
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return start + position; }
         bool only_row(uint32_t) const { return true; }
@@ -157,6 +149,10 @@ class Search {
             search.offer(query, {score, start + position});
         }
     };
+
+    SortedCodes codes_of(size_t s) const {
+        return {*r_.segments[s], r_.listed ? r_.listed[s] : nullptr};
+    }
 
     // A node that is still to be visited.
     struct Visit {
@@ -193,7 +189,7 @@ class Search {
             }
             const Run run = {segment.blocks.data(), segment.planes, segment.dropped, visit.partial,
                              group_deficit(query, segment, node.first)};
-            scan(query, run, node.first, node.last, SortedCodes{segment});
+            scan(query, run, node.first, node.last, codes_of(visit.segment));
             visited += node.last - node.first;
             if (visited > allowed) {
                 if (still_to_visit(query) > codes / 2) {
@@ -234,15 +230,17 @@ class Search {
         return query.partial_deficit(segment.prefixes[group], segment.dropped);
     }
 
-    void scan_segment(const Segment& segment, const std::vector<Query*>& queries) {
-        for (size_t tile = 0; tile < segment.block_count && !queries.empty(); tile += TILE) {
-            const size_t end = std::min(tile + TILE, segment.block_count);
-            for (Query* query : queries) scan_groups(*query, segment, tile, end);
+    void scan_segment(const SortedCodes& codes, const std::vector<Query*>& queries) {
+        const size_t blocks = codes.segment.block_count;
+        for (size_t tile = 0; tile < blocks && !queries.empty(); tile += TILE) {
+            const size_t end = std::min(tile + TILE, blocks);
+            for (Query* query : queries) scan_groups(*query, codes, tile, end);
         }
     }
 
     // The blocks from tile to end, a group at a time.
-    void scan_groups(Query& query, const Segment& segment, size_t tile, size_t end) {
+    void scan_groups(Query& query, const SortedCodes& codes, size_t tile, size_t end) {
+        const Segment& segment = codes.segment;
         for (size_t g = segment.group_of[tile], block = tile; block < end; ++g) {
             const size_t last = std::min<size_t>(end, segment.groups[g + 1]);
             const uint16_t prefix = segment.prefixes[g];
@@ -250,8 +248,7 @@ class Search {
                              query.partial_score(prefix, segment.dropped),
                              query.partial_deficit(prefix, segment.dropped)};
             if (!query.selective() || run.deficit <= query.limit())
-                scan(query, run, uint32_t(block * BLOCK), uint32_t(last * BLOCK),
-                     SortedCodes{segment});
+                scan(query, run, uint32_t(block * BLOCK), uint32_t(last * BLOCK), codes);
             block = last;
         }
     }
@@ -270,7 +267,12 @@ class Search {
         Survivors survivors[Query::CHUNK];
         for (size_t block = first / BLOCK; block < end;) {
             size_t count = 1, surviving = 1;
-            if (query.selective()) {
+            if (few_listed_ && codes.listed) {
+                count = std::min(end - block, Query::CHUNK);
+                surviving = 0;
+                for (size_t i = 0; i < count; ++i)
+                    if (codes.listed[block + i]) survivors[surviving++] = {~uint64_t(0), uint32_t(i)};
+            } else if (query.selective()) {
                 count = std::min(end - block, query.next_chunk());
                 const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
                 const uint8_t base = query.quantised(run.deficit);
@@ -281,8 +283,11 @@ class Search {
                 survivors[0] = {~uint64_t(0), 0};
             }
             if (surviving) {
+                if (codes.listed)
+                    for (size_t i = 0; i < surviving; ++i)
+                        survivors[i].codes &= codes.listed[block + survivors[i].block];
                 list_positions(survivors, surviving, block, first, last);
-                if (r_.mask) leave_eligible(codes);
+                if (r_.mask && !codes.listed) leave_eligible(codes);
                 score(query, run, codes);
                 for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             }
@@ -427,6 +432,7 @@ class Search {
     const Request& r_;
     Filter filter_;
     Eligible eligible_;
+    bool few_listed_ = false;  // so few that to score them costs less than to filter all
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
     std::vector<uint32_t> positions_;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 
+#include "mask.h"
 #include "sort.h"
 
 namespace gpq {
@@ -220,6 +221,21 @@ size_t Segment::bytes() const {
 
 Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M) {
     return Builder(packed, rows, count, M).build().release();
+}
+
+size_t list_eligible(const Segment& segment, const uint8_t* mask, uint64_t mask_rows,
+                     uint64_t* words) {
+    size_t eligible = 0;
+    std::fill_n(words, segment.block_count, 0);
+    const uint32_t last = uint32_t(std::min<uint64_t>(segment.last_row, mask_rows));
+    for_set(mask, segment.first_row, last, [&](uint32_t row) {
+        const uint32_t position = segment.positions[row - segment.first_row];
+        if (position == NONE) return true;
+        words[position / BLOCK] |= uint64_t(1) << position % BLOCK;
+        ++eligible;
+        return true;
+    });
+    return eligible;
 }
 
 }  // namespace gpq

@@ -56,4 +56,9 @@ struct Segment {
 // Throws std::bad_alloc.
 Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M);
 
+// Which positions have a row that mask (a byte a row, of so many rows) makes eligible: to words,
+// a bit each, 64 a block. Returns how many rows those are.
+size_t list_eligible(const Segment& segment, const uint8_t* mask, uint64_t mask_rows,
+                     uint64_t* words);
+
 }  // namespace gpq
