@@ -3,8 +3,11 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpq.scan.native import tail
 from gpq.scan.native.snapshot import Snapshot
@@ -31,6 +34,17 @@ class Job:
 def largest(rows: int) -> int:
     """Rows of the largest segment among so many."""
     return max(LEAST_LARGEST, rows // LARGEST_SHARE + 1)
+
+
+def parts(
+    rows: NDArray[np.uint32], last_row: int, count: int
+) -> Iterator[tuple[NDArray[np.uint32], int]]:
+    """Rows (n,) of new segments, and the end of each: one, unless that were a large one."""
+    number = max(1, -(-2 * len(rows) // largest(count)))
+    split = np.array_split(rows, number if len(rows) > largest(count) else 1)
+    for part in split[:-1]:
+        yield part, int(part[-1]) + 1
+    yield split[-1], last_row
 
 
 def next_job(snapshot: Snapshot) -> Job | None:
