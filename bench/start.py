@@ -24,8 +24,10 @@ from tqdm import tqdm
 
 from bench.machine import describe
 from gpq import artifact
+from service import artifacts
 from service.migrate import migrate
-from service.schema import feed, images, state
+from service.schema import codes as of_models
+from service.schema import feed, images
 from service.store import Store
 from tests.conftest import SHIPPED
 from tests.postgres import Postgres
@@ -41,24 +43,24 @@ def fill(url: str, rows: int, model: str) -> None:
     store = Store(url)
     migrate(store.database)
     codes = np.random.default_rng(0).integers(0, 256, (rows, M // 2), dtype=np.uint8)
-    with store.database.transaction() as connection:
-        connection.execute(sa.insert(state).values(name="model", value=model))
+    store.models.adopt(model, artifacts.read(SHIPPED))
+    number = store.models.get(model).number
     for first in tqdm(range(0, rows, CHUNK), desc=url.partition(":")[0], unit_scale=CHUNK):
         seqs = range(first + 1, min(first + CHUNK, rows) + 1)
-        picture = {"model": model, "width": 640, "height": 480, "bytes": 50_000}
+        picture = {"width": 640, "height": 480, "bytes": 50_000}
         picture |= {"created": "2026-11-21T00:00:00.000Z", "metadata": None}
         with store.database.transaction() as connection:
             connection.execute(
                 sa.insert(images),
-                [
-                    {"id": f"{n:032x}", "seq": n, "code": codes[n - 1].tobytes(),
-                     "sha256": f"{n:064x}", **picture}
-                    for n in seqs
-                ],
-            )  # fmt: skip
+                [{"id": f"{n:032x}", "seq": n, "sha256": f"{n:064x}", **picture} for n in seqs],
+            )
+            connection.execute(
+                sa.insert(of_models),
+                [{"model": number, "seq": n, "code": codes[n - 1].tobytes()} for n in seqs],
+            )
             connection.execute(
                 sa.insert(feed),
-                [{"seq": n, "code": codes[n - 1].tobytes(), "created": time.time()} for n in seqs],
+                [{"seq": n, "created": time.time()} for n in seqs],
             )
     if store.database.is_postgres:
         with store.database.transaction() as connection:

@@ -1,5 +1,8 @@
 """python -m service: run the search service with GPQ_* settings.
 
+python -m service models list|add FOLDER|reindex|activate ID|rollback|prune: change the model
+while the service runs.
+
 python -m service migrate REVISION: take the database to that revision of the schema, back
 too, before an older version of the program is installed. No process may run meanwhile.
 """
@@ -12,13 +15,13 @@ import socket
 import sys
 import threading
 
-import uvicorn
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
-from service.app import create_app
+from service import models
 from service.migrate import NewerSchema, migrate
+from service.records import ModelError
 from service.settings import STOP_SECONDS, Settings, misspelt
 from service.store import Store
 
@@ -29,9 +32,10 @@ log = logging.getLogger("gpq.service")
 def main() -> int:
     """Exit status: 0 stopped by a signal or done, 1 what was asked for cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m service")
-    commands = parser.add_subparsers(dest="command", metavar="[migrate]")
+    commands = parser.add_subparsers(dest="command", metavar="[migrate|models]")
     migration = commands.add_parser("migrate", help="take the database to a schema revision")
     migration.add_argument("revision", nargs="?", default="head", help="default: the newest, head")
+    models.add_arguments(commands.add_parser("models", help="change the model"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:
@@ -40,12 +44,16 @@ def main() -> int:
             log.warning(line)
         if arguments.command == "migrate":
             return _migrate(settings, arguments.revision)
+        if arguments.command == "models":
+            return models.run(arguments, settings)
         return _serve(settings)
     except ValidationError as error:
         for problem in error.errors():
             place = "GPQ_" + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
             print(f"error: {place}: {problem['msg']}", file=sys.stderr)
-    except (GPQError, ArgumentError, ValueError, OSError, NewerSchema, SQLAlchemyError) as error:
+    except (
+        GPQError, ModelError, ArgumentError, ValueError, OSError, NewerSchema, SQLAlchemyError
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr)
     return 1
 
@@ -59,6 +67,10 @@ def _migrate(settings: Settings, revision: str) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    import uvicorn  # slow to import, as is torch: other commands need neither
+
+    from service.app import create_app
+
     _require_free_port(settings)
     app = create_app(settings)
     # uvicorn raises the signal again after an orderly stop; a stop asked for is no failure.

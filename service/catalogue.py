@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,9 +12,11 @@ from sqlalchemy.engine import Row
 
 from gpq import decode
 from gpq.errors import ImageError
+from gpq.model import Model
 from service import problems
 from service.encoder import Encoder, Picture
 from service.feed import Feed
+from service.lineup import Lineup
 from service.originals import Originals
 from service.problems import Problem
 from service.records import KEEP, Keep, OtherModel, Put
@@ -22,6 +24,7 @@ from service.settings import ID_PATTERN
 from service.store import Store
 
 DEFAULT_ID_DIGITS = 32
+PUT_TRIES = 4
 UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
 
 
@@ -48,21 +51,34 @@ class Original:
 class Catalogue:
     """All methods block; call them off the event loop."""
 
-    def __init__(self, store: Store, feed: Feed, encoder: Encoder, originals: Originals) -> None:
+    def __init__(
+        self, store: Store, feed: Feed, encoder: Encoder, lineup: Lineup, originals: Originals
+    ) -> None:
         self.store, self.feed, self.encoder, self.originals = store, feed, encoder, originals
+        self.lineup = lineup
         self._counted = -1, (0, 0, 0)
 
     def put(self, uploads: Sequence[Upload]) -> tuple[list[dict[str, Any]], int]:
         """Store pictures; one reply item for each, failures in place, and the newest seq.
 
-        When it returns they are durable and the next search here finds them.
+        When it returns they are durable and the next search here finds them. They get a code
+        of every model there is. Raises Problem 503 where one of them cannot be loaded here.
         """
+        for _ in range(PUT_TRIES):
+            try:
+                return self._put(uploads)
+            except OtherModel:
+                self.lineup.refresh()
+        raise problems.unavailable("models change faster than can be written; try again")
+
+    def _put(self, uploads: Sequence[Upload]) -> tuple[list[dict[str, Any]], int]:
+        models = self.lineup.kept
         items: list[dict[str, Any]] = [{"file": upload.name} for upload in uploads]
         ready: list[tuple[int, Put, Picture]] = []
         taken: dict[str, Upload] = {}
         for place, upload in enumerate(uploads):
             try:
-                put, picture = self._prepare(upload)
+                put, picture = self._prepare(upload, models)
                 if put.id not in taken:
                     ready.append((place, put, picture))
                     taken[put.id] = upload
@@ -75,15 +91,16 @@ class Catalogue:
                 items[place] |= _failed(upload.id, problem)
         if not ready:
             return items, 0
-        codes = self.encoder.encode([picture for _, _, picture in ready])
-        puts = [replace(put, code=code) for (_, put, _), code in zip(ready, codes, strict=True)]
+        pictures = [picture for _, _, picture in ready]
+        codes = {model.id: self.encoder.encode(pictures, model) for model in models}
+        puts = [
+            replace(put, codes={model: of_all[n] for model, of_all in codes.items()})
+            for n, (_, put, _) in enumerate(ready)
+        ]
         for place, put, _ in ready:  # now, not before: the sweep spares what is young
             uploads[place].file.seek(0)
             self.originals.put(put.sha256, uploads[place].file.read())
-        try:
-            stored = self.store.put(puts, self.encoder.model.id)
-        except OtherModel as error:
-            raise problems.unavailable(str(error)) from error
+        stored = self.store.put(puts)
         newest = max(entry.seq for entry in stored)
         self.catch_up(newest)
         for (place, put, _), entry in zip(ready, stored, strict=True):
@@ -105,7 +122,7 @@ class Catalogue:
         """Pictures, distinct codes, and the most pictures that share one, at feed number
         ``head`` or later; counted anew only where it has moved."""
         if self._counted[0] != head:
-            self._counted = head, self.store.counts()
+            self._counted = head, self.store.counts(self.feed.model)
         return self._counted[1]
 
     def describe(self, id: str, metadata: str | None) -> Row[Any]:
@@ -151,7 +168,8 @@ class Catalogue:
         except OtherModel as error:
             raise problems.unavailable(str(error)) from error
 
-    def _prepare(self, upload: Upload) -> tuple[Put, Picture]:
+    def _prepare(self, upload: Upload, models: Collection[Model]) -> tuple[Put, Picture]:
+        upload.file.seek(0)
         data = upload.file.read()
         digest = hashlib.sha256(data).hexdigest()
         id = digest[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
@@ -159,9 +177,9 @@ class Catalogue:
             raise Problem(
                 422, "invalid-id", f"the id does not match {ID_PATTERN}, or is a lone . or .."
             )
-        picture = self.encoder.accept(data)
+        picture = self.encoder.accept(data, models)
         size = picture.width, picture.height, len(data)
-        return Put(id, b"", digest, *size, upload.metadata), picture
+        return Put(id, {}, digest, *size, upload.metadata), picture
 
 
 def decode_metadata(text: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""The change feed, applied to the index: own writes at once, others' within moments.
+"""The change feed, applied to the indexes: own writes at once, others' within moments.
 
 A reader asks for the changes past the last number it has seen. That misses nothing,
 because a reader that has seen number n has been shown every smaller one that will
@@ -34,14 +34,22 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import indexfile
-from service.index import Codes, Index, Pairs, checksum
-from service.records import BEGINNING, Mark, OtherModel
+from service.index import Codes, Edit, Index, Pairs, checksum
+from service.records import (
+    BEGINNING,
+    Change,
+    Changes,
+    Mark,
+    ModelRow,
+    OtherModel,
+    active_of,
+)
 from service.settings import (
     DATABASE_STALL_SECONDS,
     FEED_POLL_SECONDS,
@@ -52,34 +60,45 @@ from service.settings import (
 )
 from service.store import Store
 
-NewIndex = Callable[[Codes | None], Index]
+NewIndex = Callable[[str, Codes | None], Index]  # of a model's id
 NO_MODEL = "(none)"
 log = logging.getLogger("gpq.service")
 
 
 class Feed:
-    """Keeps ``index`` at the feed's head, and tells the other processes how far it is."""
+    """Keeps an index of each of some models at the feed's head, and tells the other processes
+    how far it is.
+
+    model: the one whose index is loaded first. indexes: by the models' ids.
+    """
 
     def __init__(
         self, store: Store, new_index: NewIndex, model: str, file: Path | None = None
     ) -> None:
-        self.store, self.model, self.file = store, model, file
+        self.store, self.file = store, file
         self.name = f"{socket.gethostname()[:32]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.other_model: str | None = None  # the one that another process made active
+        self.model = model  # the active one, as far as this process has its index
+        self.other_model: str | None = None  # the active one where it has not
         self._new_index = new_index
-        self.index = new_index(None)
+        self.indexes: Mapping[str, Index] = {model: new_index(model, None)}
         self._last = BEGINNING  # the last change applied
         self._catching_up = threading.Lock()
         self._answered_at = time.monotonic()
         self._failing, self._said = False, ""
-        self._beat_at, self._beat_applied, self._silent = 0.0, -1, False
-        self._saved_at, self._saved = time.monotonic(), BEGINNING
+        self._beat_at, self._silent = 0.0, False
+        self._said_last: tuple[int, frozenset[str]] = -1, frozenset()
+        self._saved_at, self._saved = time.monotonic(), (model, BEGINNING)
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="feed", daemon=True)
 
     @property
+    def index(self) -> Index:
+        """Of the active model."""
+        return self.indexes[self.model]
+
+    @property
     def applied(self) -> int:
-        """The feed number up to which the index is."""
+        """The feed number up to which the indexes are."""
         return self._last.seq
 
     @property
@@ -89,7 +108,7 @@ class Feed:
         return self._failing or silent
 
     def load(self) -> None:
-        """Fill the index and set the cursor, both from one snapshot or from the file of one;
+        """Fill the first index and set the cursor, both from one snapshot or from the file of one;
         then follow."""
         with self._catching_up:
             if not self._load_file():
@@ -98,6 +117,29 @@ class Feed:
         # was committed before that: the catching up that comes now applies it.
         self._beat()
         self.catch_up()
+
+    def hold(self, model: str) -> None:
+        """Load the codes of another model, of which there are all; from then on it is followed.
+
+        Searches and writes go on meanwhile.
+        """
+        with self.store.snapshot(model) as snapshot:
+            head, codes = snapshot.head, self._gathered(model, snapshot.parts)
+        index = self._new_index(model, codes)
+        with self._catching_up:
+            # An index may be ahead: what it has applied changes nothing when it comes again.
+            while head.seq < self.applied:
+                changes = self.store.changes_after(head.seq)
+                if not _continue(changes, head):
+                    return  # to be loaded again
+                index.apply(_edits(changes.page, model))
+                head = Mark(changes.page[-1].seq, changes.page[-1].created)
+            self.indexes = {**self.indexes, model: index}
+
+    def drop(self, model: str) -> None:
+        """Forget the codes of a model that is not the active one."""
+        with self._catching_up:
+            self.indexes = {id: index for id, index in self.indexes.items() if id != model}
 
     def start(self) -> None:
         self._follower.start()
@@ -117,7 +159,8 @@ class Feed:
     def catch_up(self, seq: int | None = None) -> None:
         """Apply everything committed before this call, or all up to ``seq``.
 
-        Raises OtherModel, applying nothing, where the database holds codes of another model.
+        Raises OtherModel, applying nothing, where the active model is one whose codes are not
+        here.
         """
         with self._catching_up:
             while seq is None or self.applied < seq:
@@ -135,60 +178,68 @@ class Feed:
         """
         with self._catching_up:
             while True:
-                with self.store.snapshot() as snapshot:
-                    self._require_model(snapshot.model)
-                    head, of_database = snapshot.head, checksum(snapshot.parts)
-                while self._apply_page(head.seq):
+                while self._apply_page():
                     pass
-                if self._last == head:  # not so where it had to load anew
-                    return head.seq, self.index.checksum(), of_database
+                with self.store.snapshot(self.model) as snapshot:
+                    self._follow_active(snapshot.models)
+                    if snapshot.head == self._last:  # nobody wrote in between
+                        return self.applied, self.index.checksum(), checksum(snapshot.parts)
 
-    def _apply_page(self, until: int | None = None) -> bool:
-        """Apply the next changes, none past ``until``. False where there are none to apply."""
+    def _apply_page(self) -> bool:
+        """Apply the next changes. False where there are none to apply."""
         changes = self.store.changes_after(self._last.seq)
         self._answered_at = time.monotonic()
-        returned = self.other_model is not None
-        self._require_model(changes.model)
-        same_history = changes.last == self._last or self._last.seq == changes.pruned
-        if returned or self._last.seq < changes.pruned or not same_history:
+        self._follow_active(changes.models)
+        if not _continue(changes, self._last):
             log.warning("feed: what came after %d is not known; loading anew", self._last.seq)
             self._load()
             return True
-        page = [change for change in changes.page if until is None or change.seq <= until]
-        if not page:
+        if not changes.page:
             return False
-        self.index.apply(page)
-        self._last = Mark(page[-1].seq, page[-1].created)
+        # Of a model that was taken out, some of these have no code, even if it is back.
+        whole = {row.id for row in changes.models if row.whole}
+        self.indexes = {id: index for id, index in self.indexes.items() if id in whole}
+        for model, index in self.indexes.items():
+            index.apply(_edits(changes.page, model))
+        self._last = Mark(changes.page[-1].seq, changes.page[-1].created)
         if self.index.worth_compacting:
             self._load()
         return True
 
     def _load(self) -> None:
-        """Searches go on in the old index until the new one is whole."""
-        with self.store.snapshot() as snapshot:
-            self._require_model(snapshot.model)
-            codes = Codes.gather(self._heard(snapshot.parts), self.index.code_bytes)
-        self.index = self._new_index(codes)
+        """Searches go on in the old index until the new one is whole. Those of other models
+        are to be loaded again."""
+        with self.store.snapshot(self.model) as snapshot:
+            self._follow_active(snapshot.models)
+            codes = self._gathered(self.model, snapshot.parts)
+        self.indexes = {self.model: self._new_index(self.model, codes)}
         self._last = snapshot.head
+
+    def _gathered(self, model: str, parts: Iterator[Pairs]) -> Codes:
+        return Codes.gather(self._heard(parts), self._new_index(model, None).code_bytes)
 
     def _load_file(self) -> bool:
         """Whether there was one to load; catching up finds out if it is of this history."""
         if self.file is None or (found := indexfile.load(self.file, self._origin())) is None:
             return False
-        self._saved, codes = found
-        self.index, self._last = self._new_index(codes), self._saved
+        self._last, codes = found
+        self._saved = self.model, self._last
+        self.indexes = {self.model: self._new_index(self.model, codes)}
         log.info("%d codes from %s, as of change %d", len(codes.seqs), self.file, self._last.seq)
         return True
 
     def _save(self) -> None:
-        if self.file is None or self._saved == self._last or self._last == BEGINNING:
+        if self.file is None or self._last == BEGINNING:
+            return
+        if self._saved == (self.model, self._last):
             return
         self._saved_at = time.monotonic()
         try:
             with self._catching_up:
-                mark, codes = self._last, self.index.codes()
-            indexfile.save(self.file, self._origin(), mark, codes)
-            self._saved = mark
+                model, mark, codes = self.model, self._last, self.index.codes()
+                origin = self._origin()
+            indexfile.save(self.file, origin, mark, codes)
+            self._saved = model, mark
         except OSError as error:
             log.warning("%s cannot be written: %s", self.file, error)
         except SQLAlchemyError as error:
@@ -202,11 +253,14 @@ class Feed:
             self._answered_at = time.monotonic()
             yield part
 
-    def _require_model(self, active: str | None) -> None:
-        if active != self.model:
+    def _follow_active(self, models: tuple[ModelRow, ...]) -> None:
+        active = active_of(models)
+        if active is None or active not in self.indexes:
             self.other_model = active or NO_MODEL
             raise OtherModel(f"the active model is {self.other_model}, not {self.model}")
-        self.other_model = None
+        if active != self.model:
+            log.info("the active model is now %s", active)
+        self.model, self.other_model = active, None
 
     def _follow(self) -> None:
         while not self._stop.is_set():
@@ -232,21 +286,30 @@ class Feed:
 
     def _wait(self) -> None:
         """Until there may be something to do; soon where a heartbeat is owed."""
-        owed = self._beat_applied != self.applied
+        owed = self._said_last != (self.applied, frozenset(self.indexes))
         self.store.database.wait(HEARTBEAT_GAP_SECONDS if owed else FEED_POLL_SECONDS)
 
     def _beat(self) -> None:
         """At most one heartbeat a gap while changes come in, one an interval otherwise."""
         since = time.monotonic() - self._beat_at
-        changed = self._beat_applied != self.applied
+        current = self.applied, frozenset(self.indexes)
+        changed = self._said_last != current
         if since < (HEARTBEAT_GAP_SECONDS if changed else HEARTBEAT_SECONDS):
             return
-        applied = self.applied
         self._beat_at = time.monotonic()
         try:
-            self.store.beat(self.name, applied)
-            self._beat_applied, self._silent = applied, False
+            self.store.beat(self.name, *current)
+            self._said_last, self._silent = current, False
         except SQLAlchemyError as error:  # a full disk stops writes; reading goes on
             if not self._silent:
                 log.warning("no heartbeat can be written, trying on: %s", error)
             self._silent = True
+
+
+def _continue(changes: Changes, mark: Mark) -> bool:
+    """Whether these are the changes that follow on ``mark``, in one history."""
+    return mark.seq >= changes.pruned and (changes.last == mark or mark.seq == changes.pruned)
+
+
+def _edits(page: list[Change], model: str) -> list[Edit]:
+    return [Edit(change.seq, change.removes, change.codes.get(model)) for change in page]

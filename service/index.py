@@ -10,13 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
-from service.records import Change
 from service.seqs import Seqs
 from service.settings import COMPACT_ROWS
 
 CHECKSUM_ROWS = 1 << 16  # hashed at a time
 
 Pairs = Sequence[Any]  # of (seq, code)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The seq of a code that is taken out, if any, and the code put in as ``seq``, if any."""
+
+    seq: int
+    removes: int | None
+    code: bytes | None
 
 
 @dataclass(frozen=True)
@@ -60,14 +68,14 @@ class Index:
         removed = len(self._seqs) - len(self)
         return removed > max(COMPACT_ROWS, len(self))
 
-    def apply(self, changes: Sequence[Change]) -> None:
-        """Apply feed rows in order; rows already applied change nothing."""
+    def apply(self, edits: Sequence[Edit]) -> None:
+        """Apply edits in order of their seqs; those already applied change nothing."""
         with self._applying:
             newest = self._seqs.newest
-            added = [c for c in changes if c.code is not None and c.seq > newest]
+            added = [e for e in edits if e.code is not None and e.seq > newest]
             if added:
-                self._add([c.seq for c in added], [c.code for c in added if c.code is not None])
-            self._remove([c.removes for c in changes if c.removes is not None])
+                self._add([e.seq for e in added], [e.code for e in added if e.code is not None])
+            self._remove([e.removes for e in edits if e.removes is not None])
 
     def search(self, luts: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
         """For each look-up table of (Q,M,K), the nearest k as (seq, score)."""

@@ -1,6 +1,6 @@
 """What goes into the database and comes out of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ KEEP = Keep()
 
 @dataclass(frozen=True)
 class Put:
-    """One picture to store. metadata: JSON text, None to clear, KEEP to leave as it is."""
+    """One picture to store, with its packed code by each model's id. metadata: JSON text, None
+    to clear, KEEP to leave as it is."""
 
     id: str
-    code: bytes
+    codes: Mapping[str, bytes]
     sha256: str
     width: int
     height: int
@@ -29,7 +30,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of a Put, and the seq of its code."""
+    """What became of a Put, and the seq of its codes."""
 
     status: Status
     seq: int
@@ -39,13 +40,29 @@ class OtherModel(Exception):
     """The database holds codes of another model than the caller's."""
 
 
+class ModelError(Exception):
+    """What is asked of a model cannot be done; says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model with codes in the database. whole: every picture has one. added: when, ISO 8601."""
+
+    number: int
+    id: str
+    active: bool
+    whole: bool
+    added: str
+
+
 @dataclass(frozen=True)
 class Change:
-    """One feed row: the seq taken out, if any, and the code put in as ``seq``, if any."""
+    """One feed row: the seq taken out, if any, and by each model's id the code put in as
+    ``seq``; none for a delete, or where that picture was changed again since."""
 
     seq: int
     removes: int | None
-    code: bytes | None
+    codes: Mapping[str, bytes]
     created: float = 0.0
 
 
@@ -67,13 +84,13 @@ class Changes:
 
     last: the mark of the change the reader has seen last, None where it is not in the feed.
     pruned: the newest number that was taken out of the feed; a reader further behind has
-    missed changes. model: the id of the active model.
+    missed changes. models: all that have codes.
     """
 
     page: list[Change]
     last: Mark | None
     pruned: int
-    model: str | None
+    models: tuple[ModelRow, ...]
 
 
 @dataclass(frozen=True)
@@ -89,17 +106,24 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """parts: lists of (seq, code), in seq order."""
+    """parts: lists of (seq, code of one model), in seq order."""
 
     head: Mark
-    model: str | None
+    models: tuple[ModelRow, ...]
     parts: Iterator[list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
 class Replica:
-    """A running process: the feed number it has applied, said ``age`` seconds ago."""
+    """A running process: the feed number it has applied and the models it has the codes of,
+    said ``age`` seconds ago."""
 
     name: str
     applied: int
+    models: frozenset[str]
     age: float
+
+
+def active_of(models: tuple[ModelRow, ...]) -> str | None:
+    """The id of the active one."""
+    return next((row.id for row in models if row.active), None)

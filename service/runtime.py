@@ -2,17 +2,19 @@
 
 import logging
 import threading
-from functools import partial
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from gpq import artifact, device, scan
 from gpq.decode import limit_decoding
+from gpq.model import Model
+from service import artifacts
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.feed import Feed
 from service.gate import Gate
-from service.index import Index
+from service.index import Codes, Index
+from service.lineup import Lineup
 from service.migrate import NewerSchema, migrate
 from service.originals import open_originals
 from service.problems import unavailable
@@ -35,21 +37,35 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.model = artifact.load(settings.model, device.pick(settings.device))
-        limit_decoding(settings.max_pixels)
-        self.encoder = Encoder(self.model, settings.max_pixels, settings.decode_threads)
+        self.device = device.pick(settings.device)
         self.engine, self.engine_reason = scan.choose(settings.scan)
-        new_index = partial(Index, self.model.codebook.M, self.engine)
+        limit_decoding(settings.max_pixels)
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
-        self.feed = Feed(self.store, new_index, self.model.id, settings.index_file)
         self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
-        self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.originals)
-        self.searcher = Searcher(self.catalogue, self.store, self.feed, self.encoder)
+        self.encoder = Encoder(settings.max_pixels, settings.decode_threads)
+        self._given = artifact.load(settings.model, self.device)
+        self._given_files = artifacts.read(settings.model)
+        self._serve(self._given)
         self.gate = Gate(settings.max_waiting)
         self.not_ready: str | None = "starting"
         self._stop = threading.Event()
         self._starter = threading.Thread(target=self._start, name="start", daemon=True)
+
+    def _serve(self, model: Model) -> None:
+        self.encoder.learn(model)
+        self.feed = Feed(self.store, self._new_index, model.id, self.settings.index_file)
+        self.lineup = Lineup(self.store, self.feed, self.encoder, self.device)
+        self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.lineup, self.originals)
+        self.searcher = Searcher(self.catalogue, self.store, self.feed, self.encoder)
+
+    @property
+    def model(self) -> Model:
+        """The active one."""
+        return self.encoder.models[self.feed.model]
+
+    def _new_index(self, model: str, codes: Codes | None) -> Index:
+        return Index(self.encoder.models[model].codebook.M, self.engine, codes)
 
     def start(self) -> None:
         """Open the database and load the index in the background; see ``not_ready``."""
@@ -60,13 +76,16 @@ class Runtime:
         self._stop.set()
         self._starter.join(timeout=STOP_SECONDS)
         self.upkeep.stop()
+        self.lineup.stop()
         self.feed.stop()
         self.store.close()
 
     def require_ready(self) -> None:
         """Raises Problem 503 with the reason."""
         if self.feed.other_model is not None:
-            raise unavailable(self._other_model(self.feed.other_model))
+            raise unavailable(
+                f"model {self.feed.other_model} is active, and its codes are not loaded here yet"
+            )
         if self.not_ready is not None:
             raise unavailable(self.not_ready)
         if self.feed.down:
@@ -81,33 +100,56 @@ class Runtime:
                 self.not_ready = _why(error)
                 log.warning("%s: %s", self.not_ready, error)
                 self._stop.wait(RETRY_SECONDS)
-            except (NewerSchema, OtherModel) as error:
+            except NewerSchema as error:
                 self.not_ready = str(error)
                 log.error(self.not_ready)
                 return
+            except OtherModel as error:  # it may be active soon, or not be any more
+                if self.not_ready != str(error):
+                    log.error(str(error))
+                self.not_ready = str(error)
+                self._stop.wait(RETRY_SECONDS)
             except Exception:
                 self.not_ready = "start failed with an unexpected error; it is in the log"
                 log.exception(self.not_ready)
                 return
 
     def _open(self) -> None:
-        self.not_ready = "opening the database"
         migrate(self.store.database)
-        stored = self.store.adopt_model(self.model.id)
-        if stored != self.model.id:
-            raise OtherModel(self._other_model(stored))
+        active = self.store.models.adopt(self._given.id, self._given_files)
+        if active == self._given.id:
+            self._serve(self._given)
+        else:
+            self._serve_stored(active)
         self.not_ready = "loading the index"
         self.feed.load()
         self.feed.start()
         self.upkeep.start()
+        self.lineup.start()
         self.not_ready = None
         log.info("ready: %d images, model %s", len(self.feed.index), self.model.id)
 
+    def _serve_stored(self, active: str) -> None:
+        """The active model, as the database has it. Raises OtherModel where it has it not, or
+        where GPQ_MODEL was set to a model that the database has never seen."""
+        files = self.store.models.files(active)
+        chosen = "model" in self.settings.model_fields_set
+        unknown = chosen and not self.store.models.ever_known(self._given.id)
+        if unknown or not files:
+            raise OtherModel(self._other_model(active))
+        self._serve(artifacts.load(files, self.device))
+        log.info(
+            "the active model is %s, from the database; GPQ_MODEL, %s, is for empty databases",
+            active,
+            self.settings.model,
+        )
+
     def _other_model(self, stored: str) -> str:
         return (
-            f"the stored codes are of model {stored}, and GPQ_MODEL is model {self.model.id}: set "
-            "GPQ_MODEL to the folder of the first, or GPQ_DATABASE_URL and GPQ_IMAGE_STORE to new "
-            "places and index the pictures again; nothing was changed"
+            f"the stored codes are of model {stored}, and GPQ_MODEL is {self._given.id}: set "
+            "GPQ_MODEL to the folder of the first, and to change over run `python -m service "
+            "models add` with the folder of the second; or set GPQ_DATABASE_URL and "
+            "GPQ_IMAGE_STORE to new places and index the pictures again; nothing was changed"
         )
 
 

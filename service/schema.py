@@ -1,10 +1,13 @@
 """The tables. Created by ``migrations``; a test holds the two equal.
 
-images    one row a picture: its code and what people keep with it
-feed      one row a change, in commit order; every process applies it to its index
-replicas  one row a running process: what it has applied, and when it said so
-state     what all processes must agree on: the id of the active model, and the
-          newest feed number that was taken out of the feed
+images     one row a picture: what people keep, and the feed number of its last put
+models     one row a model that has codes here; one of them is active
+artifacts  the files of each model, so that every process can load it
+codes      one row a picture and model: its packed code
+feed       one row a change, in commit order; every process applies it to its indexes
+replicas   one row a running process: what it has applied, and when it said so
+state      what all processes must agree on beside: the name of the database, and the
+           newest feed number that was taken out of the feed
 """
 
 import sqlalchemy as sa
@@ -19,8 +22,6 @@ images = sa.Table(
     metadata,
     sa.Column("id", sa.String(128), primary_key=True),
     sa.Column("seq", sa.BigInteger, nullable=False, unique=True),
-    sa.Column("model", sa.String(64), nullable=False),
-    sa.Column("code", sa.LargeBinary, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False, index=True),
     sa.Column("width", sa.Integer, nullable=False),
     sa.Column("height", sa.Integer, nullable=False),
@@ -29,13 +30,43 @@ images = sa.Table(
     sa.Column("metadata", sa.Text, nullable=True),
 )
 
+models = sa.Table(
+    "models",
+    metadata,
+    # Stands for the id in codes; never used again, so that what is left of a model that is
+    # gone can belong to no other.
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("active", sa.Boolean, nullable=False),
+    # Every picture has a code of it.
+    sa.Column("whole", sa.Boolean, nullable=False),
+    sa.Column("added", sa.String(32), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("model", sa.Integer, sa.ForeignKey("models.number"), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+codes = sa.Table(
+    "codes",
+    metadata,
+    sa.Column("model", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("code", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 feed = sa.Table(
     "feed",
     metadata,
     sa.Column("seq", Sequence, primary_key=True, autoincrement=True),
-    # The seq of the code this change takes out, and the code it puts in.
+    # The seq of the codes this change takes out; the ones it puts in have its own.
     sa.Column("removes", sa.BigInteger, nullable=True),
-    sa.Column("code", sa.LargeBinary, nullable=True),
     # Seconds since the epoch; numbers, as clocks may, need not follow it.
     sa.Column("created", sa.Double, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
@@ -46,6 +77,8 @@ replicas = sa.Table(
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("applied", sa.BigInteger, nullable=False),
+    # Ids of the models whose codes it has in memory, with spaces between them.
+    sa.Column("models", sa.Text, nullable=False, server_default=""),
     sa.Column("seen", sa.Double, nullable=False),
 )
 

@@ -2,27 +2,29 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.engine import Row
 
 from gpq.errors import ImageError
+from gpq.model import Model
 from service import problems
 from service.catalogue import Catalogue, decode_metadata
-from service.encoder import Encoder, Picture
+from service.encoder import Encoder, Picture, scores
 from service.feed import Feed
 from service.problems import Problem
-from service.records import Resolved
+from service.records import OtherModel, Resolved
 from service.store import Store
 
 SEARCH_TRIES = 8
 SPARE = 16  # hits asked for beyond those needed, where some were taken out meanwhile
 
 Found = list[tuple[int, float]]  # (seq, score), in order
+R = TypeVar("R")
 log = logging.getLogger("gpq.service")
 
 
@@ -31,6 +33,16 @@ class Hit:
     id: str
     score: float
     metadata: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The hits of each query, or what is wrong with it; what was searched with, and by which
+    model."""
+
+    queries: list[list[Hit] | Problem]
+    query: Literal["image", "original", "code"]
+    model: str
 
 
 class Wanted(Protocol):
@@ -47,60 +59,74 @@ class Wanted(Protocol):
 
 
 class Searcher:
-    """All methods block; call them off the event loop. Scores below ``min_score`` are no hits."""
+    """All methods block; call them off the event loop. Scores below ``min_score`` are no hits.
+
+    A search is by one model, the active one; where another becomes active meanwhile, it is
+    done again by that.
+    """
 
     def __init__(self, catalogue: Catalogue, store: Store, feed: Feed, encoder: Encoder) -> None:
         self.catalogue, self.store, self.feed, self.encoder = catalogue, store, feed, encoder
 
-    def by_picture(self, file: BinaryIO, options: Wanted) -> list[Hit]:
-        """Nearest to an uploaded picture; raises Problem 400, 413 or 415."""
-        found = self.by_pictures([file], options)[0]
-        if isinstance(found, Problem):
-            raise found
-        return found
-
-    def by_pictures(self, files: Sequence[BinaryIO], options: Wanted) -> list[list[Hit] | Problem]:
+    def by_pictures(self, files: Sequence[BinaryIO], options: Wanted) -> Answer:
         """The nearest to each, by one scan; what is wrong with one stands in its place."""
-        accepted = [self._accept(file, options) for file in files]
+        return self._by_active(lambda model: self._by_pictures(files, options, model))
+
+    def by_id(self, id: str, options: Wanted) -> Answer:
+        """Nearest to a stored picture, itself included. Raises Problem 404."""
+        return self._by_active(lambda model: self._by_id(id, options, model))
+
+    def _by_active(self, search: Callable[[Model], R]) -> R:
+        for _ in range(SEARCH_TRIES):
+            model = self.encoder.models[self.feed.model]
+            try:
+                return search(model)
+            except OtherModel:
+                self.catalogue.catch_up()
+        raise problems.unavailable("models change faster than can be searched; try again")
+
+    def _by_pictures(self, files: Sequence[BinaryIO], options: Wanted, model: Model) -> Answer:
+        accepted = [self._accept(file, options, model) for file in files]
         good = [entry for entry in accepted if not isinstance(entry, Problem)]
         if not good:
-            return [entry for entry in accepted if isinstance(entry, Problem)]
+            wrong = [entry for entry in accepted if isinstance(entry, Problem)]
+            return Answer([*wrong], "image", model.id)
         most = max(len(same) for _, same in good)
-        luts = self.encoder.luts([picture for picture, _ in good])
-        found = iter(self._search(luts, options.k + most, options.min_score))
-        return [
+        luts = self.encoder.luts([picture for picture, _ in good], model)
+        found = iter(self._search(luts, options.k + most, options.min_score, model))
+        queries = [
             entry
             if isinstance(entry, Problem)
             else [hit for hit in next(found) if hit.id not in entry[1]][: options.k]
             for entry in accepted
         ]
+        return Answer(queries, "image", model.id)
 
-    def by_id(self, id: str, options: Wanted) -> tuple[list[Hit], Literal["original", "code"]]:
-        """Nearest to a stored picture, itself included, and what was searched with.
-
-        Raises Problem 404.
-        """
+    def _by_id(self, id: str, options: Wanted, model: Model) -> Answer:
         k, min_score = options.k, options.min_score
         row = self.catalogue.get(id)
-        lut, query = self._lut_of_stored(row)
+        lut, query = self._lut_of_stored(row, model)
         if options.exclude_same:
             same = self.store.ids_of(row.sha256) | {id}
-            hits = self._search(lut, k + len(same), min_score)[0]
-            return [hit for hit in hits if hit.id not in same][:k], query
-        hits = self._search(lut, k, min_score)[0]
+            hits = self._search(lut, k + len(same), min_score, model)[0]
+            return Answer([[hit for hit in hits if hit.id not in same][:k]], query, model.id)
+        hits = self._search(lut, k, min_score, model)[0]
         if id not in [hit.id for hit in hits]:
             # Lost among ties, or its own code is not its nearest: it belongs to its results.
             row = self.catalogue.get(id)
-            own_score = float(self.encoder.scores(lut, [row.code])[0, 0])
+            own_score = float(scores(lut, [self._code_of(row, model)])[0, 0])
             if own_score >= min_score:
                 hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
-        return hits, query
+        return Answer([hits], query, model.id)
 
-    def _accept(self, file: BinaryIO, options: Wanted) -> tuple[Picture, set[str]] | Problem:
+    def _accept(
+        self, file: BinaryIO, options: Wanted, model: Model
+    ) -> tuple[Picture, set[str]] | Problem:
         """The picture, and the ids to leave out of its hits."""
+        file.seek(0)
         data = file.read()
         try:
-            picture = self.encoder.accept(data)
+            picture = self.encoder.accept(data, [model])
         except Problem as problem:
             return problem
         if not options.exclude_same:
@@ -108,32 +134,53 @@ class Searcher:
         return picture, self.store.ids_of(hashlib.sha256(data).hexdigest())
 
     def _lut_of_stored(
-        self, row: Row[Any]
+        self, row: Row[Any], model: Model
     ) -> tuple[NDArray[np.float32], Literal["original", "code"]]:
         try:
             data = self.catalogue.originals.get(row.sha256)
             if data is not None:
-                return self.encoder.luts([self.encoder.decode(data)]), "original"
+                picture = self.encoder.decode(data, [model])
+                return self.encoder.luts([picture], model), "original"
         # Limits were lowered, the file was damaged, or the store does not answer.
         except (ImageError, Problem) as error:
             log.warning("original %s cannot be read, searching by code: %s", row.sha256, error)
-        return self.encoder.lut_of_code(row.code), "code"
+        return self.encoder.lut_of_code(self._code_of(row, model), model), "code"
 
-    def _search(self, luts: NDArray[np.float32], k: int, min_score: float) -> list[list[Hit]]:
+    def _code_of(self, row: Row[Any], model: Model) -> bytes:
+        """Of the picture, also where it was put anew since its row was read.
+
+        Raises OtherModel where the model was taken out, Problem 404 where the picture was.
+        """
+        code = self.store.code(row.seq, model.id)
+        if code is None:
+            code = self.store.code(self.catalogue.get(row.id).seq, model.id)
+        if code is None:
+            raise OtherModel(f"{row.id} has no code of model {model.id}")
+        return code
+
+    def _search(
+        self, luts: NDArray[np.float32], k: int, min_score: float, model: Model
+    ) -> list[list[Hit]]:
         """The index at some feed number, and on top of it what the database holds since:
         the exact hits of one moment after this call began, whoever writes meanwhile.
 
-        Raises Problem 503 where writers outrun every try.
+        Raises OtherModel where another model became active, Problem 503 where writers outrun
+        every try.
         """
         asked = k
         for _ in range(SEARCH_TRIES):
             applied = self.feed.applied  # before the search, which sees at least this
-            near = self.feed.index.search(luts, asked)
+            index = self.feed.indexes.get(model.id)
+            if index is None:
+                raise OtherModel(f"the codes of model {model.id} are not here")
+            near = index.search(luts, asked)
             resolved = self.store.resolve({seq for found in near for seq, _ in found}, applied)
-            if not resolved.whole or resolved.model != self.encoder.model.id:
+            if resolved.model != model.id:
+                raise OtherModel(f"the active model is {resolved.model}, not {model.id}")
+            if not resolved.whole:
                 self.catalogue.catch_up()
                 continue
-            ranked = self._overlay(luts, near, asked, resolved)
+            ranked = _overlay(luts, near, asked, resolved)
             short = max(
                 0 if len(found) < asked or found[-1][1] < min_score else k - len(best)
                 for found, best in zip(near, ranked, strict=True)
@@ -148,22 +195,23 @@ class Searcher:
             asked += short + SPARE
         raise problems.unavailable("pictures change faster than they can be searched; try again")
 
-    def _overlay(
-        self, luts: NDArray[np.float32], near: list[Found], asked: int, resolved: Resolved
-    ) -> list[Found]:
-        """Hits with the changes applied, in order. Of ``asked`` hits, what would come after
-        the last is not known: nothing is placed there."""
-        fresh = [change for change in resolved.changes if change.seq in resolved.stored]
-        scores = self.encoder.scores(luts, [change.code or b"" for change in fresh])
-        overlaid = []
-        for found, row in zip(near, scores.tolist(), strict=True):
-            current = {seq: score for seq, score in found if seq in resolved.stored}
-            current |= {change.seq: score for change, score in zip(fresh, row, strict=True)}
-            ranked = sorted(current.items(), key=_rank)
-            if len(found) == asked:
-                ranked = [hit for hit in ranked if _rank(hit) <= _rank(found[-1])]
-            overlaid.append(ranked)
-        return overlaid
+
+def _overlay(
+    luts: NDArray[np.float32], near: list[Found], asked: int, resolved: Resolved
+) -> list[Found]:
+    """Hits with the changes applied, in order. Of ``asked`` hits, what would come after the
+    last is not known: nothing is placed there."""
+    fresh = [change for change in resolved.changes if change.seq in resolved.stored]
+    of_fresh = scores(luts, [change.codes[str(resolved.model)] for change in fresh])
+    overlaid = []
+    for found, row in zip(near, of_fresh.tolist(), strict=True):
+        current = {seq: score for seq, score in found if seq in resolved.stored}
+        current |= {change.seq: score for change, score in zip(fresh, row, strict=True)}
+        ranked = sorted(current.items(), key=_rank)
+        if len(found) == asked:
+            ranked = [hit for hit in ranked if _rank(hit) <= _rank(found[-1])]
+        overlaid.append(ranked)
+    return overlaid
 
 
 def _rank(hit: tuple[int, float]) -> tuple[float, int]:

@@ -53,6 +53,8 @@ ALIVE_SECONDS = 5  # a replica whose heartbeat is older is not waited for
 WAIT_ALL_SECONDS = 10  # how long wait=all waits before it answers 202
 PRUNE_SECONDS = 60  # between looks for feed rows past GPQ_FEED_SECONDS
 SAVE_SECONDS = 3600  # between writings of GPQ_INDEX_FILE
+REINDEX_BATCH = 16  # pictures encoded anew at a time: searches wait for at most so many
+ACTIVATE_SECONDS = 60  # how long a model waits to be active for processes to load its codes
 COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never pays
 
 

@@ -1,5 +1,5 @@
-"""The statements: all SQL on the tables is here. The database is the truth; everything in
-memory follows it by the feed (see ``feed``).
+"""The statements on pictures, the feed and replicas; those on models are in ``modelstore``.
+The database is the truth; everything in memory follows it by the feed (see ``feed``).
 """
 
 import uuid
@@ -12,19 +12,22 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from service.database import Database, now
+from service.modelstore import ModelStore, all_models
 from service.records import (
     Change,
     Changes,
     Keep,
     Mark,
+    ModelRow,
     OtherModel,
     Put,
     Replica,
     Resolved,
     Snapshot,
     Stored,
+    active_of,
 )
-from service.schema import feed, images, replicas, state
+from service.schema import codes, feed, images, models, replicas, state
 from service.settings import ALIVE_SECONDS, FEED_PAGE, LOAD_ROWS
 
 SEQS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters
@@ -39,22 +42,10 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
+        self.models = ModelStore(self.database)
 
     def close(self) -> None:
         self.database.close()
-
-    def adopt_model(self, model: str) -> str:
-        """The id of the model the codes are of; ``model`` where there are no codes yet."""
-
-        def adopt(connection: Connection) -> str:
-            current = _state(connection).get("model")
-            empty = connection.scalar(sa.select(images.c.id).limit(1)) is None
-            if current is not None and not empty:
-                return current
-            _set_state(connection, "model", model)
-            return model
-
-        return self.database.write(adopt)
 
     def identity(self) -> str:
         """The name of this database, made up when it is asked for first."""
@@ -68,13 +59,13 @@ class Store:
 
         return self.database.write(identify)
 
-    def put(self, puts: Sequence[Put], model: str) -> list[Stored]:
+    def put(self, puts: Sequence[Put]) -> list[Stored]:
         """Store pictures in one transaction, in order; ids are distinct.
 
-        Same bytes and model keep their code and seq; only metadata may change. Raises
-        OtherModel where another process made another model the active one.
+        Same bytes keep their codes and seq; only metadata may change. Raises OtherModel where
+        the database wants codes of other models than these are of.
         """
-        return self.database.write(lambda connection: self._put(connection, puts, model))
+        return self.database.write(lambda connection: self._put(connection, puts))
 
     def describe(self, id: str, metadata: str | None) -> bool:
         """Give a picture other metadata; False where there is none."""
@@ -90,6 +81,13 @@ class Store:
         with self.database.read() as connection:
             return connection.execute(sa.select(images).where(images.c.id == id)).one_or_none()
 
+    def code(self, seq: int, model: str) -> bytes | None:
+        """Of the picture that was put as ``seq``, by the model of that id."""
+        query = sa.select(codes.c.code).join(models, models.c.number == codes.c.model)
+        query = query.where(models.c.id == model, codes.c.seq == seq)
+        with self.database.read() as connection:
+            return connection.scalar(query)
+
     def page(self, after: int, limit: int) -> Sequence[Row[Any]]:
         """Pictures' rows in seq order, from the first past ``after``."""
         query = sa.select(images).where(images.c.seq > after).order_by(images.c.seq).limit(limit)
@@ -100,41 +98,44 @@ class Store:
         """The pictures whose current codes have ``seqs``, or were put in after feed number
         ``after``, and the changes since then, of one moment."""
         with self.database.snapshot() as connection:
-            page = _page_of_feed(connection, after, FEED_PAGE)
+            rows = all_models(connection)
+            page = _page_of_feed(connection, after, FEED_PAGE, rows)
             values = _state(connection)
             removed = {change.removes for change in page}
-            added = {change.seq for change in page if change.code is not None}
+            added = {change.seq for change in page if change.codes}
             wanted = sorted((added | set(seqs)) - removed)
             query = sa.select(images.c.seq, images.c.id, images.c.metadata)
             found: dict[int, tuple[str, str | None]] = {}
             for first in range(0, len(wanted), SEQS_IN_A_QUERY):
                 part = wanted[first : first + SEQS_IN_A_QUERY]
-                rows = connection.execute(query.where(images.c.seq.in_(part)))
-                found |= {row.seq: (row.id, row.metadata) for row in rows}
+                stored = connection.execute(query.where(images.c.seq.in_(part)))
+                found |= {row.seq: (row.id, row.metadata) for row in stored}
         whole = len(page) < FEED_PAGE and int(values.get("pruned", 0)) <= after
-        return Resolved(found, page, whole, values.get("model"))
+        return Resolved(found, page, whole, active_of(rows))
 
     def changes_after(self, seq: int, limit: int = FEED_PAGE) -> Changes:
         """Feed rows after ``seq``, in order."""
-        with self.database.read() as connection:
-            page = _page_of_feed(connection, seq - 1, limit + 1)
-            # Read after the changes, each statement sees what was committed before it: what
-            # was pruned before them shows here, and whose codes they are was settled.
+        # Of one moment: codes that are gone were taken out by a change that is seen here too.
+        with self.database.snapshot() as connection:
+            rows = all_models(connection)
+            page = _page_of_feed(connection, seq - 1, limit + 1, rows)
             values = _state(connection)
         last = None
         if page and page[0].seq == seq:
             last = Mark(seq, page.pop(0).created)
-        return Changes(page[:limit], last, int(values.get("pruned", 0)), values.get("model"))
+        return Changes(page[:limit], last, int(values.get("pruned", 0)), rows)
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """All codes, the feed's head and the active model, of one moment."""
-        codes = sa.select(images.c.seq, images.c.code).order_by(images.c.seq)
+    def snapshot(self, model: str) -> Iterator[Snapshot]:
+        """All codes of one model, the feed's head and the models, of one moment."""
         with self.database.snapshot() as connection:
-            head, model = _head(connection), _state(connection).get("model")
+            head, rows = _head(connection), all_models(connection)
             created = connection.scalar(sa.select(feed.c.created).where(feed.c.seq == head))
-            parts = self.database.stream(connection, codes, LOAD_ROWS)
-            yield Snapshot(Mark(head, created or 0.0), model, parts)
+            number = next((row.number for row in rows if row.id == model), 0)
+            query = sa.select(codes.c.seq, codes.c.code).order_by(codes.c.seq)
+            query = query.where(codes.c.model == sa.literal_column(str(number)))
+            parts = self.database.stream(connection, query, LOAD_ROWS)
+            yield Snapshot(Mark(head, created or 0.0), rows, parts)
 
     def lag(self, applied: int) -> tuple[int, float]:
         """The feed's head, and for how many seconds the oldest change past ``applied`` waits."""
@@ -166,9 +167,9 @@ class Store:
 
         return self.database.write(prune)
 
-    def beat(self, name: str, applied: int) -> None:
-        """Say that the process ``name`` lives and what it has applied."""
-        values = {"applied": applied, "seen": now()}
+    def beat(self, name: str, applied: int, models: Iterable[str] = ()) -> None:
+        """Say that the process ``name`` lives, what it has applied, of which models."""
+        values = {"applied": applied, "models": " ".join(models), "seen": now()}
         with self.database.light_transaction() as connection:
             mine = sa.update(replicas).where(replicas.c.name == name).values(**values)
             if connection.execute(mine).rowcount == 0:
@@ -183,17 +184,21 @@ class Store:
     def replicas(self) -> list[Replica]:
         """The processes that were alive within ALIVE_SECONDS."""
         age = now() - replicas.c.seen
-        query = sa.select(replicas.c.name, replicas.c.applied, age)
+        query = sa.select(replicas.c.name, replicas.c.applied, replicas.c.models, age)
         # Ages below 0: the clock was set back.
         query = query.where(age.between(-ALIVE_SECONDS, ALIVE_SECONDS))
         with self.database.read() as connection:
             rows = connection.execute(query.order_by(replicas.c.name))
-            return [Replica(name, applied, max(0.0, float(age))) for name, applied, age in rows]
+            return [
+                Replica(name, applied, frozenset(models.split()), max(0.0, float(age)))
+                for name, applied, models, age in rows
+            ]
 
-    def counts(self) -> tuple[int, int, int]:
-        """Pictures, distinct codes, and the most pictures that share one."""
-        ties = sa.select(sa.func.count().label("n")).select_from(images).group_by(images.c.code)
-        grouped = ties.subquery()
+    def counts(self, model: str) -> tuple[int, int, int]:
+        """Pictures with a code of the model, distinct codes, and the most that share one."""
+        number = sa.select(models.c.number).where(models.c.id == model).scalar_subquery()
+        ties = sa.select(sa.func.count().label("n")).where(codes.c.model == number)
+        grouped = ties.group_by(codes.c.code).subquery()
         query = sa.select(
             sa.func.coalesce(sa.func.sum(grouped.c.n), 0),
             sa.func.count(),
@@ -215,25 +220,38 @@ class Store:
         with self.database.read() as connection:
             return set(connection.scalars(query))
 
-    def _put(self, connection: Connection, puts: Sequence[Put], model: str) -> list[Stored]:
-        active = _state(connection).get("model")
-        if active != model:
-            raise OtherModel(f"the active model is {active}, not {model}")
-        columns = images.c.id, images.c.seq, images.c.sha256, images.c.model, images.c.metadata
-        rows = connection.execute(
+    def _put(self, connection: Connection, puts: Sequence[Put]) -> list[Stored]:
+        rows = all_models(connection)
+        wanted = {row.id for row in rows}
+        for put in puts:
+            if put.codes.keys() != wanted:
+                raise OtherModel(f"codes are kept of models {sorted(wanted)}, not {[*put.codes]}")
+        columns = images.c.id, images.c.seq, images.c.sha256, images.c.metadata
+        found = connection.execute(
             sa.select(*columns).where(images.c.id.in_([put.id for put in puts]))
         )
-        existing: dict[str, Any] = {row.id: row for row in rows}
-        changed = [put for put in puts if not _same_code(existing.get(put.id), put, model)]
+        existing: dict[str, Any] = {row.id: row for row in found}
+        changed = [put for put in puts if not _same_bytes(existing.get(put.id), put)]
+        replaced = [existing[put.id].seq for put in changed if put.id in existing]
         seqs = self._append(
             connection,
-            [
-                {"removes": existing[put.id].seq if put.id in existing else None, "code": put.code}
-                for put in changed
-            ],
+            [existing[put.id].seq if put.id in existing else None for put in changed],
         )
         new_seq = dict(zip([put.id for put in changed], seqs, strict=True))
-        _replace(connection, changed, new_seq, model, existing)
+        _replace(connection, changed, new_seq, existing)
+        _remove_codes(connection, rows, replaced)
+        if changed:
+            numbers = {row.id: row.number for row in rows}
+            connection.execute(
+                sa.insert(codes),
+                [
+                    {"model": numbers[model], "seq": new_seq[put.id], "code": code}
+                    for put in changed
+                    for model, code in put.codes.items()
+                ],
+            )
+        if not all(row.whole for row in rows):
+            _fill_codes(connection, rows, existing, [p for p in puts if p.id not in new_seq])
         stored = []
         for put in puts:
             old = existing.get(put.id)
@@ -256,16 +274,17 @@ class Store:
         ).scalar_one_or_none()
         if removed is None:
             return None
-        return self._append(connection, [{"removes": removed, "code": None}])[0]
+        _remove_codes(connection, all_models(connection), [removed])
+        return self._append(connection, [removed])[0]
 
-    def _append(self, connection: Connection, changes: list[dict[str, Any]]) -> list[int]:
+    def _append(self, connection: Connection, removes: list[int | None]) -> list[int]:
         """Add feed rows and return their numbers, in order."""
-        if not changes:
+        if not removes:
             return []
         self.database.notify(connection)
         created = _now(connection)
         inserted = sa.insert(feed).returning(feed.c.seq, sort_by_parameter_order=True)
-        rows = [{**change, "created": created} for change in changes]
+        rows = [{"removes": removed, "created": created} for removed in removes]
         return list(connection.scalars(inserted, rows))
 
 
@@ -283,10 +302,20 @@ def _now(connection: Connection) -> float:
     return float(connection.scalars(sa.select(now())).one())
 
 
-def _page_of_feed(connection: Connection, after: int, limit: int) -> list[Change]:
-    query = sa.select(feed.c.seq, feed.c.removes, feed.c.code, feed.c.created)
-    query = query.where(feed.c.seq > after)
-    return [Change(*row) for row in connection.execute(query.order_by(feed.c.seq).limit(limit))]
+def _page_of_feed(
+    connection: Connection, after: int, limit: int, rows: tuple[ModelRow, ...]
+) -> list[Change]:
+    query = sa.select(feed.c.seq, feed.c.removes, feed.c.created).where(feed.c.seq > after)
+    page = connection.execute(query.order_by(feed.c.seq).limit(limit)).all()
+    if not page:
+        return []
+    ids = {row.number: row.id for row in rows}
+    put_in = sa.select(codes.c.model, codes.c.seq, codes.c.code)
+    between = codes.c.seq.between(page[0].seq, page[-1].seq)
+    of_seq: dict[int, dict[str, bytes]] = {}
+    for model, seq, code in connection.execute(put_in.where(codes.c.model.in_(ids), between)):
+        of_seq.setdefault(seq, {})[ids[model]] = code
+    return [Change(row.seq, row.removes, of_seq.get(row.seq, {}), row.created) for row in page]
 
 
 def _head(connection: Connection) -> int:
@@ -298,16 +327,37 @@ def _head(connection: Connection) -> int:
     )
 
 
-def _same_code(old: Any, put: Put, model: str) -> bool:
-    return old is not None and (old.sha256, old.model) == (put.sha256, model)
+def _same_bytes(old: Any, put: Put) -> bool:
+    return old is not None and old.sha256 == put.sha256
+
+
+def _remove_codes(connection: Connection, rows: tuple[ModelRow, ...], seqs: Sequence[int]) -> None:
+    of_models = codes.c.model.in_([row.number for row in rows])
+    for first in range(0, len(seqs), SEQS_IN_A_QUERY):
+        part = seqs[first : first + SEQS_IN_A_QUERY]
+        connection.execute(sa.delete(codes).where(of_models, codes.c.seq.in_(part)))
+
+
+def _fill_codes(
+    connection: Connection,
+    rows: tuple[ModelRow, ...],
+    existing: dict[str, Any],
+    puts: Sequence[Put],
+) -> None:
+    """Of pictures that are there, by models that were added since."""
+    for row in rows:
+        if row.whole:
+            continue
+        of_seq = {existing[put.id].seq: put.codes[row.id] for put in puts}
+        known = sa.select(codes.c.seq).where(codes.c.model == row.number, codes.c.seq.in_(of_seq))
+        lacking = of_seq.keys() - set(connection.scalars(known))
+        if lacking:
+            values = [{"model": row.number, "seq": s, "code": of_seq[s]} for s in lacking]
+            connection.execute(sa.insert(codes), values)
 
 
 def _replace(
-    connection: Connection,
-    puts: list[Put],
-    seqs: dict[str, int],
-    model: str,
-    existing: dict[str, Any],
+    connection: Connection, puts: list[Put], seqs: dict[str, int], existing: dict[str, Any]
 ) -> None:
     if not puts:
         return
@@ -319,8 +369,6 @@ def _replace(
             {
                 "id": put.id,
                 "seq": seqs[put.id],
-                "model": model,
-                "code": put.code,
                 "sha256": put.sha256,
                 "width": put.width,
                 "height": put.height,

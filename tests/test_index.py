@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from service.index import Codes, Index, checksum
-from service.records import Change
+from service.index import Codes, Edit, Index, checksum
 
 
 def lut(favourite: int) -> np.ndarray:
@@ -26,10 +25,10 @@ def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
 def test_changes_are_applied_once_however_often_they_come() -> None:
     index = Index(2, "reference")
     changes = [
-        Change(3, None, code(1)),
-        Change(4, None, code(2)),
-        Change(7, 3, code(2)),
-        Change(8, 4, None),
+        Edit(3, None, code(1)),
+        Edit(4, None, code(2)),
+        Edit(7, 3, code(2)),
+        Edit(8, 4, None),
     ]
     for _ in range(3):
         index.apply(changes)
@@ -42,7 +41,7 @@ def test_changes_are_applied_once_however_often_they_come() -> None:
 def test_ties_stand_in_seq_order() -> None:
     index = Index(2, "reference")
     index = loaded([(5, code(1)), (9, code(1))])
-    index.apply([Change(12, None, code(1)), Change(13, 5, code(1))])
+    index.apply([Edit(12, None, code(1)), Edit(13, 5, code(1))])
     assert seqs(index, 1) == [9, 12, 13]
     assert seqs(index, 1, k=2) == [9, 12]
 
@@ -50,14 +49,14 @@ def test_ties_stand_in_seq_order() -> None:
 def test_it_grows_past_its_first_capacity() -> None:
     index = Index(2, "reference")
     for first in range(1, 5001, 500):
-        index.apply([Change(seq, None, code(seq % 16)) for seq in range(first, first + 500)])
+        index.apply([Edit(seq, None, code(seq % 16)) for seq in range(first, first + 500)])
     assert len(index) == 5000
     assert seqs(index, 3, k=1000)[:313] == [s for s in range(1, 5001) if s % 16 == 3]
 
 
 def test_removing_what_was_never_loaded_changes_nothing() -> None:
     index = Index(2, "reference")
-    index.apply([Change(9, 2, code(1)), Change(10, 99, None)])
+    index.apply([Edit(9, 2, code(1)), Edit(10, 99, None)])
     assert seqs(index, 1) == [9]
 
 
@@ -65,7 +64,7 @@ def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
     pairs = [(seq, code(seq % 16)) for seq in range(1, 200_000, 3)]
     index = loaded(pairs[:1000], pairs[1000:])
     assert index.checksum() == checksum([pairs])
-    index.apply([Change(300_000, 4, None)])
+    index.apply([Edit(300_000, 4, None)])
     assert index.checksum() == checksum([[pair for pair in pairs if pair[0] != 4]])
     assert index.checksum() != checksum([pairs])
     assert Index(2, "reference").checksum() == checksum([])
@@ -73,23 +72,23 @@ def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
 
 def test_compacting_is_worth_it_when_most_rows_are_gone() -> None:
     index = loaded([(seq, code(1)) for seq in range(1, 300_001)])
-    index.apply([Change(400_000 + seq, seq, None) for seq in range(1, 150_001)])
+    index.apply([Edit(400_000 + seq, seq, None) for seq in range(1, 150_001)])
     assert not index.worth_compacting
-    index.apply([Change(900_000, 200_000, None)])
+    index.apply([Edit(900_000, 200_000, None)])
     assert index.worth_compacting
 
 
 def test_an_add_that_fails_leaves_rows_and_seqs_in_step() -> None:
     index = Index(2, "reference")
     with pytest.raises(ValueError, match="reshape"):
-        index.apply([Change(1, None, b"too long")])
-    index.apply([Change(2, None, code(1))])
+        index.apply([Edit(1, None, b"too long")])
+    index.apply([Edit(2, None, code(1))])
     assert seqs(index, 1) == [2]
 
 
 def test_changes_whose_codes_cannot_be_added_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     index = loaded([(1, code(1)), (2, code(2))])
-    changes = [Change(3, None, code(3)), Change(4, None, code(4))]
+    changes = [Edit(3, None, code(3)), Edit(4, None, code(4))]
 
     def full(_: object) -> None:
         raise MemoryError
@@ -98,6 +97,6 @@ def test_changes_whose_codes_cannot_be_added_come_again(monkeypatch: pytest.Monk
         patched.setattr(index._scanner, "add", full)
         with pytest.raises(MemoryError):
             index.apply(changes)
-    index.apply([*changes, Change(5, 3, code(5))])
+    index.apply([*changes, Edit(5, 3, code(5))])
     assert [seqs(index, n, 1) for n in (1, 2, 4, 5)] == [[1], [2], [4], [5]]
     assert len(index) == 4

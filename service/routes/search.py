@@ -10,7 +10,7 @@ from service.problems import Problem
 from service.replies import BatchReply, SearchReply
 from service.routes import FILE, ReadyRuntime, body, form
 from service.runtime import Runtime
-from service.searcher import Hit
+from service.searcher import Answer, Hit
 from service.settings import MAX_BATCH_RESULTS
 from service.uploads import SearchById, SearchOptions
 
@@ -46,12 +46,15 @@ async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """Top-k by mean cosine, in [-1, 1], higher is nearer; ties in order of storing."""
     started = time.perf_counter()
     with runtime.gate.slot():
-        hits, query = await _search(request, runtime)
+        answer = await _search(request, runtime)
+    hits = answer.queries[0]
+    if isinstance(hits, Problem):
+        raise hits
     return {
         "results": _results(hits),
-        "model": runtime.model.id,
+        "model": answer.model,
         "took_ms": _milliseconds_since(started),
-        "query": query,
+        "query": answer.query,
     }
 
 
@@ -66,29 +69,28 @@ async def batch(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     """One entry an image, in order: its results, or what is wrong with it."""
     started = time.perf_counter()
     with runtime.gate.slot():
-        found = await _batch(request, runtime)
+        answer = await _batch(request, runtime)
     queries = [
         {"error": {"code": entry.code, "detail": entry.detail, "status": entry.status}}
         if isinstance(entry, Problem)
         else {"results": _results(entry)}
-        for entry in found
+        for entry in answer.queries
     ]
     took_ms = _milliseconds_since(started)
-    return {"queries": queries, "model": runtime.model.id, "took_ms": took_ms}
+    return {"queries": queries, "model": answer.model, "took_ms": took_ms}
 
 
-async def _search(request: Request, runtime: Runtime) -> tuple[list[Hit], str]:
+async def _search(request: Request, runtime: Runtime) -> Answer:
     searcher, model = runtime.searcher, runtime.model.id
     if uploads.media_type(request) == "application/json":
         wanted = await uploads.search_json(request, model)
         return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted))
     async with uploads.form(request, max_files=1) as fields:
         file, options = uploads.search_form(fields, model)
-        hits = await runtime.gate.run(lambda: searcher.by_picture(file.file, options))
-    return hits, "image"
+        return await runtime.gate.run(lambda: searcher.by_pictures([file.file], options))
 
 
-async def _batch(request: Request, runtime: Runtime) -> list[list[Hit] | Problem]:
+async def _batch(request: Request, runtime: Runtime) -> Answer:
     async with uploads.form(request, runtime.settings.max_images) as fields:
         files, options = uploads.batch_form(fields, runtime.model.id)
         pictures = [file.file for file in files]

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from service.records import OtherModel, Put
 from service.store import Store
 
 M = 2
+FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 OPEN = Callable[..., Feed]
 
 
@@ -31,8 +31,8 @@ def opened(database_url: str) -> Iterator[OPEN]:
     def open_feed(file: Path | None = None) -> Feed:
         store = Store(database_url)
         migrate(store.database)
-        store.adopt_model("m")
-        feed = Feed(store, partial(Index, M, "auto"), "m", file)
+        store.models.adopt("m", FILES)
+        feed = Feed(store, lambda model, codes: Index(M, "auto", codes), "m", file)
         feed.load()
         feeds.append(feed)
         return feed
@@ -44,8 +44,8 @@ def opened(database_url: str) -> Iterator[OPEN]:
 
 
 def put(feed: Feed, id: str, code: int) -> int:
-    entry = Put(id, bytes([code]), f"{id}-{code}", 4, 3, 100, None)
-    return feed.store.put([entry], "m")[0].seq
+    entry = Put(id, {"m": bytes([code])}, f"{id}-{code}", 4, 3, 100, None)
+    return feed.store.put([entry])[0].seq
 
 
 def seqs(feed: Feed) -> list[int]:
@@ -120,6 +120,7 @@ def test_a_database_put_back_to_an_older_state_is_loaded_anew(further: int, open
     feed.catch_up()
     with feed.store.database.transaction() as connection:
         connection.execute(sa.delete(schema.images).where(schema.images.c.seq > 2))
+        connection.execute(sa.delete(schema.codes).where(schema.codes.c.seq > 2))
         connection.execute(sa.delete(schema.feed).where(schema.feed.c.seq > 2))
         if feed.store.database.is_postgres:
             connection.execute(sa.text("SELECT setval('feed_seq_seq', 2)"))
@@ -138,6 +139,7 @@ def test_checksums_of_a_reader_ahead_of_the_database(opened: OPEN) -> None:
     feed.catch_up(put(feed, "a", 1))
     with feed.store.database.transaction() as connection:
         connection.execute(sa.delete(schema.images))
+        connection.execute(sa.delete(schema.codes))
         connection.execute(sa.delete(schema.feed))
     seq, memory, database = feed.checksums()
     assert (seq, memory) == (0, database)
@@ -148,10 +150,10 @@ def test_a_model_that_comes_back_is_followed_again(opened: OPEN) -> None:
     feed.catch_up(put(feed, "a", 1))
     feed.start()
     with feed.store.database.transaction() as connection:
-        connection.execute(sa.delete(schema.state).where(schema.state.c.name == "model"))
+        connection.execute(sa.update(schema.models).values(active=False))
     until(lambda: feed.other_model is not None)
     with feed.store.database.transaction() as connection:
-        connection.execute(sa.insert(schema.state).values(name="model", value="m"))
+        connection.execute(sa.update(schema.models).values(active=True))
     until(lambda: feed.other_model is None)
     seq = put(feed, "b", 2)
     until(lambda: feed.applied == seq)
@@ -163,7 +165,7 @@ def test_a_checksum_tells_of_drift(opened: OPEN) -> None:
     put(feed, "a", 1)
     feed.catch_up()
     with feed.store.database.transaction() as connection:
-        connection.execute(sa.update(schema.images).values(code=b"\x07"))
+        connection.execute(sa.update(schema.codes).values(code=b"\x07"))
     _, memory, database = feed.checksums()
     assert memory != database
 
@@ -205,12 +207,63 @@ def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:
 
 def test_codes_of_another_model_are_not_applied(opened: OPEN) -> None:
     feed = opened()
-    feed.store.adopt_model("n")
-    feed.store.put([Put("a", b"\x01", "s", 1, 1, 1, None)], "n")
+    feed.store.models.adopt("n", FILES)
+    feed.store.put([Put("a", {"n": b"\x01"}, "s", 1, 1, 1, None)])
     with pytest.raises(OtherModel, match="the active model is n, not m"):
         feed.catch_up()
     assert feed.other_model == "n"
     assert len(feed.index) == 0
+
+
+def of(feed: Feed, model: str) -> list[int]:
+    found = feed.indexes[model].search(np.zeros((1, M, 16), np.float32), 1000)[0]
+    return sorted(seq for seq, _ in found)
+
+
+def put_both(feed: Feed, id: str, code: int) -> int:
+    codes = {"m": bytes([code]), "n": bytes([code ^ 1])}
+    return feed.store.put([Put(id, codes, f"{id}-{code}", 4, 3, 100, None)])[0].seq
+
+
+def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: OPEN) -> None:
+    feed, other = opened(), opened()
+    put(feed, "a", 1)
+    feed.store.models.add("n", FILES)
+    put_both(feed, "b", 2)
+    feed.store.models.fill("n", {1: b"\x00"})
+    assert feed.store.models.settle("n")
+    feed.hold("n")  # it is behind the codes that it loads
+    put_both(feed, "b", 3)
+    other.catch_up()
+    other.hold("n")
+    for process in (feed, other):
+        process.catch_up()
+        assert of(process, "m") == of(process, "n") == [1, 3]
+    feed.store.models.activate("n")
+    for process in (feed, other):
+        process.catch_up()
+        assert process.model == "n"
+        seq, memory, database = process.checksums()
+        assert (seq, memory) == (3, database)
+    feed.store.models.activate("m")
+    put_both(other, "c", 4)
+    feed.catch_up()
+    assert (feed.model, of(feed, "m"), of(feed, "n")) == ("m", [1, 3, 4], [1, 3, 4])
+    feed.drop("n")
+    assert list(feed.indexes) == ["m"]
+
+
+def test_codes_of_a_model_that_went_and_came_back_are_loaded_anew(opened: OPEN) -> None:
+    feed = opened()
+    feed.store.models.add("n", FILES)
+    put_both(feed, "a", 1)
+    feed.catch_up()
+    feed.hold("n")
+    feed.store.models.remove("n")
+    put(feed, "b", 2)
+    feed.store.models.add("n", FILES)
+    feed.catch_up()
+    assert list(feed.indexes) == ["m"]
 
 
 def test_searches_go_on_while_it_loads_anew(opened: OPEN) -> None:

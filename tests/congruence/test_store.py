@@ -9,25 +9,27 @@ from alembic.migration import MigrationContext
 
 from service import schema
 from service.migrate import NewerSchema, migrate
-from service.records import KEEP, OtherModel, Put
+from service.records import KEEP, OtherModel, Put, active_of
 from service.store import Store
+
+FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     migrate(opened.database)
-    opened.adopt_model("m")
+    opened.models.adopt("m", FILES)
     yield opened
     opened.close()
 
 
-def put(id: str, content: int = 1, metadata=KEEP) -> Put:
-    return Put(id, bytes([content]), f"{content:064x}", 4, 3, 100, metadata)
+def put(id: str, content: int = 1, metadata=KEEP, model: str = "m") -> Put:
+    return Put(id, {model: bytes([content])}, f"{content:064x}", 4, 3, 100, metadata)
 
 
-def statuses(store: Store, puts: list[Put], model: str = "m") -> list[str]:
-    return [entry.status for entry in store.put(puts, model)]
+def statuses(store: Store, puts: list[Put]) -> list[str]:
+    return [entry.status for entry in store.put(puts)]
 
 
 def head(store: Store) -> int:
@@ -35,68 +37,70 @@ def head(store: Store) -> int:
 
 
 def snapshot(store: Store) -> tuple[int, list[tuple[int, bytes]]]:
-    with store.snapshot() as taken:
-        assert taken.model == "m"
+    with store.snapshot("m") as taken:
+        assert active_of(taken.models) == "m"
         return taken.head.seq, [tuple(pair) for part in taken.parts for pair in part]
 
 
 def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
-    assert statuses(store, [put("a"), put("b", 2, '{"x":1}')], "m") == ["created", "created"]
-    assert statuses(store, [put("a"), put("b", 3), put("c")], "m") == [
+    assert statuses(store, [put("a"), put("b", 2, '{"x":1}')]) == ["created", "created"]
+    assert statuses(store, [put("a"), put("b", 3), put("c")]) == [
         "unchanged", "replaced", "created",
     ]  # fmt: skip
     row = store.get("b")
-    assert (row.seq, row.code, row.metadata, row.model) == (3, b"\x03", '{"x":1}', "m")
+    assert (row.seq, row.metadata) == (3, '{"x":1}')
+    assert (store.code(3, "m"), store.code(2, "m"), store.code(3, "n")) == (b"\x03", None, None)
     assert store.get("a").seq == 1
     assert store.get("none") is None
 
 
 def test_codes_of_another_model_than_the_active_one_are_refused(store: Store) -> None:
-    store.put([put("a")], "m")
-    with pytest.raises(OtherModel, match="active model is m, not n"):
-        statuses(store, [put("b")], "n")
+    store.put([put("a")])
+    with pytest.raises(OtherModel, match=r"codes are kept of models \[.m.\], not \[.n.\]"):
+        statuses(store, [put("b", model="n")])
     assert store.get("b") is None
 
 
 def test_metadata_alone_keeps_the_seq_and_is_no_change_of_the_feed(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}')], "m")
+    store.put([put("a", 1, '{"x":1}')])
     assert statuses(store, [put("a", 1, '{"x":1}')]) == ["unchanged"]
-    assert statuses(store, [put("a", 1, '{"x":2}')], "m") == ["replaced"]
+    assert statuses(store, [put("a", 1, '{"x":2}')]) == ["replaced"]
     assert store.get("a").metadata == '{"x":2}'
-    assert statuses(store, [put("a", 1, None)], "m") == ["replaced"]
+    assert statuses(store, [put("a", 1, None)]) == ["replaced"]
     assert store.get("a").metadata is None
     assert head(store) == store.get("a").seq == 1
 
 
 def test_the_feed_tells_every_change_in_order(store: Store) -> None:
-    store.put([put("a"), put("b", 2)], "m")
-    store.put([put("a", 3)], "m")
+    store.put([put("a"), put("b", 2)])
+    store.put([put("a", 3)])
     assert store.delete("b") == 4
     assert store.delete("b") is None
-    changes = [(c.seq, c.removes, c.code) for c in store.changes_after(0).page]
-    assert changes == [(1, None, b"\x01"), (2, None, b"\x02"), (3, 1, b"\x03"), (4, 2, None)]
+    changes = [(c.seq, c.removes, c.codes) for c in store.changes_after(0).page]
+    # The first two were taken out since: their codes are gone.
+    assert changes == [(1, None, {}), (2, None, {}), (3, 1, {"m": b"\x03"}), (4, 2, {})]
     assert [c.seq for c in store.changes_after(2, 1).page] == [3]
     assert head(store) == 4
 
 
 def test_a_snapshot_is_codes_in_seq_order_with_the_head(store: Store) -> None:
     assert snapshot(store) == (0, [])
-    store.put([put("b", 1), put("a", 2), put("c", 3)], "m")
-    store.put([put("b", 4)], "m")
+    store.put([put("b", 1), put("a", 2), put("c", 3)])
+    store.put([put("b", 4)])
     store.delete("c")
     assert snapshot(store) == (5, [(2, b"\x02"), (4, b"\x04")])
 
 
 def test_a_deleted_seq_is_never_used_again(store: Store) -> None:
-    store.put([put("a")], "m")
+    store.put([put("a")])
     store.delete("a")
-    store.put([put("a")], "m")
+    store.put([put("a")])
     assert store.get("a").seq == 3
 
 
 def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}'), put("b", 2)], "m")
-    store.put([put("b", 3), put("c", 4)], "m")
+    store.put([put("a", 1, '{"x":1}'), put("b", 2)])
+    store.put([put("b", 3), put("c", 4)])
     now = store.resolve([1, 2, 3, 99], 4)
     assert now.stored == {1: ("a", '{"x":1}'), 3: ("b", None)}
     assert (now.changes, now.whole, now.model) == ([], True, "m")
@@ -108,7 +112,7 @@ def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None
     assert store.resolve([], 2).stored == {3: ("b", None)}
     time.sleep(0.02)
     store.prune(0)
-    store.put([put("d", 5)], "m")
+    store.put([put("d", 5)])
     assert store.resolve([], 2).whole is False
     time.sleep(0.02)
     store.prune(0)
@@ -117,21 +121,22 @@ def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None
 
 
 def test_counts(store: Store) -> None:
-    assert store.counts() == (0, 0, 0)
-    store.put([put("a"), put("b"), put("c", 2)], "m")
-    assert store.counts() == (3, 2, 2)
+    assert store.counts("m") == (0, 0, 0)
+    store.put([put("a"), put("b"), put("c", 2)])
+    assert store.counts("m") == (3, 2, 2)
+    assert store.counts("n") == (0, 0, 0)
 
 
 def test_a_model_is_adopted_by_an_empty_database_only(store: Store) -> None:
-    assert store.adopt_model("m") == "m"
-    assert store.adopt_model("n") == "n"
-    store.put([put("a")], "n")
-    assert store.adopt_model("m") == "n"
+    assert store.models.adopt("m", FILES) == "m"
+    assert store.models.adopt("n", FILES) == "n"
+    store.put([put("a", model="n")])
+    assert store.models.adopt("m", FILES) == "n"
 
 
 def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(sa.exc.IntegrityError):
-        store.put([put("a"), put("a", 2)], "m")
+        store.put([put("a"), put("a", 2)])
     assert store.get("a") is None
     assert head(store) == 0
 
@@ -142,7 +147,7 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
 
     def write(name: int) -> None:
         for n in range(20):
-            store.put([put(f"{name}-{n}"), put("shared", 1 + n + 20 * name)], "m")
+            store.put([put(f"{name}-{n}"), put("shared", 1 + n + 20 * name)])
 
     def follow() -> None:
         while not done.is_set() or (seen or [0])[-1] < head(store):
@@ -163,21 +168,21 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
 
 
 def test_originals_in_use(store: Store) -> None:
-    store.put([put("a", 1), put("b", 2)], "m")
+    store.put([put("a", 1), put("b", 2)])
     used = f"{1:064x}"
     assert store.originals_in_use([used, "f" * 64]) == {used}
 
 
 def test_pages_are_in_seq_order(store: Store) -> None:
-    store.put([put(f"p{n}", n) for n in range(5)], "m")
-    store.put([put("p1", 9)], "m")
+    store.put([put(f"p{n}", n) for n in range(5)])
+    store.put([put("p1", 9)])
     assert [row.id for row in store.page(0, 3)] == ["p0", "p2", "p3"]
     assert [row.id for row in store.page(4, 3)] == ["p4", "p1"]
     assert store.page(6, 3) == []
 
 
 def test_describe_changes_metadata_alone(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}')], "m")
+    store.put([put("a", 1, '{"x":1}')])
     assert store.describe("a", '{"x":2}') is True
     assert (store.get("a").metadata, store.get("a").seq) == ('{"x":2}', 1)
     assert store.describe("a", None) is True
@@ -187,10 +192,10 @@ def test_describe_changes_metadata_alone(store: Store) -> None:
 
 
 def test_pruning_forgets_old_changes_and_says_so(store: Store) -> None:
-    store.put([put("a"), put("b", 2)], "m")
+    store.put([put("a"), put("b", 2)])
     assert store.prune(60) == 0
     time.sleep(0.3)
-    store.put([put("c", 3)], "m")
+    store.put([put("c", 3)])
     assert store.prune(0.2) == 2
     changes = store.changes_after(2)
     assert [change.seq for change in changes.page] == [3]
@@ -199,15 +204,15 @@ def test_pruning_forgets_old_changes_and_says_so(store: Store) -> None:
     time.sleep(0.3)
     assert store.prune(0.2) == 1
     assert (store.changes_after(3).pruned, head(store)) == (3, 3)
-    store.put([put("d", 4)], "m")
+    store.put([put("d", 4)])
     assert store.get("d").seq == 4
 
 
 def test_the_lag_is_the_age_of_the_oldest_change_not_applied(store: Store) -> None:
     assert store.lag(0) == (0, 0)
-    store.put([put("a")], "m")
+    store.put([put("a")])
     time.sleep(0.3)
-    store.put([put("b", 2)], "m")
+    store.put([put("b", 2)])
     seq, lag = store.lag(0)
     assert seq == 2
     assert 0.3 <= lag < 30
@@ -248,7 +253,7 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
     def write(n: int) -> None:
         puts = [put("twice", n), put("twice", n + 100)] if n in (5, 9) else [put(f"w{n}", n)]
         try:
-            outcomes[n] = store.put(puts, "m")[0].status
+            outcomes[n] = store.put(puts)[0].status
         except sa.exc.IntegrityError as error:
             outcomes[n] = type(error)
 
@@ -275,11 +280,11 @@ def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: S
 
     def write() -> None:
         started.set()
-        other.put([put("second", 2)], "m")
+        other.put([put("second", 2)])
 
     writer = threading.Thread(target=write)
     with store.database.transaction() as held:
-        first = store._put(held, [put("first")], "m")[0].seq
+        first = store._put(held, [put("first")])[0].seq
         writer.start()
         started.wait()
         deadline = time.monotonic() + 1
@@ -311,12 +316,17 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
         connection.execute(sa.text("INSERT INTO state (name, value) VALUES ('model', 'm')"))
         insert = "INSERT INTO feed (removes, code) VALUES (NULL, :code)"
         connection.execute(sa.text(insert), {"code": b"\x01"})
-        row = {**vars(put("a", 1, '{"x":1}')), "seq": 1, "model": "m", "created": "then"}
-        connection.execute(sa.insert(schema.images), [row])
+        insert = (
+            "INSERT INTO images (id, seq, model, code, sha256, width, height, bytes, created, "
+            "metadata) VALUES ('a', 1, 'm', :code, :sha256, 4, 3, 100, 'then', :metadata)"
+        )
+        values = {"code": b"\x01", "sha256": put("a", 1).sha256, "metadata": '{"x":1}'}
+        connection.execute(sa.text(insert), values)
     migrate(store.database)
     before = store.get("a")
-    assert (before.seq, before.code, before.metadata) == (1, b"\x01", '{"x":1}')
-    assert [change.code for change in store.changes_after(0).page] == [b"\x01"]
+    assert (before.seq, before.metadata, store.code(1, "m")) == (1, '{"x":1}', b"\x01")
+    assert [change.codes for change in store.changes_after(0).page] == [{"m": b"\x01"}]
+    assert [(row.id, row.active, row.whole) for row in store.models.all()] == [("m", True, True)]
     assert statuses(store, [put("a"), put("b", 2)]) == ["unchanged", "created"]
     store.beat("one", 2)
     assert store.identity() == store.identity()
@@ -325,7 +335,8 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     with store.database.read() as connection:
         columns = {column["name"] for column in sa.inspect(connection).get_columns("feed")}
         assert columns == {"seq", "removes", "code"}
-        assert connection.execute(sa.text("SELECT id, seq FROM images")).all() == [("b", 2)]
+        kept = connection.execute(sa.text("SELECT id, seq, model, code FROM images")).all()
+        assert [(*row[:3], bytes(row.code)) for row in kept] == [("b", 2, "m", b"\x02")]
     migrate(store.database)
     assert snapshot(store) == (3, [(2, b"\x02")])
     assert statuses(store, [put("a")]) == ["created"]
@@ -369,7 +380,7 @@ def test_processes_migrating_at_once_agree(database_url: str) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    stores[0].adopt_model("m")
+    stores[0].models.adopt("m", FILES)
     assert statuses(stores[0], [put("a")]) == ["created"]
     for store in stores:
         store.close()

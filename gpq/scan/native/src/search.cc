@@ -274,6 +274,8 @@ class Search {
                     if (codes.listed[block + i]) survivors[surviving++] = {~uint64_t(0), uint32_t(i)};
             } else if (query.selective()) {
                 count = std::min(end - block, query.next_chunk());
+                if (codes.listed)  // only those of survivors are read, too few to be foreseen
+                    for (size_t i = 0; i < count; i += 8) __builtin_prefetch(codes.listed + block + i);
                 const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
                 const uint8_t base = query.quantised(run.deficit);
                 if (base > CUTOFF) return;

@@ -1,0 +1,174 @@
+"""Another model for all stored pictures, under searches at a fixed rate: what they notice.
+
+    python -m bench.reindex --data CIFAR10 --pictures 50000 --rate 10     SQLite, about half an hour
+    python -m bench.reindex --pictures 500                                small, on noise, a minute
+
+CIFAR10 is a folder of train/<class>/*.jpg. The new model is the shipped one cut to 24 bits.
+Searches are sent when they are due, whatever came of those before, and timed from then. One
+phase of searches alone, then one while `python -m service models reindex` runs, then one
+while the model is activated, rolled back and activated again. Results go to
+bench/results/reindex.json.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+from tqdm import tqdm
+
+from bench.machine import describe
+from tests.conftest import SHIPPED
+from tests.images import png
+from tests.server import ROOT, Server
+from trainer.cut import cut
+
+RESULTS = Path(__file__).parent / "results" / "reindex.json"
+BATCH = 100  # pictures of one POST /index
+QUERIES = 200
+
+
+class Searches:
+    """Of a fixed rate, in one phase."""
+
+    def __init__(self, url: str, pictures: list[bytes], rate: float) -> None:
+        self.url, self.pictures, self.rate = url, pictures, rate
+        self.seconds: list[float] = []
+        self.failed: list[str] = []
+
+    async def run(self, done: Callable[[], bool]) -> None:
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
+            started = time.monotonic()
+            tasks = []
+            for n in range(1 << 30):
+                await asyncio.sleep(max(0.0, started + n / self.rate - time.monotonic()))
+                if done():
+                    break
+                due = started + n / self.rate
+                picture = self.pictures[n % len(self.pictures)]
+                tasks.append(asyncio.create_task(self._one(http, picture, due)))
+            await asyncio.gather(*tasks)
+
+    async def _one(self, http: httpx.AsyncClient, picture: bytes, due: float) -> None:
+        try:
+            reply = await http.post("/search", files={"image": picture}, data={"k": 10})
+            if reply.status_code != 200 or len(reply.json()["results"]) != 10:
+                self.failed.append(reply.text[:200])
+        except httpx.HTTPError as error:
+            self.failed.append(repr(error))
+        self.seconds.append(time.monotonic() - due)
+
+    def summary(self) -> dict[str, object]:
+        ms = np.array(self.seconds) * 1000
+        p50, p99 = (round(float(np.quantile(ms, q)), 1) for q in (0.5, 0.99))
+        worst = round(float(ms.max()), 1)
+        return {"searches": len(ms), "failed": len(self.failed), "p50_ms": p50, "p99_ms": p99,
+                "worst_ms": worst}  # fmt: skip
+
+
+def models(settings: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "service", "models", *arguments]
+    environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def timed(settings: dict[str, str], *arguments: str) -> float:
+    """Seconds that a command takes; Python and torch are most of them."""
+    started = time.monotonic()
+    process = models(settings, *arguments)
+    assert process.wait() == 0, arguments
+    return round(time.monotonic() - started, 2)
+
+
+def fill(server: Server, pictures: list[bytes]) -> None:
+    for first in tqdm(range(0, len(pictures), BATCH), desc="storing", unit_scale=BATCH):
+        part = pictures[first : first + BATCH]
+        ids = json.dumps([f"p{first + n}" for n in range(len(part))])
+        server.index(*part, ids=ids).raise_for_status()
+
+
+def switches(settings: dict[str, str], server: Server, new: str, old: str) -> dict[str, float]:
+    """Seconds from when a command is over until the process answers by the model."""
+    lags = {}
+    for name, arguments, model in (
+        ("activate", ("activate", new), new),
+        ("rollback", ("rollback",), old),
+        ("activate again", ("activate", new), new),
+    ):
+        lags[f"{name}, the command"] = timed(settings, *arguments)
+        started = time.monotonic()
+        while server.http.get("/model").json()["id"] != model:
+            time.sleep(0.01)
+        lags[f"{name}, then"] = round(time.monotonic() - started, 3)
+    return lags
+
+
+def phase(searches: Searches, seconds: float) -> dict[str, object]:
+    until = time.monotonic() + seconds
+    asyncio.run(searches.run(lambda: time.monotonic() > until))
+    return searches.summary()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="pictures of CIFAR-10; else noise")
+    parser.add_argument("--pictures", type=int, default=50_000)
+    parser.add_argument("--rate", type=float, default=10.0, help="searches a second")
+    parser.add_argument("--share", default="0.5", help="of its time that re-indexing may take")
+    parser.add_argument("--alone", type=float, default=60.0, help="seconds of searches alone")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.data:
+        files = sorted((options.data / "train").rglob("*.jpg"))[: options.pictures]
+        pictures = [file.read_bytes() for file in files]
+    else:
+        pictures = [png(n) for n in range(options.pictures)]
+    queries = pictures[:: max(1, len(pictures) // QUERIES)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        new = cut(SHIPPED, 24, folder / "new")
+        places = {"database_url": f"sqlite:///{folder}/gpq.db", "image_store": folder / "images"}
+        settings = {f"GPQ_{key.upper()}": str(value) for key, value in places.items()}
+        with Server(folder, **places) as server:
+            fill(server, pictures)
+            old = server.http.get("/model").json()["id"]
+            alone = phase(Searches(server.url, queries, options.rate), options.alone)
+            assert models(settings, "add", str(folder / "new")).wait() == 0
+            job = models(settings, "reindex", "--share", options.share)
+            started = time.monotonic()
+            meanwhile = Searches(server.url, queries, options.rate)
+            asyncio.run(meanwhile.run(lambda: job.poll() is not None))
+            assert job.returncode == 0
+            seconds = round(time.monotonic() - started, 1)
+            switching = Searches(server.url, queries, options.rate)
+            lags: dict[str, float] = {}
+
+            async def switch() -> None:
+                work = asyncio.to_thread(switches, settings, server, new, old)
+                task = asyncio.create_task(work)
+                await switching.run(task.done)
+                lags.update(await task)
+
+            asyncio.run(switch())
+        results = {
+            "pictures": len(pictures), "rate": options.rate, "share": options.share,
+            "alone": alone, "while re-indexing": meanwhile.summary(), "reindex_s": seconds,
+            "while switching": switching.summary(), "switch_s": lags,
+            "machine": describe(),
+        }  # fmt: skip
+    for line in (*meanwhile.failed, *switching.failed):
+        print(line, file=sys.stderr)
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Models change under a running service: added, re-indexed, activated, rolled back, pruned."""
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_artifact
+from tests.images import png
+from tests.server import ROOT, Server
+
+PICTURES = 60
+
+
+def models(*arguments: str, database_url: str, folder: Path, **settings: object) -> str:
+    """What `python -m service models` prints; it must succeed."""
+    done = run(*arguments, database_url=database_url, folder=folder, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run(
+    *arguments: str, database_url: str, folder: Path, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    wanted = {"database_url": database_url, **settings}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GPQ_")}
+    environment |= {f"GPQ_{name.upper()}": str(value) for name, value in wanted.items()}
+    command = [sys.executable, "-m", "service", "models", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def other_model(tmp_path: Path) -> tuple[Path, str]:
+    folder = tmp_path / "other-model"
+    return folder, make_artifact(folder, seed=9, M=6)
+
+
+class Clients:
+    """Searches of every server and writes to the last, until the end; what went wrong."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.seen: set[str] = set()
+        self.failures: list[str] = []
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._search, args=(s,)) for s in servers]
+        self._threads.append(threading.Thread(target=self._write, args=(servers[-1],)))
+
+    def __enter__(self) -> "Clients":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _search(self, server: Server) -> None:
+        for n in itertools.cycle(range(PICTURES)):
+            if self._done.wait(0.01):
+                return
+            reply = server.search(png(n), k=1)
+            if reply.status_code != 200 or len(reply.json()["results"]) != 1:
+                self.failures.append(reply.text)
+            self.seen.add(reply.json().get("model"))
+
+    def _write(self, server: Server) -> None:
+        for n in itertools.count(1000):
+            if self._done.wait(0.01):
+                return
+            reply = server.index(png(n), ids=f'["w{n % 7}"]')
+            if reply.status_code != 200:
+                self.failures.append(reply.text)
+
+
+def active(*servers: Server) -> set[str]:
+    return {server.http.get("/model").json()["id"] for server in servers}
+
+
+def test_another_model_becomes_active_with_no_request_failing(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+) -> None:
+    folder, new = other_model
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    command = {**places, "folder": tmp_path}
+    one = Server(tmp_path, model=random_model, **places)
+    two = Server(tmp_path, model=random_model, **places)
+    with one, two:
+        for n in range(PICTURES):
+            assert one.index(png(n), ids=f'["p{n}"]').status_code == 200
+        (old,) = active(one, two)
+        with Clients([one, two]) as clients:
+            models("add", str(folder), **command)
+            refused = run("activate", new, **command)
+            assert refused.returncode == 1
+            assert "pictures have no code of model" in refused.stderr
+            models("reindex", **command)
+            assert f"before: {old}" in models("activate", new[:12], **command)
+            until(lambda: active(one, two) == {new})
+            listed = models("list", **command)
+            assert f"{old}  ready" in listed and f"{new}  active" in listed
+            assert "without a code" not in listed
+            models("rollback", **command)
+            until(lambda: active(one, two) == {old})
+            models("activate", new, **command)
+            until(lambda: active(one, two) == {new})
+            models("prune", **command)
+            time.sleep(1)
+        assert clients.failures == []
+        assert clients.seen == {old, new}
+        assert "no model that was active" in run("rollback", **command).stderr
+        for n in range(7):
+            one.http.delete(f"/images/w{n}")
+        until(lambda: two.http.get("/stats").json()["images"] == PICTURES)
+        found = [server.search(png(3), k=PICTURES).json()["results"] for server in (one, two)]
+        numbers = one.http.get("/stats?checksum=true").json()["checksum"]
+        assert numbers["memory"] == numbers["database"]
+    # What the database keeps is served, whatever GPQ_MODEL was before it changed.
+    anew = tmp_path / "anew"
+    anew.mkdir()
+    fresh = Server(anew, model=folder, image_store="none")
+    with fresh, Server(tmp_path, **places) as restarted:
+        assert active(restarted) == {new}
+        for n in range(PICTURES):
+            fresh.index(png(n), ids=f'["p{n}"]')
+        expected = fresh.search(png(3), k=PICTURES).json()["results"]
+        assert found == [expected, expected]
+        assert restarted.search(png(3), k=PICTURES).json()["results"] == expected
+
+
+def test_a_model_the_database_never_saw_is_not_served_over_it(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+) -> None:
+    folder, new = other_model
+    with Server(tmp_path, model=random_model, database_url=database_url) as server:
+        server.index(png(1))
+        (old,) = active(server)
+    with Server(tmp_path, model=folder, database_url=database_url) as server:
+        detail = server.http.get("/readyz").json()["detail"]
+        assert old in detail and new in detail and "models add" in detail
+
+
+def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+) -> None:
+    folder, new = other_model
+    images = tmp_path / "images"
+    places = {"database_url": database_url, "image_store": images}
+    command = {**places, "folder": tmp_path}
+    with Server(tmp_path, model=random_model, **places) as server:
+        for n in range(30):
+            assert server.index(png(n), ids=f'["p{n}"]').status_code == 200
+        models("add", str(folder), **command)
+        none = run("reindex", **{**command, "image_store": "none"})
+        assert none.returncode == 1
+        assert "without the original pictures nothing can be encoded anew" in none.stderr
+        missing, damaged = (hashlib.sha256(png(n)).hexdigest() for n in (3, 5))
+        (images / missing[:2] / missing).unlink()
+        (images / damaged[:2] / damaged).write_bytes(b"not a picture")
+        partly = run("reindex", **command)
+        assert partly.returncode == 1
+        assert "p3: its original is not kept" in partly.stderr
+        assert "p5: its original cannot be decoded" in partly.stderr
+        assert "28 pictures got a code" in partly.stdout
+        assert "2 without a code" in models("list", **command)
+        assert "re-index first" in run("activate", new, **command).stderr
+        # The same bytes again change nothing, and bring the code and the original.
+        assert server.index(png(3), ids='["p3"]').json()["items"][0]["status"] == "unchanged"
+        assert server.http.delete("/images/p5").status_code == 204
+        assert "0 pictures got a code" in models("reindex", **command)
+        assert "nothing to do" in models("reindex", **command)
+        models("activate", new, **command)
+        until(lambda: active(server) == {new})
+        assert server.search(png(3), k=1).json()["model"] == new
+        wrong = run("add", str(folder), **command)
+        assert (wrong.returncode, "is there already" in wrong.stderr) == (1, True)
+        assert "0 models begin with zz" in run("activate", "zz", **command).stderr
+        assert "more than 0" in run("reindex", "--share", "0", **command).stderr

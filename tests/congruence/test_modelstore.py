@@ -1,0 +1,112 @@
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from service import modelstore, schema
+from service.migrate import migrate
+from service.records import ModelError, OtherModel, Put
+from service.store import Store
+
+FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url)
+    migrate(opened.database)
+    opened.models.adopt("m", FILES)
+    yield opened
+    opened.close()
+
+
+def put(store: Store, id: str, content: int, *models: str) -> str:
+    codes = {model: bytes([content]) for model in models}
+    return store.put([Put(id, codes, f"{content:064x}", 4, 3, 100, None)])[0].status
+
+
+def codes(store: Store, model: str) -> list[tuple[int, bytes]]:
+    with store.snapshot(model) as taken:
+        return [tuple(pair) for part in taken.parts for pair in part]
+
+
+def number(store: Store, model: str) -> int:
+    return store.models.get(model).number
+
+
+def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
+    for n, id in enumerate("abcd", start=1):
+        put(store, id, n, "m")
+    store.models.add("n", FILES)
+    with pytest.raises(ModelError, match="n is there already"):
+        store.models.add("n", FILES)
+    with pytest.raises(OtherModel, match=r"of models \['m', 'n'\], not \['m'\]"):
+        put(store, "e", 5, "m")
+    assert put(store, "e", 5, "m", "n") == "created"
+    missing = store.models.missing(number(store, "n"), 0, 3)
+    assert [(row.seq, row.id) for row in missing] == [(1, "a"), (2, "b"), (3, "c")]
+    assert store.models.missing(number(store, "n"), 3, 3)[0].id == "d"
+    assert store.models.count_missing(number(store, "n")) == 4
+    assert not store.models.settle("n")
+    # Of what was put anew or taken out meanwhile, nothing is stored.
+    assert put(store, "a", 6, "m", "n") == "replaced"
+    store.delete("b")
+    store.models.fill("n", {1: b"\x91", 2: b"\x92", 3: b"\x93"})
+    assert codes(store, "n") == [(3, b"\x93"), (5, b"\x05"), (6, b"\x06")]
+    # The same bytes keep their seq, and get the code that was missing.
+    assert put(store, "d", 4, "m", "n") == "unchanged"
+    assert codes(store, "n") == [(3, b"\x93"), (4, b"\x04"), (5, b"\x05"), (6, b"\x06")]
+    assert store.models.settle("n")
+    assert [(row.id, row.whole) for row in store.models.all()] == [("m", True), ("n", True)]
+    with pytest.raises(ModelError, match="no model x"):
+        store.models.fill("x", {3: b"\x01"})
+
+
+def test_the_active_model_changes_and_changes_back(store: Store) -> None:
+    put(store, "a", 1, "m")
+    store.models.add("n", FILES)
+    with pytest.raises(ModelError, match="no code of model n yet"):
+        store.models.activate("n")
+    assert store.models.previous() is None
+    store.models.fill("n", {1: b"\x02"})
+    assert store.models.settle("n")
+    assert store.models.activate("n") == "m"
+    assert store.models.activate("n") == "n"
+    assert (store.resolve([], 0).model, store.models.previous()) == ("n", "m")
+    assert store.models.activate("m") == "n"
+    assert store.models.previous() == "n"
+    with pytest.raises(ModelError, match="no model x"):
+        store.models.activate("x")
+
+
+def test_a_model_goes_with_its_codes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelstore, "SWEPT_CODES", 3)
+    store.models.add("n", FILES)
+    assert store.models.get("n").whole  # of no pictures
+    for n in range(8):
+        put(store, f"p{n}", n, "m", "n")
+    store.models.activate("n")
+    with pytest.raises(ModelError, match="n is the active one"):
+        store.models.remove("n")
+    store.models.remove("m")
+    assert (codes(store, "m"), len(codes(store, "n"))) == ([], 8)
+    assert (store.models.files("m"), store.models.files("n")) == ({}, FILES)
+    assert store.models.previous() is None
+    assert store.models.ever_known("m") and store.models.ever_known("n")
+    assert not store.models.ever_known("x")
+    with store.database.read() as connection:
+        count = sa.select(sa.func.count()).select_from(schema.codes)
+        assert connection.scalar(count) == 8
+    # One that comes back has another number: nothing that was left is taken for its codes.
+    store.models.add("m", FILES)
+    assert number(store, "m") == 3
+    assert store.models.count_missing(3) == 8
+
+
+def test_what_a_crash_left_of_a_model_is_swept(store: Store) -> None:
+    put(store, "a", 1, "m")
+    with store.database.transaction() as connection:
+        connection.execute(sa.insert(schema.codes).values(model=7, seq=1, code=b"\x01"))
+    store.models.sweep()
+    with store.database.read() as connection:
+        assert connection.scalars(sa.select(schema.codes.c.model)).all() == [1]
