@@ -1,6 +1,7 @@
 """python -m service models: what can be asked of the models that have codes."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Exit status: 1 where pictures lack a code. Raises ModelError, GPQError, SQLAlchemyError."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     store = Store(settings.database_url)
     try:
         migrate(store.database)
