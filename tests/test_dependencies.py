@@ -1,0 +1,44 @@
+"""What the service imports is installed with it: its image has nothing more."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OURS = {"gpq", "service", "migrations"}
+
+
+def imported(package: str) -> set[str]:
+    """Packages of others that it imports, wherever in a module; not those it can do without."""
+    names = set()
+    for path in (ROOT / package).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        optional = {
+            id(node)
+            for attempt in ast.walk(tree)
+            if isinstance(attempt, ast.Try)
+            for node in ast.walk(attempt)
+        }
+        for node in ast.walk(tree):
+            if id(node) in optional:
+                continue
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - OURS
+
+
+def test_the_service_needs_only_what_is_installed_with_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}
+    of_package = packages_distributions()
+    lazily = {"torchvision"}  # only for an artifact that has one of its networks
+    with_fastapi = {"anyio", "starlette"}
+    needed = set().union(*map(imported, OURS)) - lazily - with_fastapi
+    names = {n: {found.lower().replace("_", "-") for found in of_package[n]} for n in needed}
+    missing = {n for n in needed if not declared & names[n]}
+    assert missing == set()
