@@ -61,12 +61,15 @@ COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never p
 class Settings(BaseSettings):
     """Field descriptions are the documentation; the README repeats them."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore")
 
     database_url: str = Field(
         "sqlite:///data/gpq.db", description="SQLAlchemy URL of the database, SQLite or Postgres"
     )
-    model: Path = Field(MODELS / "cifar10", description="folder of the model artifact")
+    model: Path = Field(
+        MODELS / "cifar10",
+        description="folder of the model artifact; a database with pictures keeps theirs",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where images are encoded")
     scan: Literal["auto", "reference", "native", "cuda"] = Field(
         "auto", description="scan engine; `auto` is `native` where it was built, else `reference`"

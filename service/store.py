@@ -190,8 +190,8 @@ class Store:
         with self.database.read() as connection:
             rows = connection.execute(query.order_by(replicas.c.name))
             return [
-                Replica(name, applied, frozenset(models.split()), max(0.0, float(age)))
-                for name, applied, models, age in rows
+                Replica(name, applied, frozenset(held.split()), max(0.0, float(age)))
+                for name, applied, held, age in rows
             ]
 
     def counts(self, model: str) -> tuple[int, int, int]:

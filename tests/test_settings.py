@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, is_loopback, misspelt
+from service.settings import MODELS, Settings, is_loopback, misspelt
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -43,3 +43,9 @@ def test_a_misspelt_setting_is_named_with_what_may_be_meant() -> None:
     assert lines[0].startswith("GPQ_MODELS is no setting")
     assert lines[0].endswith("is GPQ_MODEL meant?")
     assert [line.split()[0] for line in lines] == ["GPQ_MODELS", "GPQ_WHATEVER_ELSE"]
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPQ_MODEL", "")
+    assert Settings().model == MODELS / "cifar10"
+    assert "model" not in Settings().model_fields_set

@@ -140,7 +140,7 @@ def test_another_model_becomes_active_with_no_request_failing(
     anew = tmp_path / "anew"
     anew.mkdir()
     fresh = Server(anew, model=folder, image_store="none")
-    with fresh, Server(tmp_path, **places) as restarted:
+    with fresh, Server(tmp_path, model="", **places) as restarted:
         assert active(restarted) == {new}
         for n in range(PICTURES):
             fresh.index(png(n), ids=f'["p{n}"]')
