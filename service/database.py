@@ -228,7 +228,7 @@ def _engine(url: sa.URL, durable: bool) -> Engine:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     timeout = DATABASE_STALL_SECONDS if durable else LIGHT_WRITE_SECONDS
     engine = sa.create_engine(url, connect_args={"timeout": timeout}, **pool)
-    sa.event.listen(engine, "connect", _sqlite_connect(durable))
+    sa.event.listen(engine, "connect", _sqlite_connect(durable, timeout))
     sa.event.listen(engine, "begin", _sqlite_begin)
     return engine
 
@@ -247,14 +247,27 @@ def _postgres_connect(durable: bool) -> Callable[[Any, object], None]:
     return connect
 
 
-def _sqlite_connect(durable: bool) -> Callable[[Any, object], None]:
+def _sqlite_connect(durable: bool, timeout: float) -> Callable[[Any, object], None]:
     def connect(connection: Any, record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours, see _sqlite_begin
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection, timeout)
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys=ON")
 
     return connect
+
+
+def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
+    """SQLite's own timeout does not cover this change, which first users make at once."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _sqlite_begin(connection: Connection) -> None:

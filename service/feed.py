@@ -152,7 +152,7 @@ class Feed:
         if self._follower.ident is not None and not self._follower.is_alive():
             self._save()
             try:
-                self.store.leave(self.name)
+                self.store.replicas.leave(self.name)
             except SQLAlchemyError as error:
                 log.warning("the last heartbeat stays: %s", error)
 
@@ -169,7 +169,7 @@ class Feed:
 
     def applied_by_all(self, seq: int) -> bool:
         """Whether every live process has said that it has applied ``seq``."""
-        return all(replica.applied >= seq for replica in self.store.replicas())
+        return all(replica.applied >= seq for replica in self.store.replicas.alive())
 
     def checksums(self) -> tuple[int, str, str]:
         """A feed number, and the checksum there of the index and of the database.
@@ -298,7 +298,7 @@ class Feed:
             return
         self._beat_at = time.monotonic()
         try:
-            self.store.beat(self.name, *current)
+            self.store.replicas.beat(self.name, *current)
             self._said_last, self._silent = current, False
         except SQLAlchemyError as error:  # a full disk stops writes; reading goes on
             if not self._silent:

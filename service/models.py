@@ -140,7 +140,7 @@ def _activate(store: Store, row: ModelRow) -> int:
 
 
 def _without(store: Store, id: str) -> list[str]:
-    return [replica.name for replica in store.replicas() if id not in replica.models]
+    return [replica.name for replica in store.replicas.alive() if id not in replica.models]
 
 
 def _rollback(store: Store) -> int:

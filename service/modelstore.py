@@ -1,6 +1,6 @@
 """The statements on models: which there are, their files, the codes that are still missing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from service.database import Database
-from service.records import ModelError, ModelRow, active_of
+from service.records import ModelError, ModelRow, Put, active_of
 from service.schema import artifacts, codes, images, models, state
+from service.settings import SEQS_IN_A_QUERY
 
 PREVIOUS = "previous_model"
 RETIRED = "retired_models"  # ids with spaces between them
@@ -192,6 +193,32 @@ def all_models(connection: Connection) -> tuple[ModelRow, ...]:
     columns = models.c.number, models.c.id, models.c.active, models.c.whole, models.c.added
     query = sa.select(*columns).order_by(models.c.number)
     return tuple(ModelRow(*row) for row in connection.execute(query))
+
+
+def remove_codes(connection: Connection, rows: tuple[ModelRow, ...], seqs: Sequence[int]) -> None:
+    """Of pictures that were put as ``seqs`` and are gone, by every model."""
+    of_models = codes.c.model.in_([row.number for row in rows])
+    for first in range(0, len(seqs), SEQS_IN_A_QUERY):
+        part = seqs[first : first + SEQS_IN_A_QUERY]
+        connection.execute(sa.delete(codes).where(of_models, codes.c.seq.in_(part)))
+
+
+def fill_codes(
+    connection: Connection,
+    rows: tuple[ModelRow, ...],
+    existing: dict[str, Any],
+    puts: Sequence[Put],
+) -> None:
+    """Of pictures that are there, by models that were added since."""
+    for row in rows:
+        if row.whole:
+            continue
+        of_seq = {existing[put.id].seq: put.codes[row.id] for put in puts}
+        known = sa.select(codes.c.seq).where(codes.c.model == row.number, codes.c.seq.in_(of_seq))
+        lacking = of_seq.keys() - set(connection.scalars(known))
+        if lacking:
+            values = [{"model": row.number, "seq": s, "code": of_seq[s]} for s in lacking]
+            connection.execute(sa.insert(codes), values)
 
 
 def _row_of(connection: Connection, id: str) -> ModelRow:

@@ -46,6 +46,7 @@ STOP_SECONDS = 5  # how long a thread is waited for at the end
 LIGHT_WRITE_SECONDS = 2  # how long a heartbeat waits for other writes
 WRITES_IN_A_COMMIT = 64  # requests that share one commit at most
 LOAD_ROWS = 50_000  # codes fetched at a time at start
+SEQS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters
 FEED_PAGE = 10_000  # changes applied, or taken out of the feed, at a time
 HEARTBEAT_SECONDS = 1.0  # between a replica's signs of life
 HEARTBEAT_GAP_SECONDS = 0.1  # at least, while changes come in

@@ -1,4 +1,4 @@
-"""The statements on pictures, the feed and replicas; those on models are in ``modelstore``.
+"""The statements on pictures and the feed; others in ``modelstore`` and ``replicastore``.
 The database is the truth; everything in memory follows it by the feed (see ``feed``).
 """
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from service.database import Database, now
-from service.modelstore import ModelStore, all_models
+from service.modelstore import ModelStore, all_models, fill_codes, remove_codes
 from service.records import (
     Change,
     Changes,
@@ -21,17 +21,14 @@ from service.records import (
     ModelRow,
     OtherModel,
     Put,
-    Replica,
     Resolved,
     Snapshot,
     Stored,
     active_of,
 )
-from service.schema import codes, feed, images, models, replicas, state
-from service.settings import ALIVE_SECONDS, FEED_PAGE, LOAD_ROWS
-
-SEQS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters
-FORGET_REPLICA_SECONDS = 3600
+from service.replicastore import ReplicaStore
+from service.schema import codes, feed, images, models, state
+from service.settings import FEED_PAGE, LOAD_ROWS, SEQS_IN_A_QUERY
 
 
 class Store:
@@ -43,6 +40,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.database = Database(url)
         self.models = ModelStore(self.database)
+        self.replicas = ReplicaStore(self.database)
 
     def close(self) -> None:
         self.database.close()
@@ -167,33 +165,6 @@ class Store:
 
         return self.database.write(prune)
 
-    def beat(self, name: str, applied: int, models: Iterable[str] = ()) -> None:
-        """Say that the process ``name`` lives, what it has applied, of which models."""
-        values = {"applied": applied, "models": " ".join(models), "seen": now()}
-        with self.database.light_transaction() as connection:
-            mine = sa.update(replicas).where(replicas.c.name == name).values(**values)
-            if connection.execute(mine).rowcount == 0:
-                connection.execute(sa.insert(replicas).values(name=name, **values))
-
-    def leave(self, name: str) -> None:
-        """Take back ``beat``, and that of processes long gone."""
-        gone = (replicas.c.name == name) | (replicas.c.seen < now() - FORGET_REPLICA_SECONDS)
-        with self.database.light_transaction() as connection:
-            connection.execute(sa.delete(replicas).where(gone))
-
-    def replicas(self) -> list[Replica]:
-        """The processes that were alive within ALIVE_SECONDS."""
-        age = now() - replicas.c.seen
-        query = sa.select(replicas.c.name, replicas.c.applied, replicas.c.models, age)
-        # Ages below 0: the clock was set back.
-        query = query.where(age.between(-ALIVE_SECONDS, ALIVE_SECONDS))
-        with self.database.read() as connection:
-            rows = connection.execute(query.order_by(replicas.c.name))
-            return [
-                Replica(name, applied, frozenset(held.split()), max(0.0, float(age)))
-                for name, applied, held, age in rows
-            ]
-
     def counts(self, model: str) -> tuple[int, int, int]:
         """Pictures with a code of the model, distinct codes, and the most that share one."""
         number = sa.select(models.c.number).where(models.c.id == model).scalar_subquery()
@@ -239,7 +210,7 @@ class Store:
         )
         new_seq = dict(zip([put.id for put in changed], seqs, strict=True))
         _replace(connection, changed, new_seq, existing)
-        _remove_codes(connection, rows, replaced)
+        remove_codes(connection, rows, replaced)
         if changed:
             numbers = {row.id: row.number for row in rows}
             connection.execute(
@@ -251,7 +222,7 @@ class Store:
                 ],
             )
         if not all(row.whole for row in rows):
-            _fill_codes(connection, rows, existing, [p for p in puts if p.id not in new_seq])
+            fill_codes(connection, rows, existing, [p for p in puts if p.id not in new_seq])
         stored = []
         for put in puts:
             old = existing.get(put.id)
@@ -274,7 +245,7 @@ class Store:
         ).scalar_one_or_none()
         if removed is None:
             return None
-        _remove_codes(connection, all_models(connection), [removed])
+        remove_codes(connection, all_models(connection), [removed])
         return self._append(connection, [removed])[0]
 
     def _append(self, connection: Connection, removes: list[int | None]) -> list[int]:
@@ -329,31 +300,6 @@ def _head(connection: Connection) -> int:
 
 def _same_bytes(old: Any, put: Put) -> bool:
     return old is not None and old.sha256 == put.sha256
-
-
-def _remove_codes(connection: Connection, rows: tuple[ModelRow, ...], seqs: Sequence[int]) -> None:
-    of_models = codes.c.model.in_([row.number for row in rows])
-    for first in range(0, len(seqs), SEQS_IN_A_QUERY):
-        part = seqs[first : first + SEQS_IN_A_QUERY]
-        connection.execute(sa.delete(codes).where(of_models, codes.c.seq.in_(part)))
-
-
-def _fill_codes(
-    connection: Connection,
-    rows: tuple[ModelRow, ...],
-    existing: dict[str, Any],
-    puts: Sequence[Put],
-) -> None:
-    """Of pictures that are there, by models that were added since."""
-    for row in rows:
-        if row.whole:
-            continue
-        of_seq = {existing[put.id].seq: put.codes[row.id] for put in puts}
-        known = sa.select(codes.c.seq).where(codes.c.model == row.number, codes.c.seq.in_(of_seq))
-        lacking = of_seq.keys() - set(connection.scalars(known))
-        if lacking:
-            values = [{"model": row.number, "seq": s, "code": of_seq[s]} for s in lacking]
-            connection.execute(sa.insert(codes), values)
 
 
 def _replace(

@@ -57,7 +57,7 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
     total, unique, largest = runtime.catalogue.counts(head)
     replicas = [
         {"name": replica.name, "applied": replica.applied, "age_s": round(replica.age, 3)}
-        for replica in runtime.store.replicas()
+        for replica in runtime.store.replicas.alive()
     ]
     return {
         "images": total,

@@ -17,9 +17,9 @@ from service.index import Index
 from service.migrate import migrate
 from service.records import OtherModel, Put
 from service.store import Store
+from tests.congruence.conftest import FILES
 
 M = 2
-FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 OPEN = Callable[..., Feed]
 
 
@@ -191,16 +191,16 @@ def test_waiting_for_all(opened: OPEN) -> None:
     two.start()
     until(lambda: one.applied_by_all(seq))
     assert two.applied == seq
-    assert {replica.name for replica in one.store.replicas()} == {one.name, two.name}
+    assert {replica.name for replica in one.store.replicas.alive()} == {one.name, two.name}
     two.stop()
-    assert [replica.name for replica in one.store.replicas()] == [one.name]
+    assert [replica.name for replica in one.store.replicas.alive()] == [one.name]
 
 
 def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:
     one, stalled = opened(), opened()
     one.start()
     seq = put(one, "a", 1)
-    assert stalled.name in {replica.name for replica in one.store.replicas()}
+    assert stalled.name in {replica.name for replica in one.store.replicas.alive()}
     until(lambda: one.applied_by_all(seq))  # once its heartbeat is 5 s old
     assert stalled.applied == 0
 

@@ -1,23 +1,10 @@
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 
 from service import modelstore, schema
-from service.migrate import migrate
 from service.records import ModelError, OtherModel, Put
 from service.store import Store
-
-FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url)
-    migrate(opened.database)
-    opened.models.adopt("m", FILES)
-    yield opened
-    opened.close()
+from tests.congruence.conftest import FILES
 
 
 def put(store: Store, id: str, content: int, *models: str) -> str:

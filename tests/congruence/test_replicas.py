@@ -111,9 +111,9 @@ def test_wait_all_answers_202_where_one_that_lives_does_not_follow(
 
         def beat() -> None:
             while not done.wait(0.3):
-                store.beat("slow", 0)
+                store.replicas.beat("slow", 0)
 
-        store.beat("slow", 0)
+        store.replicas.beat("slow", 0)
         slow = threading.Thread(target=beat)
         slow.start()
         reply = server.http.post("/index", files={"images": png(1)}, params={"wait": "all"})

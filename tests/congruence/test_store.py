@@ -1,6 +1,8 @@
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -8,20 +10,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from service import schema
+from service.database import Database
 from service.migrate import NewerSchema, migrate
 from service.records import KEEP, OtherModel, Put, active_of
 from service.store import Store
-
-FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url)
-    migrate(opened.database)
-    opened.models.adopt("m", FILES)
-    yield opened
-    opened.close()
+from tests.congruence.conftest import FILES
 
 
 def put(id: str, content: int = 1, metadata=KEEP, model: str = "m") -> Put:
@@ -221,17 +214,17 @@ def test_the_lag_is_the_age_of_the_oldest_change_not_applied(store: Store) -> No
 
 
 def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
-    store.beat("one", 3)
-    store.beat("two", 4)
-    store.beat("one", 5)
-    assert [(r.name, r.applied) for r in store.replicas()] == [("one", 5), ("two", 4)]
-    assert all(0 <= r.age < 5 for r in store.replicas())
+    store.replicas.beat("one", 3)
+    store.replicas.beat("two", 4)
+    store.replicas.beat("one", 5)
+    assert [(r.name, r.applied) for r in store.replicas.alive()] == [("one", 5), ("two", 4)]
+    assert all(0 <= r.age < 5 for r in store.replicas.alive())
     with store.database.transaction() as connection:
         late = sa.update(schema.replicas).where(schema.replicas.c.name == "two")
         connection.execute(late.values(seen=schema.replicas.c.seen - 6))
-    assert [r.name for r in store.replicas()] == ["one"]
-    store.leave("one")
-    assert store.replicas() == []
+    assert [r.name for r in store.replicas.alive()] == ["one"]
+    store.replicas.leave("one")
+    assert store.replicas.alive() == []
 
 
 def all_waiting_at_once(store: Store, write: Callable[[int], None], numbers: range) -> None:
@@ -328,7 +321,7 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     assert [change.codes for change in store.changes_after(0).page] == [{"m": b"\x01"}]
     assert [(row.id, row.active, row.whole) for row in store.models.all()] == [("m", True, True)]
     assert statuses(store, [put("a"), put("b", 2)]) == ["unchanged", "created"]
-    store.beat("one", 2)
+    store.replicas.beat("one", 2)
     assert store.identity() == store.identity()
     store.delete("a")
     migrate(store.database, "0001")
@@ -362,6 +355,22 @@ def test_urls_that_name_no_database() -> None:
             Store(url)
     with pytest.raises(ValueError, match="neither sqlite nor postgresql"):
         Store("mysql://x/y")
+
+
+def test_first_users_of_a_file_wait_for_one_another(tmp_path: Path) -> None:
+    for attempt in range(20):
+        databases = [Database(f"sqlite:///{tmp_path}/{attempt}.db") for _ in range(4)]
+        together = threading.Barrier(len(databases))
+
+        def connect(database: Database, together: threading.Barrier = together) -> None:
+            together.wait()
+            with database.transaction():
+                pass
+
+        with ThreadPoolExecutor(len(databases)) as pool:
+            list(pool.map(connect, databases))
+        for database in databases:
+            database.close()
 
 
 def test_processes_migrating_at_once_agree(database_url: str) -> None:

@@ -1,0 +1,18 @@
+from collections.abc import Iterator
+
+import pytest
+
+from service.migrate import migrate
+from service.store import Store
+
+FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """Of an empty database, with the model m."""
+    opened = Store(database_url)
+    migrate(opened.database)
+    opened.models.adopt("m", FILES)
+    yield opened
+    opened.close()
