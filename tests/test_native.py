@@ -128,8 +128,9 @@ def test_a_mask_is_remembered_where_it_cannot_change_and_as_long_as_it_lives() -
     fixed = mask.copy()
     fixed.setflags(write=False)
     assert_same(native, reference, tables, 10, fixed)
-    segments = native._snapshot.segments
-    assert native._masks.of(fixed, segments)[0][0] is native._masks.of(fixed, segments)[0][0]
+    prepared = [native._masks.eligible(native._snapshot, fixed) for _ in range(2)]
+    assert prepared[0].segments[0] is prepared[1].segments[0]
+    assert prepared[0].segments[0].size == fixed[: native._snapshot.segments[0].last_row].sum()
     del fixed
     assert not native._masks._known
 

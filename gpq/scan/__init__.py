@@ -35,10 +35,10 @@ class Scanner(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """luts (Q,M,K) float32 -> rows (Q,k) int64, scores (Q,k) float32.
 
-        mask (n,) bool: only rows below n that are True; give one for many searches as an array
-        that cannot be written to (``setflags(write=False)``), and an engine may prepare it once.
-        after: only hits that come
-        later in the order than this (score, row). Missing hits are row -1, score -inf.
+        mask (n,) bool: only rows below n that are True. An array that cannot be written to
+        (``setflags(write=False)``) is for many searches: an engine may prepare it on the first.
+        after: only hits that come later in the order than this (score, row).
+        Missing hits are row -1, score -inf.
         Raises ScanError for a wrong shape, k < 1, or a look-up table that is not finite, or so
         large that a score could overflow.
         """

@@ -96,7 +96,7 @@ void check(Source source) {
             rows.push_back(r);
             codes.insert(codes.end(), &packed[r * width], &packed[r * width] + width);
         }
-        segments.emplace_back(gpq::build_segment(codes.data(), rows.data(), rows.size(), M));
+        segments.emplace_back(gpq::build_segment(codes.data(), rows.data(), rows.size(), M, true));
         std::vector<uint8_t> code(width);
         for (size_t i = 0; i < rows.size(); ++i) {
             const gpq::Segment& segment = *segments.back();
@@ -164,21 +164,25 @@ void check(Source source) {
     for (const auto& segment : segments) pointers.push_back(segment.get());
     std::vector<int64_t> rows(asked * k);
     std::vector<float> scores(asked * k);
-    // Sometimes it is known which positions the mask makes eligible.
-    const bool listed = masked && source.byte() % 2;
-    std::vector<std::vector<uint64_t>> of_blocks;
-    std::vector<const uint64_t*> words;
-    uint64_t listed_rows = 0;
-    for (const gpq::Segment* segment : pointers) {
-        of_blocks.emplace_back(segment->block_count);
-        words.push_back(of_blocks.back().data());
-        if (listed)
-            listed_rows += gpq::list_eligible(*segment, mask.data(), mask.size(), of_blocks.back().data());
+    // Sometimes segments hold only what the mask makes eligible.
+    const bool eligible_alone = masked && source.byte() % 2;
+    for (uint32_t s = 0; eligible_alone && s < segment_count; ++s) {
+        std::vector<uint32_t> rows_alone;
+        std::vector<uint8_t> codes;
+        const uint32_t first = sorted / segment_count * s, last = sorted / segment_count * (s + 1);
+        for (uint32_t r = first; r < last; ++r) {
+            if ((purge && is_removed(r)) || r >= mask.size() || !mask[r]) continue;
+            rows_alone.push_back(r);
+            codes.insert(codes.end(), &packed[r * width], &packed[r * width] + width);
+        }
+        segments[s].reset(
+            gpq::build_segment(codes.data(), rows_alone.data(), rows_alone.size(), M, false));
+        pointers[s] = segments[s].get();
     }
     const gpq::Request request = {
         pointers.data(), pointers.size(), tails.data(), tails.size(), M, luts.data(), asked, k,
         removed.data(), masked ? (mask.empty() ? reinterpret_cast<const uint8_t*>("") : mask.data()) : nullptr,
-        mask.size(), listed ? words.data() : nullptr, listed_rows, paging, after.score, int64_t(after.row), rows.data(), scores.data()};
+        mask.size(), eligible_alone ? sorted : 0, paging, after.score, int64_t(after.row), rows.data(), scores.data()};
     for (const char* name : {"avx512", "avx2", "neon", "portable"}) {
         const gpq::Filter filter = gpq::find_filter(name);
         if (!filter) continue;

@@ -43,8 +43,7 @@ class Request(ctypes.Structure):
         ("removed", c_void_p),
         ("mask", c_void_p),
         ("mask_rows", c_uint64),
-        ("listed", POINTER(c_void_p)),
-        ("listed_rows", c_uint64),
+        ("mask_from", c_uint64),
         ("has_after", c_int),
         ("after_score", c_float),
         ("after_row", c_int64),
@@ -74,12 +73,10 @@ def kernel() -> ctypes.CDLL:
     for name, result, arguments in (
         ("gpq_filter", c_char_p, [c_char_p]),
         ("gpq_search", c_int, [POINTER(Request), c_char_p]),
-        ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int]),
+        ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int, c_int]),
         ("gpq_segment_free", None, [c_void_p]),
         ("gpq_trim", None, []),
         ("gpq_segment_bytes", c_size_t, [c_void_p]),
-        ("gpq_segment_blocks", c_size_t, [c_void_p]),
-        ("gpq_segment_list", c_size_t, [c_void_p, c_void_p, c_uint64, c_void_p]),
         ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
     ):
         function = getattr(library, name)

@@ -136,16 +136,19 @@ class NativeScanner:
         rows = np.empty((len(tables), k), dtype=np.int64)
         scores = np.empty((len(tables), k), dtype=np.float32)
         snapshot = self._snapshot
-        listed = None if eligible is None else self._masks.of(eligible, snapshot.segments)
+        mask_from = 0
+        if eligible is not None and (prepared := self._masks.eligible(snapshot, eligible)):
+            snapshot, mask_from = prepared, prepared.tails[0].first_row
         threads = min(self.threads, len(tables))
         if threads < 2 or len(tables) * snapshot.count < WORTH_THREADS:
-            self._search(snapshot, tables, eligible, listed, after, rows, scores)
+            self._search(snapshot, tables, eligible, mask_from, after, rows, scores)
             return rows, scores
         edges = np.linspace(0, len(tables), threads + 1).astype(int)
         parts = [slice(first, last) for first, last in itertools.pairwise(edges)]
 
         def search_part(part: slice) -> None:
-            self._search(snapshot, tables[part], eligible, listed, after, rows[part], scores[part])
+            queries, found, best = tables[part], rows[part], scores[part]
+            self._search(snapshot, queries, eligible, mask_from, after, found, best)
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(search_part, parts))
@@ -191,7 +194,7 @@ class NativeScanner:
         snapshot: Snapshot,
         luts: NDArray[np.float32],
         mask: NDArray[np.bool_] | None,
-        listed: list[masks.Eligible] | None,
+        mask_from: int,
         after: tuple[float, int] | None,
         rows: NDArray[np.int64],
         scores: NDArray[np.float32],
@@ -208,8 +211,7 @@ class NativeScanner:
             removed=snapshot.removed.ctypes.data,
             mask=None if mask is None else mask.ctypes.data,
             mask_rows=0 if mask is None else len(mask),
-            listed=masks.pointers(listed),
-            listed_rows=sum(rows for _, rows in listed or ()),
+            mask_from=mask_from,
             has_after=after is not None,
             after_score=after[0] if after else 0,
             after_row=min(max(after[1], -1), LAST_ROW) if after else 0,

@@ -37,9 +37,9 @@ EXPORTED int gpq_search(const gpq::Request* request, const char* filter_name) {
 
 // Null where there is no memory.
 EXPORTED gpq::Segment* gpq_segment_build(const uint8_t* packed, const uint32_t* rows, size_t count,
-                                         int M) {
+                                         int M, int find_rows) {
     try {
-        return gpq::build_segment(packed, rows, count, M);
+        return gpq::build_segment(packed, rows, count, M, find_rows != 0);
     } catch (...) {
         return nullptr;
     }
@@ -56,14 +56,7 @@ EXPORTED void gpq_trim() {
 #endif
 }
 
-EXPORTED size_t gpq_segment_blocks(const gpq::Segment* segment) { return segment->block_count; }
-
-EXPORTED size_t gpq_segment_list(const gpq::Segment* segment, const uint8_t* mask,
-                                 uint64_t mask_rows, uint64_t* words) {
-    return gpq::list_eligible(*segment, mask, mask_rows, words);
-}
-
-// Codes (count, ceil(M/2)) of rows; zeros for a row that the segment does not hold.
+// Codes (count, ceil(M/2)) of rows, of a segment that finds them; zeros for one it does not hold.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,
                                    uint8_t* packed) {
     const size_t width = size_t(segment->M + 1) / 2;

@@ -26,8 +26,10 @@ class Eligible {
 
     bool row(uint32_t row) const {
         if (r_.removed[row / 64] >> row % 64 & 1) return false;
-        return !r_.mask || (row < r_.mask_rows && r_.mask[row]);
+        return !r_.mask || row < r_.mask_from || (row < r_.mask_rows && r_.mask[row]);
     }
+    // Whether a row before this one can be refused by the mask.
+    bool masked(uint32_t last_row) const { return r_.mask && last_row > r_.mask_from; }
     void prefetch(uint32_t row) const {
         if (row < r_.mask_rows) __builtin_prefetch(r_.mask + row);
     }
@@ -49,7 +51,7 @@ class Eligible {
     // one of them costs less than an eligible row does here, whose code is in as many lines of
     // memory as it has bytes. ROUNDS was found by trying.
     bool few(uint32_t all, std::vector<uint32_t>& rows) const {
-        if (!r_.mask || r_.listed) return false;
+        if (!masked(all) || r_.mask_from) return false;
         const size_t most = size_t(std::sqrt(ROUNDS * double(all) * double(r_.k)));
         const uint32_t end = uint32_t(std::min<uint64_t>(all, r_.mask_rows));
         if (likely_more_than(most, end)) return false;
@@ -97,10 +99,9 @@ class Search {
         if (eligible_.few(end_row(), few)) {
             score_rows(few);
         } else {
-            few_listed_ = r_.listed && r_.listed_rows < end_row() / FILTERED;
             std::vector<Query*> unfinished;
             for (Query& query : queries_)
-                if (few_listed_ || !visit_best_first(query)) unfinished.push_back(&query);
+                if (!visit_best_first(query)) unfinished.push_back(&query);
             for (size_t s = 0; s < r_.segment_count; ++s) scan_segment(codes_of(s), unfinished);
             for (size_t t = 0; t < r_.tail_count; ++t) scan_tail(r_.tails[t]);
         }
@@ -117,7 +118,7 @@ class Search {
     // Whose codes they are: of a segment, or of a tail.
     struct SortedCodes {
         const Segment& segment;
-        const uint64_t* listed;  // of each block, or null
+        bool masked;
         void prefetch(uint32_t position) const {
             __builtin_prefetch(segment.starts.empty() ? &segment.rows[position]
                                                       : &segment.starts[position]);
@@ -141,7 +142,7 @@ class Search {
     };
     struct CodesByRow {
         uint32_t start;
-        static constexpr const uint64_t* listed = nullptr;
+        bool masked;
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return start + position; }
         bool only_row(uint32_t) const { return true; }
@@ -151,7 +152,7 @@ class Search {
     };
 
     SortedCodes codes_of(size_t s) const {
-        return {*r_.segments[s], r_.listed ? r_.listed[s] : nullptr};
+        return {*r_.segments[s], eligible_.masked(r_.segments[s]->last_row)};
     }
 
     // A node that is still to be visited.
@@ -255,8 +256,8 @@ class Search {
 
     void scan_tail(const Tail& tail) {
         const Run run = {tail.blocks, (r_.M + 1) / 2, 0, 0, 0};
-        for (Query& query : queries_)
-            scan(query, run, 0, tail.count, CodesByRow{tail.first_row});
+        const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
+        for (Query& query : queries_) scan(query, run, 0, tail.count, codes);
     }
 
     // Offers the query all hits among the positions from first to last.
@@ -267,15 +268,8 @@ class Search {
         Survivors survivors[Query::CHUNK];
         for (size_t block = first / BLOCK; block < end;) {
             size_t count = 1, surviving = 1;
-            if (few_listed_ && codes.listed) {
-                count = std::min(end - block, Query::CHUNK);
-                surviving = 0;
-                for (size_t i = 0; i < count; ++i)
-                    if (codes.listed[block + i]) survivors[surviving++] = {~uint64_t(0), uint32_t(i)};
-            } else if (query.selective()) {
+            if (query.selective()) {
                 count = std::min(end - block, query.next_chunk());
-                if (codes.listed)  // only those of survivors are read, too few to be foreseen
-                    for (size_t i = 0; i < count; i += 8) __builtin_prefetch(codes.listed + block + i);
                 const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
                 const uint8_t base = query.quantised(run.deficit);
                 if (base > CUTOFF) return;
@@ -285,11 +279,8 @@ class Search {
                 survivors[0] = {~uint64_t(0), 0};
             }
             if (surviving) {
-                if (codes.listed)
-                    for (size_t i = 0; i < surviving; ++i)
-                        survivors[i].codes &= codes.listed[block + survivors[i].block];
                 list_positions(survivors, surviving, block, first, last);
-                if (r_.mask && !codes.listed) leave_eligible(codes);
+                if (codes.masked) leave_eligible(codes);
                 score(query, run, codes);
                 for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             }
@@ -434,7 +425,6 @@ class Search {
     const Request& r_;
     Filter filter_;
     Eligible eligible_;
-    bool few_listed_ = false;  // so few that to score them costs less than to filter all
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
     std::vector<uint32_t> positions_;

@@ -17,8 +17,8 @@ struct Tail {
 };
 
 // removed: a bit a row. mask: a byte a row, or null for all; rows from mask_rows on are not
-// eligible then. listed: of each segment, its eligible positions (see list_eligible), where that
-// is known, of listed_rows in all; else null. after: only hits later in the order than this, where has_after is not 0.
+// eligible then, and rows before mask_from are: segments end there that hold no others.
+// after: only hits later in the order than this, where has_after is not 0.
 struct Request {
     const Segment* const* segments;
     size_t segment_count;
@@ -31,8 +31,7 @@ struct Request {
     const uint64_t* removed;
     const uint8_t* mask;
     uint64_t mask_rows;
-    const uint64_t* const* listed;
-    uint64_t listed_rows;
+    uint64_t mask_from;
     int has_after;
     float after_score;
     int64_t after_row;

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <memory>
 
-#include "mask.h"
 #include "sort.h"
 
 namespace gpq {
@@ -21,9 +20,9 @@ constexpr double SHARE_TO_JOIN = 0.75;    // of codes that differ: with more, eq
 
 class Builder {
   public:
-    Builder(const uint8_t* packed, const uint32_t* rows, size_t count, int M)
-        : packed_(packed), rows_(rows), count_(count), M_(M), width_((M + 1) / 2),
-          order_(sorted_order(packed, count, width_)) {}
+    Builder(const uint8_t* packed, const uint32_t* rows, size_t count, int M, bool find_rows)
+        : packed_(packed), rows_(rows), count_(count), M_(M), find_rows_(find_rows),
+          width_((M + 1) / 2), order_(sorted_order(packed, count, width_)) {}
 
     std::unique_ptr<Segment> build() {
         segment_->M = M_;
@@ -129,7 +128,7 @@ class Builder {
 
     void list_rows() {
         Segment& s = *segment_;
-        s.positions = Buffer<uint32_t>(s.last_row - s.first_row);
+        if (find_rows_) s.positions = Buffer<uint32_t>(s.last_row - s.first_row);
         s.positions.fill(NONE);
         s.rows = Buffer<uint32_t>(joined_ ? count_ : s.block_count * BLOCK);
         s.rows.fill(NONE);
@@ -141,7 +140,7 @@ class Builder {
             for (size_t i = start(e); i < start(e + 1); ++i) {
                 const uint32_t row = rows_[order_[i]];
                 s.rows[joined_ ? i : position] = row;
-                s.positions[row - s.first_row] = position;
+                if (find_rows_) s.positions[row - s.first_row] = position;
             }
         });
         if (joined_)
@@ -190,6 +189,7 @@ class Builder {
     const uint32_t* rows_;
     size_t count_;
     int M_;
+    bool find_rows_;
     size_t width_;
     std::vector<uint32_t> order_;
     bool joined_ = false;
@@ -219,23 +219,9 @@ size_t Segment::bytes() const {
            bytes_of(group_of) + bytes_of(prefixes) + bytes_of(groups) + bytes_of(nodes);
 }
 
-Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M) {
-    return Builder(packed, rows, count, M).build().release();
-}
-
-size_t list_eligible(const Segment& segment, const uint8_t* mask, uint64_t mask_rows,
-                     uint64_t* words) {
-    size_t eligible = 0;
-    std::fill_n(words, segment.block_count, 0);
-    const uint32_t last = uint32_t(std::min<uint64_t>(segment.last_row, mask_rows));
-    for_set(mask, segment.first_row, last, [&](uint32_t row) {
-        const uint32_t position = segment.positions[row - segment.first_row];
-        if (position == NONE) return true;
-        words[position / BLOCK] |= uint64_t(1) << position % BLOCK;
-        ++eligible;
-        return true;
-    });
-    return eligible;
+Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M,
+                       bool find_rows) {
+    return Builder(packed, rows, count, M, find_rows).build().release();
 }
 
 }  // namespace gpq

@@ -36,7 +36,7 @@ struct Segment {
     std::vector<uint32_t> groups;      // first block of each group, and the end
     Buffer<uint32_t> rows;        // of each position; or all, where starts says whose
     Buffer<uint32_t> starts;      // of each position and the end: where its rows begin
-    Buffer<uint32_t> positions;   // of each row from first_row on, or NONE
+    Buffer<uint32_t> positions;   // of each row from first_row on, or NONE; or none at all
     std::vector<Node> nodes;           // the first is the root
 
     // Rows of a position, ascending.
@@ -52,13 +52,9 @@ struct Segment {
     size_t bytes() const;
 };
 
-// packed (count, ceil(M/2)), low nibble = even sub-code, of the rows (count), ascending.
-// Throws std::bad_alloc.
-Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M);
-
-// Which positions have a row that mask (a byte a row, of so many rows) makes eligible: to words,
-// a bit each, 64 a block. Returns how many rows those are.
-size_t list_eligible(const Segment& segment, const uint8_t* mask, uint64_t mask_rows,
-                     uint64_t* words);
+// packed (count, ceil(M/2)), low nibble = even sub-code, of the rows (count), ascending. Without
+// find_rows there are no positions. Throws std::bad_alloc.
+Segment* build_segment(const uint8_t* packed, const uint32_t* rows, size_t count, int M,
+                       bool find_rows);
 
 }  // namespace gpq
