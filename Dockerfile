@@ -23,7 +23,7 @@ COPY trainer trainer
 COPY migrations migrations
 # What torch brings is not pinned: its CPU and CUDA builds differ in that.
 RUN grep -viE '^(torch|torchvision|triton|nvidia|cuda)' constraints.txt > /tmp/constraints.txt \
- && /venv/bin/pip install -c /tmp/constraints.txt -e .[heic] \
+ && /venv/bin/pip install -c /tmp/constraints.txt -e .[heic,s3] \
  && /venv/bin/python -m compileall -q /app /venv/lib/python3.11/site-packages/sqlalchemy
 
 FROM python:3.11-slim-bookworm

@@ -16,7 +16,7 @@ from functools import cache
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from gpq import colour
-from gpq.errors import BrokenImage, TooManyPixels, UnknownFormat
+from gpq.errors import BrokenImage, EmptyFile, TooManyPixels, UnknownFormat
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -93,9 +93,11 @@ def load(
     shrink_to: each side may come out smaller, but not smaller than this, where the format
     decodes a part of its pixels faster than all (JPEG); not for what is encoded.
 
-    Raises UnknownFormat, TooManyPixels (from the header, before decoding) or
+    Raises EmptyFile, UnknownFormat, TooManyPixels (from the header, before decoding) or
     BrokenImage; a truncated file is broken, never grey-filled.
     """
+    if not data:
+        raise EmptyFile("the file is empty")
     name = signature(data)
     if name is None:
         raise UnknownFormat(_why_unknown(data))

@@ -2,6 +2,7 @@
 
 GPQError
 ├── ImageError               one picture is at fault; the message says how
+│   ├── EmptyFile            no bytes at all
 │   ├── UnknownFormat        no signature of a format we read
 │   ├── BrokenImage          a known format that cannot be decoded
 │   └── TooManyPixels        larger than the pixel limit
@@ -17,6 +18,10 @@ class GPQError(Exception):
 
 class ImageError(GPQError):
     """One picture cannot be used."""
+
+
+class EmptyFile(ImageError):
+    """No bytes at all."""
 
 
 class UnknownFormat(ImageError):

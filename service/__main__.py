@@ -3,6 +3,12 @@
 python -m service models list|add FOLDER|reindex|activate ID|rollback|prune: change the model
 while the service runs.
 
+python -m service import FOLDER|MANIFEST|TAR: store many pictures; asked for again it goes on.
+python -m service jobs list|cancel N: what is under way, here and in services.
+
+python -m service export FILE, restore FILE: all of it into another database.
+python -m service backup FILE: a copy of a SQLite database that is in use.
+
 python -m service migrate REVISION: take the database to that revision of the schema, back
 too, before an older version of the program is installed. No process may run meanwhile.
 """
@@ -19,9 +25,10 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
-from service import models
+from service import backup, jobs, models
 from service.migrate import NewerSchema, migrate
-from service.records import ModelError
+from service.problems import Problem
+from service.records import Refused
 from service.settings import STOP_SECONDS, Settings, misspelt
 from service.store import Store
 
@@ -32,9 +39,14 @@ log = logging.getLogger("gpq.service")
 def main() -> int:
     """Exit status: 0 stopped by a signal or done, 1 what was asked for cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m service")
-    commands = parser.add_subparsers(dest="command", metavar="[migrate|models]")
+    commands = parser.add_subparsers(
+        dest="command", metavar="[import|jobs|models|export|restore|backup|migrate]"
+    )
     migration = commands.add_parser("migrate", help="take the database to a schema revision")
     migration.add_argument("revision", nargs="?", default="head", help="default: the newest, head")
+    jobs.add_import_arguments(commands.add_parser("import", help="store many pictures"))
+    jobs.add_arguments(commands.add_parser("jobs", help="what is under way"))
+    backup.add_arguments(commands)
     models.add_arguments(commands.add_parser("models", help="change the model"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
@@ -42,17 +54,25 @@ def main() -> int:
         settings = Settings()
         for line in misspelt(os.environ):
             log.warning(line)
+        if arguments.command not in (None, "migrate"):
+            logging.getLogger("alembic").setLevel(logging.WARNING)
         if arguments.command == "migrate":
             return _migrate(settings, arguments.revision)
         if arguments.command == "models":
             return models.run(arguments, settings)
+        if arguments.command == "import":
+            return jobs.run_import(arguments, settings)
+        if arguments.command in backup.ABOUT:
+            return backup.run(arguments, settings)
+        if arguments.command == "jobs":
+            return jobs.run(arguments, settings)
         return _serve(settings)
     except ValidationError as error:
         for problem in error.errors():
             place = "GPQ_" + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
             print(f"error: {place}: {problem['msg']}", file=sys.stderr)
     except (
-        GPQError, ModelError, ArgumentError, ValueError, OSError, NewerSchema, SQLAlchemyError
+        GPQError, Refused, Problem, ArgumentError, ValueError, OSError, NewerSchema, SQLAlchemyError
     ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr)
     return 1

@@ -10,8 +10,9 @@ from fastapi_offline import FastAPIOffline
 from gpq import __version__
 from service import problems
 from service.body import BodyLimit, HeadAsGet
+from service.metrics import Measured
 from service.replies import ProblemReply
-from service.routes import images, index, page, search, system
+from service.routes import images, index, jobs, models, page, search, system
 from service.runtime import Runtime
 from service.security import require_key
 from service.settings import Settings
@@ -42,8 +43,11 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(Measured, metrics=runtime.metrics)
     for router in (index.router, search.router, images.router):
         app.include_router(router, tags=["pictures"], dependencies=[Depends(require_key)])
+    for router in (models.router, jobs.router):
+        app.include_router(router, tags=["models and jobs"], dependencies=[Depends(require_key)])
     app.include_router(system.router, tags=["service"], dependencies=[Depends(require_key)])
     app.include_router(system.public, tags=["service"])
     app.include_router(page.router)

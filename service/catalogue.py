@@ -1,42 +1,27 @@
 """The stored pictures: put, get, list, describe, delete; their originals and thumbnails."""
 
-import hashlib
-import json
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sqlalchemy.engine import Row
 
 from gpq import decode
 from gpq.errors import ImageError
-from gpq.model import Model
-from service import problems
-from service.encoder import Encoder, Picture
+from service import problems, stages
+from service.encoder import Encoder
 from service.feed import Feed
+from service.ingest import Ingest, Prepared, Upload
 from service.lineup import Lineup
 from service.originals import Originals
 from service.problems import Problem
-from service.records import KEEP, Keep, OtherModel, Put
+from service.records import OtherModel
 from service.settings import ID_PATTERN
 from service.store import Store
 
-DEFAULT_ID_DIGITS = 32
 PUT_TRIES = 4
-UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One picture of a request. id None: named by its bytes. metadata as in ``store.Put``.
-    name: of the uploaded file, for the reply alone."""
-
-    file: BinaryIO
-    name: str
-    id: str | None
-    metadata: str | Keep | None = KEEP
 
 
 @dataclass(frozen=True)
@@ -55,6 +40,7 @@ class Catalogue:
         self, store: Store, feed: Feed, encoder: Encoder, lineup: Lineup, originals: Originals
     ) -> None:
         self.store, self.feed, self.encoder, self.originals = store, feed, encoder, originals
+        self.ingest = Ingest(encoder, originals)
         self.lineup = lineup
         self._counted = -1, (0, 0, 0)
 
@@ -74,36 +60,34 @@ class Catalogue:
     def _put(self, uploads: Sequence[Upload]) -> tuple[list[dict[str, Any]], int]:
         models = self.lineup.kept
         items: list[dict[str, Any]] = [{"file": upload.name} for upload in uploads]
-        ready: list[tuple[int, Put, Picture]] = []
+        ready: list[Prepared] = []
+        places: list[int] = []  # of those in the request
         taken: dict[str, Upload] = {}
-        for place, upload in enumerate(uploads):
-            try:
-                put, picture = self._prepare(upload, models)
-                if put.id not in taken:
-                    ready.append((place, put, picture))
-                    taken[put.id] = upload
-                elif _repeats(upload, taken[put.id]):
-                    items[place] |= {"id": put.id, "status": "unchanged"}
-                else:
-                    detail = f"the id {put.id!r} is in this request twice"
-                    raise Problem(422, "duplicate-id", detail)
-            except Problem as problem:
-                items[place] |= _failed(upload.id, problem)
+        for place, prepared in enumerate(self.ingest.prepare(uploads, models)):
+            upload = uploads[place]
+            if isinstance(prepared, Problem):
+                items[place] |= _failed(upload.id, prepared)
+                continue
+            id = prepared.put.id
+            if id not in taken:
+                ready.append(prepared)
+                places.append(place)
+                taken[id] = upload
+            elif _repeats(upload, taken[id]):
+                items[place] |= {"id": id, "status": "unchanged"}
+            else:
+                detail = f"the id {id!r} is in this request twice"
+                items[place] |= _failed(upload.id, Problem(422, "duplicate-id", detail))
         if not ready:
             return items, 0
-        pictures = [picture for _, _, picture in ready]
-        codes = {model.id: self.encoder.encode(pictures, model) for model in models}
-        puts = [
-            replace(put, codes={model: of_all[n] for model, of_all in codes.items()})
-            for n, (_, put, _) in enumerate(ready)
-        ]
-        for place, put, _ in ready:  # now, not before: the sweep spares what is young
-            uploads[place].file.seek(0)
-            self.originals.put(put.sha256, uploads[place].file.read())
-        stored = self.store.put(puts)
+        puts = self.ingest.encode(ready, models)
+        for prepared in ready:
+            self.ingest.keep(prepared)
+        with stages.stage("db"):
+            stored = self.store.put(puts)
         newest = max(entry.seq for entry in stored)
         self.catch_up(newest)
-        for (place, put, _), entry in zip(ready, stored, strict=True):
+        for place, put, entry in zip(places, puts, stored, strict=True):
             items[place] |= {"id": put.id, "status": entry.status}
         return items, newest
 
@@ -167,24 +151,6 @@ class Catalogue:
             self.feed.catch_up(seq)
         except OtherModel as error:
             raise problems.unavailable(str(error)) from error
-
-    def _prepare(self, upload: Upload, models: Collection[Model]) -> tuple[Put, Picture]:
-        upload.file.seek(0)
-        data = upload.file.read()
-        digest = hashlib.sha256(data).hexdigest()
-        id = digest[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
-        if not re.fullmatch(ID_PATTERN, id) or id in UNADDRESSABLE_IDS:
-            raise Problem(
-                422, "invalid-id", f"the id does not match {ID_PATTERN}, or is a lone . or .."
-            )
-        picture = self.encoder.accept(data, models)
-        size = picture.width, picture.height, len(data)
-        return Put(id, {}, digest, *size, upload.metadata), picture
-
-
-def decode_metadata(text: str | None) -> Any:
-    """Stored metadata -> the JSON object, or None."""
-    return None if text is None else json.loads(text)
 
 
 def _start(file: Path) -> bytes | None:

@@ -138,6 +138,16 @@ class Database:
             if queued:
                 self._writing.release()
 
+    def copy_to(self, path: Path) -> None:
+        """SQLite as it is at one moment, to a new file; reads and writes go on meanwhile."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("VACUUM INTO ?", (str(path),))
+        except sqlite3.Error as error:
+            raise OperationalError("VACUUM INTO", None, error) from error
+        finally:
+            connection.close()
+
     def notify(self, connection: Connection) -> None:
         """Wake those who ``wait`` once this transaction is committed."""
         if self.is_postgres:

@@ -1,9 +1,14 @@
 """Uploaded bytes -> pixels -> codes and look-up tables of models, off the event loop."""
 
 import io
-import threading
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +16,16 @@ from numpy.typing import NDArray
 from gpq import decode, scan
 from gpq.errors import ImageError
 from gpq.model import Model
-from service import problems
+from service import patience, problems, stages
+from service.batcher import Batcher
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
 BATCH = 64  # pictures through the network at once
+
+Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
+Prepared = tuple[Model, NDArray[np.uint8]]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -29,16 +39,25 @@ class Picture:
 
 
 class Encoder:
-    """Few pictures are decoded at a time: that bounds memory whatever is uploaded.
+    """Pictures are decoded by few threads: that bounds memory whatever is uploaded. Those of
+    requests at the same time go through the network together.
 
     models: by their ids. Calls under way go on with those they began with.
     """
 
-    def __init__(self, max_pixels: int, decode_threads: int) -> None:
+    def __init__(
+        self, max_pixels: int, decode_threads: int, watch: Callable[[int], object] = lambda n: None
+    ) -> None:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
-        self._decoding = threading.BoundedSemaphore(decode_threads)
-        self._computing = threading.Lock()  # torch uses all cores for one call
+        self._watch = watch
+        self._decoding = ThreadPoolExecutor(decode_threads, "decode")
+        self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
+        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, BATCH)
+
+    def close(self) -> None:
+        """What is being decoded comes to its end; nothing waits for that."""
+        self._decoding.shutdown(wait=False, cancel_futures=True)
 
     def learn(self, model: Model) -> None:
         self.models = {**self.models, model.id: model}
@@ -47,53 +66,83 @@ class Encoder:
         self.models = {known: model for known, model in self.models.items() if known != id}
 
     def decode(self, data: bytes, models: Collection[Model]) -> Picture:
-        """For these models; raises gpq.errors.ImageError."""
-        with self._decoding:
-            image = decode.load(data, self.max_pixels)
-            pixels = {model.id: model.prepare(image) for model in models}
-            return Picture(image.width, image.height, pixels)
+        """For these models. Raises gpq.errors.ImageError, Problem 503 where it waits too long."""
+        return self._begin(partial(self._decode, data, models)).result()
 
-    def accept(self, data: bytes, models: Collection[Model]) -> Picture:
-        """``decode`` for an upload; raises Problem 400, 413 or 415."""
-        if not data:
-            raise Problem(400, "empty-file", "the file is empty")
-        try:
-            return self.decode(data, models)
-        except ImageError as error:
-            raise problems.of_image(error) from error
+    def accept(
+        self, uploads: Iterable[bytes], models: Collection[Model]
+    ) -> list[Picture | Problem]:
+        """``decode`` for uploads, side by side; what is wrong with one stands in its place.
+
+        They are read as there is room. Raises Problem 503 where it waits too long.
+        """
+        accepted: list[Picture | Problem] = []
+        decoding: deque[Future[Picture]] = deque()
+        for data in uploads:
+            decoding.append(self._begin(partial(self._decode, data, models)))
+            if len(decoding) == self._most_decoding:
+                accepted.append(_accepted(decoding.popleft()))
+        return accepted + [_accepted(each) for each in decoding]
 
     def thumbnail(self, data: bytes) -> bytes:
-        """WebP of at most THUMBNAIL_PIXELS a side; raises gpq.errors.ImageError."""
-        with self._decoding:
-            image = decode.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
-            image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        """WebP of at most THUMBNAIL_PIXELS a side; raises as ``decode``."""
+        return self._begin(partial(self._shrink, data)).result()
+
+    def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
+        """Packed codes of ceil(M/2) bytes each."""
+        return self._together.do(("codes", model.id), _prepared(pictures, model))
+
+    def luts(self, pictures: Sequence[Picture], model: Model) -> NDArray[np.float32]:
+        """(Q,M,K) float32, for at least one picture."""
+        return np.stack(self._together.do(("luts", model.id), _prepared(pictures, model)))
+
+    def lut_of_code(self, code: bytes, model: Model) -> NDArray[np.float32]:
+        """(1,M,K) float32 of a stored code."""
+        return model.lut_of_code(np.frombuffer(code, dtype=np.uint8)[None].copy())
+
+    def _begin(self, work: Callable[[], R]) -> Future[R]:
+        asked = time.perf_counter()
+
+        def begin() -> R:
+            waited = time.perf_counter() - asked
+            stages.add("queue", waited)
+            patience.require(waited)
+            with stages.stage("decode"):
+                return work()
+
+        return self._decoding.submit(copy_context().run, begin)
+
+    def _decode(self, data: bytes, models: Collection[Model]) -> Picture:
+        image = decode.load(data, self.max_pixels)
+        pixels = {model.id: model.prepare(image) for model in models}
+        return Picture(image.width, image.height, pixels)
+
+    def _shrink(self, data: bytes) -> bytes:
+        image = decode.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
+        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP")
         return buffer.getvalue()
 
-    def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
-        """Packed codes of ceil(M/2) bytes each."""
-        codes: list[bytes] = []
-        for first in range(0, len(pictures), BATCH):
-            pixels = np.stack([p.pixels[model.id] for p in pictures[first : first + BATCH]])
-            with self._computing:
-                packed = model.encode(pixels)
-            codes += [row.tobytes() for row in packed]
-        return codes
+    def _compute(self, wanted: Wanted, prepared: Sequence[Prepared]) -> Sequence[Any]:
+        self._watch(len(prepared))
+        model = prepared[0][0]
+        pixels = np.stack([of_one for _, of_one in prepared])
+        with stages.stage("encode"):
+            if wanted[0] == "codes":
+                return [row.tobytes() for row in model.encode(pixels)]
+            return list(model.lut(pixels))
 
-    def luts(self, pictures: Sequence[Picture], model: Model) -> NDArray[np.float32]:
-        """(Q,M,K) float32, for at least one picture."""
-        tables = []
-        for first in range(0, len(pictures), BATCH):
-            pixels = np.stack([p.pixels[model.id] for p in pictures[first : first + BATCH]])
-            with self._computing:
-                tables.append(model.lut(pixels))
-        return np.concatenate(tables)
 
-    def lut_of_code(self, code: bytes, model: Model) -> NDArray[np.float32]:
-        """(1,M,K) float32 of a stored code."""
-        with self._computing:
-            return model.lut_of_code(np.frombuffer(code, dtype=np.uint8)[None].copy())
+def _accepted(decoding: Future[Picture]) -> Picture | Problem:
+    try:
+        return decoding.result()
+    except ImageError as error:
+        return problems.of_image(error)
+
+
+def _prepared(pictures: Sequence[Picture], model: Model) -> list[Prepared]:
+    return [(model, picture.pixels[model.id]) for picture in pictures]
 
 
 def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.float32]:

@@ -1,11 +1,14 @@
 """Admission: so many requests with a body at once, the next is told to come back."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import anyio
 from anyio import CapacityLimiter, to_thread
 
+from service import patience, stages
 from service.problems import busy
 from service.settings import WORKER_THREADS
 
@@ -13,12 +16,16 @@ R = TypeVar("R")
 
 
 class Gate:
-    """Used from the event loop only; blocking work runs on threads of its own."""
+    """Used from the event loop only; blocking work runs on threads of its own.
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    seconds: how long a request may wait for its turn.
+    """
+
+    def __init__(self, limit: int, seconds: float = math.inf) -> None:
+        self.limit, self.seconds = limit, seconds
         self.inside = 0
-        self._threads = CapacityLimiter(WORKER_THREADS)
+        self._turns = CapacityLimiter(WORKER_THREADS)
+        self._threads = CapacityLimiter(math.inf)  # the turns are the limit
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -35,5 +42,19 @@ class Gate:
             self.inside -= 1
 
     async def run(self, work: Callable[[], R]) -> R:
-        """Run blocking work off the event loop."""
-        return await to_thread.run_sync(work, limiter=self._threads)
+        """Run blocking work off the event loop. Raises Problem 503 where its turn does not come
+        in time; what has begun is never broken off."""
+        with patience.of(self.seconds):
+            with stages.stage("queue"):
+                await self._turn(work)
+            try:
+                return await to_thread.run_sync(work, limiter=self._threads)
+            finally:
+                self._turns.release_on_behalf_of(work)
+
+    async def _turn(self, borrower: object) -> None:
+        try:
+            with anyio.fail_after(self.seconds):
+                await self._turns.acquire_on_behalf_of(borrower)
+        except TimeoutError as error:
+            raise patience.too_late() from error

@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gpq.errors import BrokenImage, ImageError, TooManyPixels, UnknownFormat
+from gpq.errors import BrokenImage, EmptyFile, ImageError, TooManyPixels, UnknownFormat
+from service.records import JobError, ModelError, NoSuchModel
 from service.settings import RETRY_AFTER_SECONDS
 
 POSTGRES_DISK_FULL = "53100"  # the SQLSTATE disk_full
@@ -55,6 +56,8 @@ def unavailable(detail: str) -> Problem:
 def of_image(error: ImageError) -> Problem:
     """The reply to a picture that cannot be used: 400, 413 or 415."""
     match error:
+        case EmptyFile():
+            return Problem(400, "empty-file", str(error))
         case UnknownFormat():
             return Problem(415, "unknown-format", str(error))
         case TooManyPixels():
@@ -104,6 +107,12 @@ def install(app: FastAPI) -> None:
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         places = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
         return response(request, Problem(422, "invalid-field", "; ".join(places)))
+
+    @app.exception_handler(ModelError)
+    @app.exception_handler(JobError)
+    async def _conflict(request: Request, error: ModelError | JobError) -> JSONResponse:
+        status = 404 if isinstance(error, NoSuchModel) else 409
+        return response(request, Problem(status, "conflict", str(error)))
 
     @app.exception_handler(SQLAlchemyError)
     async def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:

@@ -40,8 +40,16 @@ class OtherModel(Exception):
     """The database holds codes of another model than the caller's."""
 
 
-class ModelError(Exception):
-    """What is asked of a model cannot be done; says why, and what to do."""
+class Refused(Exception):
+    """What is asked for cannot be done; says why, and what to do."""
+
+
+class ModelError(Refused):
+    """Of a model."""
+
+
+class NoSuchModel(ModelError):
+    """There is no model of that id."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,37 @@ class Replica:
     applied: int
     models: frozenset[str]
     age: float
+
+
+JobKind = Literal["import", "reindex"]
+JobState = Literal["waiting", "running", "stopped", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A long work and how far it is. stopped: broken off; asked for again it goes on.
+
+    source: of an import. by_service: services do it, not a command. done: entries, failed ones
+    among them, of total, None where that is not known yet. cursor: the name of the last.
+    seconds: at work. detail: why it failed.
+    """
+
+    number: int
+    kind: JobKind
+    source: str
+    by_service: bool
+    state: JobState
+    done: int
+    failed: int
+    total: int | None
+    cursor: str
+    detail: str
+    seconds: float
+    created: float
+
+
+class JobError(Refused):
+    """Of a job."""
 
 
 def active_of(models: tuple[ModelRow, ...]) -> str | None:

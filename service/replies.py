@@ -203,3 +203,83 @@ class ProblemReply(Reply):
         "instance": "/images/cat-9",
         "code": "no-such-image",
     }
+
+
+class JobReply(Reply):
+    number: int
+    kind: Literal["import", "reindex"]
+    source: str
+    state: Literal["waiting", "running", "stopped", "done", "failed", "cancelled"]
+    by_service: bool
+    done: int
+    failed: int
+    total: int | None
+    detail: str
+    seconds: float
+    seconds_left: float | None
+
+    example = {
+        "number": 1,
+        "kind": "import",
+        "source": "/import/new-arrivals",
+        "state": "running",
+        "by_service": True,
+        "done": 5120,
+        "failed": 2,
+        "total": 20000,
+        "detail": "",
+        "seconds": 31.5,
+        "seconds_left": 91.5,
+    }
+
+
+class JobsReply(Reply):
+    jobs: list[JobReply]
+
+    example = {"jobs": [JobReply.example]}
+
+
+class FailureReply(Reply):
+    name: str
+    reason: str
+
+
+class FailuresReply(Reply):
+    failures: list[FailureReply]
+    next_cursor: int | None
+
+    example = {
+        "failures": [
+            {"name": "shoes/7.jpg", "reason": "JPEG that cannot be decoded: it is truncated"}
+        ],
+        "next_cursor": 1,
+    }
+
+
+class ModelRowReply(Reply):
+    id: str
+    active: bool
+    ready: bool
+    without_code: int
+    added: str
+
+    example = {
+        "id": _MODEL,
+        "active": False,
+        "ready": False,
+        "without_code": 15000,
+        "added": "2026-05-01T10:00:00Z",
+    }
+
+
+class ModelsReply(Reply):
+    models: list[ModelRowReply]
+
+    example = {"models": [ModelRowReply.example]}
+
+
+class ActiveReply(Reply):
+    active: str
+    before: str
+
+    example = {"active": _MODEL, "before": "0a" * 32}

@@ -14,10 +14,12 @@ from service.encoder import Encoder
 from service.feed import Feed
 from service.gate import Gate
 from service.index import Codes, Index
+from service.jobhost import JobHost
 from service.lineup import Lineup
+from service.metrics import Metrics
 from service.migrate import NewerSchema, migrate
 from service.originals import open_originals
-from service.problems import unavailable
+from service.problems import Problem, unavailable
 from service.records import OtherModel
 from service.searcher import Searcher
 from service.settings import STOP_SECONDS, Settings
@@ -43,11 +45,18 @@ class Runtime:
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
         self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
-        self.encoder = Encoder(settings.max_pixels, settings.decode_threads)
+        self.metrics = Metrics()
+        self.encoder = Encoder(
+            settings.max_pixels,
+            settings.decode_threads,
+            self.metrics.batch.labels("encode").observe,
+        )
         self._given = artifact.load(settings.model, self.device)
         self._given_files = artifacts.read(settings.model)
         self._serve(self._given)
-        self.gate = Gate(settings.max_waiting)
+        self.gate = Gate(settings.max_waiting, settings.wait_seconds)
+        self._measure()
+        self.jobs = JobHost(self.store)
         self.not_ready: str | None = "starting"
         self._stop = threading.Event()
         self._starter = threading.Thread(target=self._start, name="start", daemon=True)
@@ -57,7 +66,28 @@ class Runtime:
         self.feed = Feed(self.store, self._new_index, model.id, self.settings.index_file)
         self.lineup = Lineup(self.store, self.feed, self.encoder, self.device)
         self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.lineup, self.originals)
-        self.searcher = Searcher(self.catalogue, self.store, self.feed, self.encoder)
+        self.searcher = Searcher(
+            self.catalogue,
+            self.store,
+            self.feed,
+            self.encoder,
+            self.metrics.batch.labels("scan").observe,
+        )
+
+    def _measure(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("gpq_images", "Pictures found by a search", lambda: len(self.feed.index))
+        gauge("gpq_ready", "1 where it can search", lambda: self.ready)
+        gauge("gpq_requests_inside", "Requests with a body", lambda: self.gate.inside)
+        gauge("gpq_feed_applied", "Feed number of the index", lambda: self.feed.applied)
+
+    @property
+    def ready(self) -> bool:
+        try:
+            self.require_ready()
+        except Problem:
+            return False
+        return True
 
     @property
     def model(self) -> Model:
@@ -75,9 +105,11 @@ class Runtime:
     def stop(self) -> None:
         self._stop.set()
         self._starter.join(timeout=STOP_SECONDS)
+        self.jobs.stop()
         self.upkeep.stop()
         self.lineup.stop()
         self.feed.stop()
+        self.encoder.close()
         self.store.close()
 
     def require_ready(self) -> None:
@@ -126,6 +158,7 @@ class Runtime:
         self.feed.start()
         self.upkeep.start()
         self.lineup.start()
+        self.jobs.start()
         self.not_ready = None
         log.info("ready: %d images, model %s", len(self.feed.index), self.model.id)
 

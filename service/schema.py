@@ -6,6 +6,8 @@ artifacts  the files of each model, so that every process can load it
 codes      one row a picture and model: its packed code
 feed       one row a change, in commit order; every process applies it to its indexes
 replicas   one row a running process: what it has applied, and when it said so
+jobs       one row a long work: an import, a re-index; how far it is, and who is at it
+job_failures  what a job could not use, and why
 state      what all processes must agree on beside: the name of the database, and the
            newest feed number that was taken out of the feed
 """
@@ -87,4 +89,38 @@ state = sa.Table(
     metadata,
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    # What is imported.
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    # The process that is at it, and when it last said so.
+    sa.Column("owner", sa.String(64), nullable=False),
+    # Asked for by HTTP: services do it, and no command line waits for it.
+    sa.Column("by_service", sa.Boolean, nullable=False),
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=True),
+    # The name of the last that is done, to go on after.
+    sa.Column("cursor", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    # How long it has been at work.
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("seen", sa.Double, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+job_failures = sa.Table(
+    "job_failures",
+    metadata,
+    sa.Column("job", sa.Integer, sa.ForeignKey("jobs.number"), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
 )

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,18 @@ from sqlalchemy.engine import Row
 
 from gpq.errors import ImageError
 from gpq.model import Model
-from service import problems
-from service.catalogue import Catalogue, decode_metadata
+from service import problems, stages
+from service.batcher import Batcher
+from service.catalogue import Catalogue
 from service.encoder import Encoder, Picture, scores
 from service.feed import Feed
+from service.metadata import decode_metadata
 from service.problems import Problem
 from service.records import OtherModel, Resolved
 from service.store import Store
 
 SEARCH_TRIES = 8
+SCANNED_TOGETHER = 64  # queries
 SPARE = 16  # hits asked for beyond those needed, where some were taken out meanwhile
 
 Found = list[tuple[int, float]]  # (seq, score), in order
@@ -45,6 +48,14 @@ class Answer:
     model: str
 
 
+class Asked(NamedTuple):
+    """Queries of which are answered together."""
+
+    model: str
+    k: int
+    min_score: float
+
+
 class Wanted(Protocol):
     """What is asked of a search beside the picture."""
 
@@ -65,8 +76,19 @@ class Searcher:
     done again by that.
     """
 
-    def __init__(self, catalogue: Catalogue, store: Store, feed: Feed, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        feed: Feed,
+        encoder: Encoder,
+        watch: Callable[[int], object] = lambda n: None,
+    ) -> None:
         self.catalogue, self.store, self.feed, self.encoder = catalogue, store, feed, encoder
+        self._watch = watch
+        self._together: Batcher[Asked, NDArray[np.float32], list[Hit]] = Batcher(
+            self._search_all, SCANNED_TOGETHER
+        )
 
     def by_pictures(self, files: Sequence[BinaryIO], options: Wanted) -> Answer:
         """The nearest to each, by one scan; what is wrong with one stands in its place."""
@@ -86,19 +108,25 @@ class Searcher:
         raise problems.unavailable("models change faster than can be searched; try again")
 
     def _by_pictures(self, files: Sequence[BinaryIO], options: Wanted, model: Model) -> Answer:
-        accepted = [self._accept(file, options, model) for file in files]
-        good = [entry for entry in accepted if not isinstance(entry, Problem)]
+        accepted = self.encoder.accept(map(_read, files), [model])
+        good = [picture for picture in accepted if isinstance(picture, Picture)]
         if not good:
             wrong = [entry for entry in accepted if isinstance(entry, Problem)]
             return Answer([*wrong], "image", model.id)
-        most = max(len(same) for _, same in good)
-        luts = self.encoder.luts([picture for picture, _ in good], model)
+        left_out = [
+            self.store.ids_of(hashlib.sha256(_read(file)).hexdigest())
+            if options.exclude_same and isinstance(entry, Picture)
+            else set()
+            for file, entry in zip(files, accepted, strict=True)
+        ]
+        most = max(map(len, left_out))
+        luts = self.encoder.luts(good, model)
         found = iter(self._search(luts, options.k + most, options.min_score, model))
         queries = [
             entry
             if isinstance(entry, Problem)
-            else [hit for hit in next(found) if hit.id not in entry[1]][: options.k]
-            for entry in accepted
+            else [hit for hit in next(found) if hit.id not in same][: options.k]
+            for entry, same in zip(accepted, left_out, strict=True)
         ]
         return Answer(queries, "image", model.id)
 
@@ -118,20 +146,6 @@ class Searcher:
             if own_score >= min_score:
                 hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
         return Answer([hits], query, model.id)
-
-    def _accept(
-        self, file: BinaryIO, options: Wanted, model: Model
-    ) -> tuple[Picture, set[str]] | Problem:
-        """The picture, and the ids to leave out of its hits."""
-        file.seek(0)
-        data = file.read()
-        try:
-            picture = self.encoder.accept(data, [model])
-        except Problem as problem:
-            return problem
-        if not options.exclude_same:
-            return picture, set()
-        return picture, self.store.ids_of(hashlib.sha256(data).hexdigest())
 
     def _lut_of_stored(
         self, row: Row[Any], model: Model
@@ -161,22 +175,30 @@ class Searcher:
     def _search(
         self, luts: NDArray[np.float32], k: int, min_score: float, model: Model
     ) -> list[list[Hit]]:
-        """The index at some feed number, and on top of it what the database holds since:
-        the exact hits of one moment after this call began, whoever writes meanwhile.
+        """The exact hits of one moment after this call began, whoever writes meanwhile; with
+        those of other requests that ask for as much.
 
         Raises OtherModel where another model became active, Problem 503 where writers outrun
         every try.
         """
-        asked = k
+        return self._together.do(Asked(model.id, k, min_score), list(luts))
+
+    def _search_all(self, wanted: Asked, tables: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
+        """The index at some feed number, and on top of it what the database holds since."""
+        self._watch(len(tables))
+        model, k, min_score = wanted
+        luts, asked = np.stack(tables), k
         for _ in range(SEARCH_TRIES):
             applied = self.feed.applied  # before the search, which sees at least this
-            index = self.feed.indexes.get(model.id)
+            index = self.feed.indexes.get(model)
             if index is None:
-                raise OtherModel(f"the codes of model {model.id} are not here")
-            near = index.search(luts, asked)
-            resolved = self.store.resolve({seq for found in near for seq, _ in found}, applied)
-            if resolved.model != model.id:
-                raise OtherModel(f"the active model is {resolved.model}, not {model.id}")
+                raise OtherModel(f"the codes of model {model} are not here")
+            with stages.stage("scan"):
+                near = index.search(luts, asked)
+            with stages.stage("db"):
+                resolved = self.store.resolve({seq for found in near for seq, _ in found}, applied)
+            if resolved.model != model:
+                raise OtherModel(f"the active model is {resolved.model}, not {model}")
             if not resolved.whole:
                 self.catalogue.catch_up()
                 continue
@@ -194,6 +216,11 @@ class Searcher:
             self.catalogue.catch_up()
             asked += short + SPARE
         raise problems.unavailable("pictures change faster than they can be searched; try again")
+
+
+def _read(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _overlay(

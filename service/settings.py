@@ -33,6 +33,7 @@ BODY_SECONDS = 300  # how long a form may take to arrive
 WORKER_THREADS = 16  # requests at work at once; the rest of max_waiting waits
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # of a change of metadata: \u escapes, spaces
+MAX_PATH = 4096  # characters of the source of an import
 ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"
 RETRY_AFTER_SECONDS = 1  # what 429 and 503 tell a client to wait
 FEED_POLL_SECONDS = 0.5  # how long another process's write may go unnoticed
@@ -54,6 +55,12 @@ ALIVE_SECONDS = 5  # a replica whose heartbeat is older is not waited for
 WAIT_ALL_SECONDS = 10  # how long wait=all waits before it answers 202
 PRUNE_SECONDS = 60  # between looks for feed rows past GPQ_FEED_SECONDS
 SAVE_SECONDS = 3600  # between writings of GPQ_INDEX_FILE
+JOB_BEAT_SECONDS = 1.0  # between what a job says of its progress
+JOB_LOST_SECONDS = 10  # a job that says nothing for so long has lost its process
+MAX_JOB_FAILURES = 10_000  # kept of one job; more are counted only
+DUMP_ROWS = 10_000  # pictures exported and restored at a time
+IMPORT_BATCH = 64  # pictures encoded and stored together
+IMPORT_BATCH_BYTES = 64 * 2**20  # of an archive's files in memory, a batch
 REINDEX_BATCH = 16  # pictures encoded anew at a time: searches wait for at most so many
 ACTIVATE_SECONDS = 60  # how long a model waits to be active for processes to load its codes
 COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never pays
@@ -91,6 +98,9 @@ class Settings(BaseSettings):
     max_waiting: int = Field(
         64, ge=1, description="requests with a body handled at once; more get 429"
     )
+    wait_seconds: float = Field(
+        30, gt=0, description="how long a request may wait for its turn before it gets 503"
+    )
     decode_threads: int = Field(
         max(1, min(4, os.cpu_count() or 1)),
         ge=1,
@@ -106,6 +116,9 @@ class Settings(BaseSettings):
         None,
         description="file of this process that keeps the codes for a quick start; written hourly "
         "and at the end",
+    )
+    import_folder: Path | None = Field(
+        None, description="folder that `POST /jobs/import` may read; without it there is none"
     )
     image_store: str = Field(
         "data/images", description="folder or fsspec URL for original images, or `none`"

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from service.database import Database, now
+from service.jobstore import JobStore
 from service.modelstore import ModelStore, all_models, fill_codes, remove_codes
 from service.records import (
     Change,
@@ -41,6 +42,7 @@ class Store:
         self.database = Database(url)
         self.models = ModelStore(self.database)
         self.replicas = ReplicaStore(self.database)
+        self.jobs = JobStore(self.database)
 
     def close(self) -> None:
         self.database.close()
@@ -184,6 +186,15 @@ class Store:
         with self.database.read() as connection:
             query = sa.select(images.c.id).where(images.c.sha256 == sha256)
             return set(connection.scalars(query))
+
+    def unchanged(self, ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+        """sha256 and metadata of those pictures that lack no code, by their ids."""
+        query = sa.select(images.c.id, images.c.sha256, images.c.metadata)
+        with self.database.read() as connection:
+            if not all(row.whole for row in all_models(connection)):
+                return {}
+            rows = connection.execute(query.where(images.c.id.in_(ids)))
+            return {row.id: (row.sha256, row.metadata) for row in rows}
 
     def originals_in_use(self, hashes: Sequence[str]) -> set[str]:
         """Those of ``hashes`` that some picture has as its bytes."""

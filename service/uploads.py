@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.catalogue import Upload
+from service.ingest import Upload
+from service.metadata import encode_metadata
 from service.problems import Problem
 from service.records import KEEP
 from service.settings import (
@@ -25,8 +26,8 @@ from service.settings import (
     MAX_FIELDS,
     MAX_JSON_BYTES,
     MAX_METADATA_BYTES,
-    MAX_METADATA_DEPTH,
     MAX_METADATA_JSON_BYTES,
+    MAX_PATH,
     MAX_RESULTS,
 )
 
@@ -67,6 +68,21 @@ class Description(BaseModel):
         dict[str, Any] | None,
         Field(
             description=f"replaces what is there; null clears; at most {MAX_METADATA_BYTES} bytes"
+        ),
+    ]
+
+
+class ImportWanted(BaseModel):
+    """JSON body of an import."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_PATH,
+            description="below GPQ_IMPORT_FOLDER: a folder, .csv or .jsonl manifest, or .tar",
         ),
     ]
 
@@ -131,7 +147,7 @@ def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
             id=None if named is None else _id(named[place], place),
             metadata=KEEP
             if described is None
-            else _metadata(described[place], f"metadata[{place}]"),
+            else encode_metadata(described[place], f"metadata[{place}]"),
         )
         for place, file in enumerate(files)
     ]
@@ -160,6 +176,15 @@ def batch_form(fields: FormData, active_model: str) -> tuple[list[UploadFile], S
     return [_file(file, "images") for file in files], options
 
 
+def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile]:
+    """``config`` and ``weights`` of POST /models."""
+    _only(fields, {"config", "weights"})
+    for name in ("config", "weights"):
+        if len(fields.getlist(name)) != 1:
+            raise Problem(422, "missing-field", f"{name}: send exactly one file part of that name")
+    return _file(fields["config"], "config"), _file(fields["weights"], "weights")
+
+
 async def search_json(request: Request, active_model: str) -> SearchById:
     """The JSON body of POST /search."""
     wanted = _validate(SearchById, await _json_body(request, MAX_JSON_BYTES))
@@ -167,12 +192,19 @@ async def search_json(request: Request, active_model: str) -> SearchById:
     return wanted
 
 
+async def import_json(request: Request) -> ImportWanted:
+    """The JSON body of POST /jobs/import."""
+    if media_type(request) != "application/json":
+        raise Problem(415, "not-json", "send application/json")
+    return _validate(ImportWanted, await _json_body(request, MAX_JSON_BYTES))
+
+
 async def description(request: Request) -> str | None:
     """The JSON body of PATCH /images/{id} -> its metadata as in ``store.Put``."""
     if media_type(request) != "application/json":
         raise Problem(415, "not-json", "send application/json")
     body = await _json_body(request, MAX_METADATA_JSON_BYTES)
-    return _metadata(_validate(Description, body).metadata, "metadata")
+    return encode_metadata(_validate(Description, body).metadata, "metadata")
 
 
 async def _json_body(request: Request, max_bytes: int) -> Any:
@@ -270,37 +302,3 @@ def _id(value: Any, place: int) -> str | None:
         raise Problem(422, "invalid-id", f"ids[{place}]: expected a string or null")
     # Cut, and without lone surrogates: a wrong id fails alone and is said back.
     return value and value[:MAX_ECHOED_ID].encode("utf-8", "replace").decode()
-
-
-def _metadata(value: Any, where: str) -> str | None:
-    """A JSON object or null -> compact JSON text."""
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise Problem(422, "invalid-metadata", f"{where}: expected an object or null")
-    if _deeper_than(value, MAX_METADATA_DEPTH):
-        raise Problem(422, "invalid-metadata", f"{where}: nested deeper than {MAX_METADATA_DEPTH}")
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        size = len(text.encode())
-    except (ValueError, RecursionError) as error:  # NaN, or a lone surrogate
-        raise Problem(422, "invalid-metadata", f"{where}: {error}") from error
-    if size > MAX_METADATA_BYTES:
-        raise Problem(
-            422, "metadata-too-large", f"{where}: {size} bytes; at most {MAX_METADATA_BYTES}"
-        )
-    return text
-
-
-def _deeper_than(value: Any, depth: int) -> bool:
-    level = [value]
-    for _ in range(depth):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True

@@ -2,7 +2,7 @@ import anyio
 import pytest
 from starlette.requests import Request
 
-from service import uploads
+from service import metadata, uploads
 from service.problems import Problem
 
 
@@ -38,4 +38,4 @@ def test_depth_is_counted_in_objects_and_arrays(depth: int) -> None:
     value: object = {} if depth == 1 else []
     for level in range(depth - 1):
         value = {"a": value} if level % 2 else [value]
-    assert uploads._deeper_than(value, 64) is (depth > 64)
+    assert metadata._deeper_than(value, 64) is (depth > 64)

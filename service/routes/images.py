@@ -7,7 +7,8 @@ from fastapi.responses import FileResponse
 from sqlalchemy.engine import Row
 
 from service import uploads
-from service.catalogue import Original, decode_metadata
+from service.catalogue import Original
+from service.metadata import decode_metadata
 from service.replies import ImageReply, ListReply
 from service.routes import ReadyRuntime, body
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES, THUMBNAIL_PIXELS

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gpq import __version__
 from service.replies import ModelReply, StatsReply, StatusReply
@@ -13,6 +14,10 @@ CHECKSUM = Query(
     description="also hash all codes, in memory and in the database: equal unless they drifted; "
     "takes seconds a million and holds up writes here"
 )
+METRICS = {
+    "description": "The text format of Prometheus",
+    "content": {"text/plain": {"schema": {"type": "string"}, "example": "gpq_images 300.0"}},
+}
 public = APIRouter()
 router = APIRouter()
 
@@ -74,6 +79,17 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
         "checksum": _checksum(runtime) if checksum else None,
         "version": __version__,
     }
+
+
+@router.get(
+    "/metrics",
+    summary="Counters and times, for Prometheus",
+    response_class=Response,
+    responses={200: METRICS},
+)
+def metrics(runtime: AnyRuntime) -> Response:
+    """Of this process: requests, where their time goes, batches, pictures."""
+    return Response(runtime.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _checksum(runtime: Runtime) -> dict[str, Any]:

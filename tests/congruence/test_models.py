@@ -2,9 +2,7 @@
 
 import hashlib
 import itertools
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,35 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.conftest import make_artifact
 from tests.images import png
-from tests.server import ROOT, Server
+from tests.server import Server
 
 PICTURES = 60
 
 
-def models(*arguments: str, database_url: str, folder: Path, **settings: object) -> str:
+def models(*arguments: str, folder: Path, **settings: object) -> str:
     """What `python -m service models` prints; it must succeed."""
-    done = run(*arguments, database_url=database_url, folder=folder, **settings)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return commands.service("models", *arguments, folder=folder, **settings)
 
 
-def run(
-    *arguments: str, database_url: str, folder: Path, **settings: object
-) -> subprocess.CompletedProcess[str]:
-    wanted = {"database_url": database_url, **settings}
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GPQ_")}
-    environment |= {f"GPQ_{name.upper()}": str(value) for name, value in wanted.items()}
-    command = [sys.executable, "-m", "service", "models", *arguments]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(*arguments: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    return commands.run("models", *arguments, folder=folder, **settings)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -149,6 +133,56 @@ def test_another_model_becomes_active_with_no_request_failing(
         assert restarted.search(png(3), k=PICTURES).json()["results"] == expected
 
 
+def test_another_model_becomes_active_over_http(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+) -> None:
+    folder, new = other_model
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    one = Server(tmp_path, model=random_model, **places)
+    two = Server(tmp_path, model=random_model, **places)
+    with one, two:
+        for n in range(PICTURES):
+            assert one.index(png(n), ids=f'["p{n}"]').status_code == 200
+        (old,) = active(one, two)
+        files = {
+            "config": (folder / "config.json").read_bytes(),
+            "weights": (folder / "model.safetensors").read_bytes(),
+        }
+        with Clients([one, two]) as clients:
+            added = one.http.post("/models", files=files)
+            assert added.status_code == 201, added.text
+            assert added.headers["Location"] == f"/models/{new}"
+            assert added.json()["without_code"] == PICTURES and not added.json()["ready"]
+            assert one.http.post("/models", files=files).status_code == 409
+            early = one.http.post(f"/models/{new}/activate")
+            assert early.status_code == 409 and "re-index first" in early.json()["detail"]
+            asked = two.http.post("/jobs/reindex")
+            assert asked.status_code == 202 and asked.json()["kind"] == "reindex"
+            place = asked.headers["Location"]
+            until(lambda: one.http.get(place).json()["state"] == "done")
+            assert one.http.get(place).json()["done"] == PICTURES
+            assert one.http.post(f"/models/{new[:12]}/activate").json() == {
+                "active": new, "before": old,
+            }  # fmt: skip
+            until(lambda: active(one, two) == {new})
+            listed = two.http.get("/models").json()["models"]
+            assert [(row["id"], row["active"], row["ready"]) for row in listed] == [
+                (old, False, True), (new, True, True),
+            ]  # fmt: skip
+            assert two.http.delete(f"/models/{new}").status_code == 409
+            assert two.http.post("/models/rollback").json() == {"active": old, "before": new}
+            until(lambda: active(one, two) == {old})
+            assert two.http.delete(f"/models/{new}").status_code == 204
+            time.sleep(1)
+        assert clients.failures == []
+        assert one.http.delete(f"/models/{new}").status_code == 404
+        assert one.http.post("/models/rollback").status_code == 409
+        broken = one.http.post("/models", files={**files, "weights": b"no weights"})
+        assert broken.status_code == 422, broken.text
+        missing = one.http.post("/models", files={"config": files["config"]})
+        assert missing.status_code == 422 and "weights" in missing.json()["detail"]
+
+
 def test_a_model_the_database_never_saw_is_not_served_over_it(
     random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
@@ -182,18 +216,18 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         assert partly.returncode == 1
         assert "p3: its original is not kept" in partly.stderr
         assert "p5: its original cannot be decoded" in partly.stderr
-        assert "28 pictures got a code" in partly.stdout
+        assert "done: 28 of 30 pictures" in partly.stdout
         assert "2 without a code" in models("list", **command)
         assert "re-index first" in run("activate", new, **command).stderr
         # The same bytes again change nothing, and bring the code and the original.
         assert server.index(png(3), ids='["p3"]').json()["items"][0]["status"] == "unchanged"
         assert server.http.delete("/images/p5").status_code == 204
-        assert "0 pictures got a code" in models("reindex", **command)
+        assert "done: 0 of 0 pictures" in models("reindex", **command)
         assert "nothing to do" in models("reindex", **command)
         models("activate", new, **command)
         until(lambda: active(server) == {new})
         assert server.search(png(3), k=1).json()["model"] == new
         wrong = run("add", str(folder), **command)
         assert (wrong.returncode, "is there already" in wrong.stderr) == (1, True)
-        assert "0 models begin with zz" in run("activate", "zz", **command).stderr
+        assert "no model begins with zz" in run("activate", "zz", **command).stderr
         assert "more than 0" in run("reindex", "--share", "0", **command).stderr

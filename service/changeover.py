@@ -1,0 +1,50 @@
+"""From one active model to another, everywhere at once and with no request failing."""
+
+import time
+
+from service.records import ModelError, ModelRow, NoSuchModel
+from service.settings import ACTIVATE_SECONDS, FEED_POLL_SECONDS
+from service.store import Store
+
+
+def find(store: Store, start: str) -> ModelRow:
+    """The model whose id begins so. Raises NoSuchModel, and ModelError where there are more."""
+    found = [row for row in store.models.all() if row.id.startswith(start)]
+    if not found:
+        raise NoSuchModel(f"no model begins with {start[:64]}; see the list of models")
+    if len(found) > 1:
+        raise ModelError(f"{len(found)} models begin with {start[:64]}; write more of the id")
+    return found[0]
+
+
+def activate(store: Store, row: ModelRow) -> str:
+    """When every live process has its codes, so that none has to refuse a search. Returns the
+    id of the model before. Raises ModelError, and nothing was changed then."""
+    deadline = time.monotonic() + ACTIVATE_SECONDS
+    while row.whole and (lacking := _without(store, row.id)):
+        if time.monotonic() > deadline:
+            raise ModelError(
+                f"{', '.join(lacking)} has not loaded the codes of {row.id} within "
+                f"{ACTIVATE_SECONDS} s: see its log; nothing was changed"
+            )
+        time.sleep(FEED_POLL_SECONDS)
+    return store.models.activate(row.id)
+
+
+def roll_back(store: Store) -> tuple[str, str]:
+    """Activate the model that was before; ids of it and of the one until now. Raises
+    ModelError."""
+    previous = store.models.previous()
+    if previous is None:
+        raise ModelError("there is no model that was active before, or it was pruned")
+    return previous, activate(store, find(store, previous))
+
+
+def prune(store: Store, row: ModelRow) -> None:
+    """Take out a model and its codes. Raises ModelError for the active one."""
+    store.models.remove(row.id)
+    store.models.sweep()
+
+
+def _without(store: Store, id: str) -> list[str]:
+    return [replica.name for replica in store.replicas.alive() if id not in replica.models]

@@ -1,0 +1,122 @@
+"""Pictures of a source into the catalogue: decoded side by side, encoded and stored by many."""
+
+import io
+import os
+from collections import deque
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from gpq.model import Model
+from service.ingest import Ingest, Prepared, Upload, digest
+from service.jobrun import JobRun
+from service.metadata import encode_metadata
+from service.problems import Problem
+from service.settings import IMPORT_BATCH, IMPORT_BATCH_BYTES
+from service.sources import Entry, Source, SourceError
+from service.store import Store
+
+BATCHES = 3  # under way: one is stored, one decoded, one read
+WAITING_THREADS = 4  # beside those that decode: for disks, and the image store
+
+
+@dataclass(frozen=True)
+class Failure:
+    reason: str
+
+
+Outcome = Prepared | Failure | None  # none: it is stored as it is already
+
+
+class Import:
+    """An entry that cannot be used is told to the job; the others go on. Entries that are stored
+    already with the same bytes and metadata are only read.
+
+    Raises OtherModel where the database wants codes of other models than these meanwhile.
+    """
+
+    def __init__(self, store: Store, ingest: Ingest, models: Collection[Model]) -> None:
+        self.store, self.ingest, self.models = store, ingest, models
+        self._broken = False
+
+    def run(self, source: Source, run: JobRun) -> None:
+        """Go on where the job was broken off. Raises SourceError, Problem 503 and 507,
+        SQLAlchemyError."""
+        run.expect(source.count())
+        batches = _batches(_remaining(source, run))
+        threads = (os.cpu_count() or 1) + WAITING_THREADS
+        with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as writer:
+            under_way: deque[Future[None]] = deque()
+            for batch in batches:
+                if run.stop.is_set():
+                    break
+                known = self.store.unchanged([entry.id for entry in batch])
+                prepared = [
+                    pool.submit(self._prepare, entry, known.get(entry.id)) for entry in batch
+                ]
+                under_way.append(writer.submit(self._store, batch, prepared, run))
+                if len(under_way) == BATCHES:
+                    under_way.popleft().result()
+            for written in under_way:
+                written.result()
+
+    def _prepare(self, entry: Entry, known: tuple[str, str | None] | None) -> Outcome:
+        try:
+            metadata = encode_metadata(entry.metadata, "metadata")
+            upload = Upload(io.BytesIO(entry.read()), entry.name, entry.id, metadata)
+            if known is not None and known == (digest(upload), metadata):
+                return None
+            (prepared,) = self.ingest.prepare([upload], self.models)
+            if isinstance(prepared, Problem):
+                return Failure(prepared.detail)
+            self.ingest.keep(prepared)
+            upload.file.close()  # its bytes need not wait for the batch
+        except (SourceError, OSError) as error:
+            return Failure(str(error))
+        except Problem as problem:
+            if problem.status >= 500:  # the image store's, not the picture's
+                raise
+            return Failure(problem.detail)
+        return prepared
+
+    def _store(self, batch: list[Entry], prepared: list[Future[Outcome]], run: JobRun) -> None:
+        if self._broken:  # what follows must not be told as done before what failed
+            return
+        self._broken = True
+        outcomes = [each.result() for each in prepared]
+        # Of one id twice the later one stays, as in two requests.
+        ready = {each.put.id: each for each in outcomes if isinstance(each, Prepared)}
+        if ready:
+            self.store.put(self.ingest.encode(list(ready.values()), self.models))
+        failures = [
+            (entry.name, outcome.reason)
+            for entry, outcome in zip(batch, outcomes, strict=True)
+            if isinstance(outcome, Failure)
+        ]
+        run.advance(len(batch), batch[-1].name, failures)
+        self._broken = False
+
+
+def _remaining(source: Source, run: JobRun) -> Iterator[Entry]:
+    """Those after the job's last; all, where that does not stand where it stood."""
+    entries = source.entries()
+    last = None
+    for last in islice(entries, run.job.done):  # noqa: B007
+        pass
+    if last is None or last.name == run.job.cursor:
+        return entries
+    run.expect(source.count(), done=0)
+    return source.entries()
+
+
+def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
+    for entry in entries:
+        batch.append(entry)
+        held = sum(each.held for each in batch)
+        if len(batch) == IMPORT_BATCH or held > IMPORT_BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

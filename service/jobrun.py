@@ -1,0 +1,111 @@
+"""A job that this process is at."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.jobstore import JobStore
+from service.records import Job, JobError, JobState
+from service.settings import JOB_BEAT_SECONDS
+
+log = logging.getLogger("gpq.service")
+
+
+class JobRun:
+    """As a context: what it is told is stored every second, and at the end how that was.
+
+    stop is set where the job is to end: it was cancelled, or ``broken_off`` is called. watch is
+    called with each progress. Raises JobError where another process is at it, or it is done.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        number: int,
+        *,
+        leave: JobState = "stopped",
+        watch: Callable[[Job], object] = lambda job: None,
+    ) -> None:
+        self.owner = f"{socket.gethostname()}-{os.getpid()}"[:64]
+        claimed = jobs.claim(self.owner, number)
+        if claimed is None:
+            raise JobError(f"job {number} does not wait: another process is at it, or it has ended")
+        self.job = replace(claimed, state="running")
+        self.stop = threading.Event()
+        self._jobs, self._leave, self._watch = jobs, leave, watch
+        self._failures: list[tuple[str, str]] = []
+        self._since = time.monotonic()
+        self._mine = True
+        self._changing = threading.Lock()
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._run, name="job-beat", daemon=True)
+
+    def __enter__(self) -> "JobRun":
+        self._beat.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._beat.join()
+        state: JobState = "failed" if error else self._leave if self.stop.is_set() else "done"
+        with self._changing:
+            self.job = replace(self.job, state=state, detail=str(error) if error else "")
+        self._tell()
+
+    def expect(self, total: int, done: int | None = None) -> None:
+        """So many entries in all; ``done`` anew where they are not those of the last time."""
+        with self._changing:
+            self.job = replace(self.job, total=total)
+            if done is not None:
+                self.job = replace(self.job, done=done, failed=0, cursor="")
+        self._watch(self.job)
+
+    def advance(self, entries: int, cursor: str, failures: list[tuple[str, str]]) -> None:
+        """So many more are done, the last of that name; ``failures`` are names and reasons."""
+        with self._changing:
+            self.job = replace(
+                self.job,
+                done=self.job.done + entries,
+                failed=self.job.failed + len(failures),
+                cursor=cursor,
+            )
+            self._failures += failures
+        self._watch(self.job)
+
+    def break_off(self) -> None:
+        """After what is at hand; it can go on later."""
+        self.stop.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(JOB_BEAT_SECONDS):
+            try:
+                self._tell()
+            except SQLAlchemyError as error:
+                log.warning("a job cannot say how far it is: %s", error)
+
+    def _tell(self) -> None:
+        with self._changing:
+            seconds = self.job.seconds + time.monotonic() - self._since
+            self._since = time.monotonic()
+            self.job = replace(self.job, seconds=seconds)
+            job, failures, self._failures = self.job, self._failures, []
+        try:
+            self._mine = self._jobs.tell(job, self.owner, failures)
+        except SQLAlchemyError:
+            with self._changing:
+                self._failures = failures + self._failures
+            raise
+        if not self._mine:
+            self.stop.set()

@@ -1,0 +1,114 @@
+"""python -m service import and jobs: long works, done here or looked at."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Never
+
+from tqdm import tqdm
+
+from service.jobrun import JobRun
+from service.jobstore import JobStore
+from service.migrate import migrate
+from service.records import Job, JobError, JobState
+from service.settings import Settings
+from service.store import Store
+
+SHOWN_FAILURES = 20
+SHOWN_JOBS = 50
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder, .csv or .jsonl manifest, or .tar")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="what there is, the newest first")
+    for name, about in (
+        ("run", "do one here, or the rest of it, as services do what they are asked for"),
+        ("cancel", "its process ends after what it is at"),
+    ):
+        actions.add_parser(name, help=about, description=about).add_argument("number", type=int)
+
+
+def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Exit status: 1 where pictures could not be used. Raises as ``work.work``."""
+    store = _open(settings)
+    try:
+        number = store.jobs.ask("import", str(arguments.source.resolve()), by_service=False)
+        return at_it(store, settings, number)
+    finally:
+        store.close()
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Exit status: 1 where pictures could not be used. Raises as ``work.work``."""
+    store = _open(settings)
+    try:
+        if arguments.action == "list":
+            for job in store.jobs.page(SHOWN_JOBS):
+                print(_line(job))
+            return 0
+        if arguments.action == "cancel":
+            if not store.jobs.cancel(arguments.number):
+                raise JobError(f"there is no job {arguments.number} that has not ended")
+            return 0
+        return at_it(store, settings, arguments.number, leave="waiting")
+    finally:
+        store.close()
+
+
+def at_it(
+    store: Store,
+    settings: Settings,
+    number: int,
+    *,
+    share: float = 1.0,
+    leave: JobState = "stopped",
+) -> int:
+    """Do a job with a progress bar, until the end or a signal; then it is left as ``leave``."""
+    with tqdm(unit="picture", disable=None) as bar:
+        run = JobRun(store.jobs, number, leave=leave, watch=lambda job: _show(bar, job))
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, lambda *_: run.break_off())
+        with run:
+            from service.work import work  # torch is slow to import, and others need it not
+
+            work(store, settings, run, share)
+    job = run.job
+    print(f"{job.state}: {job.done - job.failed} of {job.total} pictures")
+    _tell_failures(store.jobs, job)
+    return 1 if job.failed or job.state != "done" else 0
+
+
+def _open(settings: Settings) -> Store:
+    store = Store(settings.database_url)
+    migrate(store.database)
+    return store
+
+
+def _show(bar: "tqdm[Never]", job: Job) -> None:
+    if bar.disable:
+        return
+    if bar.initial == 0 and bar.n == 0:
+        bar.initial = job.done  # of an earlier time: not of this one's speed
+    bar.total, bar.n = job.total, job.done
+    bar.set_postfix(failed=job.failed, refresh=False)
+    bar.update(0)
+
+
+def _tell_failures(jobs: JobStore, job: Job) -> None:
+    for failure in jobs.failures(job.number, 0, SHOWN_FAILURES):
+        print(f"{failure.name}: {failure.reason}", file=sys.stderr)
+    if job.failed > SHOWN_FAILURES:
+        more = job.failed - SHOWN_FAILURES
+        print(f"… and {more} more: GET /jobs/{job.number}/failures", file=sys.stderr)
+
+
+def _line(job: Job) -> str:
+    total = "?" if job.total is None else job.total
+    failed = f", {job.failed} failed" if job.failed else ""
+    what = f"{job.kind} {job.source}".strip()
+    return f"{job.number}  {job.state:9}  {job.done} of {total}{failed}  {what}  {job.detail}"

@@ -1,0 +1,68 @@
+"""Original bytes, addressed by their sha256; uploaded names never become paths.
+
+An original is in its place before its row is written and is taken away only by ``sweep``,
+after a grace period, so that a picture stored again meanwhile keeps its bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from service.originals.local import LocalOriginals
+from service.originals.remote import RemoteOriginals
+
+
+class Originals(Protocol):
+    """Where originals are kept. Keys are sha256 hex digests."""
+
+    def claim(self, database: str) -> bool:
+        """Whether the place is that of this database alone, so that it may be swept. The
+        first to find it empty claims it."""
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Durable on return. Raises Problem 503, or 507 where the disk is full."""
+
+    def get(self, sha256: str) -> bytes | None:
+        """The bytes, None where they are not kept. Raises Problem 503."""
+
+    def path(self, sha256: str) -> Path | None:
+        """The file of the bytes, where they are files; it need not be there."""
+
+    def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
+        """Remove what is not in use and older than the grace period; returns how many."""
+
+
+def open_originals(location: str) -> Originals:
+    """``none``, a folder, a file:// URL, or the URL of any installed fsspec driver.
+
+    Raises ValueError for a driver that is not there.
+    """
+    if location == "none":
+        return NoOriginals()
+    url = urlsplit(location)
+    if url.scheme in ("", "file"):
+        return LocalOriginals(Path(url.path))
+    try:
+        return RemoteOriginals(location)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"GPQ_IMAGE_STORE={location}: {error}") from error
+
+
+class NoOriginals:
+    """Keeps nothing: searches by id use the stored code."""
+
+    def claim(self, database: str) -> bool:
+        return False
+
+    def put(self, sha256: str, data: bytes) -> None:
+        pass
+
+    def get(self, sha256: str) -> bytes | None:
+        return None
+
+    def path(self, sha256: str) -> Path | None:
+        return None
+
+    def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
+        return 0

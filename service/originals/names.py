@@ -1,0 +1,45 @@
+"""How originals are named where they are kept."""
+
+import errno
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service import problems
+from service.problems import Problem
+
+SWEEP_BATCH = 500
+TEMPORARY = ".tmp"  # being written
+ASIDE = ".swept"  # about to be removed
+OWNER = "database.txt"  # names the database whose pictures these are
+OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
+log = logging.getLogger("gpq.service")
+
+
+@contextmanager
+def answering(root: object) -> Iterator[None]:
+    """Whatever a file system or a driver raises -> Problem."""
+    try:
+        yield
+    except Exception as error:
+        log.error("the image store %s: %r", root, error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Problem(507, "disk-full", "the disk for images is full") from error
+        raise problems.unavailable("the image store does not answer; try again") from error
+
+
+def sha256_of(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def batches(paths: Iterator[Path], size: int) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    for path in paths:
+        batch.append(path)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,108 @@
+"""Originals as objects of a remote store, or whatever else there is a driver for."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fsspec
+
+from service.originals.names import (
+    ASIDE,
+    OURS,
+    OWNER,
+    SWEEP_BATCH,
+    answering,
+    batches,
+    sha256_of,
+)
+from service.settings import SWEEP_GRACE_SECONDS
+
+log = logging.getLogger("gpq.service")
+
+
+class RemoteOriginals:
+    """Objects of any fsspec driver; as durable as its put."""
+
+    def __init__(self, url: str) -> None:
+        # What other processes write must be seen.
+        self.files, root = fsspec.url_to_fs(url, use_listings_cache=False)
+        self.root = root.rstrip("/")
+
+    def claim(self, database: str) -> bool:
+        owner = f"{self.root}/{OWNER}"
+        if not self.files.exists(owner) and not self._has_any():
+            self.files.makedirs(self.root, exist_ok=True)
+            self.files.pipe_file(owner, database.encode())
+        if self.files.exists(owner) and self.files.cat_file(owner) == database.encode():
+            return True
+        log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
+        return False
+
+    def put(self, sha256: str, data: bytes) -> None:
+        key = self._key(sha256)
+        with answering(self.root):
+            if self._age(key) > SWEEP_GRACE_SECONDS / 2:  # young again: the sweep leaves it alone
+                self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
+                self.files.pipe_file(key, data)
+
+    def get(self, sha256: str) -> bytes | None:
+        key = self._key(sha256)
+        with answering(self.root):
+            for place in (key, key + ASIDE):
+                with suppress(FileNotFoundError):
+                    return bytes(self.files.cat_file(place))
+        return None
+
+    def path(self, sha256: str) -> Path | None:
+        return None
+
+    def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
+        """What is unused is set aside, and is removed a grace period later if it still is: no
+        driver can look and remove at once, and a put may come between."""
+        removed = 0
+        for prefix in range(256):
+            names = (str(key).rsplit("/", 1)[1] for key in self._list(f"{prefix:02x}"))
+            ours = (Path(name) for name in names if OURS.fullmatch(name))
+            for batch in batches(ours, SWEEP_BATCH):
+                used = in_use(sorted({sha256_of(name) for name in batch}))
+                removed += sum(self._sweep(name, sha256_of(name) in used) for name in batch)
+        return removed
+
+    def _sweep(self, name: Path, in_use: bool) -> bool:
+        """Whether it was removed for good."""
+        key = self._key(sha256_of(name))
+        if name.suffix == ASIDE:
+            if in_use and not self.files.exists(key):
+                self.files.cp_file(key + ASIDE, key)
+            if in_use or self._age(key + ASIDE) > SWEEP_GRACE_SECONDS:
+                self.files.rm_file(key + ASIDE)
+            return not in_use and not self.files.exists(key + ASIDE)
+        if not in_use and self._age(key) > SWEEP_GRACE_SECONDS:
+            self.files.cp_file(key, key + ASIDE)
+            self.files.rm_file(key)
+        return False
+
+    def _age(self, key: str) -> float:
+        """In seconds; infinitely old where it is not there."""
+        try:
+            modified: datetime = self.files.modified(key)
+        except FileNotFoundError:
+            return math.inf
+        zoned = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
+        return (datetime.now(UTC) - zoned).total_seconds()
+
+    def _has_any(self) -> bool:
+        return bool(self._list(""))
+
+    def _list(self, folder: str) -> list[str]:
+        try:
+            listed: list[str] = self.files.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
+        except FileNotFoundError:
+            return []
+        return listed
+
+    def _key(self, sha256: str) -> str:
+        return f"{self.root}/{sha256[:2]}/{sha256}"

@@ -1,0 +1,92 @@
+"""The models that have codes: add one, let it take over, go back."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from gpq import artifact
+from gpq.errors import ArtifactError
+from service import artifacts, changeover, uploads
+from service.problems import Problem
+from service.replies import ActiveReply, ModelRowReply, ModelsReply
+from service.routes import FILE, ReadyRuntime, body, form
+from service.runtime import Runtime
+
+router = APIRouter()
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{1,64}$", description="of a model, or how it begins")]
+BODY = form(
+    {"config": "(the file config.json)", "weights": "(the file model.safetensors)"},
+    "config",
+    config={**FILE, "description": f"{artifact.CONFIG} of the model's folder"},
+    weights={**FILE, "description": f"{artifact.WEIGHTS} of the model's folder"},
+)
+
+
+@router.get("/models", summary="List the models", response_model=ModelsReply)
+def all_models(runtime: ReadyRuntime) -> dict[str, Any]:
+    """In the order they were added; how many pictures lack a code of each."""
+    return {"models": [_reply(row.id, runtime) for row in runtime.store.models.all()]}
+
+
+@router.post(
+    "/models",
+    summary="Add a model",
+    status_code=201,
+    response_model=ModelRowReply,
+    openapi_extra=body(BODY),
+)
+async def add(request: Request, response: Response, runtime: ReadyRuntime) -> dict[str, Any]:
+    """Its files are verified; from now on each picture stored gets a code of it too. Those that
+    are stored already get theirs by `POST /jobs/reindex`; then it can be activated."""
+    with runtime.gate.slot():
+        async with uploads.form(request, max_files=2) as fields:
+            config, weights = uploads.artifact_form(fields)
+            files = {artifact.CONFIG: await config.read(), artifact.WEIGHTS: await weights.read()}
+        id = await runtime.gate.run(lambda: _add(files, runtime))
+        response.headers["Location"] = f"/models/{id}"
+        return await runtime.gate.run(lambda: _reply(id, runtime))
+
+
+@router.post(
+    "/models/rollback", summary="Search by the model before again", response_model=ActiveReply
+)
+def roll_back(runtime: ReadyRuntime) -> dict[str, str]:
+    """At once and everywhere. 409 where there is none, or it was taken out."""
+    active, before = changeover.roll_back(runtime.store)
+    return {"active": active, "before": before}
+
+
+@router.post("/models/{id}/activate", summary="Search by this model", response_model=ActiveReply)
+def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
+    """At once and everywhere, as soon as every live process has loaded its codes. 409 where
+    pictures have none yet."""
+    row = changeover.find(runtime.store, id)
+    return {"active": row.id, "before": changeover.activate(runtime.store, row)}
+
+
+@router.delete("/models/{id}", summary="Take a model out", status_code=204)
+def remove(id: Id, runtime: ReadyRuntime) -> None:
+    """And its codes. 409 for the active one."""
+    changeover.prune(runtime.store, changeover.find(runtime.store, id))
+
+
+def _add(files: dict[str, bytes], runtime: Runtime) -> str:
+    try:
+        model = artifacts.load(files, runtime.device)
+    except ArtifactError as error:
+        raise Problem(422, "invalid-model", str(error)) from error
+    runtime.store.models.add(model.id, files)
+    return model.id
+
+
+def _reply(id: str, runtime: Runtime) -> dict[str, Any]:
+    row = runtime.store.models.get(id)
+    lacking = 0 if row.whole else runtime.store.models.count_missing(row.number)
+    return {
+        "id": row.id,
+        "active": row.active,
+        "ready": row.whole,
+        "without_code": lacking,
+        "added": row.added,
+    }

@@ -1,0 +1,255 @@
+"""What can be imported: a folder, a manifest or a tar, read entry by entry."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.records import Refused
+from service.settings import ID_PATTERN
+
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MANIFESTS = (".csv", ".jsonl")
+ITSELF = re.compile(rb"[A-Za-z0-9._-]")  # bytes of a name that stand in an id as they are
+LONGEST_ID = 128
+ID_OF_LONG_NAME_DIGITS = 32
+FIELDS = {"path", "id", "metadata"}
+_CUT = (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
+
+
+class SourceError(Refused):
+    """A source that cannot be read, or read on; says why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of a source. name: where it stands there, with / between folders. read: its
+    bytes; raises OSError or SourceError. held: bytes of it that are in memory already."""
+
+    name: str
+    id: str
+    metadata: dict[str, Any]
+    read: Callable[[], bytes]
+    held: int = 0
+
+
+class Source(Protocol):
+    """Entries in an order that stays the same while the source does. Raises SourceError."""
+
+    def count(self) -> int: ...
+
+    def entries(self) -> Iterator[Entry]: ...
+
+
+def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
+    """A folder, a .csv or .jsonl manifest, or a .tar, also compressed.
+
+    within: a folder that nothing may be read beyond. max_bytes: of one picture. Raises
+    SourceError.
+    """
+    if within is not None and not _is_within(path, within):
+        raise SourceError(f"{path} is not within {within}")
+    if path.is_dir():
+        return Folder(path, within or path, max_bytes)
+    if not path.is_file():
+        raise SourceError(f"there is no folder or file {path}")
+    if path.name.endswith(TARS):
+        return Tar(path, max_bytes)
+    if path.suffix in MANIFESTS:
+        return Manifest(path, within, max_bytes)
+    raise SourceError(f"{path} is no folder, and no {', '.join((*MANIFESTS, *TARS))}")
+
+
+def id_of(name: str) -> str:
+    """The id of a picture without one: its name with : for / and ~HH for each byte that ids
+    cannot have; where that is too long, the SHA-256 of the name, cut."""
+    raw = name.encode("utf-8", "surrogateescape")
+    bytes_of = (bytes([byte]) for byte in raw)
+    id = "".join(
+        ":" if byte == b"/" else byte.decode() if ITSELF.match(byte) else f"~{byte[0]:02X}"
+        for byte in bytes_of
+    )
+    return id if len(id) <= LONGEST_ID else hashlib.sha256(raw).hexdigest()[:ID_OF_LONG_NAME_DIGITS]
+
+
+class Folder:
+    """All files below a folder but hidden ones, in order of their names."""
+
+    def __init__(self, root: Path, within: Path, max_bytes: int) -> None:
+        self.root, self.within, self.max_bytes = root, within, max_bytes
+
+    def count(self) -> int:
+        return sum(1 for _ in self._files())
+
+    def entries(self) -> Iterator[Entry]:
+        for path in self._files():
+            name = path.relative_to(self.root).as_posix()
+            yield _entry(name, {}, _reader(path, self.max_bytes))
+
+    def _files(self) -> Iterator[Path]:
+        def fail(error: OSError) -> None:
+            raise SourceError(f"{error.filename}: {error.strerror}") from error
+
+        for folder, folders, files in os.walk(self.root, onerror=fail):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                path = Path(folder) / name
+                leads_away = path.is_symlink() and not _is_within(path, self.within)
+                if not name.startswith(".") and not leads_away:
+                    yield path
+
+
+class Manifest:
+    """CSV with a column path, or JSON Lines with a key path: relative to the manifest's folder.
+
+    id names the picture, metadata is a JSON object; other columns and keys are metadata too.
+    """
+
+    def __init__(self, path: Path, within: Path | None, max_bytes: int) -> None:
+        self.path, self.within, self.max_bytes = path, within, max_bytes
+
+    def count(self) -> int:
+        return sum(1 for _ in self._rows())
+
+    def entries(self) -> Iterator[Entry]:
+        for number, row in enumerate(self._rows(), 1):
+            yield self._entry(row, f"{self.path.name}, entry {number}")
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                yield from _csv(file) if self.path.suffix == ".csv" else _json_lines(file)
+        except (UnicodeDecodeError, csv.Error, OSError) as error:
+            raise SourceError(f"{self.path}: {error}") from error
+
+    def _entry(self, row: dict[str, Any], where: str) -> Entry:
+        try:
+            name, id, metadata = _fields(row)
+        except (ValueError, RecursionError) as error:
+            return Entry(where, "", {}, _failing(str(error)))
+        path = self.path.parent / name
+        if self.within is not None and not _is_within(path, self.within):
+            return Entry(name, "", {}, _failing(f"it is not within {self.within}"))
+        return _entry(name, metadata, _reader(path, self.max_bytes), id)
+
+
+class Tar:
+    """The files of an archive, in its order; nothing is extracted to disk."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path, self.max_bytes = path, max_bytes
+
+    def count(self) -> int:
+        return sum(1 for _ in self._members())
+
+    def entries(self) -> Iterator[Entry]:
+        for archive, member in self._members():
+            if member.size > self.max_bytes:
+                yield _entry(member.name, {}, _failing(_too_large(member.size, self.max_bytes)))
+                continue
+            file = archive.extractfile(member)
+            data = file.read() if file else b""
+            yield _entry(member.name, {}, partial(bytes, data), held=len(data))
+
+    def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+        try:
+            with tarfile.open(self.path, "r|*", tarinfo=_Member) as archive:
+                for member in archive:
+                    hidden = re.search(r"(^|/)\.[^./]", member.name)
+                    if member.isfile() and not hidden:
+                        yield archive, member
+                    archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            raise SourceError(f"{self.path}: {error}") from error
+
+
+class _Member(tarfile.TarInfo):
+    """An archive ends with blocks of zeros; where they are missing it was cut, and tarfile
+    takes that for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(archive)
+        except _CUT as error:
+            raise tarfile.ReadError("the archive was cut: its end is missing") from error
+
+
+def _entry(
+    name: str,
+    metadata: dict[str, Any],
+    read: Callable[[], bytes],
+    id: str | None = None,
+    held: int = 0,
+) -> Entry:
+    shown = name.encode("utf-8", "replace").decode()
+    return Entry(shown, id or id_of(name), {"path": shown, **metadata}, read, held)
+
+
+def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    reader = csv.DictReader(file)
+    if "path" not in (reader.fieldnames or ()):
+        raise csv.Error(f"it has no column path, but {reader.fieldnames}")
+    for row in reader:
+        yield {key: value for key, value in row.items() if value}
+
+
+def _json_lines(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in file:
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                row = {"wrong": f"not JSON: {error}"}
+            yield row if isinstance(row, dict) else {"wrong": "no JSON object"}
+
+
+def _fields(row: dict[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
+    """Path, id and metadata. Raises ValueError."""
+    if not isinstance(row.get("path"), str):
+        raise ValueError(row.get("wrong") or "it has no path")
+    if None in row:
+        raise ValueError("it has more values than there are columns")
+    id, metadata = row.get("id"), row.get("metadata")
+    if id is not None and not (isinstance(id, str) and re.fullmatch(ID_PATTERN, id)):
+        raise ValueError(f"the id {str(id)[:LONGEST_ID]!r} does not match {ID_PATTERN}")
+    if isinstance(metadata, str):
+        metadata = json.loads(metadata)
+    if not isinstance(metadata, dict | None):
+        raise ValueError("metadata is no JSON object")
+    others = {key: value for key, value in row.items() if key not in FIELDS}
+    return row["path"], id, {**others, **(metadata or {})}
+
+
+def _reader(path: Path, max_bytes: int) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if not path.is_file():
+            raise SourceError("there is no such file")
+        if (size := path.stat().st_size) > max_bytes:
+            raise SourceError(_too_large(size, max_bytes))
+        return path.read_bytes()
+
+    return read
+
+
+def _failing(reason: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        raise SourceError(reason)
+
+    return read
+
+
+def _too_large(size: int, max_bytes: int) -> str:
+    return f"{size} bytes; at most GPQ_MAX_BODY_BYTES, {max_bytes}"
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Also where links lead."""
+    return path.resolve().is_relative_to(folder.resolve())

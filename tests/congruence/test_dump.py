@@ -1,0 +1,176 @@
+"""A catalogue into another database, and copies of one that is in use."""
+
+import gzip
+import itertools
+import json
+import sqlite3
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import commands
+from tests.conftest import SHIPPED, make_artifact
+from tests.images import png
+from tests.postgres import Postgres, binaries
+from tests.server import ROOT, Server
+
+EXAMPLES = sorted((ROOT / "examples").rglob("*.jpg"))[::6]
+PICTURES = 40
+
+
+def picture(n: int) -> bytes:
+    return EXAMPLES[n].read_bytes()
+
+
+def fill(server: Server) -> None:
+    """With a replaced and a deleted picture, so that numbers are not in the order of ids."""
+    for n in range(PICTURES):
+        fields = {"ids": f'["p{n}"]', "metadata": f'[{{"n":{n},"é":"ü"}}]'}
+        assert server.index(picture(n), **fields).status_code == 200
+    assert server.index(picture(45), ids='["p3"]').status_code == 200
+    assert server.http.delete("/images/p5").status_code == 204
+
+
+def answers(server: Server) -> list[object]:
+    """All pictures in order for some queries, and what is kept of them but their numbers."""
+    found = [server.search(picture(n), k=PICTURES).json()["results"] for n in (0, 7, 45)]
+    kept = server.http.get("/images", params={"limit": 1000}).json()["images"]
+    return [*found, [{k: v for k, v in image.items() if k != "seq"} for image in kept]]
+
+
+def new_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/{kind}-{len(list(folder.iterdir()))}.db"
+    url: str = request.getfixturevalue("postgres").create_database()
+    return url
+
+
+@pytest.mark.parametrize(
+    ("into", "name"), [("sqlite", "dump.jsonl"), ("postgres", "dump.jsonl.gz")]
+)
+def test_a_restored_database_answers_the_same(
+    database_url: str, tmp_path: Path, into: str, name: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    other = tmp_path / "other"
+    make_artifact(other, seed=4, M=6)
+    images = {"image_store": tmp_path / "images"}
+    place = {"folder": tmp_path, **images}
+    with Server(tmp_path, model=SHIPPED, database_url=database_url, **images) as server:
+        fill(server)
+        commands.service("models", "add", str(other), database_url=database_url, **place)
+        commands.service("models", "reindex", database_url=database_url, **place)
+        expected = answers(server)
+    printed = commands.service("export", name, database_url=database_url, **place)
+    assert f"{PICTURES - 1} pictures to {name}" in printed
+    url = new_url(into, tmp_path, request)
+    if name == "dump.jsonl":  # also while a service runs over it
+        with Server(tmp_path, model=other, database_url=url, **images) as server:
+            commands.service("restore", name, database_url=url, **place)
+            for _ in range(100):
+                if server.search(picture(0)).json().get("results"):
+                    break
+                time.sleep(0.1)
+            assert answers(server) == expected
+    else:
+        commands.service("restore", name, database_url=url, **place)
+    with Server(tmp_path, database_url=url, **images) as server:
+        assert answers(server) == expected
+        rows = server.http.get("/models").json()["models"]
+        assert [(row["active"], row["ready"]) for row in rows] == [(True, True), (False, True)]
+        numbers = server.http.get("/stats?checksum=true").json()["checksum"]
+        assert numbers["memory"] == numbers["database"]
+        assert server.index(picture(46), ids='["new"]').status_code == 200
+        assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]
+    refused = commands.run("restore", name, database_url=url, **place)
+    assert refused.returncode == 1 and "has pictures already" in refused.stderr
+
+
+def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> None:
+    with Server(tmp_path, model=SHIPPED, image_store="none") as server:
+        fill(server)
+    commands.service("export", "whole.jsonl", folder=tmp_path)
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    image = json.loads(lines[9])
+    other = {**image, "codes": {"no-such-model": "00"}}
+    damaged = {
+        "cut": lines[:-1],
+        "shorter": [*lines[:9], *lines[10:]],
+        "changed": [*lines[:9], lines[9].replace(b'"width":32', b'"width":33'), *lines[10:]],
+        "of another model": [*lines[:9], json.dumps(other).encode() + b"\n", *lines[10:]],
+        "longer": [*lines, lines[9]],
+        "of another version": [lines[0].replace(b'"version":1', b'"version":2'), *lines[1:]],
+        "no dump": [b"{}\n"],
+        "no JSON": [b"\xff\n"],
+        "empty": [],
+    }
+    for name, content in damaged.items():
+        (tmp_path / "damaged.jsonl").write_bytes(b"".join(content))
+        done = commands.run("restore", "damaged.jsonl", folder=tmp_path, database_url=database_url)
+        assert done.returncode == 1 and "damaged.jsonl" in done.stderr, (name, done.stderr)
+        assert "Traceback" not in done.stderr
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"".join(lines))[:-100])
+    assert "cut.jsonl.gz is damaged" in commands.run(
+        "restore", "cut.jsonl.gz", folder=tmp_path, database_url=database_url
+    ).stderr  # fmt: skip
+    whole = commands.service("restore", "whole.jsonl", folder=tmp_path, database_url=database_url)
+    assert f"{PICTURES - 1} pictures from" in whole
+    assert "name it .jsonl" in commands.run("export", "x.zip", folder=tmp_path).stderr
+
+
+def test_a_backup_is_of_one_moment_while_pictures_are_stored(tmp_path: Path) -> None:
+    images = {"image_store": tmp_path / "images"}
+    with Server(tmp_path, model=SHIPPED, **images) as server:
+        fill(server)
+        done = threading.Event()
+        failed: list[str] = []
+
+        def write() -> None:
+            for n in itertools.count(1000):
+                if done.is_set():
+                    return
+                reply = server.index(png(n))
+                if reply.status_code != 200:
+                    failed.append(reply.text)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        printed = commands.service("backup", "copy.db", folder=tmp_path)
+        done.set()
+        writer.join()
+        assert failed == []
+        assert printed.startswith("copy.db: ")
+        assert "is there already" in commands.run("backup", "copy.db", folder=tmp_path).stderr
+    with sqlite3.connect(tmp_path / "copy.db") as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        pictures, codes = (
+            copy.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("images", "codes")
+        )
+    assert pictures == codes >= PICTURES - 1
+    with Server(tmp_path, database_url=f"sqlite:///{tmp_path}/copy.db", **images) as server:
+        assert server.http.get("/stats").json()["images"] == pictures
+        assert server.http.get("/images/p7/content").content == picture(7)
+
+
+def test_the_recipe_for_postgres(postgres: Postgres, tmp_path: Path) -> None:
+    programs = binaries()
+    assert programs is not None
+    source, target = postgres.create_database(), postgres.create_database()
+    images = {"image_store": tmp_path / "images"}
+    with Server(tmp_path, model=SHIPPED, database_url=source, **images) as server:
+        fill(server)
+        expected = answers(server)
+        refused = commands.run("backup", "copy.db", folder=tmp_path, database_url=source)
+        assert "pg_dump -Fc" in refused.stderr
+        plain = [url.replace("postgresql+psycopg", "postgresql") for url in (source, target)]
+        dump = tmp_path / "gpq.dump"
+        subprocess.run([programs / "pg_dump", "-Fc", "-f", dump, plain[0]], check=True)
+    subprocess.run([programs / "pg_restore", "-d", plain[1], dump], check=True)
+    with Server(tmp_path, model=SHIPPED, database_url=target, **images) as server:
+        assert answers(server) == expected
+        assert server.index(picture(46), ids='["new"]').status_code == 200
+        assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]

@@ -1,0 +1,187 @@
+"""Many pictures from a folder, a manifest or an archive, by command and over HTTP."""
+
+import json
+import signal
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import commands
+from tests.images import png, tree
+from tests.server import Server
+
+PICTURES = 200
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """PICTURES pictures in two folders, one that is damaged, and what is none."""
+    root = tmp_path / "pictures"
+    tree(root, *(f"{'shoes' if n % 2 else 'bags'}/{n:03}.png" for n in range(PICTURES)))
+    (root / "shoes" / "broken.png").write_bytes(png(1)[:200])
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def ids(server: Server) -> set[str]:
+    listed = server.http.get("/images", params={"limit": 1000}).json()["images"]
+    return {image["id"] for image in listed}
+
+
+def test_a_folder_is_stored_and_found_and_read_only_once_more(
+    random_model: Path, database_url: str, tmp_path: Path, folder: Path
+) -> None:
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    with Server(tmp_path, model=random_model, **places) as server:
+        first = commands.run("import", str(folder), folder=tmp_path, **places)
+        assert first.returncode == 1
+        assert f"done: {PICTURES} of {PICTURES + 2} pictures" in first.stdout
+        assert "shoes/broken.png: PNG that cannot be decoded" in first.stderr
+        assert "notes.txt: " in first.stderr
+        until(lambda: server.http.get("/stats").json()["images"] == PICTURES)
+        found = server.search(png(7), k=PICTURES).json()["results"]
+        metadata = {hit["id"]: hit["metadata"] for hit in found}
+        assert len(metadata) == PICTURES
+        assert metadata["shoes:007.png"] == {"path": "shoes/007.png"}
+        assert server.http.get("/images/shoes:007.png/content").content == png(7)
+
+        before = server.http.get("/stats").json()["feed"]["head"]
+        (folder / "shoes" / "007.png").write_bytes(png(900))
+        (folder / "notes.txt").unlink()
+        (folder / "shoes" / "broken.png").unlink()
+        again = commands.service("import", str(folder), folder=tmp_path, **places)
+        assert f"done: {PICTURES} of {PICTURES} pictures" in again
+        assert server.http.get("/stats").json()["feed"]["head"] == before + 1
+        assert server.http.get("/images/shoes:007.png/content").content == png(900)
+        jobs = server.http.get("/jobs").json()["jobs"]
+        assert [(job["number"], job["state"], job["failed"]) for job in jobs] == [
+            (2, "done", 0), (1, "done", 2),
+        ]  # fmt: skip
+        listed = commands.service("jobs", "list", folder=tmp_path, **places)
+        assert f"2  done       {PICTURES} of {PICTURES}  import {folder}" in listed
+
+
+def test_an_import_begins_a_database_that_a_service_then_serves(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    tree(tmp_path / "in", "a.png", "b.png")
+    manifest = tmp_path / "in" / "m.jsonl"
+    rows = [{"path": "a.png", "id": "one", "price": 3}, {"path": "b.png"}, {"path": "c.png"}]
+    manifest.write_text("\n".join(json.dumps(row) for row in rows))
+    archive = tmp_path / "more.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "in" / "a.png", "x/y.png")
+    done = commands.run("import", str(manifest), folder=tmp_path, model=random_model, **places)
+    assert (done.returncode, done.stderr) == (1, "c.png: there is no such file\n")
+    commands.service("import", str(archive), folder=tmp_path, model=random_model, **places)
+    with Server(tmp_path, model=random_model, **places) as server:
+        assert ids(server) == {"one", "b.png", "x:y.png"}
+        one = server.http.get("/images/one").json()
+        assert one["metadata"] == {"path": "a.png", "price": 3}
+        assert (tmp_path / "images" / "database.txt").exists()
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
+def test_what_is_broken_off_goes_on(
+    random_model: Path, database_url: str, tmp_path: Path, folder: Path, ended_by: signal.Signals
+) -> None:
+    (folder / "notes.txt").unlink()
+    (folder / "shoes" / "broken.png").unlink()
+    tree(folder, *(f"tail/{n:04}.png" for n in range(1500)))
+    total = PICTURES + 1500
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    with Server(tmp_path, model=random_model, **places) as server:
+        first = commands.start("import", str(folder), folder=tmp_path, **places)
+        until(lambda: server.http.get("/stats").json()["images"] >= 100)
+        first.send_signal(ended_by)
+        first.communicate()
+        stored = server.http.get("/stats").json()["images"]
+        assert 100 <= stored < total
+        job = server.http.get("/jobs/1").json()
+        if ended_by is signal.SIGTERM:
+            assert (job["state"], job["done"]) == ("stopped", stored)
+        else:
+            assert (
+                "is at it already"
+                in commands.run("import", str(folder), folder=tmp_path, **places).stderr
+            )
+            until(lambda: server.http.get("/jobs/1").json()["state"] == "stopped")
+        assert commands.service("import", str(folder), folder=tmp_path, **places)
+        job = server.http.get("/jobs/1").json()
+        assert (job["state"], job["done"], job["total"]) == ("done", total, total)
+        until(lambda: server.http.get("/stats").json()["images"] == total)
+        assert server.http.get("/stats").json()["feed"]["head"] == total
+
+
+def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
+    random_model: Path, database_url: str, tmp_path: Path, folder: Path
+) -> None:
+    tree(tmp_path, "outside/a.png")
+    (folder / "away").symlink_to(tmp_path / "outside")
+    tree(folder, *(f"many/{n:04}.png" for n in range(3000)))
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    with Server(tmp_path, model=random_model, import_folder=folder, **places) as server:
+        for source in (
+            "../outside",
+            str(tmp_path / "outside"),
+            "away",
+            "gone",
+            "a\0b",
+            "notes.txt",
+        ):
+            refused = server.http.post("/jobs/import", json={"source": source})
+            assert refused.status_code == 422, (source, refused.text)
+        assert server.http.post("/jobs/import", json={}).status_code == 422
+        asked = server.http.post("/jobs/import", json={"source": "shoes"})
+        assert (asked.status_code, asked.headers["Location"]) == (202, "/jobs/1")
+        until(lambda: server.http.get("/jobs/1").json()["state"] == "done")
+        job = server.http.get("/jobs/1").json()
+        assert (job["done"], job["failed"], job["total"]) == (101, 1, 101)
+        failures = server.http.get("/jobs/1/failures").json()
+        assert failures["next_cursor"] is None
+        assert [failure["name"] for failure in failures["failures"]] == ["broken.png"]
+        assert server.http.delete("/jobs/1").status_code == 409
+
+        assert server.http.post("/jobs/import", json={"source": "many"}).status_code == 202
+        again = server.http.post("/jobs/import", json={"source": "many"})
+        assert again.status_code == 409 and "job 2 is at it already" in again.json()["detail"]
+        until(lambda: server.http.get("/jobs/2").json()["done"] > 0)
+        running = server.http.get("/jobs/2").json()
+        assert running["state"] == "running" and running["seconds_left"] > 0
+        assert server.http.delete("/jobs/2").json()["state"] == "cancelled"
+        time.sleep(2)
+        count = server.http.get("/stats").json()["images"]
+        time.sleep(1)
+        assert server.http.get("/stats").json()["images"] == count < 3100
+        assert server.http.get("/jobs/3").status_code == 404
+    with Server(tmp_path, model=random_model, **places) as server:
+        refused = server.http.post("/jobs/import", json={"source": "shoes"})
+        assert refused.status_code == 403 and "GPQ_IMPORT_FOLDER" in refused.json()["detail"]
+
+
+def test_a_service_that_stops_leaves_its_job_to_the_next(
+    random_model: Path, database_url: str, tmp_path: Path, folder: Path
+) -> None:
+    tree(folder, *(f"many/{n:04}.png" for n in range(1500)))
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    service = Server(tmp_path, model=random_model, import_folder=folder, **places)
+    with service as server:
+        server.http.post("/jobs/import", json={"source": "many"})
+        until(lambda: server.http.get("/jobs/1").json()["done"] > 0)
+    with service as server:
+        job = server.http.get("/jobs/1").json()
+        assert job["state"] in ("waiting", "running") and 0 < job["done"] < 1500
+        until(lambda: server.http.get("/jobs/1").json()["state"] == "done")
+        assert server.http.get("/jobs/1").json()["done"] == 1500
+        assert server.http.get("/stats").json()["images"] == 1500
