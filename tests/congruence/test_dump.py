@@ -89,6 +89,7 @@ def test_a_restored_database_answers_the_same(
     assert refused.returncode == 1 and "has pictures already" in refused.stderr
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> None:
     with Server(tmp_path, model=SHIPPED, image_store="none") as server:
         fill(server)

