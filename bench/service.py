@@ -161,7 +161,8 @@ class Checker:
                 self.refused += 1
                 continue
             found = reply.json().get("results", [])
-            near = [abs(a["score"] - b["score"]) < 1e-5 for a, b in zip(found, self.expected)]
+            pairs = zip(found, self.expected, strict=False)
+            near = [abs(a["score"] - b["score"]) < 1e-5 for a, b in pairs]
             self.answered += 1
             self.wrong += reply.status_code != 200 or len(near) != 10 or not all(near)
 
@@ -212,23 +213,17 @@ def main() -> None:
     results: dict[str, Any] = {"machine": describe(), "rows": options.rows, "pictures": {}}
     with ExitStack() as stack, services(options.rows, stack) as (urls, server):
         form = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "form"
-        for name, picture in pictures().items():
+        for size, picture in pictures().items():
             form.write_bytes(load.body(picture))
             rounds = capacities(urls, form, options.seconds, options.rounds)
-            capacity = {
-                peer_name: statistics.median(all_of) for peer_name, all_of in rounds.items()
-            }
-            ratios = {
-                peer_name: round(capacity[OURS] / value, 2)
-                for peer_name, value in capacity.items()
-                if peer_name != OURS
-            }
-            results["pictures"][name] = {
-                "capacity": capacity, "rounds": rounds, "ours_to": ratios,
+            capacity = {name: statistics.median(all_of) for name, all_of in rounds.items()}
+            ours = capacity[OURS]
+            results["pictures"][size] = {
+                "capacity": capacity, "rounds": rounds, "ours_to": {name: round(ours / value, 2) for name, value in capacity.items()},
                 "latency": latencies(urls, form, capacity, options.seconds),
                 "server_timing": server.search(picture).headers["Server-Timing"],
             }  # fmt: skip
-            print(json.dumps(results["pictures"][name], indent=1))
+            print(json.dumps(results["pictures"][size], indent=1))
         if options.overload:
             of_small = results["pictures"]["32×32"]["capacity"][OURS]
             results["overload"] = overload(server, form, picture, of_small, options.overload)
