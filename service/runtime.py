@@ -5,7 +5,7 @@ import threading
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from gpq import artifact, device, scan
+from gpq import device, scan
 from gpq.decode import limit_decoding
 from gpq.model import Model
 from service import artifacts
@@ -51,7 +51,7 @@ class Runtime:
             settings.decode_threads,
             self.metrics.batch.labels("encode").observe,
         )
-        self._given = artifact.load(settings.model, self.device)
+        self._given = artifacts.use(settings.model, self.device)
         self._given_files = artifacts.read(settings.model)
         self._serve(self._given)
         self.gate = Gate(settings.max_waiting, settings.wait_seconds)

@@ -1,0 +1,55 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gpq import artifact
+from gpq.inference import in_one_call
+from gpq.model import Model
+from tests.conftest import SHIPPED
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Model:
+    return artifact.load(SHIPPED)
+
+
+def test_codes_of_examples_are_the_same_in_any_batch(shipped: Model) -> None:
+    fast = in_one_call(shipped)
+    assert isinstance(fast.network, torch.jit.ScriptModule)
+    artifact.verify(fast, Path(SHIPPED))
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
+    for count in (1, 2, 7, 40):
+        luts, expected = fast.lut(pixels[:count]), shipped.lut(pixels[:count])
+        assert np.abs(luts - expected).max() < 1e-5
+        assert (fast.encode(pixels[:count]) == shipped.encode(pixels[:count])).all()
+
+
+class Halved(nn.Module):
+    """A network that computes something else once it is traced."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = images.mean(dim=(2, 3)).repeat(1, 48)
+        return features if torch.jit.is_tracing() else features + torch.linspace(0, 9, 144)
+
+
+class Untraceable(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_tracing():
+            raise RuntimeError("cannot be traced")
+        return images.mean(dim=(2, 3)).repeat(1, 48)
+
+
+@pytest.mark.parametrize("network", [Halved(), Untraceable()])
+def test_a_network_that_does_not_come_out_the_same_stays_as_it_is(
+    shipped: Model, network: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    from dataclasses import replace
+
+    odd = replace(shipped, network=network)
+    with caplog.at_level(logging.WARNING, "gpq"):
+        assert in_one_call(odd) is odd
+    assert "layer by layer" in caplog.text
