@@ -65,8 +65,10 @@ class Import:
         try:
             metadata = encode_metadata(entry.metadata, "metadata")
             upload = Upload(io.BytesIO(entry.read()), entry.name, entry.id, metadata)
-            if known is not None and known == (digest(upload), metadata):
-                return None
+            if known is not None:
+                sha256 = digest(upload)
+                if known == (sha256, metadata) and self.ingest.originals.has(sha256):
+                    return None
             (prepared,) = self.ingest.prepare([upload], self.models)
             if isinstance(prepared, Problem):
                 return Failure(prepared.detail)

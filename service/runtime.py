@@ -132,6 +132,9 @@ class Runtime:
                 self.not_ready = _why(error)
                 log.warning("%s: %s", self.not_ready, error)
                 self._stop.wait(RETRY_SECONDS)
+            except Problem as error:  # the image store's
+                self.not_ready = error.detail
+                self._stop.wait(RETRY_SECONDS)
             except NewerSchema as error:
                 self.not_ready = str(error)
                 log.error(self.not_ready)

@@ -8,6 +8,7 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.originals import Originals
+from service.problems import Problem
 from service.settings import FEED_PAGE, PRUNE_SECONDS, STOP_SECONDS, SWEEP_SECONDS
 from service.store import Store
 
@@ -43,7 +44,7 @@ class Upkeep:
                 if time.monotonic() - swept_at >= SWEEP_SECONDS:
                     self._sweep()
                     swept_at = time.monotonic()
-            except (OSError, SQLAlchemyError) as error:
+            except (OSError, SQLAlchemyError, Problem) as error:
                 log.warning("upkeep failed, it is tried again: %s", error)
             except Exception:
                 log.exception("upkeep failed, it is tried again")

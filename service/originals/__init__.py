@@ -18,10 +18,13 @@ class Originals(Protocol):
 
     def claim(self, database: str) -> bool:
         """Whether the place is that of this database alone, so that it may be swept. The
-        first to find it empty claims it."""
+        first to find it empty claims it. Raises Problem 503."""
 
     def put(self, sha256: str, data: bytes) -> None:
         """Durable on return. Raises Problem 503, or 507 where the disk is full."""
+
+    def has(self, sha256: str) -> bool:
+        """Whether there is nothing to put. Raises Problem 503."""
 
     def get(self, sha256: str) -> bytes | None:
         """The bytes, None where they are not kept. Raises Problem 503."""
@@ -57,6 +60,9 @@ class NoOriginals:
 
     def put(self, sha256: str, data: bytes) -> None:
         pass
+
+    def has(self, sha256: str) -> bool:
+        return True
 
     def get(self, sha256: str) -> bytes | None:
         return None

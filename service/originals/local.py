@@ -56,6 +56,10 @@ class LocalOriginals:
             for folder in (path.parent, self.root):
                 _fsync_folder(folder)
 
+    def has(self, sha256: str) -> bool:
+        with answering(self.root):
+            return self.path(sha256).exists()
+
     def get(self, sha256: str) -> bytes | None:
         with answering(self.root):
             try:

@@ -33,11 +33,12 @@ class RemoteOriginals:
 
     def claim(self, database: str) -> bool:
         owner = f"{self.root}/{OWNER}"
-        if not self.files.exists(owner) and not self._has_any():
-            self.files.makedirs(self.root, exist_ok=True)
-            self.files.pipe_file(owner, database.encode())
-        if self.files.exists(owner) and self.files.cat_file(owner) == database.encode():
-            return True
+        with answering(self.root):
+            if not self.files.exists(owner) and not self._list(""):
+                self.files.makedirs(self.root, exist_ok=True)
+                self.files.pipe_file(owner, database.encode())
+            if self.files.exists(owner) and self.files.cat_file(owner) == database.encode():
+                return True
         log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
         return False
 
@@ -47,6 +48,10 @@ class RemoteOriginals:
             if self._age(key) > SWEEP_GRACE_SECONDS / 2:  # young again: the sweep leaves it alone
                 self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
                 self.files.pipe_file(key, data)
+
+    def has(self, sha256: str) -> bool:
+        with answering(self.root):
+            return bool(self.files.exists(self._key(sha256)))
 
     def get(self, sha256: str) -> bytes | None:
         key = self._key(sha256)
@@ -64,11 +69,14 @@ class RemoteOriginals:
         driver can look and remove at once, and a put may come between."""
         removed = 0
         for prefix in range(256):
-            names = (str(key).rsplit("/", 1)[1] for key in self._list(f"{prefix:02x}"))
+            with answering(self.root):
+                listed = self._list(f"{prefix:02x}")
+            names = (str(key).rsplit("/", 1)[1] for key in listed)
             ours = (Path(name) for name in names if OURS.fullmatch(name))
             for batch in batches(ours, SWEEP_BATCH):
                 used = in_use(sorted({sha256_of(name) for name in batch}))
-                removed += sum(self._sweep(name, sha256_of(name) in used) for name in batch)
+                with answering(self.root):
+                    removed += sum(self._sweep(name, sha256_of(name) in used) for name in batch)
         return removed
 
     def _sweep(self, name: Path, in_use: bool) -> bool:
@@ -93,9 +101,6 @@ class RemoteOriginals:
             return math.inf
         zoned = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
         return (datetime.now(UTC) - zoned).total_seconds()
-
-    def _has_any(self) -> bool:
-        return bool(self._list(""))
 
     def _list(self, folder: str) -> list[str]:
         try:

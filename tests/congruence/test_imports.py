@@ -1,5 +1,6 @@
 """Many pictures from a folder, a manifest or an archive, by command and over HTTP."""
 
+import hashlib
 import json
 import signal
 import tarfile
@@ -63,7 +64,12 @@ def test_a_folder_is_stored_and_found_and_read_only_once_more(
         assert f"done: {PICTURES} of {PICTURES} pictures" in again
         assert server.http.get("/stats").json()["feed"]["head"] == before + 1
         assert server.http.get("/images/shoes:007.png/content").content == png(900)
-        jobs = server.http.get("/jobs").json()["jobs"]
+        # An original that was lost is brought back.
+        (path,) = (tmp_path / "images").glob(f"*/{hashlib.sha256(png(9)).hexdigest()}")
+        path.unlink()
+        commands.service("import", str(folder), folder=tmp_path, **places)
+        assert path.read_bytes() == png(9)
+        jobs = server.http.get("/jobs").json()["jobs"][1:]
         assert [(job["number"], job["state"], job["failed"]) for job in jobs] == [
             (2, "done", 0), (1, "done", 2),
         ]  # fmt: skip

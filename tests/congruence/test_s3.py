@@ -49,6 +49,22 @@ def test_pictures_in_s3_are_kept_shown_and_imported(
         assert server.http.get("/stats").json()["images"] == 21
 
 
+def test_a_service_waits_for_a_store_that_does_not_answer_yet(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3(tmp_path)
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    server = Server(tmp_path, model=random_model, image_store=PLACE)
+    server.start()
+    server.wait_until_not_ready("the image store does not answer")
+    with store:
+        store.make_bucket("pictures")
+        server.wait_until_ready()
+        assert server.index(png(1)).status_code == 200
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize("place", [PLACE, "memory://swept"])
 def test_a_sweep_sets_aside_first_and_gives_back(
     s3: S3, place: str, monkeypatch: pytest.MonkeyPatch
