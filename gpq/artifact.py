@@ -94,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("compute"), dict):
         raise ArtifactError(f"{path}: no object with a 'compute' object")
@@ -129,7 +129,10 @@ def verify(model: Model, folder: Path) -> None:
             expected = [int(c) for c in vector["code"]]
         except (ImageError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: golden vector {number} is damaged: {error}") from error
-        code = _codes(model, model.prepare(image)[None])[0].tolist()
+        try:
+            code = _codes(model, model.prepare(image)[None])[0].tolist()
+        except RuntimeError as error:
+            raise ArtifactError(f"{path}: the network cannot encode a picture: {error}") from error
         if code != expected:
             raise ArtifactError(
                 f"{folder / WEIGHTS}: golden vector {number} encodes to {code}, not {expected}: "
@@ -177,8 +180,15 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         shape = tuple(int(compute[name]) for name in ("M", "K", "d"))
         rules = preprocess.Preprocess.from_config(compute["preprocess"])
         described = compute["network"]
-        net = network.build(described["name"], shape[0] * shape[2], described["width"])
-    except (KeyError, TypeError, ValueError) as error:
+        dimensions = described["name"], shape[0] * shape[2], described["width"]
+        with torch.device("meta"):  # before any memory is asked for
+            values = sum(p.numel() for p in network.build(*dimensions).parameters())
+        if values > len(weights):
+            raise ValueError(
+                f"a network of {values} values, and {WEIGHTS} has {len(weights)} bytes"
+            )
+        net = network.build(*dimensions)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ArtifactError(f"{folder / CONFIG}: 'compute' is wrong: {error!r}") from error
     if shape[1] != K:
         raise ArtifactError(f"{folder / CONFIG}: K is {shape[1]}; this version computes K = {K}")

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+MOST_PIXELS = 1024  # a side of what a network sees
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -35,6 +37,8 @@ class Preprocess:
     def from_config(cls, config: dict[str, Any]) -> "Preprocess":
         """Raises ValueError where ``config`` asks for a rule this version lacks."""
         made = cls(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
+        if not (isinstance(made.size, int) and 1 <= made.size <= MOST_PIXELS):
+            raise ValueError(f"size is {made.size!r}; 1 to {MOST_PIXELS} pixels a side")
         known = cls(size=made.size, mean=made.mean, std=made.std)
         if made != known:
             raise ValueError(

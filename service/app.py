@@ -42,8 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.runtime = runtime
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(HeadAsGet)
     app.add_middleware(Measured, metrics=runtime.metrics)
+    app.add_middleware(HeadAsGet)
     for router in (index.router, search.router, images.router):
         app.include_router(router, tags=["pictures"], dependencies=[Depends(require_key)])
     for router in (models.router, jobs.router):

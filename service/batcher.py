@@ -19,10 +19,18 @@ R = TypeVar("R")
 class _Task(Generic[K, I, R]):
     key: K
     items: Sequence[I]
+    first: "_Task[K, I, R] | None" = None  # of the parts of one request, where it is not this
     patience: float = field(default_factory=patience.seconds)
     asked: float = field(default_factory=time.perf_counter)
     spent: stages.Spent = field(default_factory=dict)
     outcome: Future[Sequence[R]] = field(default_factory=Future)
+
+    @property
+    def late(self) -> bool:
+        """What has begun is brought to its end; what has not is not, nor any part of it."""
+        if self.first is not None:
+            return self.first.outcome.exception() is not None
+        return self.waited > self.patience
 
     @property
     def waited(self) -> float:
@@ -45,7 +53,9 @@ class Batcher(Generic[K, I, R]):
     def do(self, key: K, items: Sequence[I]) -> list[R]:
         """Raises what ``work`` raises, Problem 503 where it would be too late."""
         parts = range(0, len(items), self.most)
-        mine = [_Task[K, I, R](key, items[first : first + self.most]) for first in parts]
+        mine: list[_Task[K, I, R]] = []
+        for at in parts:
+            mine.append(_Task(key, items[at : at + self.most], mine[0] if mine else None))
         with self._changing:
             self._waiting.extend(mine)
         with self._working:
@@ -72,7 +82,7 @@ class Batcher(Generic[K, I, R]):
     def _do(self, batch: list[_Task[K, I, R]]) -> None:
         for task in batch:
             task.spent["queue"] = task.waited
-        late = [t for t in batch if t.waited > t.patience]
+        late = [task for task in batch if task.late]
         for task in late:
             task.outcome.set_exception(patience.too_late())
         batch = [task for task in batch if task not in late]

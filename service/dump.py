@@ -120,7 +120,15 @@ def _read(path: Path) -> Iterator[Iterator[dict[str, Any]]]:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             yield _checked(file, path)
-        except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            gzip.BadGzipFile,
+            zlib.error,
+        ) as error:
             raise DumpError(f"{path} is damaged or no dump: {error!r}") from error
 
 

@@ -1,8 +1,9 @@
 """Pictures of a source into the catalogue: decoded side by side, encoded and stored by many."""
 
+import hashlib
 import io
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,19 +40,24 @@ class Import:
     def __init__(self, store: Store, ingest: Ingest, models: Collection[Model]) -> None:
         self.store, self.ingest, self.models = store, ingest, models
         self._broken = False
+        self._names = hashlib.sha256()  # of the entries done
 
     def run(self, source: Source, run: JobRun) -> None:
         """Go on where the job was broken off. Raises SourceError, Problem 503 and 507,
         SQLAlchemyError."""
         run.expect(source.count())
-        batches = _batches(_remaining(source, run))
+        batches = _batches(self._remaining(source, run))
         threads = (os.cpu_count() or 1) + WAITING_THREADS
         with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as writer:
             under_way: deque[Future[None]] = deque()
+            recent: deque[Counter[str]] = deque(maxlen=BATCHES + 1)
             for batch in batches:
                 if run.stop.is_set():
                     break
-                known = self.store.unchanged([entry.id for entry in batch])
+                recent.append(Counter(entry.id for entry in batch))
+                # Of an id that comes twice the later one stays: none of them is known yet.
+                times = sum(recent, Counter())
+                known = self.store.unchanged([e.id for e in batch if times[e.id] == 1])
                 prepared = [
                     pool.submit(self._prepare, entry, known.get(entry.id)) for entry in batch
                 ]
@@ -87,7 +93,6 @@ class Import:
             return
         self._broken = True
         outcomes = [each.result() for each in prepared]
-        # Of one id twice the later one stays, as in two requests.
         ready = {each.put.id: each for each in outcomes if isinstance(each, Prepared)}
         if ready:
             self.store.put(self.ingest.encode(list(ready.values()), self.models))
@@ -96,20 +101,24 @@ class Import:
             for entry, outcome in zip(batch, outcomes, strict=True)
             if isinstance(outcome, Failure)
         ]
-        run.advance(len(batch), batch[-1].name, failures)
+        for entry in batch:
+            self._pass(entry)
+        run.advance(len(batch), self._names.hexdigest(), failures)
         self._broken = False
 
+    def _remaining(self, source: Source, run: JobRun) -> Iterator[Entry]:
+        """Those after what the job has done; all, where the source has other names there."""
+        entries = source.entries()
+        for entry in islice(entries, run.job.done):
+            self._pass(entry)
+        if run.job.done == 0 or self._names.hexdigest() == run.job.cursor:
+            return entries
+        self._names = hashlib.sha256()
+        run.expect(source.count(), done=0)
+        return source.entries()
 
-def _remaining(source: Source, run: JobRun) -> Iterator[Entry]:
-    """Those after the job's last; all, where that does not stand where it stood."""
-    entries = source.entries()
-    last = None
-    for last in islice(entries, run.job.done):  # noqa: B007
-        pass
-    if last is None or last.name == run.job.cursor:
-        return entries
-    run.expect(source.count(), done=0)
-    return source.entries()
+    def _pass(self, entry: Entry) -> None:
+        self._names.update(entry.name.encode("utf-8", "surrogatepass") + b"\0")
 
 
 def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:

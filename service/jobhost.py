@@ -7,6 +7,7 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.jobrun import owner
 from service.settings import JOB_BEAT_SECONDS, STOP_SECONDS
 from service.store import Store
 
@@ -60,4 +61,4 @@ class JobHost:
         log.info("job %d: exit status %d", number, status)
         if status < 0 and not self._stop.is_set():
             why = f"its process was ended by signal {-status}; was there memory enough?"
-            self.store.jobs.lost(number, why)
+            self.store.jobs.lost(number, owner(worker.pid), why)

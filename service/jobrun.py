@@ -18,6 +18,11 @@ from service.settings import JOB_BEAT_SECONDS
 log = logging.getLogger("gpq.service")
 
 
+def owner(pid: int) -> str:
+    """How a process of this machine is named in the table."""
+    return f"{socket.gethostname()[:48]}-{pid}"
+
+
 class JobRun:
     """As a context: what it is told is stored every second, and at the end how that was.
 
@@ -33,7 +38,7 @@ class JobRun:
         leave: JobState = "stopped",
         watch: Callable[[Job], object] = lambda job: None,
     ) -> None:
-        self.owner = f"{socket.gethostname()}-{os.getpid()}"[:64]
+        self.owner = owner(os.getpid())
         claimed = jobs.claim(self.owner, number)
         if claimed is None:
             raise JobError(f"job {number} does not wait: another process is at it, or it has ended")
@@ -41,6 +46,7 @@ class JobRun:
         self.stop = threading.Event()
         self._jobs, self._leave, self._watch = jobs, leave, watch
         self._failures: list[tuple[str, str]] = []
+        self._anew = False
         self._since = time.monotonic()
         self._mine = True
         self._changing = threading.Lock()
@@ -61,7 +67,7 @@ class JobRun:
         self._beat.join()
         state: JobState = "failed" if error else self._leave if self.stop.is_set() else "done"
         with self._changing:
-            self.job = replace(self.job, state=state, detail=str(error) if error else "")
+            self.job = replace(self.job, state=state, detail=_shown(str(error or "")))
         self._tell()
 
     def expect(self, total: int, done: int | None = None) -> None:
@@ -70,6 +76,7 @@ class JobRun:
             self.job = replace(self.job, total=total)
             if done is not None:
                 self.job = replace(self.job, done=done, failed=0, cursor="")
+                self._failures, self._anew = [], True
         self._watch(self.job)
 
     def advance(self, entries: int, cursor: str, failures: list[tuple[str, str]]) -> None:
@@ -81,7 +88,7 @@ class JobRun:
                 failed=self.job.failed + len(failures),
                 cursor=cursor,
             )
-            self._failures += failures
+            self._failures += [(_shown(name), _shown(reason)) for name, reason in failures]
         self._watch(self.job)
 
     def break_off(self) -> None:
@@ -94,18 +101,26 @@ class JobRun:
                 self._tell()
             except SQLAlchemyError as error:
                 log.warning("a job cannot say how far it is: %s", error)
+            except Exception:  # the thread must live: a silent job is given to others
+                log.exception("a job cannot say how far it is")
 
     def _tell(self) -> None:
         with self._changing:
             seconds = self.job.seconds + time.monotonic() - self._since
             self._since = time.monotonic()
             self.job = replace(self.job, seconds=seconds)
-            job, failures, self._failures = self.job, self._failures, []
+            job, failures, anew = self.job, self._failures, self._anew
+            self._failures, self._anew = [], False
         try:
-            self._mine = self._jobs.tell(job, self.owner, failures)
+            self._mine = self._jobs.tell(job, self.owner, failures, anew=anew)
         except SQLAlchemyError:
             with self._changing:
-                self._failures = failures + self._failures
+                self._failures, self._anew = failures + self._failures, anew or self._anew
             raise
         if not self._mine:
             self.stop.set()
+
+
+def _shown(text: str) -> str:
+    """What every database can keep: no NUL, no lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

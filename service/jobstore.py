@@ -12,6 +12,7 @@ from service.schema import job_failures, jobs
 from service.settings import JOB_LOST_SECONDS, MAX_JOB_FAILURES
 
 OPEN = ("waiting", "running", "stopped", "failed")
+ENDED = ("done", "cancelled")
 Failures = Sequence[tuple[str, str]]  # names and reasons
 
 
@@ -64,9 +65,9 @@ class JobStore:
         with self.database.read() as connection:
             return connection.scalar(query.order_by(jobs.c.number).limit(1))
 
-    def tell(self, job: Job, owner: str, failures: Failures = ()) -> bool:
-        """Store how far it is, and what could not be used since it was told last. False where
-        the owner is to end: it was cancelled, or taken over by another process."""
+    def tell(self, job: Job, owner: str, failures: Failures = (), *, anew: bool = False) -> bool:
+        """Store how far it is, and what could not be used since it was told last; anew: since
+        it began again. False where the owner is to end: it was cancelled, or taken over."""
 
         def tell(connection: Connection) -> bool:
             mine = (jobs.c.number == job.number) & (jobs.c.owner == owner)
@@ -77,6 +78,8 @@ class JobStore:
             }  # fmt: skip
             if connection.execute(change.values(**values, seen=now())).rowcount == 0:
                 return False
+            if anew:
+                connection.execute(sa.delete(job_failures).where(job_failures.c.job == job.number))
             count = sa.select(sa.func.count()).where(job_failures.c.job == job.number)
             known = connection.scalar(count) or 0
             rows = [
@@ -98,12 +101,23 @@ class JobStore:
 
         return self.database.write(cancel)
 
-    def lost(self, number: int, detail: str) -> None:
+    def prune(self, seconds: float) -> None:
+        """Forget jobs that ended so long ago."""
+
+        def prune(connection: Connection) -> None:
+            old = (jobs.c.seen < now() - seconds) & jobs.c.state.in_(ENDED)
+            numbers = list(connection.scalars(sa.select(jobs.c.number).where(old)))
+            for table, column in ((job_failures, job_failures.c.job), (jobs, jobs.c.number)):
+                connection.execute(sa.delete(table).where(column.in_(numbers)))
+
+        self.database.write(prune)
+
+    def lost(self, number: int, owner: str, detail: str) -> None:
         """Its process has ended without a word."""
 
         def lost(connection: Connection) -> None:
-            mine = (jobs.c.number == number) & (jobs.c.state == "running")
-            change = sa.update(jobs).where(mine)
+            mine = (jobs.c.number == number) & (jobs.c.owner == owner)
+            change = sa.update(jobs).where(mine, jobs.c.state == "running")
             connection.execute(change.values(state="failed", detail=detail))
 
         self.database.write(lost)

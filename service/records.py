@@ -141,7 +141,7 @@ class Job:
     """A long work and how far it is. stopped: broken off; asked for again it goes on.
 
     source: of an import. by_service: services do it, not a command. done: entries, failed ones
-    among them, of total, None where that is not known yet. cursor: the name of the last.
+    among them, of total, None where that is not known yet. cursor: stands for their names.
     seconds: at work. detail: why it failed.
     """
 

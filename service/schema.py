@@ -106,7 +106,7 @@ jobs = sa.Table(
     sa.Column("done", sa.BigInteger, nullable=False),
     sa.Column("failed", sa.BigInteger, nullable=False),
     sa.Column("total", sa.BigInteger, nullable=True),
-    # The name of the last that is done, to go on after.
+    # SHA-256 of the names of all that are done, to go on after.
     sa.Column("cursor", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     # How long it has been at work.

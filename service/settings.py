@@ -57,6 +57,7 @@ PRUNE_SECONDS = 60  # between looks for feed rows past GPQ_FEED_SECONDS
 SAVE_SECONDS = 3600  # between writings of GPQ_INDEX_FILE
 JOB_BEAT_SECONDS = 1.0  # between what a job says of its progress
 JOB_LOST_SECONDS = 10  # a job that says nothing for so long has lost its process
+JOB_SECONDS = 30 * 86_400  # how long a job that has ended is remembered
 MAX_JOB_FAILURES = 10_000  # kept of one job; more are counted only
 DUMP_ROWS = 10_000  # pictures exported and restored at a time
 IMPORT_BATCH = 64  # pictures encoded and stored together

@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import json
+import lzma
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +23,14 @@ ITSELF = re.compile(rb"[A-Za-z0-9._-]")  # bytes of a name that stand in an id a
 LONGEST_ID = 128
 ID_OF_LONG_NAME_DIGITS = 32
 FIELDS = {"path", "id", "metadata"}
-_CUT = (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
+_CUT = tuple(
+    getattr(tarfile, name)
+    for name in ("EmptyHeaderError", "TruncatedHeaderError", "InvalidHeaderError")
+)
+_DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+
+
+Row = dict[str, Any] | str  # or what is wrong with it
 
 
 class SourceError(Refused):
@@ -122,22 +131,22 @@ class Manifest:
         for number, row in enumerate(self._rows(), 1):
             yield self._entry(row, f"{self.path.name}, entry {number}")
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _rows(self) -> Iterator[Row]:
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 yield from _csv(file) if self.path.suffix == ".csv" else _json_lines(file)
         except (UnicodeDecodeError, csv.Error, OSError) as error:
             raise SourceError(f"{self.path}: {error}") from error
 
-    def _entry(self, row: dict[str, Any], where: str) -> Entry:
+    def _entry(self, row: Row, where: str) -> Entry:
         try:
             name, id, metadata = _fields(row)
+            path = self.path.parent / name
+            if self.within is not None and not _is_within(path, self.within):
+                raise ValueError(f"{name} is not within {self.within}")
+            return _entry(name, metadata, _reader(path, self.max_bytes), id)
         except (ValueError, RecursionError) as error:
             return Entry(where, "", {}, _failing(str(error)))
-        path = self.path.parent / name
-        if self.within is not None and not _is_within(path, self.within):
-            return Entry(name, "", {}, _failing(f"it is not within {self.within}"))
-        return _entry(name, metadata, _reader(path, self.max_bytes), id)
 
 
 class Tar:
@@ -154,8 +163,12 @@ class Tar:
             if member.size > self.max_bytes:
                 yield _entry(member.name, {}, _failing(_too_large(member.size, self.max_bytes)))
                 continue
-            file = archive.extractfile(member)
-            data = file.read() if file else b""
+            try:
+                file = archive.extractfile(member)
+                data = file.read() if file else b""
+            except _DAMAGED as error:  # where the archive was cut, the next member says so
+                yield _entry(member.name, {}, _failing(str(error)))
+                continue
             yield _entry(member.name, {}, partial(bytes, data), held=len(data))
 
     def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -166,20 +179,20 @@ class Tar:
                     if member.isfile() and not hidden:
                         yield archive, member
                     archive.members = []  # type: ignore[attr-defined]  # it would remember all
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        except _DAMAGED as error:
             raise SourceError(f"{self.path}: {error}") from error
 
 
 class _Member(tarfile.TarInfo):
-    """An archive ends with blocks of zeros; where they are missing it was cut, and tarfile
-    takes that for the end."""
+    """An archive ends with blocks of zeros; what else stands where a header should is damage,
+    which tarfile takes for the end."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
         try:
             return super().fromtarfile(archive)
         except _CUT as error:
-            raise tarfile.ReadError("the archive was cut: its end is missing") from error
+            raise tarfile.ReadError(f"the archive was cut or is damaged: {error}") from error
 
 
 def _entry(
@@ -201,20 +214,22 @@ def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield {key: value for key, value in row.items() if value}
 
 
-def _json_lines(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _json_lines(file: Iterable[str]) -> Iterator[Row]:
     for line in file:
         if line.strip():
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                row = {"wrong": f"not JSON: {error}"}
-            yield row if isinstance(row, dict) else {"wrong": "no JSON object"}
+                row = f"not JSON: {error}"
+            yield row if isinstance(row, dict | str) else "no JSON object"
 
 
-def _fields(row: dict[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
+def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:
     """Path, id and metadata. Raises ValueError."""
+    if isinstance(row, str):
+        raise ValueError(row)
     if not isinstance(row.get("path"), str):
-        raise ValueError(row.get("wrong") or "it has no path")
+        raise ValueError("it has no path")
     if None in row:
         raise ValueError("it has more values than there are columns")
     id, metadata = row.get("id"), row.get("metadata")
@@ -230,7 +245,11 @@ def _fields(row: dict[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
 
 def _reader(path: Path, max_bytes: int) -> Callable[[], bytes]:
     def read() -> bytes:
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except (OSError, ValueError) as error:
+            raise SourceError(str(error)) from error
+        if not there:
             raise SourceError("there is no such file")
         if (size := path.stat().st_size) > max_bytes:
             raise SourceError(_too_large(size, max_bytes))
@@ -251,5 +270,8 @@ def _too_large(size: int, max_bytes: int) -> str:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Also where links lead."""
-    return path.resolve().is_relative_to(folder.resolve())
+    """Also where links lead; one that leads nowhere is not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # too long, or a circle of links
+        return False

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.originals import Originals
 from service.problems import Problem
-from service.settings import FEED_PAGE, PRUNE_SECONDS, STOP_SECONDS, SWEEP_SECONDS
+from service.settings import FEED_PAGE, JOB_SECONDS, PRUNE_SECONDS, STOP_SECONDS, SWEEP_SECONDS
 from service.store import Store
 
 log = logging.getLogger("gpq.service")
@@ -42,6 +42,7 @@ class Upkeep:
             try:
                 self._prune()
                 if time.monotonic() - swept_at >= SWEEP_SECONDS:
+                    self.store.jobs.prune(JOB_SECONDS)
                     self._sweep()
                     swept_at = time.monotonic()
             except (OSError, SQLAlchemyError, Problem) as error:

@@ -7,16 +7,17 @@ import torch
 
 from gpq import artifact, device
 from gpq.decode import limit_decoding
+from gpq.model import Model
 from service import artifacts
 from service.encoder import Encoder
 from service.imports import Import
 from service.ingest import Ingest
 from service.jobrun import JobRun
 from service.originals import Originals, open_originals
-from service.records import OtherModel
+from service.records import ModelError, ModelRow, OtherModel
 from service.reindex import Reindex
 from service.settings import Settings
-from service.sources import open_source
+from service.sources import SourceError, open_source
 from service.store import Store
 
 NICENESS = 10  # beside a service on the same machine
@@ -42,7 +43,17 @@ def _reindex(store: Store, reindex: Reindex, place: torch.device, run: JobRun) -
     rows = [row for row in store.models.all() if not row.whole]
     run.expect(sum(store.models.count_missing(row.number) for row in rows), done=0)
     for row in rows:
-        reindex.run(row, artifacts.load(store.models.files(row.id), place), run)
+        try:
+            reindex.run(row, _model(store, row, place), run)
+        except OtherModel as error:
+            raise ModelError(str(error)) from error
+
+
+def _model(store: Store, row: ModelRow, place: torch.device) -> Model:
+    files = store.models.files(row.id)
+    if not files:
+        raise OtherModel(f"model {row.id} was taken out meanwhile, or its files were never kept")
+    return artifacts.load(files, place)
 
 
 def _import(
@@ -50,11 +61,12 @@ def _import(
 ) -> None:
     _begin(store, settings, ingest.originals, place)
     within = settings.import_folder if run.job.by_service else None
+    if run.job.by_service and within is None:
+        raise SourceError("imports over HTTP are off: set GPQ_IMPORT_FOLDER")
     source = open_source(Path(run.job.source), within, settings.max_body_bytes)
     while not run.stop.is_set():
-        files = [store.models.files(row.id) for row in store.models.all()]
-        models = [artifacts.load(each, place) for each in files]
         try:
+            models = [_model(store, row, place) for row in store.models.all()]
             Import(store, ingest, models).run(source, run)
             return
         except OtherModel:  # one was added or taken out meanwhile

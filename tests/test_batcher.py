@@ -97,6 +97,13 @@ def test_what_waits_too_long_is_not_done() -> None:
     assert work.batches == [("first", [0]), ("a", [2])]
 
 
+def test_a_request_that_has_begun_is_brought_to_its_end() -> None:
+    work = Work()
+    work.go.set()
+    with patience.of(0.03):
+        assert Batcher(work, 1).do("a", list(range(8))) == list(range(0, 16, 2))
+
+
 def test_each_is_told_its_time_in_the_queue_and_that_of_its_batch() -> None:
     work = Work()
     batcher = Batcher(work, 4)

@@ -147,6 +147,28 @@ def test_a_tar_in_its_order(tmp_path: Path, name: str) -> None:
     assert "at most" in str(found["l" * (MOST + 1)])
 
 
+def test_bad_paths_of_a_manifest_fail_alone(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    manifest = tmp_path / "m.jsonl"
+    paths = ["a\0b", "\ud800", "circle", "x" * 5000, "../\udc80", "a.jpg"]
+    lines = [*(json.dumps({"path": path}) for path in paths), '{"wrong": "a"}', '"text"']
+    manifest.write_text("\n".join(lines))
+    for within in (None, tmp_path):
+        found = names_and_bytes(manifest, within)
+        assert [value for value in found.values() if isinstance(value, bytes)] == [b"a.jpg"]
+        assert len(found) == len(lines)
+
+
+def test_damage_in_the_middle_of_a_tar_is_not_its_end(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar", *(f"{n}.jpg" for n in range(5)))
+    data = bytearray(path.read_bytes())
+    data[2 * 1024] ^= 1  # in the header of the third
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="damaged"):
+        open_source(path, None, MOST).count()
+
+
 def test_a_damaged_source_says_so(tmp_path: Path) -> None:
     whole = tar(tmp_path / "x.tar.gz", *(f"{n}.jpg" for n in range(200))).read_bytes()
     cut, noise = tmp_path / "cut.tar.gz", tmp_path / "noise.tar"

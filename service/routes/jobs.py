@@ -16,9 +16,10 @@ from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES
 from service.sources import SourceError, open_source
 from service.uploads import ImportWanted
 
+MOST_JOBS = 2**31 - 1
 router = APIRouter()
 
-Number = Annotated[int, Path(ge=1, description="of a job", examples=[1])]
+Number = Annotated[int, Path(ge=1, le=MOST_JOBS, description="of a job", examples=[1])]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_IMAGES, description="entries, at most")]
 ACCEPTED: dict[str, Any] = {"response_model": JobReply, "status_code": 202}
 
@@ -67,7 +68,9 @@ def failures(
     number: Number,
     runtime: ReadyRuntime,
     limit: Limit = DEFAULT_PAGE_IMAGES,
-    cursor: Annotated[int, Query(ge=0, description="`next_cursor` of the page before")] = 0,
+    cursor: Annotated[
+        int, Query(ge=0, le=MOST_JOBS, description="`next_cursor` of the page before")
+    ] = 0,
 ) -> dict[str, Any]:
     """And why, in the order of the source."""
     _known(number, runtime)
@@ -94,7 +97,7 @@ def _ask_import(source: str, response: Response, runtime: Runtime) -> dict[str, 
     try:
         path = (folder / source).resolve()
         open_source(path, folder, runtime.settings.max_body_bytes)
-    except (SourceError, ValueError) as error:
+    except (SourceError, ValueError, OSError, RuntimeError) as error:
         raise Problem(422, "invalid-source", f"source: {error}") from error
     return _ask("import", path, response, runtime)
 

@@ -99,6 +99,29 @@ def test_an_import_begins_a_database_that_a_service_then_serves(
         assert (tmp_path / "images" / "database.txt").exists()
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_an_id_that_comes_twice_has_the_later_picture_whenever_it_is_asked_for(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    tree(tmp_path / "in", *(f"{n}.png" for n in range(200)))
+    manifest = tmp_path / "in" / "m.jsonl"
+    twice = [{"path": "0.png", "id": "a"}, {"path": "1.png", "id": "a"}]
+    rows = [*twice, *({"path": f"{n}.png"} for n in range(199)), {"path": "2.png", "id": "a"}]
+    odd = {"path": "../\udc80\0"}
+    manifest.write_text("\n".join(json.dumps(row) for row in [*rows, odd]))
+    with Server(tmp_path, model=random_model, **places) as server:
+        for number in (1, 2):
+            commands.run("import", str(manifest), folder=tmp_path, **places)
+            assert server.http.get("/images/a/content").content == png(2)
+            job = server.http.get(f"/jobs/{number}").json()
+            assert (job["state"], job["failed"]) == ("done", 1)
+            failures = server.http.get(f"/jobs/{number}/failures").json()["failures"]
+            assert [failure["name"] for failure in failures] == ["../?\ufffd"]
+        for path in ("/jobs/99999999999", f"/jobs/1/failures?cursor={10**20}"):
+            assert server.http.get(path).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("database_url", "ended_by"),
     [("postgres", signal.SIGTERM), ("sqlite", signal.SIGKILL)],

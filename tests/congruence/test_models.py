@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import subprocess
 import threading
 import time
@@ -152,7 +153,8 @@ def test_another_model_becomes_active_over_http(
             added = one.http.post("/models", files=files)
             assert added.status_code == 201, added.text
             assert added.headers["Location"] == f"/models/{new}"
-            assert added.json()["without_code"] == PICTURES and not added.json()["ready"]
+            assert PICTURES <= added.json()["without_code"] <= PICTURES + 7  # clients write
+            assert not added.json()["ready"]
             assert one.http.post("/models", files=files).status_code == 409
             early = one.http.post(f"/models/{new}/activate")
             assert early.status_code == 409 and "re-index first" in early.json()["detail"]
@@ -160,7 +162,7 @@ def test_another_model_becomes_active_over_http(
             assert asked.status_code == 202 and asked.json()["kind"] == "reindex"
             place = asked.headers["Location"]
             until(lambda: one.http.get(place).json()["state"] == "done")
-            assert one.http.get(place).json()["done"] == PICTURES
+            assert PICTURES <= one.http.get(place).json()["done"] <= PICTURES + 7
             assert one.http.post(f"/models/{new[:12]}/activate").json() == {
                 "active": new, "before": old,
             }  # fmt: skip
@@ -179,6 +181,17 @@ def test_another_model_becomes_active_over_http(
         assert one.http.post("/models/rollback").status_code == 409
         broken = one.http.post("/models", files={**files, "weights": b"no weights"})
         assert broken.status_code == 422, broken.text
+        config = json.loads(files["config"])
+        for change in (
+            {"M": float("inf")}, {"preprocess": {**config["compute"]["preprocess"], "size": 30000}},
+            {"network": {"name": "resnet", "width": -1}},
+            {"network": {"name": "resnet", "width": 10**9}},
+        ):  # fmt: skip
+            odd = {**config, "compute": {**config["compute"], **change}}
+            refused = one.http.post("/models", files={**files, "config": json.dumps(odd)})
+            assert refused.status_code == 422, (change, refused.text)
+        nested = one.http.post("/models", files={**files, "config": "[" * 100_000})
+        assert nested.status_code == 422
         missing = one.http.post("/models", files={"config": files["config"]})
         assert missing.status_code == 422 and "weights" in missing.json()["detail"]
 
