@@ -49,7 +49,9 @@ def new_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize(
-    ("into", "name"), [("sqlite", "dump.jsonl"), ("postgres", "dump.jsonl.gz")]
+    ("database_url", "into", "name"),
+    [("postgres", "sqlite", "dump.jsonl"), ("sqlite", "postgres", "dump.jsonl.gz")],
+    indirect=["database_url"],
 )
 def test_a_restored_database_answers_the_same(
     database_url: str, tmp_path: Path, into: str, name: str,

@@ -39,6 +39,7 @@ def ids(server: Server) -> set[str]:
     return {image["id"] for image in listed}
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_folder_is_stored_and_found_and_read_only_once_more(
     random_model: Path, database_url: str, tmp_path: Path, folder: Path
 ) -> None:

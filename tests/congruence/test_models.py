@@ -134,6 +134,7 @@ def test_another_model_becomes_active_with_no_request_failing(
         assert restarted.search(png(3), k=PICTURES).json()["results"] == expected
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_another_model_becomes_active_over_http(
     random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
