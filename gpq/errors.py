@@ -2,8 +2,8 @@
 
 GPQError
 ├── ImageError               one picture is at fault; the message says how
-│   ├── EmptyFile            no bytes at all
 │   ├── UnknownFormat        no signature of a format we read
+│   │   └── EmptyFile        no bytes at all
 │   ├── BrokenImage          a known format that cannot be decoded
 │   └── TooManyPixels        larger than the pixel limit
 ├── ArtifactError            a model folder that cannot be used; names the file
@@ -20,12 +20,12 @@ class ImageError(GPQError):
     """One picture cannot be used."""
 
 
-class EmptyFile(ImageError):
-    """No bytes at all."""
-
-
 class UnknownFormat(ImageError):
     """The bytes carry no signature of a format we read."""
+
+
+class EmptyFile(UnknownFormat):
+    """No bytes at all."""
 
 
 class BrokenImage(ImageError):
