@@ -97,7 +97,7 @@ def load(
     BrokenImage; a truncated file is broken, never grey-filled.
     """
     if not data:
-        raise EmptyFile("the file is empty")
+        raise EmptyFile(f"the file is empty: {_why_unknown(data)}")
     name = signature(data)
     if name is None:
         raise UnknownFormat(_why_unknown(data))
