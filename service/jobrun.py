@@ -26,7 +26,7 @@ def owner(pid: int) -> str:
 class JobRun:
     """As a context: what it is told is stored every second, and at the end how that was.
 
-    stop is set where the job is to end: it was cancelled, or ``broken_off`` is called. watch is
+    stop is set where the job is to end: it was cancelled, or ``break_off`` is called. watch is
     called with each progress. Raises JobError where another process is at it, or it is done.
     """
 
@@ -80,7 +80,7 @@ class JobRun:
         self._watch(self.job)
 
     def advance(self, entries: int, cursor: str, failures: list[tuple[str, str]]) -> None:
-        """So many more are done, the last of that name; ``failures`` are names and reasons."""
+        """So many more are done; cursor stands for all that are. failures: names and reasons."""
         with self._changing:
             self.job = replace(
                 self.job,

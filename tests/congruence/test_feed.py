@@ -18,6 +18,7 @@ from service.migrate import migrate
 from service.records import OtherModel, Put
 from service.store import Store
 from tests.congruence.conftest import FILES
+from tests.waiting import until
 
 M = 2
 OPEN = Callable[..., Feed]
@@ -50,13 +51,6 @@ def put(feed: Feed, id: str, code: int) -> int:
 
 def seqs(feed: Feed) -> list[int]:
     return sorted(s for s, _ in feed.index.search(np.zeros((1, M, 16), np.float32), 1000)[0])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_every_process_follows_every_other(opened: OPEN) -> None:

@@ -5,23 +5,17 @@ import json
 import signal
 import tarfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests import commands
+from tests import commands, waiting
 from tests.images import png, tree
 from tests.server import Server
 
 PICTURES = 200
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+until = partial(waiting.until, seconds=60)
 
 
 @pytest.fixture

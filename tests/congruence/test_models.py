@@ -6,17 +6,18 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests import commands
+from tests import commands, waiting
 from tests.conftest import make_artifact
 from tests.images import png
 from tests.server import Server
 
 PICTURES = 60
+until = partial(waiting.until, seconds=60)
 
 
 def models(*arguments: str, folder: Path, **settings: object) -> str:
@@ -26,13 +27,6 @@ def models(*arguments: str, folder: Path, **settings: object) -> str:
 
 def run(*arguments: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     return commands.run("models", *arguments, folder=folder, **settings)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture

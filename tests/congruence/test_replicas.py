@@ -13,6 +13,7 @@ import pytest
 from service.store import Store
 from tests.images import png
 from tests.server import Server
+from tests.waiting import until
 
 PROCESSES = 3
 
@@ -36,13 +37,6 @@ def servers(random_model: Path, database_url: str, tmp_path: Path) -> Iterator[l
 
 def feed(server: Server) -> dict:
     return server.http.get("/stats").json()["feed"]
-
-
-def until(condition, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def found(server: Server, seed: int) -> set[str]:
