@@ -168,7 +168,7 @@ class StatsReply(Reply):
     example = {
         "images": 1204,
         "engine": "native",
-        "engine_reason": "the fastest here, with avx512 instructions",
+        "engine_reason": "the fastest here, with avx512vbmi instructions",
         "unique_codes": 911,
         "largest_tie": 12,
         "feed": {

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gpq.errors import ScanError
-from gpq.scan.native import NativeScanner, library, merging, missing, scanner, tail
+from gpq.scan.native import NativeScanner, division, library, merging, missing, scanner, tail
 from gpq.scan.reference import ReferenceScanner
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
-SETS = ["avx512", "avx2", "neon", "portable"]
+SETS = ["avx512vbmi", "avx512", "avx2", "neon", "portable"]
 
 
 def codes_like(kind: str, n: int, M: int, random: np.random.Generator) -> np.ndarray:
@@ -248,14 +248,30 @@ def test_searches_see_one_moment_while_others_add_remove_and_merge() -> None:
     assert not odd
 
 
-def test_queries_divided_among_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanner, "WORTH_THREADS", 1)
+@pytest.mark.parametrize("Q", [1, 2, 7])
+@pytest.mark.parametrize("kind", ["uniform", "clustered", "one"])
+@pytest.mark.parametrize("eligible", [1.0, 0.5, 0.001])
+def test_threads_that_divide_a_search_find_the_same(
+    Q: int, kind: str, eligible: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(0)
-    codes = codes_like("uniform", 70_000, 12, random)
-    luts = luts_like("normal", 7, 12, random)
-    alone, together = (NativeScanner(codes, 12, threads=n).search(luts, 20) for n in (1, 3))
-    assert (alone[0] == together[0]).all()
-    assert (alone[1] == together[1]).all()
+    codes = codes_like(kind, 210_000, 12, random)
+    luts = luts_like("levels", Q, 12, random)
+    mask = random.random(len(codes)) < eligible
+    scanners = [NativeScanner(codes[:200_000], 12, threads=n) for n in (1, 5)]
+    for each in scanners:
+        each.add(codes[200_000:])
+    divided = []
+    split = division.shares
+    monkeypatch.setattr(scanner, "WORTH_THREADS", 1)
+    monkeypatch.setattr(
+        division, "shares", lambda *sizes: divided.append(split(*sizes)) or divided[-1]
+    )
+    for k, after in ((20, None), (3000, None), (20, (1.0, 100))):
+        alone, together = (each.search(luts, k, mask, after) for each in scanners)
+        assert alone[0].tolist() == together[0].tolist()
+        assert alone[1].tobytes() == together[1].tobytes()
+        assert [sum(map(len, groups)) for groups in divided[-2:]] == [1, {1: 5, 2: 4, 7: 5}[Q]]
 
 
 def test_equal_codes_take_little_memory() -> None:

@@ -40,6 +40,8 @@ class Request(ctypes.Structure):
         ("luts", c_void_p),
         ("queries", c_size_t),
         ("k", c_size_t),
+        ("part", c_size_t),
+        ("parts", c_size_t),
         ("removed", c_void_p),
         ("mask", c_void_p),
         ("mask_rows", c_uint64),

@@ -1,17 +1,15 @@
 """The scanner: changes make a new snapshot, a search uses the one there is."""
 
 import ctypes
-import itertools
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
-from gpq.scan.native import library, masks, merging, tail
+from gpq.scan.native import division, library, masks, merging, tail
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import WORD, Snapshot
 from gpq.scan.native.tail import Tail
@@ -34,8 +32,8 @@ LAST_ROW = 1 << 40  # any later one comes to the same
 class NativeScanner:
     """See ``gpq.scan.Scanner``. M from 1 to 64, up to 2³²-1 rows.
 
-    instructions: avx512, avx2, neon, portable, or nothing for the fastest there is.
-    threads: that the queries of a search are divided among; as many as processors by default.
+    instructions: avx512vbmi, avx512, avx2, neon, portable, or nothing for the fastest there is.
+    threads: that a long search is divided among; as many as processors by default, at most 8.
     Raises ScanError where the machine has no such instructions, OSError without the kernel.
     """
 
@@ -133,26 +131,17 @@ class NativeScanner:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         tables = checked_shape(luts, self.M, k)
         eligible = None if mask is None else checked_mask(mask)
-        rows = np.empty((len(tables), k), dtype=np.int64)
-        scores = np.empty((len(tables), k), dtype=np.float32)
         snapshot = self._snapshot
         mask_from = 0
         if eligible is not None and (prepared := self._masks.eligible(snapshot, eligible)):
             snapshot, mask_from = prepared, prepared.tails[0].first_row
-        threads = min(self.threads, len(tables))
-        if threads < 2 or len(tables) * snapshot.count < WORTH_THREADS:
-            self._search(snapshot, tables, eligible, mask_from, after, rows, scores)
-            return rows, scores
-        edges = np.linspace(0, len(tables), threads + 1).astype(int)
-        parts = [slice(first, last) for first, last in itertools.pairwise(edges)]
+        worth = len(tables) * snapshot.count >= WORTH_THREADS
+        shares = division.shares(len(tables), k, snapshot.count, self.threads if worth else 1)
 
-        def search_part(part: slice) -> None:
-            queries, found, best = tables[part], rows[part], scores[part]
-            self._search(snapshot, queries, eligible, mask_from, after, found, best)
+        def search(share: division.Share) -> division.Hits:
+            return self._search(snapshot, tables, share, k, eligible, mask_from, after)
 
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(search_part, parts))
-        return rows, scores
+        return division.search(search, shares)
 
     def merge(self) -> None:
         """Sort what was added into segments, and leave out of them what was removed.
@@ -192,13 +181,16 @@ class NativeScanner:
     def _search(
         self,
         snapshot: Snapshot,
-        luts: NDArray[np.float32],
+        tables: NDArray[np.float32],
+        share: division.Share,
+        k: int,
         mask: NDArray[np.bool_] | None,
         mask_from: int,
         after: tuple[float, int] | None,
-        rows: NDArray[np.int64],
-        scores: NDArray[np.float32],
-    ) -> None:
+    ) -> division.Hits:
+        luts = tables[share.queries]
+        rows = np.empty((len(luts), k), dtype=np.int64)
+        scores = np.empty((len(luts), k), dtype=np.float32)
         request = library.Request(
             segments=snapshot.pointers,
             segment_count=len(snapshot.segments),
@@ -207,7 +199,9 @@ class NativeScanner:
             M=self.M,
             luts=luts.ctypes.data,
             queries=len(luts),
-            k=rows.shape[1],
+            k=k,
+            part=share.part,
+            parts=share.parts,
             removed=snapshot.removed.ctypes.data,
             mask=None if mask is None else mask.ctypes.data,
             mask_rows=0 if mask is None else len(mask),
@@ -222,7 +216,8 @@ class NativeScanner:
         if status == library.NOT_FINITE:
             require_finite(luts)
         if status:
-            raise MemoryError(f"no memory for {rows.shape[1]} hits of {len(luts)} queries")
+            raise MemoryError(f"no memory for {k} hits of {len(luts)} queries")
+        return rows, scores
 
 
 def _grown(removed: NDArray[np.uint64], rows: int) -> NDArray[np.uint64]:

@@ -12,6 +12,7 @@ struct Named {
 
 // Fastest first.
 constexpr Named FILTERS[] = {
+    {"avx512vbmi", filter_avx512vbmi},
     {"avx512", filter_avx512},
     {"avx2", filter_avx2},
     {"neon", filter_neon},

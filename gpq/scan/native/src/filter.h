@@ -23,13 +23,14 @@ using Filter = size_t (*)(const uint8_t* blocks, size_t count, int planes, const
                           uint8_t base, Survivors* survivors);
 
 // Each is null where the compiler or the processor lacks the instructions.
+Filter filter_avx512vbmi();
 Filter filter_avx512();
 Filter filter_avx2();
 Filter filter_neon();
 Filter filter_portable();
 
-// The fastest of these, or the one called name ("avx512", "avx2", "neon", "portable"); null
-// where there is none.
+// The fastest of these, or the one called name ("avx512vbmi", "avx512", "avx2", "neon",
+// "portable"); null where there is none.
 Filter find_filter(const char* name);
 const char* name_of(Filter filter);
 

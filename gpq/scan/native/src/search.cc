@@ -97,13 +97,13 @@ class Search {
         }
         std::vector<uint32_t> few;
         if (eligible_.few(end_row(), few)) {
-            score_rows(few);
+            score_rows(own(few));
         } else {
             std::vector<Query*> unfinished;
             for (Query& query : queries_)
                 if (!visit_best_first(query)) unfinished.push_back(&query);
             for (size_t s = 0; s < r_.segment_count; ++s) scan_segment(codes_of(s), unfinished);
-            for (size_t t = 0; t < r_.tail_count; ++t) scan_tail(r_.tails[t]);
+            for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t]);
         }
         for (size_t q = 0; q < r_.queries; ++q) write(q);
         return true;
@@ -151,6 +151,25 @@ class Search {
         }
     };
 
+    // Which of so many things are in this request's part.
+    struct Share {
+        size_t first, last;
+    };
+    Share own(size_t count) const {
+        return {count * r_.part / r_.parts, count * (r_.part + 1) / r_.parts};
+    }
+    std::vector<uint32_t> own(const std::vector<uint32_t>& rows) const {
+        const Share share = own(rows.size());
+        return {rows.begin() + ptrdiff_t(share.first), rows.begin() + ptrdiff_t(share.last)};
+    }
+    // A node without the positions that are in other parts; first is not below last where all are.
+    Node own(const Segment& segment, Node node) const {
+        const Share blocks = own(segment.block_count);
+        node.first = std::max(node.first, uint32_t(blocks.first * BLOCK));
+        node.last = std::min(node.last, uint32_t(blocks.last * BLOCK));
+        return node;
+    }
+
     SortedCodes codes_of(size_t s) const {
         return {*r_.segments[s], eligible_.masked(r_.segments[s]->last_row)};
     }
@@ -173,7 +192,8 @@ class Search {
             const Segment& segment = *r_.segments[s];
             if (segment.nodes.empty()) continue;
             queue_.push_back({0, 0, s, 0, 0});
-            codes += segment.nodes[0].last;
+            const Share blocks = own(segment.block_count);
+            codes += (blocks.last - blocks.first) * BLOCK;
         }
         std::make_heap(queue_.begin(), queue_.end());
         size_t visited = 0, allowed = FIRST_VISITS;
@@ -183,7 +203,8 @@ class Search {
             queue_.pop_back();
             if (query.selective() && visit.deficit > query.limit()) return true;
             const Segment& segment = *r_.segments[visit.segment];
-            const Node& node = segment.nodes[visit.node];
+            const Node node = own(segment, segment.nodes[visit.node]);
+            if (node.first >= node.last) continue;
             if (node.children) {
                 expand(query, segment, node, visit);
                 continue;
@@ -220,8 +241,9 @@ class Search {
         size_t codes = 0;
         for (const Visit& visit : queue_) {
             if (query.selective() && visit.deficit > query.limit()) continue;
-            const Node& node = r_.segments[visit.segment]->nodes[visit.node];
-            codes += node.last - node.first;
+            const Segment& segment = *r_.segments[visit.segment];
+            const Node node = own(segment, segment.nodes[visit.node]);
+            codes += node.last > node.first ? node.last - node.first : 0;
         }
         return codes;
     }
@@ -232,9 +254,9 @@ class Search {
     }
 
     void scan_segment(const SortedCodes& codes, const std::vector<Query*>& queries) {
-        const size_t blocks = codes.segment.block_count;
-        for (size_t tile = 0; tile < blocks && !queries.empty(); tile += TILE) {
-            const size_t end = std::min(tile + TILE, blocks);
+        const Share blocks = own(codes.segment.block_count);
+        for (size_t tile = blocks.first; tile < blocks.last && !queries.empty(); tile += TILE) {
+            const size_t end = std::min(tile + TILE, blocks.last);
             for (Query* query : queries) scan_groups(*query, codes, tile, end);
         }
     }

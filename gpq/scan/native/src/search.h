@@ -19,6 +19,7 @@ struct Tail {
 // removed: a bit a row. mask: a byte a row, or null for all; rows from mask_rows on are not
 // eligible then, and rows before mask_from are: segments end there that hold no others.
 // after: only hits later in the order than this, where has_after is not 0.
+// part: only the hits of this of so many parts of the codes; a code is in one of them.
 struct Request {
     const Segment* const* segments;
     size_t segment_count;
@@ -28,6 +29,8 @@ struct Request {
     const float* luts;  // (queries, M, 16)
     size_t queries;
     size_t k;
+    size_t part;
+    size_t parts;
     const uint64_t* removed;
     const uint8_t* mask;
     uint64_t mask_rows;

@@ -1,8 +1,9 @@
-// Radix sort: by the first byte into buckets, each then in the cache by the next eight.
+// Radix sort: by byte after byte into buckets, each that fits the cache then by the next eight.
 #include "sort.h"
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 namespace gpq {
 namespace {
@@ -46,7 +47,7 @@ void sort_items(std::vector<Item>& items, std::vector<Item>& scratch, size_t key
     }
 }
 
-// By comparing all bytes after the first so many: slower, in little memory.
+// By comparing all bytes after the first so many, for codes whose keys are equal.
 void sort_rest(const uint8_t* packed, size_t width, size_t from, uint32_t* first, uint32_t* last) {
     std::stable_sort(first, last, [=](uint32_t a, uint32_t b) {
         return std::lexicographical_compare(
@@ -56,36 +57,58 @@ void sort_rest(const uint8_t* packed, size_t width, size_t from, uint32_t* first
     });
 }
 
+class Sorter {
+  public:
+    Sorter(const uint8_t* packed, size_t width) : packed_(packed), width_(width) {}
+
+    // Stable, by the bytes after the first so many: into buckets by one byte after another,
+    // until a bucket's keys fit the cache.
+    void sort(uint32_t* first, uint32_t* last, size_t from) {
+        if (from == width_ || last - first < 2) return;
+        if (size_t(last - first) <= MANY) {
+            sort_by_keys(first, last, from);
+            return;
+        }
+        std::array<size_t, 257> starts{};
+        for (const uint32_t* number = first; number != last; ++number) ++starts[digit(*number, from) + 1];
+        for (size_t d = 0; d < 256; ++d) starts[d + 1] += starts[d];
+        unsorted_.assign(first, last);
+        std::array<size_t, 257> ends = starts;
+        for (const uint32_t number : unsorted_) first[ends[digit(number, from)]++] = number;
+        for (size_t d = 0; d < 256; ++d) sort(first + starts[d], first + starts[d + 1], from + 1);
+    }
+
+  private:
+    uint8_t digit(uint32_t number, size_t byte) const {
+        return swapped(packed_[number * width_ + byte]);
+    }
+
+    void sort_by_keys(uint32_t* first, uint32_t* last, size_t from) {
+        const size_t end = std::min(width_, from + KEY_BYTES);
+        items_.clear();
+        for (const uint32_t* number = first; number != last; ++number)
+            items_.push_back({key_of(packed_ + *number * width_, from, end), *number});
+        sort_items(items_, scratch_, end - from);
+        for (size_t i = 0; i < items_.size(); ++i) first[i] = items_[i].number;
+        if (end == width_) return;
+        for (size_t i = 0, j; i < items_.size(); i = j) {
+            for (j = i + 1; j < items_.size() && items_[j].key == items_[i].key;) ++j;
+            if (j - i > 1) sort_rest(packed_, width_, end, first + i, first + j);
+        }
+    }
+
+    const uint8_t* packed_;
+    size_t width_;
+    std::vector<uint32_t> unsorted_;
+    std::vector<Item> items_, scratch_;
+};
+
 }  // namespace
 
 std::vector<uint32_t> sorted_order(const uint8_t* packed, size_t count, size_t width) {
     std::vector<uint32_t> order(count);
-    std::array<size_t, 257> starts{};
-    for (size_t i = 0; i < count; ++i) ++starts[swapped(packed[i * width]) + 1];
-    for (size_t d = 0; d < 256; ++d) starts[d + 1] += starts[d];
-    std::array<size_t, 257> ends = starts;
-    for (size_t i = 0; i < count; ++i)
-        order[ends[swapped(packed[i * width])]++] = static_cast<uint32_t>(i);
-
-    const size_t key_end = std::min(width, 1 + KEY_BYTES);
-    std::vector<Item> items, scratch;
-    for (size_t d = 0; d < 256 && width > 1; ++d) {
-        if (starts[d + 1] - starts[d] > MANY) {
-            sort_rest(packed, width, 1, order.data() + starts[d], order.data() + starts[d + 1]);
-            continue;
-        }
-        items.clear();
-        for (size_t i = starts[d]; i < starts[d + 1]; ++i)
-            items.push_back({key_of(packed + order[i] * width, 1, key_end), order[i]});
-        sort_items(items, scratch, key_end - 1);
-        uint32_t* out = order.data() + starts[d];
-        for (size_t i = 0; i < items.size(); ++i) out[i] = items[i].number;
-        if (key_end == width) continue;
-        for (size_t i = 0, j; i < items.size(); i = j) {
-            for (j = i + 1; j < items.size() && items[j].key == items[i].key;) ++j;
-            if (j - i > 1) sort_rest(packed, width, key_end, out + i, out + j);
-        }
-    }
+    std::iota(order.begin(), order.end(), 0);
+    Sorter(packed, width).sort(order.data(), order.data() + count, 0);
     return order;
 }
 

@@ -1,0 +1,54 @@
+"""A long search divided among threads: by its queries, and where these are few by the codes."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hits = tuple[NDArray[np.int64], NDArray[np.float32]]  # rows and scores (Q,k), best first
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of the queries, in one of so many parts of the codes."""
+
+    queries: slice
+    part: int
+    parts: int
+
+
+def shares(Q: int, k: int, rows: int, threads: int) -> list[list[Share]]:
+    """For each group of queries the parts, about as many in all as threads."""
+    groups = max(1, min(threads, Q))
+    parts = max(1, threads // groups)
+    if parts * k > rows:  # most of what the parts find would be thrown away
+        parts = 1
+    edges = np.linspace(0, Q, groups + 1).astype(int)
+    return [
+        [Share(slice(first, last), part, parts) for part in range(parts)]
+        for first, last in itertools.pairwise(edges)
+    ]
+
+
+def search(work: Callable[[Share], Hits], groups: list[list[Share]]) -> Hits:
+    """All shares at once, a thread each."""
+    flat = list(itertools.chain.from_iterable(groups))
+    if len(flat) == 1:
+        return work(flat[0])
+    with ThreadPoolExecutor(len(flat)) as pool:
+        found = pool.map(work, flat)
+        hits = [_best([next(found) for _ in group]) for group in groups]
+    return np.concatenate([r for r, _ in hits]), np.concatenate([s for _, s in hits])
+
+
+def _best(parts: list[Hits]) -> Hits:
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.concatenate([r for r, _ in parts], axis=1)
+    scores = np.concatenate([s for _, s in parts], axis=1)
+    k = parts[0][0].shape[1]
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
