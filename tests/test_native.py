@@ -16,40 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from gpq.errors import ScanError
 from gpq.scan.native import NativeScanner, division, library, merging, missing, scanner, tail
 from gpq.scan.reference import ReferenceScanner
+from tests.scanners import assert_same, codes_like, luts_like
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 SETS = ["avx512vbmi", "avx512", "avx2", "neon", "portable"]
-
-
-def codes_like(kind: str, n: int, M: int, random: np.random.Generator) -> np.ndarray:
-    """(n,ceil(M/2)) uint8."""
-    if kind == "clustered":
-        centres = random.integers(0, 16, (7, M), dtype=np.uint8)[random.integers(0, 7, n)]
-        noise = random.integers(0, 16, (n, M), dtype=np.uint8)
-        codes = np.where(random.random((n, M)) < 0.2, noise, centres)
-    else:
-        codes = random.integers(0, {"uniform": 16, "few": 2, "one": 1}[kind], (n, M), np.uint8)
-    if M % 2:
-        codes = np.concatenate([codes, np.zeros((n, 1), np.uint8)], axis=1)
-    return codes[:, 0::2] | codes[:, 1::2] << 4
-
-
-def luts_like(kind: str, Q: int, M: int, random: np.random.Generator) -> np.ndarray:
-    luts = random.standard_normal((Q, M, 16))
-    if kind == "levels":
-        luts = np.round(luts) / 7
-    elif kind == "mixed":
-        luts *= 10.0 ** random.integers(-30, 30, (Q, M, 1))
-    else:
-        luts *= {"normal": 1, "huge": 1e36, "denormal": 1e-42, "equal": 0, "negative": -1}[kind]
-    return luts.astype(np.float32) - np.float32(kind == "negative")
-
-
-def assert_same(native: NativeScanner, reference: ReferenceScanner, luts, k, *more) -> None:
-    rows, scores = native.search(luts, k, *more)
-    expected_rows, expected_scores = reference.search(luts, k, *more)
-    assert rows.tolist() == expected_rows.tolist()
-    assert scores.tobytes() == expected_scores.tobytes()
 
 
 @settings(deadline=None, max_examples=150)

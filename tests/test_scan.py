@@ -10,6 +10,7 @@ from gpq import scan
 from gpq.codebook import pack
 from gpq.errors import ScanError
 from gpq.scan import native, reference
+from tests.scanners import build
 
 
 def naive(codes, lut, k, mask=None, after=None, removed=()):
@@ -32,6 +33,8 @@ ENGINES = [
     pytest.param(
         "native", marks=pytest.mark.skipif(bool(native.missing()), reason=native.missing())
     ),
+    "cuda",
+    "cuda, sharded",
 ]
 
 
@@ -63,7 +66,7 @@ def test_rows_and_scores_are_the_naive_loops(
     # Few levels make ties; sums of them are exact or not, the order of summing decides.
     luts = (random.integers(-levels, levels + 1, (2, M, 16)) / np.float32(7 * levels)).astype("f4")
     mask = random.random(random.integers(0, n + 1)) < 0.5 if use_mask else None
-    scanner = scan.build(packed(codes), M, engine)
+    scanner = build(packed(codes), M, engine)
     removed = random.integers(0, n, 3) if n else np.empty(0, dtype=np.int64)
     scanner.remove(removed)
     after = None
@@ -85,10 +88,10 @@ def test_chunks_and_query_groups_change_nothing(monkeypatch: pytest.MonkeyPatch)
     random = np.random.default_rng(1)
     codes = packed(random.integers(0, 16, (500, 5), dtype=np.uint8))
     luts = random.standard_normal((4, 5, 16)).astype(np.float32)
-    whole = scan.build(codes, 5, "reference").search(luts, 20)
+    whole = build(codes, 5, "reference").search(luts, 20)
     monkeypatch.setattr(reference, "CHUNK_ROWS", 64)
     monkeypatch.setattr(reference, "SCORES_AT_A_TIME", 700)
-    parts = scan.build(codes, 5, "reference").search(luts, 20)
+    parts = build(codes, 5, "reference").search(luts, 20)
     assert (whole[0] == parts[0]).all()
     assert (whole[1] == parts[1]).all()
 
@@ -97,7 +100,7 @@ def test_paging_by_after_gives_the_whole_order(engine: str) -> None:
     random = np.random.default_rng(2)
     codes = packed(random.integers(0, 2, (300, 3), dtype=np.uint8))
     lut = random.standard_normal((1, 3, 16)).astype(np.float32)
-    scanner = scan.build(codes, 3, engine)
+    scanner = build(codes, 3, engine)
     everything = scanner.search(lut, 300)[0][0].tolist()
     paged: list[int] = []
     after = None
@@ -114,7 +117,7 @@ def test_paging_by_after_gives_the_whole_order(engine: str) -> None:
 def test_rows_keep_their_numbers_and_len_counts_the_live(engine: str) -> None:
     lut = np.zeros((1, 1, 16), dtype=np.float32)
     lut[0, 0, 5] = 1
-    scanner = scan.build(np.array([[5], [1]], dtype=np.uint8), 1, engine)
+    scanner = build(np.array([[5], [1]], dtype=np.uint8), 1, engine)
     assert scanner.add(np.array([[5], [5]], dtype=np.uint8)).tolist() == [2, 3]
     assert len(scanner) == 4
     scanner.remove(np.array([0, 2, 0]))
@@ -125,7 +128,7 @@ def test_rows_keep_their_numbers_and_len_counts_the_live(engine: str) -> None:
 
 
 def test_a_mask_excludes_rows_added_after_it(engine: str) -> None:
-    scanner = scan.build(np.array([[1]], dtype=np.uint8), 1, engine)
+    scanner = build(np.array([[1]], dtype=np.uint8), 1, engine)
     mask = np.array([True])
     scanner.add(np.array([[1]], dtype=np.uint8))
     lut = np.ones((1, 1, 16), dtype=np.float32)
@@ -134,7 +137,7 @@ def test_a_mask_excludes_rows_added_after_it(engine: str) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_tables_that_are_not_finite_are_refused(bad: float, engine: str) -> None:
-    scanner = scan.build(np.zeros((1, 1), dtype=np.uint8), 1, engine)
+    scanner = build(np.zeros((1, 1), dtype=np.uint8), 1, engine)
     lut = np.zeros((1, 1, 16), dtype=np.float32)
     lut[0, 0, 3] = bad
     with pytest.raises(ScanError, match="finite"):
@@ -142,7 +145,7 @@ def test_tables_that_are_not_finite_are_refused(bad: float, engine: str) -> None
 
 
 def test_wrong_arguments_are_named(engine: str) -> None:
-    scanner = scan.build(np.zeros((1, 2), dtype=np.uint8), 3, engine)
+    scanner = build(np.zeros((1, 2), dtype=np.uint8), 3, engine)
     lut = np.zeros((1, 3, 16), dtype=np.float32)
     with pytest.raises(ScanError, match=r"\(Q,3,16\)"):
         scanner.search(lut[:, :2], 1)
@@ -158,11 +161,11 @@ def test_wrong_arguments_are_named(engine: str) -> None:
         with pytest.raises(ScanError, match=r"expected bool \(n,\)"):
             scanner.search(lut, 1, mask)
     with pytest.raises(ScanError, match="M is 0"):
-        scan.build(np.zeros((1, 0), dtype=np.uint8), 0, engine)
+        build(np.zeros((1, 0), dtype=np.uint8), 0, engine)
 
 
 def test_sums_that_could_overflow_are_refused(engine: str) -> None:
-    scanner = scan.build(np.zeros((1, 1), dtype=np.uint8), 2, engine)
+    scanner = build(np.zeros((1, 1), dtype=np.uint8), 2, engine)
     with pytest.raises(ScanError, match="too large"):
         scanner.search(np.full((1, 2, 16), 3e38, dtype=np.float32), 1)
 
@@ -170,7 +173,7 @@ def test_sums_that_could_overflow_are_refused(engine: str) -> None:
 def test_codes_and_rows_are_those_added(engine: str) -> None:
     random = np.random.default_rng(3)
     codes = packed(random.integers(0, 16, (100, 5), dtype=np.uint8))
-    scanner = scan.build(codes[:60], 5, engine)
+    scanner = build(codes[:60], 5, engine)
     scanner.add(codes[60:])
     scanner.remove(np.array([0, 99, 70]))
     assert scanner.rows().tolist() == [r for r in range(100) if r not in (0, 70, 99)]
@@ -181,12 +184,21 @@ def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     codes = np.zeros((1, 2), dtype=np.uint8)
     with pytest.raises(ScanError, match="no scan engine 'gpu'"):
         scan.build(codes, 3, engine="gpu")
+    monkeypatch.setattr(scan.cuda, "missing", lambda: "")
+    monkeypatch.setattr(scan.cuda, "describe", lambda: "on a card")
+    assert scan.choose("auto") == ("cuda", "the fastest here, on a card")
+    monkeypatch.setattr(scan.cuda, "missing", lambda: "no card")
     monkeypatch.setattr(scan.native, "missing", lambda: "")
-    monkeypatch.setattr(scan.native, "instructions", lambda: "sse9")
-    assert scan.choose("auto") == ("native", "the fastest here, with sse9 instructions")
+    monkeypatch.setattr(scan.native, "describe", lambda: "with sse9")
+    no_card = "no cuda scan engine here: no card"
+    assert scan.choose("auto") == ("native", f"the fastest here, with sse9; {no_card}")
+    assert scan.choose("native") == ("native", "asked for, with sse9")
     assert scan.choose("reference") == ("reference", "asked for")
+    with pytest.raises(ScanError, match=no_card):
+        scan.build(codes, 3, engine="cuda")
     monkeypatch.setattr(scan.native, "missing", lambda: "no compiler")
-    assert scan.choose("auto") == ("reference", "no compiler")
+    no_native = "no native scan engine here: no compiler"
+    assert scan.choose("auto") == ("reference", f"{no_card}; {no_native}")
     assert scan.build(codes, 3).engine == "reference"
-    with pytest.raises(ScanError, match="no native scan engine here: no compiler"):
+    with pytest.raises(ScanError, match=no_native):
         scan.build(codes, 3, engine="native")

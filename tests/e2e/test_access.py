@@ -37,7 +37,7 @@ def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: 
         ({"GPQ_MODEL": "/nowhere"}, "/nowhere/config.json: there is no finished model"),
         ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
-        ({"GPQ_SCAN": "cuda"}, "no scan engine 'cuda'"),
+        ({"GPQ_SCAN": "cuda"}, "no cuda scan engine here: torch sees no CUDA device"),
         ({"GPQ_DATABASE_URL": "mysql://x/y"}, "neither sqlite nor postgresql"),
         ({"GPQ_DATABASE_URL": "notaurl"}, "Could not parse SQLAlchemy URL"),
         ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),

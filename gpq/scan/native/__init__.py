@@ -3,4 +3,9 @@
 from gpq.scan.native.library import instructions, missing
 from gpq.scan.native.scanner import NativeScanner
 
-__all__ = ["NativeScanner", "instructions", "missing"]
+__all__ = ["NativeScanner", "describe", "missing"]
+
+
+def describe() -> str:
+    """What it would use."""
+    return f"with {instructions()} instructions"

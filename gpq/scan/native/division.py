@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Hits = tuple[NDArray[np.int64], NDArray[np.float32]]  # rows and scores (Q,k), best first
+from gpq.scan.hits import Hits, best_of
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,5 @@ def search(work: Callable[[Share], Hits], groups: list[list[Share]]) -> Hits:
         return work(flat[0])
     with ThreadPoolExecutor(len(flat)) as pool:
         found = pool.map(work, flat)
-        hits = [_best([next(found) for _ in group]) for group in groups]
+        hits = [best_of([next(found) for _ in group]) for group in groups]
     return np.concatenate([r for r, _ in hits]), np.concatenate([s for _, s in hits])
-
-
-def _best(parts: list[Hits]) -> Hits:
-    if len(parts) == 1:
-        return parts[0]
-    rows = np.concatenate([r for r, _ in parts], axis=1)
-    scores = np.concatenate([s for _, s in parts], axis=1)
-    k = parts[0][0].shape[1]
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
+from gpq.scan.hits import Hits
 from gpq.scan.native import division, library, masks, merging, tail
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import WORD, Snapshot
@@ -138,7 +139,7 @@ class NativeScanner:
         worth = len(tables) * snapshot.count >= WORTH_THREADS
         shares = division.shares(len(tables), k, snapshot.count, self.threads if worth else 1)
 
-        def search(share: division.Share) -> division.Hits:
+        def search(share: division.Share) -> Hits:
             return self._search(snapshot, tables, share, k, eligible, mask_from, after)
 
         return division.search(search, shares)
@@ -187,7 +188,7 @@ class NativeScanner:
         mask: NDArray[np.bool_] | None,
         mask_from: int,
         after: tuple[float, int] | None,
-    ) -> division.Hits:
+    ) -> Hits:
         luts = tables[share.queries]
         rows = np.empty((len(luts), k), dtype=np.int64)
         scores = np.empty((len(luts), k), dtype=np.float32)

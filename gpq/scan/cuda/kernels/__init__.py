@@ -1,0 +1,1 @@
+"""Triton kernels, one a file: the same on a card and, without one, in Triton's interpreter."""

@@ -1,0 +1,69 @@
+"""Which codes may be hits of many queries: an upper bound of the score, on the tensor cores.
+
+A code is a one-hot row of M·16 bytes; times a query's deficits max_m - LUT[m], quantised to seven
+bits and rounded down, it is the least that its score lies below the largest there is. That is a
+matrix product of int8 with int32 sums: exact, so what is left out cannot be a hit.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS = 128  # of a program
+LEAST_QUERIES, MOST_QUERIES = 16, 256  # of a program
+LIMIT = 127  # largest sum of quantised deficits that survives
+ROUNDED_DOWN = 1 - 2.0**-40
+LARGEST_SCALE = 1e300
+
+
+def tables(luts: Tensor, thresholds: Tensor, queries: int) -> tuple[Tensor, Tensor]:
+    """luts (Q,M,16) float32, thresholds (Q,) float32, -inf where none is known -> quantised
+    deficits (queries,P,32) int8, low sub-codes first, and limits (queries,) int32, -1 where
+    there is no query."""
+    Q, M, K = luts.shape
+    wide = luts.double()
+    largest = wide.amax(dim=2)
+    margin = M * 2.0**-23 * wide.abs().amax(dim=2).sum(dim=1)  # of a sum in float32
+    limit = largest.sum(dim=1) - thresholds.double() + margin
+    scale = torch.where(limit > 0, LIMIT / limit, 0).clamp(max=LARGEST_SCALE) * ROUNDED_DOWN
+    deficits = (largest[:, :, None] - wide) * scale[:, None, None]
+    quantised = torch.zeros((queries, M + M % 2, K), dtype=torch.int8, device=luts.device)
+    quantised[:Q, :M] = deficits.clamp(max=LIMIT).floor().to(torch.int8)
+    limits = torch.full((queries,), -1, dtype=torch.int32, device=luts.device)
+    limits[:Q] = LIMIT
+    return quantised.view(queries, -1, 2 * K), limits
+
+
+@triton.jit
+def bound_kernel(
+    planes, stride, eligible, tables, limits, survivors, counts, capacity,
+    base, start, end, step, tiles,
+    PLANES: tl.constexpr, ROWS: tl.constexpr, QUERIES: tl.constexpr,
+):  # fmt: skip
+    """A program: ROWS rows of a slab, QUERIES queries, of which there are ``tiles`` times as many.
+
+    As in ``exact_kernel``; survivors (Q,capacity) int32 are rows, in no order.
+    """
+    program = tl.program_id(0)
+    query = (program % tiles) * QUERIES + tl.arange(0, QUERIES)
+    column = start + (program // tiles).to(tl.int64) * step * ROWS + tl.arange(0, ROWS)
+    inside = column < end
+    entry = tl.arange(0, 32)
+    sums = tl.zeros((ROWS, QUERIES), tl.int32)
+    for p in range(PLANES):
+        byte = tl.load(planes + stride.to(tl.int64) * p + column, mask=inside, other=0).to(tl.int32)
+        code = tl.where(entry[None, :] < 16, byte[:, None] & 15, byte[:, None] >> 4)
+        one_hot = (code == (entry & 15)[None, :]).to(tl.int8)
+        table = tl.load(tables + (query[:, None] * PLANES + p) * 32 + entry[None, :])
+        sums = tl.dot(one_hot, tl.trans(table), sums, out_dtype=tl.int32)
+    bits = tl.load(eligible + column // 8, mask=inside, other=0).to(tl.int32)
+    usable = inside & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
+    left = ((sums <= tl.load(limits + query)[None, :]) & usable[:, None]).to(tl.int32)
+    found = tl.sum(left, axis=0)
+    if tl.sum(found, axis=0) > 0:
+        first = tl.atomic_add(counts + query, found, mask=found > 0)
+        place = first[None, :] + tl.cumsum(left, axis=0) - 1
+        out = survivors + query.to(tl.int64)[None, :] * capacity + place
+        row = tl.broadcast_to((base + column).to(tl.int32)[:, None], (ROWS, QUERIES))
+        tl.store(out, row, mask=(left > 0) & (place < capacity))

@@ -1,0 +1,144 @@
+"""The scanner: changes make a new snapshot, a search uses the one there is."""
+
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpq.errors import ScanError
+from gpq.scan.cuda import memory
+from gpq.scan.cuda.kernels import key
+from gpq.scan.cuda.memory import Slab
+from gpq.scan.cuda.search import Search
+from gpq.scan.hits import Hits
+from gpq.scan.known import KnownMasks
+from gpq.scan.tables import (
+    checked_codes,
+    checked_mask,
+    checked_rows,
+    checked_shape,
+    require_finite,
+)
+
+LAST_KEY = torch.iinfo(torch.int64).max
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one search sees, whatever changes."""
+
+    slabs: tuple[Slab, ...]
+    count: int  # rows ever added
+    removed: int
+
+
+class CudaScanner:
+    """See ``gpq.scan.Scanner``. Up to 2³¹-1 rows on one device.
+
+    device: of torch; the CPU in Triton's interpreter, for tests. Raises ScanError where it has
+    no room for the codes.
+    """
+
+    engine = "cuda"
+
+    def __init__(self, packed: NDArray[np.uint8], M: int, device: torch.device | str) -> None:
+        if M < 1:
+            raise ScanError(f"M is {M}; a code has at least one sub-code")
+        self.M, self.device = M, torch.device(device)
+        self._writing = threading.Lock()
+        self._masks: KnownMasks[Slab] = KnownMasks()
+        self.snapshot = Snapshot((), 0, 0)
+        self.add(packed)
+
+    def __len__(self) -> int:
+        snapshot = self.snapshot
+        return snapshot.count - snapshot.removed
+
+    @property
+    def bytes(self) -> int:
+        """Of the device's memory that the codes take."""
+        return sum(slab.bytes for slab in self.snapshot.slabs)
+
+    def rows(self) -> NDArray[np.int64]:
+        snapshot = self.snapshot
+        return memory.live_rows(snapshot.slabs, snapshot.count)
+
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        snapshot = self.snapshot
+        return memory.gather(snapshot.slabs, checked_rows(rows, snapshot.count))
+
+    def reserve(self, rows: int) -> None:
+        """Room for so many more, which ``add`` then finds; raises ScanError."""
+        with self._writing:
+            self._reserve(rows)
+
+    def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+        codes = checked_codes(packed, self.M)
+        with self._writing:
+            self._reserve(len(codes))
+            first = self.snapshot.count
+            last = first + len(codes)
+            for slab in self.snapshot.slabs:
+                start, stop = max(first, slab.first_row), min(last, slab.last_row)
+                if start < stop:
+                    memory.write(slab, start, codes[start - first : stop - first])
+            self.snapshot = replace(self.snapshot, count=last)
+        return np.arange(first, last, dtype=np.int64)
+
+    def _reserve(self, rows: int) -> None:
+        last, slabs = self.snapshot.count + rows, self.snapshot.slabs
+        if last > key.MOST_ROWS:
+            raise ScanError(f"{last} rows; a device holds {key.MOST_ROWS}")
+        end = slabs[-1].last_row if slabs else 0
+        if last > end or not slabs:
+            slab = memory.empty_slab(last - end, end, self.M, self.device)
+            self.snapshot = replace(self.snapshot, slabs=(*slabs, slab))
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        with self._writing:
+            snapshot = self.snapshot
+            gone = np.unique(checked_rows(rows, snapshot.count))
+            slabs, fresh = zip(*(memory.without(s, gone) for s in snapshot.slabs), strict=True)
+            removed = snapshot.removed + sum(fresh)
+            self.snapshot = replace(snapshot, slabs=slabs, removed=removed)
+
+    def search(
+        self,
+        luts: NDArray[np.float32],
+        k: int,
+        mask: NDArray[np.bool_] | None = None,
+        after: tuple[float, int] | None = None,
+    ) -> Hits:
+        return self.search_in(self.snapshot, luts, k, mask, after)
+
+    def search_in(
+        self,
+        snapshot: Snapshot,
+        luts: NDArray[np.float32],
+        k: int,
+        mask: NDArray[np.bool_] | None,
+        after: tuple[float, int] | None,
+    ) -> Hits:
+        """As ``search``, of a snapshot taken before."""
+        tables = checked_shape(luts, self.M, k)
+        require_finite(tables)
+        slabs = snapshot.slabs if mask is None else self._eligible(snapshot, checked_mask(mask))
+        if not len(tables):
+            return np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
+        search = Search(
+            slabs,
+            snapshot.count,
+            torch.from_numpy(tables).to(self.device),
+            k,
+            key.key(*after) if after else LAST_KEY,
+            paging=after is not None,
+        )
+        best = search.best()
+        return key.rows(best).cpu().numpy(), key.scores(best).cpu().numpy()
+
+    def _eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_]) -> tuple[Slab, ...]:
+        slabs = snapshot.slabs
+        known = self._masks.left(mask, slabs, lambda n: memory.masked(slabs[n], mask))
+        return known or tuple(memory.masked(slab, mask) for slab in slabs)

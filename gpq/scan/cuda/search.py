@@ -1,0 +1,150 @@
+"""The k best of a snapshot, exactly: a threshold from samples, then what reaches it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpq.scan.cuda.kernels import bound
+from gpq.scan.cuda.kernels.bound import bound_kernel
+from gpq.scan.cuda.kernels.exact import ROWS, exact_kernel
+from gpq.scan.cuda.kernels.key import NONE, scores
+from gpq.scan.cuda.kernels.rescore import SLOTS, rescore_kernel
+from gpq.scan.cuda.memory import Slab, no_room
+
+MANY = 4  # queries, from which on the tensor cores pay
+KEYS = 1 << 24  # of all queries at once: 128 MiB
+MOST_KEYS = 1 << 18  # of a query, unless k needs more
+SPARE = 16  # room for so many times k hits; what a sample lets through is about a quarter of it
+
+
+@dataclass(frozen=True)
+class Search:
+    """slabs whose rows below ``count`` are searched, luts (Q,M,16) float32 on their device,
+    hits with keys below ``after``."""
+
+    slabs: tuple[Slab, ...]
+    count: int
+    luts: Tensor
+    k: int
+    after: int
+    paging: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.luts.device
+
+    def best(self) -> Tensor:
+        """Keys (Q,k) int64, the largest first, NONE where there are no more."""
+        room = -(-SPARE * self.k // ROWS) * ROWS
+        capacity = max(room, min(MOST_KEYS, KEYS // len(self.luts) // ROWS * ROWS))
+        together = max(1, KEYS // capacity)
+        with no_room(f"the hits of {len(self.luts)} queries", 8 * KEYS, self.device):
+            parts = [
+                Part(self, self.luts[q : q + together].contiguous(), capacity).best()
+                for q in range(0, len(self.luts), together)
+            ]
+        return torch.cat(parts)
+
+
+class Part:
+    """Queries of one search that go through the codes together.
+
+    capacity: keys of a query that there is room for, at least SPARE·k.
+    """
+
+    def __init__(self, search: Search, luts: Tensor, capacity: int) -> None:
+        self.search, self.luts, self.capacity = search, luts, capacity
+        self.Q, self.M = luts.shape[:2]
+
+    def best(self) -> Tensor:
+        count, k = self.search.count, self.search.k
+        thresholds = self._keys(1)[:, 0]
+        many = self.Q >= MANY and not self.search.paging
+        sampled = self.capacity
+        while sampled < count:
+            # Where there is no room for all of a sample, any k of it bound the k-th as well.
+            keys, _ = self._collect(thresholds, 0, count, -(-count // sampled), many)
+            thresholds = torch.maximum(thresholds, keys.topk(k).values[:, -1])
+            sampled *= self.capacity // (4 * k)
+        keys, counts = self._collect(thresholds, 0, count, 1, many)
+        best = keys.topk(k).values
+        full = counts > self.capacity
+        if full.any():
+            best[full] = self._of(full)._in_order(thresholds[full])
+        return best
+
+    def _of(self, chosen: Tensor) -> "Part":
+        return Part(self.search, self.luts[chosen].contiguous(), self.capacity)
+
+    def _in_order(self, thresholds: Tensor) -> Tensor:
+        """As many rows at a time as there is room for the hits of. Of equal scores the first
+        rows are the best, so what has been found shuts all later ones out."""
+        count, k = self.search.count, self.search.k
+        best = self._keys(k)
+        start, rows = 0, self.capacity
+        while start < count:
+            reached = torch.maximum(thresholds, best[:, -1])
+            keys, counts = self._collect(reached, start, min(start + rows, count), 1, many=False)
+            if rows > self.capacity and (counts > self.capacity).any():
+                rows = max(self.capacity, rows // 4 // ROWS * ROWS)
+                continue
+            best = torch.cat([best, keys], dim=1).topk(k).values
+            start += rows
+            rows *= 4
+        return best
+
+    def _collect(
+        self, thresholds: Tensor, first: int, last: int, step: int, many: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Keys (Q,capacity) from thresholds (Q,) on, of rows from first to last, every step-th
+        block of them; and how many there are, or by ``many`` how many there may be: more than
+        the capacity where keys are missing."""
+        keys = self._keys(self.capacity)
+        if many:
+            return keys, self._collect_many(keys, thresholds, first, last, step)
+        counts = torch.zeros(self.Q, dtype=torch.int32, device=keys.device)
+        for slab, start, end in self._ranges(first, last):
+            blocks = -(-(end - start) // (ROWS * step))
+            exact_kernel[(blocks * self.Q,)](
+                slab.planes, slab.capacity, slab.live, self.luts, thresholds, self.search.after,
+                keys, counts, self.capacity, slab.first_row, start, end, step, self.Q,
+                M=self.M, ROWS=ROWS,
+            )  # fmt: skip
+        return keys, counts
+
+    def _collect_many(
+        self, keys: Tensor, thresholds: Tensor, first: int, last: int, step: int
+    ) -> Tensor:
+        tile = min(bound.MOST_QUERIES, max(bound.LEAST_QUERIES, 1 << (self.Q - 1).bit_length()))
+        tiles = -(-self.Q // tile)
+        tables, limits = bound.tables(self.luts, scores(thresholds), tiles * tile)
+        counts = torch.zeros(tiles * tile, dtype=torch.int32, device=keys.device)
+        survivors = torch.empty((self.Q, self.capacity), dtype=torch.int32, device=keys.device)
+        for slab, start, end in self._ranges(first, last):
+            blocks = -(-(end - start) // (bound.ROWS * step))
+            bound_kernel[(blocks * tiles,)](
+                slab.planes, slab.capacity, slab.live, tables, limits, survivors, counts,
+                self.capacity, slab.first_row, start, end, step, tiles,
+                PLANES=slab.planes.shape[0], ROWS=bound.ROWS, QUERIES=tile,
+                num_warps=8 if tile > 64 else 4,
+            )  # fmt: skip
+        for slab, _, end in self._ranges(first, last):
+            rescore_kernel[(-(-self.capacity // SLOTS), self.Q)](
+                slab.planes, slab.capacity, self.luts, thresholds, survivors, counts, keys,
+                self.capacity, slab.first_row, end, M=self.M, SLOTS=SLOTS,
+            )  # fmt: skip
+        return counts[: self.Q]
+
+    def _ranges(self, first: int, last: int) -> list[tuple[Slab, int, int]]:
+        """Of each slab the columns from first to last of the rows."""
+        found = []
+        for slab in self.search.slabs:
+            start = max(first - slab.first_row, 0)
+            end = min(last - slab.first_row, slab.capacity)
+            if start < end:
+                found.append((slab, start, end))
+        return found
+
+    def _keys(self, width: int) -> Tensor:
+        return torch.full((self.Q, width), NONE, device=self.luts.device)

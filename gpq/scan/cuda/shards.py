@@ -1,0 +1,89 @@
+"""Several devices: of every so many rows one on each."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpq.scan.cuda.scanner import CudaScanner
+from gpq.scan.hits import Hits, best_of
+from gpq.scan.tables import checked_codes, checked_mask, checked_rows
+
+
+class ShardedScanner:
+    """See ``gpq.scan.Scanner``. Row n is row n // G of shard n % G, of G shards."""
+
+    engine = "cuda"
+
+    def __init__(self, shards: list[CudaScanner]) -> None:
+        self.shards = shards
+        self.M = shards[0].M
+        self._count = sum(shard.snapshot.count for shard in shards)
+        self._writing = threading.Lock()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.shards))
+
+    @property
+    def bytes(self) -> int:
+        """Of all devices' memory that the codes take."""
+        return sum(shard.bytes for shard in self.shards)
+
+    def rows(self) -> NDArray[np.int64]:
+        with self._writing:
+            parts = [self._global(n, shard.rows()) for n, shard in enumerate(self.shards)]
+        return np.sort(np.concatenate(parts))
+
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        numbers = checked_rows(rows, self._count)
+        packed = np.empty((len(numbers), (self.M + 1) // 2), dtype=np.uint8)
+        for n, shard in enumerate(self.shards):
+            mine = numbers % len(self.shards) == n
+            packed[mine] = shard.codes(numbers[mine] // len(self.shards))
+        return packed
+
+    def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+        codes = checked_codes(packed, self.M)
+        with self._writing:
+            first, G = self._count, len(self.shards)
+            parts = [codes[(n - first) % G :: G] for n in range(G)]
+            for shard, part in zip(self.shards, parts, strict=True):
+                shard.reserve(len(part))  # all or none: the rows of shards go side by side
+            for shard, part in zip(self.shards, parts, strict=True):
+                shard.add(part)
+            self._count += len(codes)
+        return np.arange(first, first + len(codes), dtype=np.int64)
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        with self._writing:
+            numbers = checked_rows(rows, self._count)
+            for n, shard in enumerate(self.shards):
+                shard.remove(numbers[numbers % len(self.shards) == n] // len(self.shards))
+
+    def search(
+        self,
+        luts: NDArray[np.float32],
+        k: int,
+        mask: NDArray[np.bool_] | None = None,
+        after: tuple[float, int] | None = None,
+    ) -> Hits:
+        eligible = None if mask is None else checked_mask(mask)
+        with self._writing:
+            snapshots = [shard.snapshot for shard in self.shards]
+
+        def search(n: int) -> Hits:
+            G = len(self.shards)
+            part = None if eligible is None else eligible[n::G]
+            # Of a shard's rows those after it come later than the one that is asked for.
+            later = None if after is None else (after[0], (after[1] - n) // G)
+            rows, scores = self.shards[n].search_in(snapshots[n], luts, k, part, later)
+            return self._global(n, rows), scores
+
+        # Triton's interpreter, on the CPU, is not for several threads.
+        at_once = len(self.shards) if self.shards[0].device.type == "cuda" else 1
+        with ThreadPoolExecutor(at_once) as pool:
+            return best_of(list(pool.map(search, range(len(self.shards)))))
+
+    def _global(self, n: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.where(rows < 0, -1, rows * len(self.shards) + n)

@@ -1,0 +1,274 @@
+"""The CUDA engine against the reference: on a card, or in Triton's interpreter."""
+
+import gc
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from gpq.errors import ScanError
+from gpq.scan import cuda
+from gpq.scan.cuda import memory, search
+from gpq.scan.cuda.kernels import bound, exact, key
+from gpq.scan.cuda.scanner import CudaScanner
+from gpq.scan.reference import ReferenceScanner
+from tests.scanners import CARD, assert_same, build, codes_like, luts_like
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slabs, blocks and buffers so small that little data has many, and overflows."""
+    monkeypatch.setattr(memory, "LEAST_ROWS", 64)
+    monkeypatch.setattr(memory, "MULTIPLE", 64)
+    for module in (exact, search):
+        monkeypatch.setattr(module, "ROWS", 32)
+    monkeypatch.setattr(bound, "ROWS", 32)
+    monkeypatch.setattr(search, "MOST_KEYS", 64)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("engine", ["cuda", "cuda, sharded"])
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**31),
+    M=st.one_of(st.integers(1, 13), st.sampled_from([16, 33, 64])),
+    n=st.sampled_from([0, 1, 31, 64, 65, 700, 1500]),
+    codes=st.sampled_from(["uniform", "clustered", "few", "one"]),
+    luts=st.sampled_from(["normal", "levels", "mixed", "huge", "denormal", "equal", "negative"]),
+    Q=st.sampled_from([1, 2, search.MANY, 17]),
+    k=st.sampled_from([1, 4, 40, 2000]),
+    eligible=st.sampled_from([None, 0.5, 0.01, 0.0]),
+    paging=st.booleans(),
+)
+def test_rows_and_scores_are_the_references(
+    engine, seed, M, n, codes, luts, Q, k, eligible, paging
+) -> None:
+    random = np.random.default_rng(seed)
+    packed = codes_like(codes, n, M, random)
+    scanner, reference = build(packed, M, engine), ReferenceScanner(packed, M)
+    if n:
+        gone = random.integers(0, n, random.integers(0, n))
+        scanner.remove(gone)
+        reference.remove(gone)
+    mask = None if eligible is None else random.random(random.integers(0, n + 1)) < eligible
+    tables = luts_like(luts, Q, M, random)
+    assert_same(scanner, reference, tables, k, mask)
+    rows, scores = reference.search(tables[:1], k, mask)
+    found = int((rows >= 0).sum())
+    if paging and found:
+        at = int(random.integers(0, found))
+        assert_same(scanner, reference, tables, k, mask, (float(scores[0, at]), int(rows[0, at])))
+
+
+@pytest.mark.parametrize("Q", [1, 20])
+def test_blocks_of_the_size_that_serves(Q: int) -> None:
+    random = np.random.default_rng(1)
+    packed = codes_like("clustered", 2500, 12, random)
+    scanner, reference = build(packed, 12, "cuda"), ReferenceScanner(packed, 12)
+    assert_same(scanner, reference, luts_like("normal", Q, 12, random), 10)
+
+
+class Changes(RuleBasedStateMachine):
+    """Any sequence of add and remove, over slabs of few rows."""
+
+    @initialize(
+        seed=st.integers(0, 2**31),
+        M=st.integers(1, 5),
+        n=st.integers(0, 300),
+        engine=st.sampled_from(["cuda", "cuda, sharded"]),
+    )
+    def start(self, seed: int, M: int, n: int, engine: str) -> None:
+        self.random, self.M = np.random.default_rng(seed), M
+        codes = codes_like("uniform", n, M, self.random)
+        self.scanner, self.reference = build(codes, M, engine), ReferenceScanner(codes, M)
+        self.count, self.mask = n, self.random.random(n) < 0.5
+
+    @rule(n=st.integers(0, 150), kind=st.sampled_from(["uniform", "clustered", "one"]))
+    def add(self, n: int, kind: str) -> None:
+        codes = codes_like(kind, n, self.M, self.random)
+        assert self.scanner.add(codes).tolist() == self.reference.add(codes).tolist()
+        self.count += n
+
+    @rule(share=st.floats(0, 1))
+    def remove(self, share: float) -> None:
+        gone = np.flatnonzero(self.random.random(self.count) < share)
+        self.scanner.remove(gone)
+        self.reference.remove(gone)
+
+    @rule(share=st.sampled_from([0.5, 0.01]))
+    def choose(self, share: float) -> None:
+        self.mask = self.random.random(self.count) < share
+        self.mask.setflags(write=False)
+
+    @rule(k=st.sampled_from([1, 20]), Q=st.sampled_from([1, 4]), masked=st.booleans())
+    def search(self, k: int, Q: int, masked: bool) -> None:
+        tables = luts_like("levels", Q, self.M, self.random)
+        assert_same(self.scanner, self.reference, tables, k, self.mask if masked else None)
+
+    @rule()
+    def look(self) -> None:
+        rows = self.reference.rows()
+        assert len(self.scanner) == len(rows)
+        assert self.scanner.rows().tolist() == rows.tolist()
+        assert self.scanner.codes(rows).tolist() == self.reference.codes(rows).tolist()
+
+
+@pytest.mark.usefixtures("small")
+def test_any_sequence_of_changes_is_the_references() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(
+        Changes, settings=settings(deadline=None, max_examples=12, stateful_step_count=25)
+    )
+
+
+@pytest.mark.usefixtures("small")
+def test_codes_stay_where_they_are_while_others_are_added() -> None:
+    random = np.random.default_rng(0)
+    scanner = CudaScanner(codes_like("uniform", 64, 6, random), 6, CARD)
+    first = scanner.snapshot.slabs[0].planes.data_ptr()
+    for _ in range(5):
+        scanner.add(codes_like("uniform", 50, 6, random))
+    scanner.remove(np.arange(10))
+    assert scanner.snapshot.slabs[0].planes.data_ptr() == first
+    assert len(scanner.snapshot.slabs) > 2
+
+
+@pytest.mark.usefixtures("small")
+def test_a_snapshot_is_not_changed_by_what_comes_after() -> None:
+    random = np.random.default_rng(0)
+    scanner = CudaScanner(codes_like("one", 50, 6, random), 6, CARD)
+    before, luts = scanner.snapshot, luts_like("equal", 1, 6, random)
+    scanner.add(codes_like("one", 50, 6, random))
+    scanner.remove(np.arange(10))
+    rows, _ = scanner.search_in(before, luts, 200, None, None)
+    assert rows[0][rows[0] >= 0].tolist() == list(range(50))
+    rows, _ = scanner.search(luts, 200)
+    assert rows[0][rows[0] >= 0].tolist() == list(range(10, 100))
+
+
+def test_a_mask_that_cannot_change_goes_to_the_device_once() -> None:
+    random = np.random.default_rng(0)
+    scanner = CudaScanner(codes_like("uniform", 500, 6, random), 6, CARD)
+    mask = random.random(500) < 0.5
+    mask.setflags(write=False)
+    uploaded = [scanner._eligible(scanner.snapshot, mask)[0] for _ in range(2)]
+    assert uploaded[0] is uploaded[1]
+    del mask, uploaded
+    gc.collect()
+    assert not scanner._masks
+
+
+def test_a_full_device_says_what_was_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.zeros((10, 6), dtype=np.uint8)
+    scanner = CudaScanner(codes, 12, CARD)
+
+    def full(*sizes: object, **more: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000)
+    with pytest.raises(ScanError, match=r"200,704 codes: 1,229,312 bytes needed, 1,000 free"):
+        scanner.add(np.zeros((266_000, 6), dtype=np.uint8))
+    assert len(scanner) == 10
+    monkeypatch.undo()
+    scanner.add(codes)
+    assert len(scanner) == 20
+
+
+def test_shards_take_all_of_what_is_added_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner = build(np.zeros((10, 1), dtype=np.uint8), 2, "cuda, sharded")
+
+    def full(rows: int) -> None:
+        raise ScanError("no room")
+
+    monkeypatch.setattr(scanner.shards[2], "reserve", full)
+    with pytest.raises(ScanError, match="no room"):
+        scanner.add(np.zeros((10, 1), dtype=np.uint8))
+    assert len(scanner) == 10
+    monkeypatch.undo()
+    assert scanner.add(np.zeros((2, 1), dtype=np.uint8)).tolist() == [10, 11]
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2), st.data())
+def test_keys_are_in_the_order_of_hits(scores: list[float], data: st.DataObject) -> None:
+    hits = [(s + 0.0, data.draw(st.integers(0, key.MOST_ROWS - 1))) for s in scores]
+    one, other = (key.key(*hit) for hit in hits)
+    better = (-hits[0][0], hits[0][1]) < (-hits[1][0], hits[1][1])
+    assert (one > other) == better
+    keys = torch.tensor([one, other])
+    assert key.rows(keys).tolist() == [row for _, row in hits]
+    assert key.scores(keys).tolist() == [score for score, _ in hits]
+    assert key.rows(torch.tensor([key.NONE])).tolist() == [-1]
+    assert key.scores(torch.tensor([key.NONE])).tolist() == [-np.inf]
+
+
+@given(seed=st.integers(0, 2**31), M=st.integers(1, 64), kind=st.sampled_from(["normal", "mixed"]))
+def test_the_bound_leaves_no_code_out_that_reaches_the_threshold(seed, M, kind) -> None:
+    random = np.random.default_rng(seed)
+    luts = torch.from_numpy(luts_like(kind, 1, M, random))
+    codes = torch.from_numpy(random.integers(0, 16, (500, M)))
+    scores = torch.zeros(500)
+    for m in range(M):
+        scores += luts[0, m][codes[:, m]]
+    threshold = scores.topk(20).values[-1:]
+    tables, limits = bound.tables(luts, threshold, 16)
+    assert limits.tolist() == [bound.LIMIT] + [-1] * 15
+    of_query = tables[0].view(-1, 16)
+    sums = sum(of_query[m].int()[codes[:, m]] for m in range(M))
+    assert (sums[scores >= threshold] <= limits[0]).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_where_no_card_is_that_is_said() -> None:
+    assert cuda.missing() == "torch sees no CUDA device"
+
+
+COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from gpq.scan.cuda.kernels.bound import bound_kernel
+from gpq.scan.cuda.kernels.exact import exact_kernel
+from gpq.scan.cuda.kernels.rescore import rescore_kernel
+
+CODES = {"planes": "*u8", "stride": "i32", "eligible": "*u8"}
+HITS = {"capacity": "i32", "base": "i32", "start": "i32", "end": "i32", "step": "i32"}
+for kernel, types, constants in (
+    (exact_kernel,
+     CODES | HITS | {"luts": "*fp32", "thresholds": "*i64", "after": "i64", "keys": "*i64",
+                     "counts": "*i32", "queries": "i32"},
+     {"M": 12, "ROWS": 1024}),
+    (bound_kernel,
+     CODES | HITS | {"tables": "*i8", "limits": "*i32", "survivors": "*i32", "counts": "*i32",
+                     "tiles": "i32"},
+     {"PLANES": 6, "ROWS": 128, "QUERIES": 256}),
+    (rescore_kernel,
+     CODES | HITS | {"luts": "*fp32", "thresholds": "*i64", "survivors": "*i32",
+                     "counts": "*i32", "keys": "*i64"},
+     {"M": 12, "SLOTS": 256}),
+):
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()})
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+    print(kernel.fn.__name__, "wgmma" in made.asm["ptx"], len(made.asm["cubin"]) > 0)
+"""
+
+
+def test_kernels_compile_for_a_card_that_is_not_here() -> None:
+    environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split("\n")[:-1] == [
+        "exact_kernel False True",
+        "bound_kernel True True",
+        "rescore_kernel False True",
+    ], done.stderr
