@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where images are encoded")
     scan: Literal["auto", "reference", "native", "cuda"] = Field(
         "auto",
-        description="scan engine; `auto` is `cuda` where there is a card, else `native` where it was "
-        "built, else `reference`",
+        description="scan engine; `auto` is `cuda` where there is a card, else `native` where it "
+        "was built, else `reference`",
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
