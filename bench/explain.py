@@ -15,7 +15,6 @@ from PIL import Image
 
 from gpq import artifact, scan
 from gpq.codebook import unpack
-from gpq.decode import load
 from gpq.model import Model
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +93,7 @@ def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
 def main() -> None:
     model = artifact.load(ROOT / "models" / "cifar10")
     files = sorted(EXAMPLES.rglob("*.jpg"))
-    pixels = np.stack([model.prepare(load(file.read_bytes())) for file in files])
+    pixels = np.stack([model.read(file.read_bytes()) for file in files])
     look_up(model, files, pixels)
     all_pairs(model, files, pixels)
 

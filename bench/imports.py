@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import artifact, decode
+from gpq import artifact
 from service.settings import IMPORT_BATCH, Settings
 from service.store import Store
 from tests import commands
@@ -40,7 +40,7 @@ def alone(files: list[Path]) -> float:
     with ThreadPoolExecutor(Settings().decode_threads) as pool:
         for first in range(0, len(files), IMPORT_BATCH):
             batch = files[first : first + IMPORT_BATCH]
-            pixels = pool.map(lambda file: model.prepare(decode.load(file.read_bytes())), batch)
+            pixels = pool.map(lambda file: model.read(file.read_bytes()), batch)
             model.encode(np.stack(list(pixels)))
     return time.perf_counter() - started
 

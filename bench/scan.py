@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import artifact, decode
+from gpq import artifact
 from gpq.scan.native import NativeScanner
 from gpq.scan.reference import ReferenceScanner
 from service.seqs import Seqs
@@ -92,7 +92,7 @@ def problem(kind: str, rows: int, M: int, Q: int) -> Problem:
     if kind == "real":
         model = artifact.load(ROOT / "models" / "cifar10")
         files = sorted((ROOT / "examples").rglob("*.jpg"))
-        pixels = np.stack([model.prepare(decode.load(file.read_bytes())) for file in files])
+        pixels = np.stack([model.read(file.read_bytes()) for file in files])
         bytes_ = model.encode(pixels)
         centres = np.stack([bytes_ & 15, bytes_ >> 4], axis=-1).reshape(len(files), -1)[:, :M]
         Z, own = model.codebook.Z[:M].numpy(), 1 - NOISE

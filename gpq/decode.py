@@ -11,15 +11,17 @@ import struct
 import warnings
 import zlib
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from gpq import colour
 from gpq.errors import BrokenImage, EmptyFile, TooManyPixels, UnknownFormat
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
+ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 SIGNATURE_BYTES = 64  # enough for any of them
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -85,13 +87,29 @@ def media_type(data: bytes) -> str | None:
     return None if name is None else Image.MIME[name]
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An upright image, mode RGB, in sRGB; width and height are those of the whole picture."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
 def load(
     data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink_to: int | None = None
 ) -> Image.Image:
-    """Uploaded bytes -> the first frame, upright, sRGB, mode RGB, whole.
+    """The image of ``decode``."""
+    return decode(data, max_pixels, shrink_to).image
 
-    shrink_to: each side may come out smaller, but not smaller than this, where the format
-    decodes a part of its pixels faster than all (JPEG); not for what is encoded.
+
+def decode(
+    data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink_to: int | None = None
+) -> Decoded:
+    """Uploaded bytes -> the first frame, upright, sRGB, mode RGB.
+
+    shrink_to: a JPEG comes out at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size where no
+    side is smaller than this: its blocks are decoded to fewer pixels, which is much faster.
 
     Raises EmptyFile, UnknownFormat, TooManyPixels (from the header, before decoding) or
     BrokenImage; a truncated file is broken, never grey-filled.
@@ -104,14 +122,16 @@ def load(
     try:
         image = _open(name, data)
         _check_pixels(image, max_pixels)
+        width, height = image.size
         if shrink_to is not None:
             image.draft(None, (shrink_to, shrink_to))
         tiles = getattr(image, "tile", [])
         image.load()
         if name == "GIF" and tiles and tiles[0][1] != (0, 0, *image.size):
             image = _over_nothing(image, tiles[0][1])
-        _turn_upright(image)
-        return colour.to_srgb(image)
+        if _turn_upright(image):
+            width, height = height, width
+        return Decoded(colour.to_srgb(image), width, height)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise TooManyPixels(str(error)) from error
     except UnidentifiedImageError as error:
@@ -176,6 +196,10 @@ def _over_nothing(image: Image.Image, painted: tuple[int, int, int, int]) -> Ima
     return canvas
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _turn_upright(image: Image.Image) -> bool:
+    """Whether it lay on its side."""
     with suppress(*DECODE_ERRORS):  # damaged EXIF says nothing about the pixels
+        on_its_side = image.getexif().get(ExifTags.Base.Orientation) in ON_ITS_SIDE
         ImageOps.exif_transpose(image, in_place=True)
+        return on_its_side
+    return False

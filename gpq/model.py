@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from gpq import decode
 from gpq.codebook import Codebook, pack, unpack
 from gpq.preprocess import Preprocess
 
@@ -40,6 +41,10 @@ class Model:
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """RGB image -> (3,S,S) uint8."""
         return np.ascontiguousarray(self.rules.pixels(image).transpose(2, 0, 1))
+
+    def read(self, data: bytes) -> NDArray[np.uint8]:
+        """A picture's file -> (3,S,S) uint8. Raises ImageError."""
+        return self.prepare(decode.load(data, shrink_to=self.rules.shrink_to))
 
     @torch.inference_mode()
     def features(self, pixels: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""RGB image (from ``decode.load``) -> (3,H,W). The only definition.
+"""Uploaded bytes, or an RGB image of them -> (3,H,W). The only definition.
 
 Training, indexing and querying all come through here, so that a picture means
 the same everywhere. The rules are constants of the artifact (``Preprocess``).
@@ -14,13 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 MOST_PIXELS = 1024  # a side of what a network sees
+JPEG_WHOLE, JPEG_SCALED = "whole", "scaled-to-twice"
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """The ``preprocess`` part of an artifact's ``compute``.
 
-    size: pixels of the square input; mean, std: per channel, on the 0–255 scale.
+    size: pixels of the square input; mean, std: per channel, on the 0–255 scale. jpeg: whether
+    its blocks may be decoded to fewer pixels, no side to less than twice ``size``.
     """
 
     size: int
@@ -32,6 +34,7 @@ class Preprocess:
     grey16: str = "divide-257"
     resize: str = "shorter-side-bicubic-antialias"
     crop: str = "centre"
+    jpeg: str = JPEG_WHOLE  # of artifacts that do not say
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Preprocess":
@@ -39,12 +42,18 @@ class Preprocess:
         made = cls(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
         if not (isinstance(made.size, int) and 1 <= made.size <= MOST_PIXELS):
             raise ValueError(f"size is {made.size!r}; 1 to {MOST_PIXELS} pixels a side")
-        known = cls(size=made.size, mean=made.mean, std=made.std)
+        jpeg = JPEG_WHOLE if made.jpeg == JPEG_WHOLE else JPEG_SCALED
+        known = cls(size=made.size, mean=made.mean, std=made.std, jpeg=jpeg)
         if made != known:
             raise ValueError(
                 f"picture rules {config} are not those of this version: {asdict(known)}"
             )
         return made
+
+    @property
+    def shrink_to(self) -> int | None:
+        """Of ``decode.decode``, for pictures that come through here."""
+        return 2 * self.size if self.jpeg == JPEG_SCALED else None
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """An RGB image -> (size,size,3) uint8: shorter side resized, centre crop."""

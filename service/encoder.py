@@ -113,9 +113,11 @@ class Encoder:
         return self._decoding.submit(copy_context().run, begin)
 
     def _decode(self, data: bytes, models: Collection[Model]) -> Picture:
-        image = decode.load(data, self.max_pixels)
-        pixels = {model.id: model.prepare(image) for model in models}
-        return Picture(image.width, image.height, pixels)
+        scales = {model.rules.shrink_to for model in models}
+        decoded = {scale: decode.decode(data, self.max_pixels, scale) for scale in scales}
+        pixels = {m.id: m.prepare(decoded[m.rules.shrink_to].image) for m in models}
+        any_of_them = next(iter(decoded.values()))
+        return Picture(any_of_them.width, any_of_them.height, pixels)
 
     def _shrink(self, data: bytes) -> bytes:
         image = decode.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)

@@ -8,7 +8,6 @@ import torch
 
 from gpq import artifact
 from gpq.codebook import unpack
-from gpq.decode import load
 from tests.images import png
 
 
@@ -28,7 +27,7 @@ class Oracle:
         return float(total)
 
     def _pixels(self, seed: int) -> np.ndarray:
-        return self.model.prepare(load(png(seed)))[None]
+        return self.model.read(png(seed))[None]
 
     def _code(self, seed: int) -> list[int]:
         packed = self.model.encode(self._pixels(seed))

@@ -5,12 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gpq import decode
 from gpq.decode import load
 from gpq.errors import BrokenImage, UnknownFormat
-from gpq.preprocess import Preprocess
+from gpq.preprocess import JPEG_SCALED, Preprocess
 from tests.images import encoded
 from tests.pictures import CASES, icc_profile, png16, png_chunk, quarters, tiff, tolerance
 
@@ -125,6 +125,30 @@ def test_a_shrunk_load_is_the_same_picture_and_never_too_small() -> None:
     pixels = np.asarray(small.resize((32, 32))).astype(int)
     assert np.abs(inner(pixels) - inner(EXPECTED)).max() <= 8
     assert load(encoded(quarters()), shrink_to=8).size == (32, 32)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_shrunk_picture_knows_how_large_it_is_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    # 1007 and 1001 are the same at an eighth: the sides of what is decoded do not tell.
+    data = encoded(Image.new("RGB", (1007, 1001)), "JPEG", exif=exif)
+    found = decode.decode(data, shrink_to=100)
+    assert found.image.size == (126, 126)
+    upright = (1001, 1007) if orientation > 4 else (1007, 1001)
+    assert (found.width, found.height) == upright
+
+
+def test_models_see_nearly_the_same_however_a_jpeg_is_decoded() -> None:
+    grain = np.random.default_rng(0).normal(0, 10, (1500, 2000, 3))
+    large = np.asarray(quarters().resize((2000, 1500), Image.Resampling.BICUBIC)) + grain
+    data = encoded(Image.fromarray(large.clip(0, 255).astype(np.uint8)), "JPEG", quality=85)
+    rules = Preprocess(32, jpeg=JPEG_SCALED)
+    assert load(data, shrink_to=rules.shrink_to).size == (250, 188)
+    seen = [rules.pixels(load(data, shrink_to=s)).astype(int) for s in (None, rules.shrink_to)]
+    difference = np.abs(seen[0] - seen[1])
+    assert difference.mean() < 0.5
+    assert difference.max() <= 24  # at the edges of the quarters
 
 
 def grey_profile() -> bytes:

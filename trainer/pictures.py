@@ -39,7 +39,8 @@ def read(
 
     def one(path: Path) -> NDArray[np.uint8] | str:
         try:
-            return rules.pixels(load(path.read_bytes())).transpose(2, 0, 1)
+            image = load(path.read_bytes(), shrink_to=rules.shrink_to)
+            return rules.pixels(image).transpose(2, 0, 1)
         except (ImageError, OSError, ValueError) as error:  # a NUL in a path is the latter
             return f"{path}: {error}"
 

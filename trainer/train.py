@@ -12,7 +12,7 @@ from gpq import __version__, artifact
 from gpq import device as gpq_device
 from gpq.model import Model
 from gpq.network import DEFAULT_WIDTHS, TORCHVISION
-from gpq.preprocess import Preprocess
+from gpq.preprocess import JPEG_SCALED, Preprocess
 from trainer import checkpoint, data, device, distributed, loop, memory, pretrained
 from trainer.config import (
     BATCHES,
@@ -186,8 +186,8 @@ def _details(options: argparse.Namespace) -> int:
 
 def _rules(config: Config) -> Preprocess:
     if config.network in TORCHVISION:
-        return Preprocess(config.size, pretrained.MEAN, pretrained.STD)
-    return Preprocess(config.size)
+        return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
+    return Preprocess(config.size, jpeg=JPEG_SCALED)
 
 
 def _prepare(
