@@ -54,13 +54,13 @@ def pictures() -> dict[str, bytes]:
     """An example of 32×32, and two drawn large from it, with the grain of a camera."""
     small = min((ROOT / "examples").rglob("*.jpg"))
     return {
-        "2000×1500": _drawn(small, 2000, 1500),
-        "640×480": _drawn(small, 640, 480),
+        "2000×1500": drawn(small, 2000, 1500),
+        "640×480": drawn(small, 640, 480),
         "32×32": small.read_bytes(),
     }
 
 
-def _drawn(file: Path, width: int, height: int) -> bytes:
+def drawn(file: Path, width: int, height: int) -> bytes:
     large = Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     grain = np.random.default_rng(0).normal(0, 12, (height, width, 3))
     pixels = (np.asarray(large) + grain).clip(0, 255).astype(np.uint8)

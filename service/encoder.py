@@ -21,7 +21,7 @@ from service.batcher import Batcher
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
-BATCH = 64  # pictures through the network at once
+BATCH = 16  # pictures through the network at once: more leave the cache, and gain nothing
 
 Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
 Prepared = tuple[Model, NDArray[np.uint8]]

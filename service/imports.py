@@ -19,6 +19,7 @@ from service.sources import Entry, Source, SourceError
 from service.store import Store
 
 BATCHES = 3  # under way: one is stored, one decoded, one read
+TOGETHER = 8  # entries that a thread reads and has decoded
 WAITING_THREADS = 4  # beside those that decode: for disks, and the image store
 
 
@@ -59,7 +60,8 @@ class Import:
                 times = sum(recent, Counter())
                 known = self.store.unchanged([e.id for e in batch if times[e.id] == 1])
                 prepared = [
-                    pool.submit(self._prepare, entry, known.get(entry.id)) for entry in batch
+                    pool.submit(self._prepare, batch[n : n + TOGETHER], known)
+                    for n in range(0, len(batch), TOGETHER)
                 ]
                 under_way.append(writer.submit(self._store, batch, prepared, run))
                 if len(under_way) == BATCHES:
@@ -67,32 +69,42 @@ class Import:
             for written in under_way:
                 written.result()
 
-    def _prepare(self, entry: Entry, known: tuple[str, str | None] | None) -> Outcome:
+    def _prepare(
+        self, entries: list[Entry], known: dict[str, tuple[str, str | None]]
+    ) -> list[Outcome]:
+        read = [self._read(entry, known.get(entry.id)) for entry in entries]
+        uploads = [each for each in read if isinstance(each, Upload)]
+        prepared = iter(self.ingest.prepare(uploads, self.models))
+        return [self._kept(next(prepared)) if isinstance(r, Upload) else r for r in read]
+
+    def _read(self, entry: Entry, known: tuple[str, str | None] | None) -> Upload | Failure | None:
         try:
             metadata = encode_metadata(entry.metadata, "metadata")
             upload = Upload(io.BytesIO(entry.read()), entry.name, entry.id, metadata)
-            if known is not None:
-                sha256 = digest(upload)
-                if known == (sha256, metadata) and self.ingest.originals.has(sha256):
-                    return None
-            (prepared,) = self.ingest.prepare([upload], self.models)
-            if isinstance(prepared, Problem):
-                return Failure(prepared.detail)
-            self.ingest.keep(prepared)
-            upload.file.close()  # its bytes need not wait for the batch
         except (SourceError, OSError) as error:
             return Failure(str(error))
         except Problem as problem:
-            if problem.status >= 500:  # the image store's, not the picture's
-                raise
             return Failure(problem.detail)
+        if known is not None:
+            sha256 = digest(upload)
+            if known == (sha256, metadata) and self.ingest.originals.has(sha256):
+                return None
+        return upload
+
+    def _kept(self, prepared: Prepared | Problem) -> Outcome:
+        if isinstance(prepared, Problem):
+            return Failure(prepared.detail)
+        self.ingest.keep(prepared)
+        prepared.upload.file.close()  # its bytes need not wait for the batch
         return prepared
 
-    def _store(self, batch: list[Entry], prepared: list[Future[Outcome]], run: JobRun) -> None:
+    def _store(
+        self, batch: list[Entry], prepared: list[Future[list[Outcome]]], run: JobRun
+    ) -> None:
         if self._broken:  # what follows must not be told as done before what failed
             return
         self._broken = True
-        outcomes = [each.result() for each in prepared]
+        outcomes = [outcome for each in prepared for outcome in each.result()]
         ready = {each.put.id: each for each in outcomes if isinstance(each, Prepared)}
         if ready:
             self.store.put(self.ingest.encode(list(ready.values()), self.models))
