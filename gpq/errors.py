@@ -9,6 +9,7 @@ GPQError
 ├── ArtifactError            a model folder that cannot be used; names the file
 ├── DeviceError              a device that is not there
 └── ScanError                a search or a build asked for the impossible
+    └── DeviceFull           the device has no room; the message has bytes needed and free
 """
 
 
@@ -46,3 +47,7 @@ class DeviceError(GPQError):
 
 class ScanError(GPQError, ValueError):
     """Arguments a scan engine cannot serve."""
+
+
+class DeviceFull(ScanError):
+    """The memory of a device does not suffice."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpq import decode, scan
 from gpq.errors import ImageError
+from gpq.fallback import Fallback
 from gpq.model import Model
 from service import patience, problems, stages
 from service.batcher import Batcher
@@ -46,11 +47,16 @@ class Encoder:
     """
 
     def __init__(
-        self, max_pixels: int, decode_threads: int, watch: Callable[[int], object] = lambda n: None
+        self,
+        max_pixels: int,
+        decode_threads: int,
+        watch: Callable[[int], object] = lambda n: None,
+        watch_full: Callable[[], object] = lambda: None,
     ) -> None:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
         self._watch = watch
+        self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
         self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, BATCH)
@@ -132,8 +138,8 @@ class Encoder:
         pixels = np.stack([of_one for _, of_one in prepared])
         with stages.stage("encode"):
             if wanted[0] == "codes":
-                return [row.tobytes() for row in model.encode(pixels)]
-            return list(model.lut(pixels))
+                return [row.tobytes() for row in self._fallback.run(Model.encode, model, pixels)]
+            return list(self._fallback.run(Model.lut, model, pixels))
 
 
 def _accepted(decoding: Future[Picture]) -> Picture | Problem:

@@ -63,6 +63,11 @@ class Index:
         return len(self._scanner)
 
     @property
+    def engine(self) -> str:
+        """That finds the hits now."""
+        return self._scanner.engine
+
+    @property
     def worth_compacting(self) -> bool:
         """More than half of the rows, and not few, are of codes taken out."""
         removed = len(self._seqs) - len(self)

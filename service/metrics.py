@@ -45,6 +45,10 @@ class Metrics:
             buckets=BATCHES,
         )
 
+        self.device_full = Counter(
+            "gpq_device_full", "Times the device had no memory to encode", registry=registry
+        )
+
     def gauge(self, name: str, about: str, read: Callable[[], float]) -> None:
         """A value that is read when it is asked for."""
         Gauge(name, about, registry=self.registry).set_function(read)

@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 
 from gpq import device, scan
 from gpq.decode import limit_decoding
+from gpq.errors import ScanError
 from gpq.model import Model
 from service import artifacts
 from service.catalogue import Catalogue
@@ -50,6 +51,7 @@ class Runtime:
             settings.max_pixels,
             settings.decode_threads,
             self.metrics.batch.labels("encode").observe,
+            self.metrics.device_full.inc,
         )
         self._given = artifacts.use(settings.model, self.device)
         self._given_files = artifacts.read(settings.model)
@@ -95,7 +97,7 @@ class Runtime:
         return self.encoder.models[self.feed.model]
 
     def _new_index(self, model: str, codes: Codes | None) -> Index:
-        return Index(self.encoder.models[model].codebook.M, self.engine, codes)
+        return Index(self.encoder.models[model].codebook.M, self.settings.scan, codes)
 
     def start(self) -> None:
         """Open the database and load the index in the background; see ``not_ready``."""
@@ -135,7 +137,7 @@ class Runtime:
             except Problem as error:  # the image store's
                 self.not_ready = error.detail
                 self._stop.wait(RETRY_SECONDS)
-            except NewerSchema as error:
+            except (NewerSchema, ScanError) as error:
                 self.not_ready = str(error)
                 log.error(self.not_ready)
                 return

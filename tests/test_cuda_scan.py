@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from gpq.errors import ScanError
+from gpq.errors import DeviceFull, ScanError
 from gpq.scan import cuda
 from gpq.scan.cuda import memory, search
 from gpq.scan.cuda.kernels import bound, exact, key
 from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.reference import ReferenceScanner
+from gpq.scan.spilling import SpillingScanner
 from tests.scanners import CARD, assert_same, build, codes_like, luts_like
 
 
@@ -174,12 +175,47 @@ def test_a_full_device_says_what_was_needed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(torch, "zeros", full)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000)
-    with pytest.raises(ScanError, match=r"200,704 codes: 1,229,312 bytes needed, 1,000 free"):
+    with pytest.raises(DeviceFull, match=r"200,704 codes: 1,229,312 bytes needed, 1,000 free"):
         scanner.add(np.zeros((266_000, 6), dtype=np.uint8))
     assert len(scanner) == 10
     monkeypatch.undo()
     scanner.add(codes)
     assert len(scanner) == 20
+
+
+def test_codes_move_to_the_cpu_where_the_device_is_full(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(0)
+    codes, luts = codes_like("uniform", 400, 6, random), luts_like("levels", 2, 6, random)
+    device: list[CudaScanner] = []
+
+    def on_device(packed: np.ndarray) -> CudaScanner:
+        device.append(CudaScanner(packed, 6, CARD))
+        return device[-1]
+
+    def full(*arguments: object) -> None:
+        raise DeviceFull("no room")
+
+    for blocked in ("reserve", "_reserve", "search_in", None):
+        scanner = SpillingScanner(codes[:200], on_device, lambda c: ReferenceScanner(c, 6))
+        reference = ReferenceScanner(codes[:200], 6)
+        with monkeypatch.context() as patch:
+            for each in (scanner, reference):
+                each.remove(np.array([3, 199]))
+            if blocked:
+                patch.setattr(device[-1], blocked, full)
+            added = [each.add(codes[200:]).tolist() for each in (scanner, reference)]
+            assert added[0] == added[1]
+            assert_same(scanner, reference, luts, 500)
+        assert scanner.engine == ("cuda" if blocked in (None, "reserve") else "reference")
+        assert scanner.rows().tolist() == reference.rows().tolist()
+        assert len(scanner) == len(reference)
+    assert caplog.text.count("the codes move to the CPU: no room") == 2
+    monkeypatch.setattr(memory, "empty_slab", full)
+    scanner = SpillingScanner(codes, on_device, lambda c: ReferenceScanner(c, 6))
+    assert scanner.engine == "reference"
+    assert_same(scanner, ReferenceScanner(codes, 6), luts, 5)
 
 
 def test_shards_take_all_of_what_is_added_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

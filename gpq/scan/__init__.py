@@ -13,6 +13,7 @@ from gpq.errors import ScanError
 from gpq.scan import cuda, native
 from gpq.scan.reference import ReferenceScanner
 from gpq.scan.scanner import Scanner
+from gpq.scan.spilling import SpillingScanner
 
 __all__ = ["ENGINES", "Scanner", "build", "choose"]
 
@@ -50,11 +51,20 @@ def build(
     """A scanner over packed codes (N,ceil(M/2)) uint8; rows 0…N-1. device: of the cuda engine,
     all there are by default.
 
-    Raises ScanError for an engine this installation does not have, or a device without room.
+    Raises ScanError for an engine this installation does not have, DeviceFull where the cuda
+    engine was asked for and the codes have no room; by auto they are in the CPU's memory then.
     """
     chosen = choose(engine)[0]
+    if chosen == "cuda" and engine == "auto":
+        return SpillingScanner(
+            packed,
+            lambda codes: cuda.build(codes, M, device),
+            lambda codes: _on_cpu(codes, M, "reference" if native.missing() else "native"),
+        )
     if chosen == "cuda":
         return cuda.build(packed, M, device)
-    if chosen == "native":
-        return native.NativeScanner(packed, M)
-    return ReferenceScanner(packed, M)
+    return _on_cpu(packed, M, chosen)
+
+
+def _on_cpu(packed: NDArray[np.uint8], M: int, engine: str) -> Scanner:
+    return native.NativeScanner(packed, M) if engine == "native" else ReferenceScanner(packed, M)

@@ -12,7 +12,9 @@ class Scanner(Protocol):
     A search sees one immutable snapshot, whatever is added or removed meanwhile.
     """
 
-    engine: str
+    @property
+    def engine(self) -> str:
+        """Its name."""
 
     def search(
         self,

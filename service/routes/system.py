@@ -64,10 +64,12 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
         {"name": replica.name, "applied": replica.applied, "age_s": round(replica.age, 3)}
         for replica in runtime.store.replicas.alive()
     ]
+    engine = runtime.feed.index.engine
+    no_room = f"the codes have no room on the device of {runtime.engine}; the log says when"
     return {
         "images": total,
-        "engine": runtime.engine,
-        "engine_reason": runtime.engine_reason,
+        "engine": engine,
+        "engine_reason": runtime.engine_reason if engine == runtime.engine else no_room,
         "unique_codes": unique,
         "largest_tie": largest,
         "feed": {

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gpq import artifact
+from gpq.fallback import Fallback
+from gpq.model import Model
 from tests.conftest import SHIPPED
 
 pytestmark = pytest.mark.cuda
@@ -27,3 +29,22 @@ def test_codes_are_those_of_the_cpu(random_model: Path) -> None:
     difference = np.abs(on_cpu.lut(pixels) - on_card.lut(pixels)).max()
     assert difference < 1e-5
     assert torch.cuda.is_available()
+
+
+def test_a_full_card_halves_batches_and_then_leaves_them_to_the_cpu() -> None:
+    model = artifact.load(SHIPPED, "cuda")
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 3, 32, 32), dtype=np.uint8)
+    expected = model.encode(pixels)
+    full: list[None] = []
+    careful = Fallback(lambda: full.append(None))
+    torch.cuda.empty_cache()
+    for room in (8 << 20, 0):  # bytes beside what is in use
+        used = torch.cuda.memory_reserved() + room
+        torch.cuda.set_per_process_memory_fraction(used / torch.cuda.mem_get_info()[1])
+        try:
+            found = careful.run(Model.encode, model, pixels)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert (found == expected).mean() > 0.99  # another batch may round another way
+        torch.cuda.empty_cache()
+    assert len(full) > 1

@@ -1,5 +1,7 @@
 """Codes on a device: in slabs that never move, so that adding copies nothing again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpq.errors import ScanError
+from gpq.errors import DeviceFull
 
 LEAST_ROWS = 1 << 16  # of a slab
 GROWTH = 8  # a further slab has room for a share of this of what there is
@@ -38,7 +40,7 @@ class Slab:
 
 
 def empty_slab(rows: int, first_row: int, M: int, device: torch.device) -> Slab:
-    """With room for at least so many rows. Raises ScanError where the device has none."""
+    """With room for at least so many rows. Raises DeviceFull where the device has none."""
     room = max(LEAST_ROWS, first_row // GROWTH, rows)
     capacity = -(-room // MULTIPLE) * MULTIPLE
     width = (M + 1) // 2
@@ -49,21 +51,16 @@ def empty_slab(rows: int, first_row: int, M: int, device: torch.device) -> Slab:
     return Slab(planes, live, first_row)
 
 
-class no_room:  # noqa: N801  (a context, used like a function)
-    """Turns running out of a device's memory into a ScanError that says what was needed."""
-
-    def __init__(self, what: str, needed: int, device: torch.device) -> None:
-        self.what, self.needed, self.device = what, needed, device
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is not None and issubclass(kind, torch.OutOfMemoryError):
-            free = free_bytes(self.device)
-            raise ScanError(
-                f"no room on {self.device} for {self.what}: {self.needed:,} bytes needed, "
-                f"{free:,} free"
-            ) from None
+@contextmanager
+def no_room(what: str, needed: int, device: torch.device) -> Iterator[None]:
+    """Turns running out of a device's memory into a DeviceFull that says what was needed."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        free = free_bytes(device)
+        raise DeviceFull(
+            f"no room on {device} for {what}: {needed:,} bytes needed, {free:,} free"
+        ) from None
 
 
 def free_bytes(device: torch.device) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpq.errors import ScanError
+from gpq.errors import DeviceFull, ScanError
 from gpq.scan.cuda import memory
 from gpq.scan.cuda.kernels import key
 from gpq.scan.cuda.memory import Slab
@@ -37,7 +37,7 @@ class Snapshot:
 class CudaScanner:
     """See ``gpq.scan.Scanner``. Up to 2³¹-1 rows on one device.
 
-    device: of torch; the CPU in Triton's interpreter, for tests. Raises ScanError where it has
+    device: of torch; the CPU in Triton's interpreter, for tests. Raises DeviceFull where it has
     no room for the codes.
     """
 
@@ -70,7 +70,7 @@ class CudaScanner:
         return memory.gather(snapshot.slabs, checked_rows(rows, snapshot.count))
 
     def reserve(self, rows: int) -> None:
-        """Room for so many more, which ``add`` then finds; raises ScanError."""
+        """Room for so many more, which ``add`` then finds; raises DeviceFull."""
         with self._writing:
             self._reserve(rows)
 
@@ -90,7 +90,7 @@ class CudaScanner:
     def _reserve(self, rows: int) -> None:
         last, slabs = self.snapshot.count + rows, self.snapshot.slabs
         if last > key.MOST_ROWS:
-            raise ScanError(f"{last} rows; a device holds {key.MOST_ROWS}")
+            raise DeviceFull(f"{last} rows; a device holds {key.MOST_ROWS}")
         end = slabs[-1].last_row if slabs else 0
         if last > end or not slabs:
             slab = memory.empty_slab(last - end, end, self.M, self.device)
