@@ -1,0 +1,96 @@
+"""POST /search with a large network beside that network alone.
+
+    python -m bench.encoder                          ResNet-50 at 224 pixels, about 5 minutes
+    python -m bench.encoder --seconds 5 --rounds 1
+
+Alone: batches of as many pictures as the service encodes at a time, already decoded, through the
+same model in this process. The service gets a form with a 640×480 JPEG, from 16 connections; 1,000
+pictures are stored. Random weights, which cost as much. Rounds take turns. Results go to
+bench/results/encoder.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from bench import load
+from bench.machine import describe
+from bench.service import CONNECTIONS, pictures
+from bench.start import fill
+from gpq import artifact, network
+from gpq.codebook import Codebook, intra_normalise
+from gpq.inference import in_one_call
+from gpq.model import Model
+from gpq.preprocess import JPEG_SCALED, Preprocess
+from service.encoder import BATCH
+from tests.server import Server
+
+RESULTS = Path(__file__).parent / "results" / "encoder.json"
+NAME, SIZE, M, D = "resnet50", 224, 12, 12
+ROWS = 1000
+
+
+def made(folder: Path) -> str:
+    """An artifact of random weights; returns its id."""
+    torch.manual_seed(0)
+    Z = intra_normalise(torch.randn(16, M * D), M).transpose(0, 1).contiguous()
+    examples = np.random.default_rng(0).integers(0, 256, (64, 3, SIZE, SIZE), dtype=np.uint8)
+    about = {"classes": ["a", "b"], "measured": None}
+    net = network.build(NAME, M * D)
+    rules = Preprocess(SIZE, jpeg=JPEG_SCALED)
+    return artifact.save(folder, net, Codebook(Z), {"name": NAME}, rules, about, examples)
+
+
+def alone(model: Model, seconds: float) -> float:
+    """Pictures a second."""
+    pixels = np.random.default_rng(1).integers(0, 256, (BATCH, 3, SIZE, SIZE), dtype=np.uint8)
+    model.lut(pixels)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        model.lut(pixels)
+        done += BATCH
+    return done / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    load.require()
+    rates: dict[str, list[float]] = {"alone": [], "service": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        picture, url = folder / "picture.jpg", f"sqlite:///{folder}/gpq.db"
+        picture.write_bytes(pictures()["640×480"])
+        fill(url, ROWS, made(folder / "model"))
+        model = in_one_call(artifact.load(folder / "model"))
+        settings = {"model": folder / "model", "database_url": url, "image_store": "none"}
+        with Server(folder, **settings) as server:
+            for _ in tqdm(range(options.rounds)):
+                rates["alone"].append(alone(model, options.seconds))
+                measured = load.run(f"{server.url}/search", picture, options.seconds, CONNECTIONS)
+                if measured.statuses.keys() != {"200"} or measured.errors:
+                    raise SystemExit(f"the service fails: {measured}")
+                rates["service"].append(measured.replies_a_second)
+    median = {what: round(statistics.median(values), 2) for what, values in rates.items()}
+    results = {
+        "machine": describe(),
+        "network": f"{NAME} at {SIZE} pixels",
+        "pictures_a_second": median,
+        "share_of_alone": round(median["service"] / median["alone"], 3),
+        "rounds": {what: [round(value, 2) for value in all_of] for what, all_of in rates.items()},
+    }
+    print(json.dumps(results, indent=1))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
