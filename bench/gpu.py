@@ -12,6 +12,7 @@ safetensors, tqdm and pytest; installs nothing.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from bench.data import cifar10, tinyimagenet
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "models" / "photos"
+SCANS = (10_000_000, 100_000_000, 1_000_000_000)
 SEEDS = (1, 2)
 DRAWS = range(5)
 NESTED = ("--bits", "12", "24", "32")
@@ -79,11 +81,28 @@ def tests(options: argparse.Namespace) -> dict[str, object]:
     """Every test that needs a card."""
     if options.device == "cpu":
         return {"skipped": "no card asked for"}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-W", "default"]
-    done = subprocess.run([*command, "tests/cuda"], cwd=ROOT)
-    if done.returncode:
-        sys.exit("error: a CUDA test failed; nothing else is run")
-    return {"passed": True}
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "default"]
+    groups = [["-m", "cuda", "tests/cuda"]]
+    if importlib.util.find_spec("hypothesis"):
+        groups.append(["tests/test_cuda_scan.py"])
+    for group in groups:
+        if subprocess.run([*command, *group], cwd=ROOT).returncode:
+            sys.exit("error: a CUDA test failed; nothing else is run")
+    return {"passed": groups}
+
+
+def scan(rows: int, options: argparse.Namespace) -> dict[str, object]:
+    """The CUDA scan of so many codes; with the sizes of its programs where it is tuned."""
+    path = options.out / f"gpu-scan-{rows}.json"
+    command = [sys.executable, "-m", "bench.gpuscan", "--device", options.device]
+    command += ["--rows", str(rows), "--out", str(path)]
+    if options.device == "cpu":
+        command += ["--queries", "1", "4", "--k", "10", "--repeats", "1"]
+        command[command.index("--rows") + 1] = str(rows // 100_000)
+    elif rows == SCANS[1]:
+        command.append("--tune")
+    subprocess.run(command, cwd=ROOT, check=True)
+    return {"result": path.name}
 
 
 def rate(options: argparse.Namespace) -> dict[str, object]:
@@ -161,6 +180,7 @@ def main() -> None:
 
     todo: dict[str, Callable[[], dict[str, object] | None]] = {
         "tests": lambda: tests(options),
+        **{f"scan-{rows}": lambda rows=rows: scan(rows, options) for rows in SCANS},
         "rate": lambda: rate(options),
         **{t.name: lambda t=t: train(t, options) for t in trainings()},
     }

@@ -127,7 +127,7 @@ class Part:
                 slab.planes, slab.capacity, slab.live, tables, limits, survivors, counts,
                 self.capacity, slab.first_row, start, end, step, tiles,
                 PLANES=slab.planes.shape[0], ROWS=bound.ROWS, QUERIES=tile,
-                num_warps=8 if tile > 64 else 4,
+                num_warps=bound.WARPS,
             )  # fmt: skip
         for slab, _, end in self._ranges(first, last):
             rescore_kernel[(-(-self.capacity // SLOTS), self.Q)](

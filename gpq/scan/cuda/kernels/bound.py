@@ -12,6 +12,7 @@ from torch import Tensor
 
 ROWS = 128  # of a program
 LEAST_QUERIES, MOST_QUERIES = 16, 256  # of a program
+WARPS = 8
 LIMIT = 127  # largest sum of quantised deficits that survives
 ROUNDED_DOWN = 1 - 2.0**-40
 LARGEST_SCALE = 1e300

@@ -1,0 +1,218 @@
+"""The CUDA scan: is it right, and how fast beside what the card can do and other ways.
+
+    python -m bench.gpuscan --rows 10000000 --out runs/gpu/x.json       a minute of a card
+    python -m bench.gpuscan --device cpu --rows 3000 --queries 1 4 --k 10 --repeats 1
+                                                                        in Triton's interpreter
+    python -m bench.gpuscan --draw runs/gpu                             docs/gpu.png from results
+
+48-bit codes, uniform, which is the worst case. First a million of them, or fewer, against the
+reference, and of all of them queries alone against the same in a batch: rows and scores must be
+the same bits, or nothing is measured. Times are medians by CUDA events from look-up tables on the
+card to keys on the card. Ceilings: the card's copy bandwidth and matrix rates. Peers: look-ups by
+torch's index_select; faiss's GpuIndexIVFPQ does not do 4 bits, so faiss is not one.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.machine import describe
+from gpq.scan.reference import ReferenceScanner
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where kernels are first imported
+
+from gpq.scan.cuda.kernels import bound
+from gpq.scan.cuda.scanner import LAST_KEY, CudaScanner
+from gpq.scan.cuda.search import Search
+
+M, K = 12, 16
+CHECKED_ROWS = 1_000_000
+COPIED_BYTES = 4 << 30
+SIDE = 8192  # of the matrices
+CHUNK = 1 << 24  # rows scored by torch at a time
+PLOT = Path(__file__).parent.parent / "docs" / "gpu.png"
+
+
+def milliseconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """The median, after one run that is not counted."""
+    work()
+    found = []
+    for _ in range(repeats):
+        if device.type != "cuda":
+            started = time.perf_counter()
+            work()
+            found.append(1000 * (time.perf_counter() - started))
+            continue
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        found.append(begin.elapsed_time(end))
+    return statistics.median(found)
+
+
+def ceilings(device: torch.device, repeats: int) -> dict[str, float]:
+    """TB/s read and written by a copy; 10¹² operations a second of matrix products."""
+    if device.type != "cuda":
+        return {}
+    wide = torch.randn(SIDE, SIDE, device=device).bfloat16()
+    bytes_ = torch.randint(-9, 9, (SIDE, SIDE), dtype=torch.int8, device=device)
+    operations = 2 * SIDE**3
+    bf16 = milliseconds(partial(torch.matmul, wide, wide), repeats, device)
+    int8 = milliseconds(partial(torch._int_mm, bytes_, bytes_.T), repeats, device)
+    source = torch.empty(COPIED_BYTES, dtype=torch.uint8, device=device)
+    copy = milliseconds(partial(torch.empty_like(source).copy_, source), repeats, device)
+    return {
+        "copy_TB_s": 2 * COPIED_BYTES / copy / 1e9,
+        "bf16_T_s": operations / bf16 / 1e9,
+        "int8_T_s": operations / int8 / 1e9,
+    }
+
+
+def searching(scanner: CudaScanner, luts: Tensor, k: int) -> Callable[[], Tensor]:
+    snapshot = scanner.snapshot
+    return Search(snapshot.slabs, snapshot.count, luts, k, LAST_KEY, paging=False).best
+
+
+def check(packed: np.ndarray, scanner: CudaScanner, luts: np.ndarray, k: int) -> None:
+    """Raises SystemExit where a result is not the reference's."""
+    few = packed[:CHECKED_ROWS]
+    reference, part = ReferenceScanner(few, M), CudaScanner(few, M, scanner.device)
+    for some in (luts[:1], luts):
+        expected, found = reference.search(some[:64], k), part.search(some, k)
+        if not all((e == f[: len(e)]).all() for e, f in zip(expected, found, strict=True)):
+            raise SystemExit("error: not the reference's results")
+    together = scanner.search(luts, k)
+    for q in range(min(3, len(luts))):
+        alone = scanner.search(luts[q : q + 1], k)
+        if not all((a[0] == t[q]).all() for a, t in zip(alone, together, strict=True)):
+            raise SystemExit("error: a query alone has other results than in a batch")
+
+
+def by_torch(scanner: CudaScanner, luts: Tensor, k: int) -> Tensor:
+    """The k best scores (Q,k), by a look-up a sub-code in torch."""
+    best = torch.full((len(luts), k), -torch.inf, device=luts.device)
+    for slab in scanner.snapshot.slabs:
+        last = min(slab.capacity, scanner.snapshot.count - slab.first_row)
+        for first in range(0, last, CHUNK):
+            planes = slab.planes[:, first : min(first + CHUNK, last)].int()
+            scores = torch.zeros((len(luts), planes.shape[1]), device=luts.device)
+            for m in range(M):
+                scores += luts[:, m].index_select(1, (planes[m // 2] >> (m % 2 * 4)) & 15)
+            best = torch.cat([best, scores], dim=1).topk(k).values
+    return best
+
+
+def tune(scanner: CudaScanner, luts: Tensor, k: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of the whole search with other sizes of the filter's programs."""
+    before, found = (bound.ROWS, bound.MOST_QUERIES, bound.WARPS), {}
+    for rows in (64, 128, 256):
+        for queries in (64, 128, 256):
+            for warps in (4, 8):
+                bound.ROWS, bound.MOST_QUERIES, bound.WARPS = rows, queries, warps
+                name = f"{rows} rows, {queries} queries, {warps} warps"
+                try:
+                    work = searching(scanner, luts, k)
+                    found[name] = round(milliseconds(work, repeats, luts.device), 3)
+                except Exception as error:  # more registers than there are
+                    found[name] = -1
+                    print(f"{name}: {error}", flush=True)
+    bound.ROWS, bound.MOST_QUERIES, bound.WARPS = before
+    return found
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    device = torch.device(options.device)
+    random = np.random.default_rng(0)
+    packed = np.frombuffer(random.bytes(options.rows * M // 2), np.uint8).reshape(-1, M // 2)
+    started = time.perf_counter()
+    scanner = CudaScanner(packed, M, device)
+    build_s = time.perf_counter() - started
+    tables = random.standard_normal((max(options.queries), M, K), np.float32)
+    check(packed, scanner, tables[: min(len(tables), 64)], max(options.k))
+    searches = []
+    for Q in options.queries:
+        luts = torch.from_numpy(tables[:Q].copy()).to(device)
+        for k in options.k:
+            ms = milliseconds(searching(scanner, luts, k), options.repeats, device)
+            row = {"Q": Q, "k": k, "ms": ms, "ms_a_query": ms / Q}
+            row["pairs_a_second"] = options.rows * Q / ms * 1000
+            if Q <= 16 and k == max(options.k):
+                peer = partial(by_torch, scanner, luts, k)
+                row["torch_ms"] = milliseconds(peer, options.repeats, device)
+            searches.append(row)
+            print(json.dumps(row), flush=True)
+    large = torch.from_numpy(tables[:256].copy()).to(device)
+    return {
+        "rows": options.rows,
+        "bits": 4 * M,
+        "bytes_a_code": scanner.bytes / options.rows,
+        "build_s": build_s,
+        "ceilings": ceilings(device, options.repeats),
+        "searches": searches,
+        "tuning_ms": tune(scanner, large, max(options.k), options.repeats) if options.tune else {},
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "interpreter",
+        "machine": describe(),
+        "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "driver": _driver()},
+    }
+
+
+def _driver() -> str:
+    path = Path("/proc/driver/nvidia/version")
+    return path.read_text().split("\n")[0] if path.is_file() else ""
+
+
+def draw(folder: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for path in sorted(folder.glob("*scan-*.json")):
+        found = json.loads(path.read_text())
+        rows = [row for row in found["searches"] if row["k"] == 100]
+        label = f"{found['rows']:.0e} codes"
+        queries = [row["Q"] for row in rows]
+        axes[0].plot(queries, [row["ms_a_query"] for row in rows], marker="o", label=label)
+        axes[1].plot(queries, [row["pairs_a_second"] for row in rows], marker="o", label=label)
+    axes[0].set(title="ms a query, k = 100", xlabel="queries at once", xscale="log", yscale="log")
+    axes[1].set(title="codes × queries a second", xlabel="queries at once", xscale="log")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(PLOT, dpi=110)
+    print(f"wrote {PLOT}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--queries", type=int, nargs="+", default=[1, 16, 64, 256, 1024])
+    parser.add_argument("--k", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--tune", action="store_true", help="also sizes of the filter's programs")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--draw", type=Path, metavar="FOLDER", help="only draw what is there")
+    options = parser.parse_args()
+    if options.draw:
+        draw(options.draw)
+        return
+    text = json.dumps(measure(options), indent=1)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
