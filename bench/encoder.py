@@ -45,7 +45,9 @@ def made(folder: Path) -> str:
     about = {"classes": ["a", "b"], "measured": None}
     net = network.build(NAME, M * D)
     rules = Preprocess(SIZE, jpeg=JPEG_SCALED)
-    return artifact.save(folder, net, Codebook(Z), {"name": NAME, "width": None}, rules, about, examples)
+    return artifact.save(
+        folder, net, Codebook(Z), {"name": NAME, "width": None}, rules, about, examples
+    )
 
 
 def alone(model: Model, seconds: float) -> float:

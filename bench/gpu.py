@@ -8,7 +8,8 @@
 GPQ_DATA is a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with what
 is in them; a step whose data is not there is left out, and done when it is. Every training is
 as long as --seconds allows, by the rate measured first. Needs torch, numpy, Pillow,
-safetensors, tqdm and pytest; installs nothing.
+safetensors, tqdm and pytest; installs nothing. With the service's packages on PYTHONPATH
+(`pip install --target` them where there is a network), POST /search is measured too.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from bench.data import cifar10, tinyimagenet
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "models" / "photos"
 SCANS = (10_000_000, 100_000_000, 1_000_000_000)
+SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
 DRAWS = range(5)
 NESTED = ("--bits", "12", "24", "32")
@@ -102,6 +104,18 @@ def scan(rows: int, options: argparse.Namespace) -> dict[str, object]:
     elif rows == SCANS[1]:
         command.append("--tune")
     subprocess.run(command, cwd=ROOT, check=True)
+    return {"result": path.name}
+
+
+def post(options: argparse.Namespace) -> dict[str, object] | None:
+    """POST /search of a whole service; None where its packages are not there."""
+    if not all(map(importlib.util.find_spec, SERVICE_PACKAGES)):
+        return None
+    path = options.out / "gpu-post.json"
+    command = [sys.executable, "-m", "bench.post", "--out", str(path)]
+    if options.device == "cpu":
+        command += ["--rows", "1000", "--seconds", "1"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return {"result": path.name}
 
 
@@ -181,6 +195,7 @@ def main() -> None:
     todo: dict[str, Callable[[], dict[str, object] | None]] = {
         "tests": lambda: tests(options),
         **{f"scan-{rows}": lambda rows=rows: scan(rows, options) for rows in SCANS},
+        "post": lambda: post(options),
         "rate": lambda: rate(options),
         **{t.name: lambda t=t: train(t, options) for t in trainings()},
     }

@@ -1,4 +1,4 @@
-"""A million stored pictures: from the start of the process to ready, and its memory.
+"""A million stored pictures: from the start of the process to ready, its memory, the disk's.
 
     python -m bench.start                          both databases, 1e6 rows, 3 starts each
     python -m bench.start --rows 10000             a small one, seconds
@@ -91,6 +91,21 @@ def measure(
     }
 
 
+def disk_bytes(url: str) -> int:
+    """Of the database, ids, sizes and checksums of the pictures and their indexes included."""
+    store = Store(url)
+    with store.database.read() as connection:
+        if store.database.is_postgres:
+            size = connection.scalar(sa.text("SELECT pg_database_size(current_database())"))
+        else:
+            pages, of_bytes = (
+                connection.scalar(sa.text(f"PRAGMA {name}")) for name in ("page_count", "page_size")
+            )
+            size = pages * of_bytes
+    store.close()
+    return int(size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -111,7 +126,8 @@ def main() -> None:
             urls["postgres"] = stack.enter_context(Postgres()).create_database()
         for name, url in urls.items():
             fill(url, arguments.rows, model)
-            results[name] = measure(folder, url, arguments.rows, arguments.starts)
+            measured = measure(folder, url, arguments.rows, arguments.starts)
+            results[name] = {**measured, "disk_mb": round(disk_bytes(url) / 2**20)}
             file = {"index_file": folder / f"{name}.codes"}
             measure(folder, url, arguments.rows, 1, **file)  # writes it at its end
             with_file = measure(folder, url, arguments.rows, arguments.starts, **file)
