@@ -29,12 +29,12 @@ from gpq.codebook import Codebook, intra_normalise
 from gpq.inference import in_one_call
 from gpq.model import Model
 from gpq.preprocess import JPEG_SCALED, Preprocess
-from service.encoder import BATCH
+from service.encoder import BATCHES
 from tests.server import Server
 
 RESULTS = Path(__file__).parent / "results" / "encoder.json"
 NAME, SIZE, M, D = "resnet50", 224, 12, 12
-ROWS = 1000
+ROWS, BATCH = 1000, BATCHES["cpu"]
 
 
 def made(folder: Path) -> str:

@@ -18,9 +18,8 @@ from pathlib import Path
 import torch
 
 from bench.machine import describe
-from gpq import device
+from gpq import device, memory
 from gpq.preprocess import Preprocess
-from trainer import memory
 from trainer.config import BATCHES, LEARNING_RATES, Config
 from trainer.data import TrainingSet
 from trainer.device import autocast

@@ -4,7 +4,6 @@ What is hostile is refused before it costs much: formats by signature alone, pix
 the header, scans and tiles before they are decoded.
 """
 
-import ctypes
 import io
 import re
 import struct
@@ -31,8 +30,6 @@ PNG_SIGNATURE_BYTES = 8
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_PNG_METADATA_BYTES = 16 * 2**20  # a colour profile, inflated
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
-LARGE_BLOCK_BYTES = 4 * 2**20
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 # What Pillow's decoders raise on damaged data, beside OSError.
 DECODE_ERRORS = (
@@ -44,16 +41,13 @@ DECODE_ERRORS = (
 def limit_decoding(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     """Set process-wide limits; call once at start.
 
-    Frames inside a container are held to the same limit as the first header, what Pillow
-    thinks of an upload's odd tags stays out of the log, and the memory of large pictures
-    goes back to the system: glibc would keep it, once for every thread that decodes.
+    Frames inside a container are held to the same limit as the first header, and what Pillow
+    thinks of an upload's odd tags stays out of the log.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_PNG_METADATA_BYTES
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 @cache

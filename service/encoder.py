@@ -1,10 +1,12 @@
 """Uploaded bytes -> pixels -> codes and look-up tables of models, off the event loop."""
 
 import io
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +15,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpq import decode, scan
-from gpq.errors import ImageError
+from gpq import decode, memory, scan
+from gpq.errors import BrokenImage, ImageError
 from gpq.fallback import Fallback
 from gpq.model import Model
 from service import patience, problems, stages
@@ -22,7 +24,10 @@ from service.batcher import Batcher
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
-BATCH = 16  # pictures through the network at once: more leave the cache, and gain nothing
+# Pictures through the network at once. On the CPU more gain nothing, and of a ResNet-50 at 224
+# pixels so many are the most whose memory is kept from one batch to the next.
+BATCHES = {"cpu": 8, "cuda": 64}
+LARGE_PIXELS = 4_000_000  # of a picture whose memory goes back to the system at once
 
 Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
 Prepared = tuple[Model, NDArray[np.uint8]]
@@ -41,7 +46,7 @@ class Picture:
 
 class Encoder:
     """Pictures are decoded by few threads: that bounds memory whatever is uploaded. Those of
-    requests at the same time go through the network together.
+    requests at the same time go through the network together, as many as pays on the device.
 
     models: by their ids. Calls under way go on with those they began with.
     """
@@ -52,6 +57,7 @@ class Encoder:
         decode_threads: int,
         watch: Callable[[int], object] = lambda n: None,
         watch_full: Callable[[], object] = lambda: None,
+        device: str = "cpu",
     ) -> None:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
@@ -59,7 +65,7 @@ class Encoder:
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
-        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, BATCH)
+        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, BATCHES[device])
 
     def close(self) -> None:
         """What is being decoded comes to its end; nothing waits for that."""
@@ -120,16 +126,23 @@ class Encoder:
 
     def _decode(self, data: bytes, models: Collection[Model]) -> Picture:
         scales = {model.rules.shrink_to for model in models}
-        decoded = {scale: decode.decode(data, self.max_pixels, scale) for scale in scales}
-        pixels = {m.id: m.prepare(decoded[m.rules.shrink_to].image) for m in models}
-        any_of_them = next(iter(decoded.values()))
-        return Picture(any_of_them.width, any_of_them.height, pixels)
+        with _large_given_back() as sizes:
+            decoded = {scale: decode.decode(data, self.max_pixels, scale) for scale in scales}
+            pixels = {m.id: m.prepare(decoded[m.rules.shrink_to].image) for m in models}
+            whole = decoded.popitem()[1]
+            sizes += [whole.width, whole.height]
+            del decoded, whole
+        width, height = sizes
+        return Picture(width, height, pixels)
 
     def _shrink(self, data: bytes) -> bytes:
-        image = decode.load(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
-        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         buffer = io.BytesIO()
-        image.save(buffer, "WEBP")
+        with _large_given_back() as sizes:
+            whole = decode.decode(data, self.max_pixels, shrink_to=THUMBNAIL_PIXELS)
+            whole.image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+            whole.image.save(buffer, "WEBP")
+            sizes += [whole.width, whole.height]
+            del whole
         return buffer.getvalue()
 
     def _compute(self, wanted: Wanted, prepared: Sequence[Prepared]) -> Sequence[Any]:
@@ -140,6 +153,20 @@ class Encoder:
             if wanted[0] == "codes":
                 return [row.tobytes() for row in self._fallback.run(Model.encode, model, pixels)]
             return list(self._fallback.run(Model.lut, model, pixels))
+
+
+@contextmanager
+def _large_given_back() -> Iterator[list[int]]:
+    """The memory of a large picture, width and height of which are put into the list, or of a
+    broken one goes back to the system at its end."""
+    sizes: list[int] = []
+    try:
+        yield sizes
+    except BrokenImage:
+        memory.give_back()
+        raise
+    if math.prod(sizes) > LARGE_PIXELS:
+        memory.give_back()
 
 
 def _accepted(decoding: Future[Picture]) -> Picture | Problem:

@@ -5,7 +5,7 @@ import threading
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from gpq import device, scan
+from gpq import device, memory, scan
 from gpq.decode import limit_decoding
 from gpq.errors import ScanError
 from gpq.model import Model
@@ -43,6 +43,7 @@ class Runtime:
         self.device = device.pick(settings.device)
         self.engine, self.engine_reason = scan.choose(settings.scan)
         limit_decoding(settings.max_pixels)
+        memory.keep_tensors()
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
         self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
@@ -52,6 +53,7 @@ class Runtime:
             settings.decode_threads,
             self.metrics.batch.labels("encode").observe,
             self.metrics.device_full.inc,
+            self.device.type,
         )
         self._given = artifacts.use(settings.model, self.device)
         self._given_files = artifacts.read(settings.model)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from gpq import artifact, device
+from gpq import artifact, device, memory
 from gpq.decode import limit_decoding
 from gpq.model import Model
 from service import artifacts
@@ -30,8 +30,9 @@ def work(store: Store, settings: Settings, run: JobRun, share: float = 1.0) -> N
     """
     os.nice(NICENESS)
     limit_decoding(settings.max_pixels)
+    memory.keep_tensors()
     place = device.pick(settings.device)
-    encoder = Encoder(settings.max_pixels, settings.decode_threads)
+    encoder = Encoder(settings.max_pixels, settings.decode_threads, device=place.type)
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
         _reindex(store, Reindex(store, encoder, originals, share), place, run)

@@ -6,7 +6,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from trainer import memory
+from gpq import memory
 if sys.argv[1] == "kept":
     memory.keep_freed()
 work = lambda: torch.ones(16 << 20).sum()

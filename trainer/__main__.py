@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpq import artifact
+from gpq import artifact, memory
 from gpq import device as gpq_device
 from gpq.decode import limit_decoding
 from gpq.errors import GPQError
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words, argparse.Namespace(words=words))
     limit_decoding()
+    memory.return_pictures()
     try:
         options.command(options)
     except (TrainerError, GPQError, OSError) as error:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from gpq import __version__, artifact
+from gpq import __version__, artifact, memory
 from gpq import device as gpq_device
 from gpq.model import Model
 from gpq.network import DEFAULT_WIDTHS, TORCHVISION
 from gpq.preprocess import JPEG_SCALED, Preprocess
-from trainer import checkpoint, data, device, distributed, loop, memory, pretrained
+from trainer import checkpoint, data, device, distributed, loop, pretrained
 from trainer.config import (
     BATCHES,
     LAMBDAS,
