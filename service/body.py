@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.problems import Problem, response
 
 LINGER_SECONDS = 10  # how long a body nobody wants is read on after the reply
+SOON_BYTES, SOON_SECONDS = 2**18, 0.1  # a body that is most likely here, and the wait for it
 
 
 class BodyLimit:
@@ -15,7 +16,8 @@ class BodyLimit:
 
     A reply may be ready before its body has come in: 413, but also 401 or 429. Closing the
     connection then would reset it, and the client could lose the reply. So the reply is
-    sent at once, the rest of the body read and dropped for a while, and then closed.
+    sent at once, the rest of the body read and dropped for a while, and then closed. A short
+    body is dropped before the reply: then the connection stays, for the client to try again.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -55,6 +57,7 @@ class _Body:
         awaited = self.announced > 0 or "transfer-encoding" in headers
         self.complete = not awaited or "expect" in headers
         self.received = 0
+        self._begun = False  # the reply
         self.max_bytes = max_bytes
         self._receive, self._send = receive, send
 
@@ -68,6 +71,9 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
+        if not self._begun and not self.complete and 0 < self.announced <= SOON_BYTES:
+            await self._drop(SOON_SECONDS)
+        self._begun = True
         if self.complete:
             await self._send(message)
         elif message["type"] == "http.response.start":
@@ -77,11 +83,11 @@ class _Body:
             await self._send(message)
         else:
             await self._send({**message, "more_body": True})
-            await self._linger()
+            await self._drop(LINGER_SECONDS)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _linger(self) -> None:
-        with anyio.move_on_after(LINGER_SECONDS):
+    async def _drop(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
             while not self.complete and self.received <= 2 * self.max_bytes:
                 message = await self._receive()
                 self.received += len(message.get("body", b""))

@@ -1,5 +1,6 @@
 """Keys, settings that cannot be served, health and documentation."""
 
+import http.client
 import os
 import subprocess
 import sys
@@ -64,6 +65,21 @@ def test_settings_that_cannot_be_served(
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_early_reply_keeps_the_connection_of_a_short_body(
+    random_model: Path, tmp_path: Path
+) -> None:
+    with Server(tmp_path, model=random_model, api_keys="key") as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        for size, closed in ((1000, False), (1000, False), (2**20, True)):
+            connection.request("POST", "/search", body=bytes(size))
+            reply = connection.getresponse()
+            assert reply.status == 401
+            assert reply.getheader("connection") == ("close" if closed else None)
+            reply.read()
+            assert (connection.sock is None) == closed
+        connection.close()
 
 
 def test_more_requests_than_may_wait_get_429(random_model: Path, tmp_path: Path) -> None:
