@@ -45,6 +45,11 @@ PLOT = ROOT / "docs" / "service.png"
 CONNECTIONS = 16
 SHARES = (0.25, 0.5, 0.75)
 OURS = "this service"
+LABELS = {
+    "pillow": "only opened with Pillow",
+    "floats": "same encoder, faiss on floats",
+    "pgvector": "same encoder, pgvector",
+}
 
 
 def pictures() -> dict[str, bytes]:
@@ -143,17 +148,22 @@ def latencies(
 
 def draw(results: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
     for axis, (name, found) in zip(axes, results["pictures"].items(), strict=True):
         for peer_name, points in found["latency"].items():
             rates = [point["rate"] for point in points]
-            (line,) = axis.plot(rates, [p["p50_ms"] for p in points], marker="o", label=peer_name)
+            (line,) = axis.plot(rates, [p["p50_ms"] for p in points], marker="o")
+            line.set_label(LABELS.get(peer_name, peer_name))
             axis.plot(rates, [p["p99_ms"] for p in points], "--", color=line.get_color())
         axis.set(title=f"{name} JPEG", xlabel="searches a second", yscale="log")
         axis.set_ylabel("ms: median, and 99 % (dashed)")
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(PLOT, dpi=110)
 
 
