@@ -1,7 +1,7 @@
 """Codes on a device: in slabs that never move, so that adding copies nothing again."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +63,11 @@ def no_room(what: str, needed: int, device: torch.device) -> Iterator[None]:
         ) from None
 
 
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, whatever its arguments are on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def free_bytes(device: torch.device) -> int:
     """Of memory, after giving back what torch only keeps."""
     if device.type != "cuda":
@@ -74,9 +79,11 @@ def free_bytes(device: torch.device) -> int:
 def write(slab: Slab, first_row: int, packed: NDArray[np.uint8]) -> None:
     """Codes (n,P) from that row on; no search under way looks there."""
     for at in range(0, len(packed), COPIED_ROWS):
-        part = torch.from_numpy(np.ascontiguousarray(packed[at : at + COPIED_ROWS]))
+        part = torch.tensor(packed[at : at + COPIED_ROWS])  # a copy: it may be read-only
         column = first_row - slab.first_row + at
-        slab.planes[:, column : column + len(part)] = part.to(slab.planes.device).T
+        device = slab.planes.device
+        with no_room(f"{part.nbytes:,} bytes on their way", part.nbytes, device):
+            slab.planes[:, column : column + len(part)] = part.to(device).T
 
 
 def without(slab: Slab, rows: NDArray[np.int64]) -> tuple[Slab, int]:

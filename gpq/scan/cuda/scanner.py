@@ -127,16 +127,13 @@ class CudaScanner:
         slabs = snapshot.slabs if mask is None else self._eligible(snapshot, checked_mask(mask))
         if not len(tables):
             return np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
-        search = Search(
-            slabs,
-            snapshot.count,
-            torch.from_numpy(tables).to(self.device),
-            k,
-            key.key(*after) if after else LAST_KEY,
-            paging=after is not None,
-        )
-        best = search.best()
-        return key.rows(best).cpu().numpy(), key.scores(best).cpu().numpy()
+        last = key.key(*after) if after else LAST_KEY
+        with memory.on(self.device):
+            with memory.no_room("look-up tables", tables.nbytes, self.device):
+                there = torch.tensor(tables, device=self.device)
+            search = Search(slabs, snapshot.count, there, k, last, paging=after is not None)
+            best = search.best()
+            return key.rows(best).cpu().numpy(), key.scores(best).cpu().numpy()
 
     def _eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_]) -> tuple[Slab, ...]:
         slabs = snapshot.slabs
