@@ -42,7 +42,7 @@ def measure(
         details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
         batch_labelled=labelled, batch_unlabelled=unlabelled,
         learning_rate=LEARNING_RATES[recipe_name], lambda1=1.0, lambda2=0.1,
-        held_out=0.0, seed=0, dataset="folder", init="", compile=backend,
+        held_out=0.0, seed=0, dataset="folder", init="", teacher="", compile=backend,
     )  # fmt: skip
     pixels = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8)
     labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(PICTURES) % CLASSES]

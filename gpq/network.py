@@ -69,24 +69,28 @@ class Residual(nn.Module):
         return out
 
 
+def _stage(channels: int, *, early: bool) -> nn.Sequential:
+    """Half the side, twice the channels, one residual block."""
+    halving = conv_bn_relu(channels, 2 * channels, pool=not early)
+    if early:
+        halving.insert(0, nn.MaxPool2d(2))
+    return nn.Sequential(halving, Residual(2 * channels))
+
+
 class ResNet(nn.Module):
     """A small residual network for 32×32 images.
 
     Stem at w channels, then three stages at 2w, 4w, 8w that halve the picture
     and add one residual block each; global max pool, one linear layer to D.
-    ``width`` w = 32: 2.0 M parameters, 70 MMAC an image.
+    ``width`` w = 32: 2.0 M parameters, 114 MMAC an image. ``early``: a stage halves the
+    picture before its first convolution, not after it: 72 MMAC.
     """
 
-    def __init__(self, dimension: int, width: int) -> None:
+    def __init__(self, dimension: int, width: int, *, early: bool = False) -> None:
         super().__init__()
         w = width
         self.stem = conv_bn_relu(3, w)
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(conv_bn_relu(c, 2 * c, pool=True), Residual(2 * c))
-                for c in (w, 2 * w, 4 * w)
-            )
-        )
+        self.stages = nn.Sequential(*(_stage(c, early=early) for c in (w, 2 * w, 4 * w)))
         self.project = nn.Linear(8 * w, dimension)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,14 +100,16 @@ class ResNet(nn.Module):
 
 
 class MultiScaleResNet(ResNet):
-    """The same, for 64×64 images too: ``halve`` halves the stem's output, 74 MMAC an image.
+    """The same, for 64×64 images too: ``halve`` halves the stem's output, 117 MMAC an image.
 
     The linear layer also sees the means of the first two stages, where colours and
     textures still are: what tells pictures of one class apart is gone in the last.
     """
 
-    def __init__(self, dimension: int, width: int, *, halve: bool) -> None:
-        super().__init__(dimension, width)
+    def __init__(
+        self, dimension: int, width: int, *, halve: bool = False, early: bool = False
+    ) -> None:
+        super().__init__(dimension, width, early=early)
         self.pool = nn.MaxPool2d(2) if halve else nn.Identity()
         self.project = nn.Linear((2 + 4 + 8) * width, dimension)
 
@@ -171,13 +177,17 @@ class TorchvisionNet(nn.Module):
 
 
 # Networks that have a width, with their own; the others are what they are.
-DEFAULT_WIDTHS = {"vgg": 64, "resnet": 32, "resnet32": 32, "resnet64": 32}
+DEFAULT_WIDTHS = {
+    "vgg": 64, "resnet": 32, "resnet32": 32, "resnet64": 32, "early32": 32, "early64": 32,
+}  # fmt: skip
 TORCHVISION = ("alexnet", "resnet18", "resnet50")
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGG,
     "resnet": ResNet,
-    "resnet32": partial(MultiScaleResNet, halve=False),
+    "resnet32": MultiScaleResNet,
     "resnet64": partial(MultiScaleResNet, halve=True),
+    "early32": partial(MultiScaleResNet, early=True),
+    "early64": partial(MultiScaleResNet, halve=True, early=True),
     "cnn-f": CNNF,
     **{name: partial(TorchvisionNet, name=name) for name in TORCHVISION},
 }

@@ -4,7 +4,7 @@ import torch
 from gpq import network
 
 
-@pytest.mark.parametrize("name", ["vgg", "resnet", "resnet32", "resnet64"])
+@pytest.mark.parametrize("name", ["vgg", "resnet", "resnet32", "resnet64", "early32", "early64"])
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("size", [32, 64])
 def test_features_have_dimension_d(name: str, width: int, size: int) -> None:
@@ -48,5 +48,7 @@ def test_vgg_is_the_papers() -> None:
 
 
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="'lenet'; there are alexnet, cnn-f, resnet, "):
+    with pytest.raises(
+        ValueError, match="'lenet'; there are alexnet, cnn-f, early32, early64, resnet, "
+    ):
         network.build("lenet", 36)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def config(recipe: str, **more: object) -> Config:
         "logits": "averaged", "steps": 40, "batch_labelled": 8, "batch_unlabelled": 8,
         "learning_rate": LEARNING_RATES[recipe], "lambda1": LAMBDAS[recipe][0],
         "lambda2": LAMBDAS[recipe][1], "held_out": 0.0, "seed": 0, "dataset": "folder",
-        "init": "", "compile": "",
+        "init": "", "teacher": "", "compile": "",
     }  # fmt: skip
     return Config(recipe, **{**settings, **more})
 
@@ -137,6 +138,20 @@ def test_where_all_pictures_have_labels_none_is_guessed(monkeypatch) -> None:
     pixels, known = made._next_unlabelled()
     rows = [int((data.labelled == one).flatten(1).all(dim=1).nonzero()) for one in pixels]
     assert torch.equal(known, data.labels[rows])
+
+
+def test_where_a_teacher_guessed_its_labels_count_wholly(monkeypatch) -> None:
+    made = recipe("modern")
+    guesses = torch.softmax(torch.randn(12, 3), dim=1)
+    made.data = replace(made.data, guesses=guesses)
+    monkeypatch.setattr(made, "confidence", None)  # not asked
+    monkeypatch.setattr(made, "average", None)  # nor is the average of the weights
+    total, parts = made.losses()
+    total.backward()
+    assert parts["sure"] == 1
+    pixels, known = made._next_unlabelled()
+    rows = [int((made.data.unlabelled == one).flatten(1).all(dim=1).nonzero()) for one in pixels]
+    assert torch.equal(known, guesses[rows])
 
 
 def test_weights_are_one_above_the_mean_and_fall_below_it() -> None:

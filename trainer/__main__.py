@@ -148,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL_DIR",
         help="start from this artifact's network",
     )
+    add(
+        "--teacher",
+        type=Path,
+        metavar="MODEL_DIR",
+        help="take the labels of unlabelled pictures from this finished artifact",
+    )
     add("--pretrained", action="store_true", help="ImageNet weights of alexnet, resnet18, resnet50")
     add("--compile", default="", metavar="BACKEND", help="of torch.compile, such as inductor")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")

@@ -23,7 +23,8 @@ class Config:
 
     details: how many of the M codebooks, the last ones, are about details, not classes.
     lambda1, lambda2: weights of L_cls and of the entropy. init: the id of the artifact that was
-    started from, or nothing. compile: a back end of torch.compile, or nothing.
+    started from, teacher: of the one that guessed labels, or nothing. compile: a back end of
+    torch.compile, or nothing.
     """
 
     recipe: str
@@ -44,6 +45,7 @@ class Config:
     seed: int
     dataset: str
     init: str
+    teacher: str
     compile: str
 
     @property

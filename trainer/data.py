@@ -22,13 +22,15 @@ LEAVE_ONE_OUT_QUERIES = 1000
 class TrainingSet:
     """labelled (L,3,S,S) uint8, labels (L,C) uint8, 1 for each class of a picture,
     unlabelled (U,3,S,S) uint8, the labelled ones again where there are no others;
-    skipped: a line for each file that could not be read."""
+    skipped: a line for each file that could not be read; guesses (U,C) float32: how likely
+    each class is for an unlabelled picture, where a teacher said so."""
 
     labelled: Tensor
     labels: Tensor
     unlabelled: Tensor
     classes: tuple[str, ...]
     skipped: list[str] = field(default_factory=list)
+    guesses: Tensor | None = None
 
     @property
     def all_labelled(self) -> bool:

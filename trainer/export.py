@@ -6,21 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gpq import artifact
 from gpq.codebook import Codebook
 from gpq.model import Model
 from gpq.preprocess import Preprocess
-from trainer import losses
 from trainer.config import Config
-from trainer.data import TrainingSet, spread
+from trainer.data import TrainingSet
 from trainer.datasets import card
 from trainer.errors import TrainerError
 from trainer.model import GPQ
+from trainer.teacher import class_means, labelled_rows
 
 EXAMPLES = 2048
-MEANS_OF = 4096  # pictures, at most, that --init takes the means of classes over
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 
 
@@ -102,11 +100,10 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
         raise TrainerError(f"--init: another network than this run's: it lacks {missing[0]}")
     was_training = model.training
     model.eval()
-    rows = spread(len(data.labelled), MEANS_OF).to(data.labelled.device)
+    rows = labelled_rows(data)
     parts = [
         model.features(rules.normalise(data.labelled[part])) for part in torch.split(rows, 256)
     ]
     model.train(was_training)
     x = model.class_part(model.sub_vectors(torch.cat(parts)))
-    of_class = losses.class_target(data.labels[rows]).T
-    model.C.copy_(functional.normalize(torch.einsum("lb,bmd->mld", of_class, x), dim=-1))
+    model.C.copy_(class_means(x, data.labels[rows]))

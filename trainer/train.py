@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,22 +29,26 @@ from trainer.export import export, start_from
 from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
 from trainer.skipped import name_skipped
+from trainer.teacher import guess
 
 MOST_HELD_OUT = 0.5
 BIG = 64  # pixels from which the default network halves the picture first
-DEFAULT_SIZES = {"vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64}
+DEFAULT_SIZES = {
+    "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
+}  # fmt: skip
 LARGE = 224  # pixels of the other networks
 
 
 def train(options: argparse.Namespace) -> None:
     """Raises TrainerError, Stopped; what can be wrong without the pictures is told first."""
     source = artifact.load(options.init) if options.init else None
-    config = _config(options, source.id if source else "")
+    teacher = artifact.load(options.teacher) if options.teacher else None
+    config = _config(options, source.id if source else "", teacher.id if teacher else "")
     where = distributed.start(gpq_device.pick(options.device))
     if where.type == "cpu":
         memory.keep_freed()
     try:
-        _train(options, config, source, where)
+        _train(options, config, source, teacher, where)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not device.out_of_memory(error):
             raise
@@ -56,7 +61,11 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _train(
-    options: argparse.Namespace, config: Config, source: Model | None, where: torch.device
+    options: argparse.Namespace,
+    config: Config,
+    source: Model | None,
+    teacher: Model | None,
+    where: torch.device,
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
     rules = _rules(config)
@@ -68,6 +77,9 @@ def _train(
     model = GPQ(config, len(pictures.classes)).to(where)
     _require_fitting_size(model, config)
     pictures = pictures.to(where)
+    if teacher:
+        teacher.network.to(where)
+        pictures = replace(pictures, guesses=guess(teacher, pictures, config.seed))
     if options.pretrained:
         pretrained.load_pretrained(model.F, config.network)
     if source:
@@ -78,12 +90,8 @@ def _train(
         return
     training = {
         "command": _command(options),
-        "started_from": source
-        and {
-            "id": source.id,
-            "training": source.about.get("training"),
-            "data": source.about.get("data"),
-        },
+        "started_from": _origin(source),
+        "taught_by": _origin(teacher),
         "steps_done": result.steps,
         "seconds": round(result.seconds),
         "checked": result.held_out,
@@ -97,6 +105,13 @@ def _train(
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
     if held_out:
         _report(artifact.load(options.out, where), held_out, pictures.classes, options.out)
+
+
+def _origin(model: Model | None) -> dict[str, object] | None:
+    if model is None:
+        return None
+    about = model.about
+    return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
 
 
 def _require_fitting_size(model: GPQ, config: Config) -> None:
@@ -127,7 +142,7 @@ def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: P
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _config(options: argparse.Namespace, init: str) -> Config:
+def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
     big = options.size is not None and options.size >= BIG
     network = options.network or ("resnet64" if big else "resnet32")
     labelled, unlabelled = BATCHES[options.recipe]
@@ -153,12 +168,15 @@ def _config(options: argparse.Namespace, init: str) -> Config:
         seed=options.seed,
         dataset=options.dataset,
         init=init,
+        teacher=teacher,
         compile=options.compile,
     )
     if config.learning_rate <= 0:
         raise TrainerError(f"--learning-rate {config.learning_rate}: more than 0")
     if options.pretrained and options.init:
         raise TrainerError("--pretrained and --init: one of them, both fill the network")
+    if options.teacher and options.recipe == "paper":
+        raise TrainerError("--teacher is for --recipe modern; the paper has none")
     if not 0 <= config.held_out <= MOST_HELD_OUT:
         raise TrainerError(f"--held-out {config.held_out}: a share from 0 to {MOST_HELD_OUT}")
     processes = distributed.asked_for()
@@ -216,7 +234,7 @@ def _prepare(
 
 def _command(options: argparse.Namespace) -> str:
     """The command line as given, with the folders of this machine left out."""
-    places = {"--data": "DATA", "--out": "OUT", "--init": "MODEL_DIR"}
+    places = {"--data": "DATA", "--out": "OUT", "--init": "MODEL_DIR", "--teacher": "TEACHER_DIR"}
     words: list[str] = []
     for word in options.words:
         name, equals, _ = word.partition("=")

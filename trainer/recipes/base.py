@@ -128,7 +128,7 @@ class Recipe(ABC):
         return self.data.labelled[rows], self.data.labels[rows]
 
     def _next_unlabelled(self) -> tuple[Tensor, Tensor | None]:
-        """Pictures, and their labels where all pictures have some."""
+        """Pictures, and their labels where all have some or a teacher guessed them."""
         rows = self.unlabelled.next().to(self.device)
-        labels = self.data.labels[rows] if self.data.all_labelled else None
-        return self.data.unlabelled[rows], labels
+        known = self.data.labels if self.data.all_labelled else self.data.guesses
+        return self.data.unlabelled[rows], None if known is None else known[rows]

@@ -10,16 +10,18 @@ from torch.nn import functional
 from gpq.codebook import soft_assign
 from trainer import augment, losses
 from trainer.model import GPQ
+from trainer.muon import Muon, scale_free
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import balanced_rows
 from trainer.recipes.confidence import Confidence
 
 
 class Modern(Recipe):
-    """The paper's losses, and four additions. AdamW, cosine schedule; rare classes more often.
+    """The paper's losses, and four additions. Muon for convolutions, AdamW for the rest, cosine
+    schedule; rare classes more often.
 
     Teacher: an exponential moving average of the weights (Tarvainen & Valpola 2017). It
-    labels the unlabelled pictures, and is what ships.
+    labels the unlabelled pictures, unless a finished model has (``teacher``), and is what ships.
     Consistency: the class of a weak view is the label of its strong view (FixMatch, Sohn et
     al. 2020), in L_cls and in the N-pair loss, weighted by how sure the teacher is
     (``Confidence``).
@@ -33,6 +35,7 @@ class Modern(Recipe):
     lambda_details = 0.2
     details_temperature = 0.1
     weight_decay = 0.05
+    turning = 33.0  # learning rate of convolutions, in those of all else
     warm_up_steps = 100
 
     def begin(self) -> None:
@@ -53,14 +56,18 @@ class Modern(Recipe):
         return [self.model.F, self.average.F]
 
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        decayed = [p for p in self.model.F.parameters() if p.ndim > 1]
-        free = [p for p in self.model.F.parameters() if p.ndim <= 1]
+        turned = scale_free(self.model.F)
+        rest = [p for p in self.model.F.parameters() if not any(p is t for t in turned)]
+        decayed = [p for p in rest if p.ndim > 1]
+        free = [p for p in rest if p.ndim <= 1]
+        rate = self.config.learning_rate
         groups = [
+            {"params": turned, "orthogonal": True, "lr": self.turning * rate},
             {"params": decayed, "weight_decay": self.weight_decay},
             {"params": [*free, self.model.Z, self.model.C], "weight_decay": 0.0},
         ]
-        adam = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99))
-        return adam, torch.optim.lr_scheduler.LambdaLR(adam, self._rate)
+        muon = Muon(groups, lr=rate, betas=(0.9, 0.99))
+        return muon, torch.optim.lr_scheduler.LambdaLR(muon, self._rate)
 
     def _rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.warm_up_steps)
@@ -71,8 +78,12 @@ class Modern(Recipe):
         pixels, labels = self._next_labelled()
         unlabelled, known = self._next_unlabelled()
         everything = torch.cat([pixels, unlabelled])
-        taught = self._teach(everything if self.config.details else unlabelled)
-        pseudo, sure = self._labels_of(taught[-len(unlabelled) :], known)
+        if known is not None:
+            pseudo, sure = known, torch.ones(len(known), device=self.device)
+        if known is None or self.config.details:
+            taught = self._teach(everything)
+        if known is None:
+            pseudo, sure = self._guess(taught[len(pixels) :])
 
         half = len(pixels) // 2
         views = [
@@ -119,11 +130,8 @@ class Modern(Recipe):
         return self.average.sub_vectors(raw)
 
     @torch.no_grad()
-    def _labels_of(self, taught: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Labels (B,L) by the teacher's sub-vectors (B,M,d), and how far to trust them (B,);
-        where they are known, those, wholly."""
-        if known is not None:
-            return known, torch.ones(len(known), device=self.device)
+    def _guess(self, taught: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B,L) by the average's sub-vectors (B,M,d), and how far to trust them (B,)."""
         logits = self.average.class_logits(self.average.class_part(taught))
         classes, sure = self.confidence(torch.softmax(logits.mean(dim=1), dim=-1))
         return functional.one_hot(classes, logits.shape[2]), sure

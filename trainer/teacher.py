@@ -1,0 +1,64 @@
+"""Labels for unlabelled pictures from a finished model (Noisy Student, Xie et al. 2020)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from gpq.codebook import intra_normalise
+from gpq.model import Model
+from trainer import augment, distributed, losses
+from trainer.data import TrainingSet, spread
+from trainer.device import autocast
+from trainer.errors import TrainerError
+
+VIEWS = 4  # weak ones of each picture: a model agrees with itself where it is right
+MEANS_OF = 4096  # labelled pictures, at most, that a class's mean is taken over
+BATCH = 512
+
+
+def class_means(x: Tensor, labels: Tensor) -> Tensor:
+    """x (B,M,d) sub-vectors, labels (B,L) -> (M,L,d) unit means of each class's."""
+    of_class = losses.class_target(labels).T
+    return functional.normalize(torch.einsum("lb,bmd->mld", of_class, x), dim=-1)
+
+
+def labelled_rows(data: TrainingSet) -> Tensor:
+    """The labelled pictures that means of classes are taken over."""
+    return spread(len(data.labelled), MEANS_OF).to(data.labelled.device)
+
+
+@torch.no_grad()
+def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
+    """(U,L) float32: how likely each class is for each unlabelled picture, rows sum to 1.
+
+    The mean over VIEWS of the softmax of beta² times the mean cosine with the means of the
+    classes, which are those of the labelled pictures: the teacher may know other classes.
+    Raises TrainerError where it takes pictures of another size.
+    """
+    size = data.unlabelled.shape[-1]
+    if teacher.rules.size != size:
+        raise TrainerError(
+            f"--teacher: it takes pictures of {teacher.rules.size} pixels, not of --size {size}"
+        )
+    rows = labelled_rows(data)
+    means = class_means(_sub_vectors(teacher, data.labelled[rows].float()), data.labels[rows])
+    generator = torch.Generator(data.unlabelled.device).manual_seed(seed)
+    found = []
+    parts = torch.split(data.unlabelled, BATCH)
+    for pixels in tqdm(parts, desc="teacher", unit="batch", disable=not distributed.is_first()):
+        views = [augment.weak(pixels, generator) for _ in range(VIEWS)]
+        logits = losses.prototype_logits(_sub_vectors(teacher, torch.cat(views)), means)
+        likely = torch.softmax(logits.mean(dim=1), dim=-1)
+        found.append(likely.view(VIEWS, len(pixels), -1).mean(dim=0))
+    return torch.cat(found)
+
+
+def _sub_vectors(teacher: Model, views: Tensor) -> Tensor:
+    """(B,3,S,S) float32, 0-255 -> (B,M,d)."""
+    parts = []
+    with autocast(views.device):
+        for part in torch.split(views, BATCH):
+            images = teacher.rules.normalise(part).contiguous(memory_format=torch.channels_last)
+            parts.append(teacher.network(images).float())
+    return intra_normalise(torch.cat(parts), teacher.codebook.M)
