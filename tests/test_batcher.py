@@ -1,7 +1,8 @@
+import random
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -65,6 +66,71 @@ def test_more_than_a_batch_is_done_in_parts() -> None:
     assert Batcher(work, 4).do("a", list(range(10))) == list(range(0, 20, 2))
     assert [len(items) for _, items in work.batches] == [4, 4, 2]
     assert Batcher(work, 4).do("a", []) == []
+
+
+def test_a_part_that_has_room_goes_before_the_first_of_its_request() -> None:
+    work = Work()
+    assert behind_one(work, ("a", [1, 2]), ("a", list(range(3, 9)))) == [
+        [2, 4], [6, 8, 10, 12, 14, 16],
+    ]  # fmt: skip
+    assert work.batches[1:] == [("a", [1, 2, 7, 8]), ("a", [3, 4, 5, 6])]
+
+
+def test_what_is_done_does_not_wait_for_the_batch_of_another() -> None:
+    last = threading.Event()
+
+    def work(key: str, items: Sequence[int]) -> Sequence[int]:
+        begun.set()
+        assert (last if key == "last" else go).wait(10)
+        return items
+
+    begun, go, batcher = threading.Event(), threading.Event(), Batcher(work, 4)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(batcher.do, "first", [0])]
+        assert begun.wait(10)
+        for waiting, key in enumerate(["a", "last", "a"]):
+            while len(batcher._waiting) < waiting:
+                time.sleep(0.001)
+            answers.append(pool.submit(batcher.do, key, [waiting]))
+        while len(batcher._waiting) < 3:
+            time.sleep(0.001)
+        go.set()
+        try:
+            assert [answers[n].result(5) for n in (0, 1, 3)] == [[0], [0], [2]]
+        finally:
+            last.set()
+        assert answers[2].result(5) == [1]
+
+
+def test_everyone_is_answered_whatever_is_asked_for_together() -> None:
+    def work(key: str, items: Sequence[int]) -> list[int]:
+        assert len(items) <= 8
+        time.sleep(0.0002 * dice.random())
+        if 13 in items:
+            raise ValueError("a bad batch")
+        return [-item if key == "negative" else item for item in items]
+
+    def ask(n: int) -> str:
+        own = random.Random(n)
+        key = own.choice(["positive", "negative"])
+        items = [own.randrange(14 if n % 10 == 0 else 13) for _ in range(own.randrange(30))]
+        try:
+            with patience.of(own.choice([1e-4, 1e-2, 60])):
+                found = batcher.do(key, items)
+        except Problem as problem:
+            assert problem.status == 503
+            return "late"
+        except ValueError:
+            return "bad"
+        assert found == [-item if key == "negative" else item for item in items]
+        return "done"
+
+    dice, batcher = random.Random(0), Batcher(work, 8)
+    answers: list[Future[str]] = []
+    with ThreadPoolExecutor(32) as pool:
+        answers += [pool.submit(ask, n) for n in range(1000)]
+        assert {answer.result(30) for answer in answers} == {"late", "bad", "done"}
+    assert batcher.do("positive", [1]) == [1]  # no one is left at work
 
 
 def test_an_error_is_that_of_its_batch_alone() -> None:
