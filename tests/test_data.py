@@ -82,6 +82,32 @@ def test_any_folder_of_classes_is_searched_leaving_one_out(
         data.retrieval_set(tmp_path / "a", "folder", RULES)
 
 
+def test_the_layout_of_training_is_searched_by_its_classes(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(2)), "unlabeled/1.png")
+    pictures = data.retrieval_set(tmp_path, "folder", RULES)
+    assert pictures.classes == ("a", "b")
+    assert len(pictures.database) == len(pictures.own_rows) == 4
+
+
+@pytest.mark.parametrize("parts", [("train",), ("test",), ("train", "val"), ("unlabeled",)])
+def test_parts_are_not_taken_for_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    tree(tmp_path, *(f"{part}/{c}/1.png" for part in parts for c in "ab"))
+    with pytest.raises(TrainerError, match=f"{parts[0]}/.* no classes: give train/"):
+        data.retrieval_set(tmp_path, "folder", RULES)
+    tree(tmp_path, "car/1.png", "car/2.png")  # trains and cars are classes
+    assert "car" in data.retrieval_set(tmp_path, "folder", RULES).classes
+
+
+def test_a_manifest_without_queries_is_searched_leaving_one_out(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"{n}.png" for n in range(4)))
+    table = tmp_path / "pictures.CSV"
+    table.write_text("path,labels\n0.png,red\n1.png,red\n2.png,\n3.png,blue|red\n")
+    pictures = data.retrieval_set(table, "folder", RULES)
+    assert pictures.classes == ("blue", "red")
+    assert pictures.own_rows.tolist() == [0, 1, 2]
+    assert pictures.database_labels.tolist() == [[0, 1], [0, 1], [1, 1]]
+
+
 def test_a_manifest_is_trained_on_and_searched(tmp_path: Path) -> None:
     tree(tmp_path, *(f"{n}.png" for n in range(6)))
     table = tmp_path / "pictures.csv"

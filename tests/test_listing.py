@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pyarrow
@@ -86,6 +88,24 @@ def test_an_unreadable_manifest_is_a_clear_error(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\xff\xfe\x00")
         with pytest.raises(TrainerError, match=name):
             manifest(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_link_to_nothing_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, "a/1.png", "a/locked/2.png")
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert tmp_path / "a" / "gone.png" in class_folders(tmp_path).files
+    scan = os.scandir
+
+    def refused(path: str) -> object:  # root may read any folder: permissions are no test
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(TrainerError, match=r"locked cannot be read \(Permission denied\)"):
+        pictures_below(tmp_path)
 
 
 def test_folders_are_walked_in_name_order_without_hidden_files(tmp_path: Path) -> None:

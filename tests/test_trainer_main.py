@@ -66,6 +66,15 @@ def test_a_short_training_learns(
     assert log[-1]["cls"] < log[0]["cls"]
 
 
+def test_what_was_trained_on_is_measured_by_its_own_classes(
+    random_model: Path, photos: Path, capsys
+) -> None:
+    assert main(["evaluate", "--model", str(random_model), "--data", str(photos), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "no queries apart: 500 labelled pictures" in printed.err
+    assert json.loads(printed.out)["mAP_tie_aware"] < 0.3  # of ten classes, not of two
+
+
 def test_a_stopped_run_resumes_to_the_same_model(photos: Path, tmp_path: Path) -> None:
     """SIGINT leaves a checkpoint; resumed, the run ends where an unbroken one does."""
     command = [sys.executable, "-m", "trainer", "train", "--data", str(photos), *SMALL]

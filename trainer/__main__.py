@@ -10,6 +10,7 @@ from gpq import artifact, memory
 from gpq import device as gpq_device
 from gpq.decode import limit_decoding
 from gpq.errors import GPQError
+from gpq.model import Model
 from gpq.network import DEFAULT_WIDTHS, NETWORKS
 from trainer import data, datasets, loop
 from trainer.config import (
@@ -26,7 +27,7 @@ from trainer.cut import cut
 from trainer.errors import TrainerError, writing
 from trainer.evaluate import evaluate
 from trainer.reproduce.grid import PAPER_BITS
-from trainer.skipped import name_skipped
+from trainer.skipped import print_skipped
 from trainer.train import train as run_train
 
 
@@ -50,8 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     where = gpq_device.pick(options.device)
     model = artifact.load(options.model, where)
-    pictures = data.retrieval_set(options.data, options.dataset, model.rules)
-    name_skipped(pictures.skipped)
+    pictures = _searched(options, model)
     found = [m.as_dict() for m in evaluate(model, pictures, options.engine, options.bits)]
     measured = found[-1]
     if options.write:
@@ -68,6 +68,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_table(found))
 
 
+def _searched(options: argparse.Namespace, model: Model) -> data.RetrievalSet:
+    pictures = data.retrieval_set(options.data, options.dataset, model.rules)
+    print_skipped(pictures.skipped)
+    if pictures.own_rows is not None:
+        print(
+            f"no queries apart: {len(pictures.queries):,} labelled pictures are searched for "
+            f"among all others of {len(pictures.database):,}",
+            file=sys.stderr,
+        )
+    return pictures
+
+
 def _reproduce(options: argparse.Namespace) -> None:
     from trainer.reproduce.command import reproduce  # slow to import: it draws
 
@@ -78,8 +90,7 @@ def _report(options: argparse.Namespace) -> None:
     from trainer.report.page import write_report  # slow to import: it draws
 
     model = artifact.load(options.model, gpq_device.pick(options.device))
-    pictures = data.retrieval_set(options.data, options.dataset, model.rules)
-    name_skipped(pictures.skipped)
+    pictures = _searched(options, model)
     with writing(options.model):
         path = write_report(model, pictures, options.title, options.model)
     print(f"wrote {path}", file=sys.stderr)
@@ -162,7 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     searched = argparse.ArgumentParser(add_help=False)
     searched.add_argument("--model", type=Path, required=True, help="artifact folder")
     searched.add_argument(
-        "--data", type=Path, required=True, help="train/ (database) and test/ (queries), or classes"
+        "--data",
+        type=Path,
+        required=True,
+        help="train/ (database) and test/ (queries), or labelled pictures, or table",
     )
     _add_dataset(searched)
     searched.add_argument(

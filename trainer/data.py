@@ -11,11 +11,12 @@ from torch import Tensor
 from gpq.preprocess import Preprocess
 from trainer import datasets
 from trainer.errors import TrainerError
-from trainer.listing import Listing, class_folders, manifest, pictures_below
+from trainer.listing import Listing, class_folders, is_manifest, manifest, pictures_below
 from trainer.pictures import read
 
-MANIFESTS = (".csv", ".parquet")
 LEAVE_ONE_OUT_QUERIES = 1000
+LABELLED, UNLABELLED = "labeled", "unlabeled"  # folders to train on
+PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that are no classes
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
             tuple(whole.classes[c] for c in seen),
             whole.skipped,
         )
-    if root.suffix in MANIFESTS:
+    if is_manifest(root):
         rows = manifest(root)["train"]
         labelled_files, unlabelled_files = rows.labelled(), rows.unlabelled()
     else:
-        labelled_files = class_folders(root / "labeled")
-        unlabelled_files = pictures_below(root / "unlabeled")
+        labelled_files = class_folders(root / LABELLED)
+        unlabelled_files = pictures_below(root / UNLABELLED)
     classes = labelled_files.classes
     if len(classes) < 2:
         raise TrainerError(
@@ -119,8 +120,10 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
 
     One of ``datasets``: its protocol's. A manifest: its splits query and database (or train,
     where it has none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and
-    queries. Any other folder of ``<class>/*``: every picture, or 1,000 spread over them, is
-    searched for among all others. Raises TrainerError where a query's class is not in the database.
+    queries. Where there are no queries apart, in a manifest, in ``labeled/<class>/*`` or in any
+    other folder of ``<class>/*``: every labelled picture, or 1,000 spread over them, is searched
+    for among all others. Raises TrainerError where a query's class is not in the database, or
+    where the folders are parts of something, not classes.
     """
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
@@ -133,13 +136,24 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
             whole.classes,
             skipped=whole.skipped,
         )
-    if root.suffix in MANIFESTS:
+    if is_manifest(root):
         splits = manifest(root)
         stored, asked = splits["database"] or splits["train"].labelled(), splits["query"]
+        if not asked:
+            return _leave_one_out(root, stored.labelled(), rules)
     elif (root / "train").is_dir() and (root / "test").is_dir():
         stored, asked = class_folders(root / "train"), class_folders(root / "test")
+    elif (root / LABELLED).is_dir():
+        return _leave_one_out(root, class_folders(root / LABELLED), rules)
     else:
-        return _leave_one_out(root, class_folders(root), rules)
+        listing = class_folders(root)
+        if listing and PARTS.issuperset(listing.classes):
+            raise TrainerError(
+                f"{root} has {' and '.join(f'{name}/' for name in listing.classes)}, which are no "
+                "classes: give train/<class>/* and test/<class>/* both, or the folder of "
+                "<class>/* itself"
+            )
+        return _leave_one_out(root, listing, rules)
     known = set(stored.classes)
     alone = asked.where(not labels & known for labels in asked.labels)
     if alone:

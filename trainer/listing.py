@@ -12,6 +12,7 @@ from trainer.errors import TrainerError
 SPLITS = ("train", "database", "query")
 PATH, LABELS, SPLIT = "path", "labels", "split"  # columns of a manifest
 SEPARATOR = "|"
+MANIFESTS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ def pictures_below(root: Path) -> Listing:
     return Listing(tuple(files), (frozenset(),) * len(files))
 
 
+def is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in MANIFESTS
+
+
 def manifest(path: Path) -> dict[str, Listing]:
     """The splits of a CSV or Parquet table: path, labels split by ``|``, optional split.
 
@@ -83,7 +88,7 @@ def manifest(path: Path) -> dict[str, Listing]:
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         columns, rows = _parquet(path)
     else:
         columns, rows = _csv(path)
@@ -121,17 +126,27 @@ def _text(value: Any) -> str | None:
 
 
 def _below(root: Path) -> list[Path]:
-    """Files below a folder, through links too, but not in hidden folders and not twice."""
+    """Files below a folder, through links too, but not in hidden folders and not twice.
+
+    A link to nothing is listed: reading it tells. Raises TrainerError where a folder cannot be
+    read: its pictures would be missing without a word.
+    """
     files: list[Path] = []
     seen = {root.resolve()}
-    for parent, folders, names in os.walk(root, followlinks=True):
+    for parent, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         here = [Path(parent, name) for name in folders if not name.startswith(".")]
         new = [folder for folder in here if folder.resolve() not in seen]
         seen.update(folder.resolve() for folder in new)
         folders[:] = [folder.name for folder in new]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [path for path in paths if path.is_file()]
+        files += [path for path in paths if path.is_file() or not path.exists()]
     return sorted(files)
+
+
+def _refuse(error: OSError) -> None:
+    raise TrainerError(
+        f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it away"
+    ) from error
 
 
 def _shown(path: Path) -> bool:

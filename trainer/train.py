@@ -28,7 +28,8 @@ from trainer.errors import TrainerError, writing
 from trainer.export import export, start_from
 from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
-from trainer.skipped import name_skipped
+from trainer.skipped import NAME as SKIPPED
+from trainer.skipped import print_skipped, write_skipped
 from trainer.teacher import guess
 
 MOST_HELD_OUT = 0.5
@@ -71,7 +72,8 @@ def _train(
     rules = _rules(config)
     pictures = data.training_set(options.data, config.dataset, rules)
     if distributed.is_first():
-        name_skipped(pictures.skipped)
+        print_skipped(pictures.skipped)
+        write_skipped(pictures.skipped, options.out)
     pictures, held_out = hold_out(pictures, config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = GPQ(config, len(pictures.classes)).to(where)
@@ -227,7 +229,7 @@ def _prepare(
         )
     if distributed.is_first():
         out.mkdir(parents=True, exist_ok=True)
-        for name in (checkpoint.NAME, REPORT):  # of the run that is replaced
+        for name in (checkpoint.NAME, REPORT, SKIPPED):  # of the run that is replaced
             (out / name).unlink(missing_ok=True)
     return None
 
