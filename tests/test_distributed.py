@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
 import torch
 
 from gpq import artifact
@@ -13,25 +15,34 @@ from tests.test_recipe import recipe
 from trainer import distributed
 from trainer.recipes import RECIPES
 
-# Batch norm uses running statistics: its share's are what two processes differ in.
 WORKER = """
 import sys, torch
-from tests.test_distributed import gradients
+from tests.test_distributed import steps
 from trainer import distributed
 distributed.start(torch.device("cpu"))
-torch.save(gradients(sys.argv[1]), f"{sys.argv[2]}/{torch.distributed.get_rank()}.pt")
+torch.save(steps(), f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
 distributed.stop()
 """
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+Tensors = dict[str, torch.Tensor]
 
 
-def gradients(name: str) -> dict[str, torch.Tensor]:
+def steps() -> dict[str, Tensors]:
+    """Of a step of each recipe, with batch norm as in use and as in training: gradients,
+    running statistics and the whole batch's features."""
+    return {f"{name} {mode}": step(name, mode) for name in RECIPES for mode in ("eval", "train")}
+
+
+def step(name: str, mode: str) -> Tensors:
     made = recipe(name, bits=16, details=1 if name == "modern" else 0)
-    made.model.eval()
+    made.autocast = nullcontext()  # bfloat16 would hide small mistakes
+    made.model.F = distributed.synchronise_batch_norm(made.model.F)
+    made.model.train(mode == "train")
     total, _ = made.losses()
     total.backward()
     distributed.average_gradients(made.model)
-    return {name: p.grad for name, p in made.model.named_parameters()}
+    gradients = {f"gradient of {name}": p.grad for name, p in made.model.named_parameters()}
+    return {**gradients, **dict(made.model.named_buffers()), "loss": total.detach()}
 
 
 def torchrun(*arguments: str) -> None:
@@ -42,19 +53,30 @@ def torchrun(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
-    for name in RECIPES:
-        torchrun(str(worker), name, str(tmp_path))
-        alone = gradients(name)
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensors]]:
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "worker.py").write_text(WORKER)
+    torchrun(str(folder / "worker.py"), str(folder))
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_take_the_step_of_one(of_two: list[dict[str, Tensors]]) -> None:
+    for which, alone in steps().items():
         for rank in (0, 1):
-            found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+            found = of_two[rank][which]
             assert found.keys() == alone.keys()
-            for parameter, expected in alone.items():
-                scale = expected.abs().max()
-                # bfloat16 rounds sums over other batches otherwise; a wrong factor is 2.
-                assert (found[parameter] - expected).abs().max() < 0.02 * scale, parameter
+            for name, expected in alone.items():
+                difference = (found[name] - expected).abs().max()
+                assert difference <= 1e-3 * expected.abs().max() + 1e-6, (which, name)
+
+
+def test_both_processes_have_the_same_running_statistics(of_two: list[dict[str, Tensors]]) -> None:
+    for which, first in of_two[0].items():
+        running = [name for name in first if "running" in name]
+        assert running
+        for name in running:
+            assert torch.equal(first[name], of_two[1][which][name]), (which, name)
 
 
 def test_torchrun_trains_one_model(sample: Path, tmp_path: Path) -> None:

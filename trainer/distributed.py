@@ -2,9 +2,10 @@
 
     torchrun --nproc-per-node 2 -m trainer train …
 
-All draw the same rows and views and compute the same losses over the whole batch, so that a
-run of n processes is a run of one with its network's work divided by n. What differs is
-batch norm on the CPU, where each process has the statistics of its share.
+All draw the same rows and views and compute the same losses over the whole batch, and batch
+norm has the statistics of the whole batch: a run of n processes is a run of one with its
+network's work divided by n. What differs is rounding, for sums are in another order, and
+dropout (``alexnet``, ``cnn-f``), which each process draws for its share.
 """
 
 import os
@@ -46,15 +47,17 @@ def is_first() -> bool:
 
 
 def share(batch: Tensor) -> Tensor:
-    """This process's part of a batch whose length is a multiple of ``world()``."""
-    return batch if world() == 1 else batch.chunk(world())[dist.get_rank()]
+    """This process's part of a batch whose length is a multiple of ``world()``: as much of each
+    kind of pictures, which stand one kind after the other."""
+    return batch if world() == 1 else batch[dist.get_rank() :: world()]
 
 
 def gather(part: Tensor) -> Tensor:
-    """All processes' parts in order; the gradient flows back to each."""
+    """The batch of all processes' parts; the gradient flows back to each."""
     if world() == 1:
         return part
-    return torch.cat(with_gradient.all_gather(part.contiguous()))  # type: ignore[no-untyped-call]
+    parts = with_gradient.all_gather(part.contiguous())  # type: ignore[no-untyped-call]
+    return torch.stack(parts, dim=1).flatten(0, 1)
 
 
 def average_gradients(model: nn.Module) -> None:
@@ -68,7 +71,7 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def of_first(value: float) -> float:
-    """The first process's value: batch norm may have given the others another one."""
+    """The first process's value: a device may have rounded the others' otherwise."""
     if world() == 1:
         return value
     values: list[float] = [value]
@@ -86,8 +89,46 @@ def anywhere(flag: bool) -> bool:
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """Statistics of the whole batch, where the device can."""
-    if world() == 1 or next(model.parameters()).device.type != "cuda":
+    """The same weights with batch norm that has the statistics of the whole batch."""
+    if world() == 1:
         return model
-    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return synchronised
+    if next(model.parameters()).device.type == "cuda":
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return synchronised
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                shared = _BatchNorm(child.num_features, child.eps, child.momentum)
+                shared.load_state_dict(child.state_dict())
+                setattr(parent, name, shared)
+    return model
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """What nn.SyncBatchNorm does, which has no CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        wide = x.float()
+        mean = _mean(wide)
+        centred = wide - mean
+        variance = _mean(centred**2)
+        count = x.numel() // x.shape[1] * world()
+        self._remember(mean.detach().flatten(), variance.detach().flatten() * count / (count - 1))
+        scale = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
+        return (centred * scale + self.bias[:, None, None]).to(x.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None  # ours are so
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked += 1
+
+
+def _mean(x: Tensor) -> Tensor:
+    """(B,C,H,W), a share of the batch -> (1,C,1,1), of the whole."""
+    own = x.mean(dim=(0, 2, 3), keepdim=True)
+    total: Tensor = with_gradient.all_reduce(own)  # type: ignore[no-untyped-call]
+    return total / world()
