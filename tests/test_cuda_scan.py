@@ -17,6 +17,7 @@ from gpq.scan import cuda
 from gpq.scan.cuda import memory, search
 from gpq.scan.cuda.kernels import bound, exact, key
 from gpq.scan.cuda.scanner import CudaScanner
+from gpq.scan.mask import Mask
 from gpq.scan.reference import ReferenceScanner
 from gpq.scan.spilling import SpillingScanner
 from tests.scanners import CARD, assert_same, build, codes_like, luts_like
@@ -105,8 +106,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule(share=st.sampled_from([0.5, 0.01]))
     def choose(self, share: float) -> None:
-        self.mask = self.random.random(self.count) < share
-        self.mask.setflags(write=False)
+        self.mask = Mask(self.random.random(self.count) < share)
 
     @rule(k=st.sampled_from([1, 20]), Q=st.sampled_from([1, 4]), masked=st.booleans())
     def search(self, k: int, Q: int, masked: bool) -> None:
@@ -155,11 +155,10 @@ def test_a_snapshot_is_not_changed_by_what_comes_after() -> None:
     assert rows[0][rows[0] >= 0].tolist() == list(range(10, 100))
 
 
-def test_a_mask_that_cannot_change_goes_to_the_device_once() -> None:
+def test_a_mask_for_many_searches_goes_to_the_device_once() -> None:
     random = np.random.default_rng(0)
     scanner = CudaScanner(codes_like("uniform", 500, 6, random), 6, CARD)
-    mask = random.random(500) < 0.5
-    mask.setflags(write=False)
+    mask = Mask(random.random(500) < 0.5)
     uploaded = [scanner._eligible(scanner.snapshot, mask)[0] for _ in range(2)]
     assert uploaded[0] is uploaded[1]
     del mask, uploaded

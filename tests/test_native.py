@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gpq.errors import ScanError
+from gpq.scan.mask import Mask
 from gpq.scan.native import NativeScanner, division, library, merging, missing, scanner, tail
+from gpq.scan.native.segment import Segment
 from gpq.scan.reference import ReferenceScanner
 from tests.scanners import assert_same, codes_like, luts_like
 
@@ -31,12 +33,12 @@ SETS = ["avx512vbmi", "avx512", "avx2", "neon", "portable"]
     luts=st.sampled_from(["normal", "levels", "mixed", "huge", "denormal", "equal", "negative"]),
     k=st.sampled_from([1, 10, 100, 80_000]),
     eligible=st.sampled_from([None, 0.5, 0.01, 0.0]),
-    read_only=st.booleans(),
+    prepared=st.booleans(),
     paging=st.booleans(),
     instructions=st.sampled_from(SETS),
 )
 def test_rows_and_scores_are_the_references(
-    seed, M, n, codes, luts, k, eligible, read_only, paging, instructions
+    seed, M, n, codes, luts, k, eligible, prepared, paging, instructions
 ) -> None:
     if not library.kernel().gpq_filter(instructions.encode()):
         instructions = "portable"
@@ -50,8 +52,8 @@ def test_rows_and_scores_are_the_references(
         native.remove(gone)
         reference.remove(gone)
     mask = None if eligible is None else random.random(random.integers(0, n + 1)) < eligible
-    if mask is not None and read_only:
-        mask.setflags(write=False)
+    if mask is not None and prepared:
+        mask = Mask(mask)
     tables = luts_like(luts, 2, M, random)
     assert_same(native, reference, tables, k, mask)
     rows, scores = reference.search(tables[:1], k, mask)
@@ -82,27 +84,31 @@ def test_sorted_groups_whose_first_sub_codes_are_stored_once(codes: str) -> None
     assert (native.codes(rows) == packed[rows]).all()
 
 
-def test_a_mask_is_remembered_where_it_cannot_change_and_as_long_as_it_lives() -> None:
+def test_a_mask_for_many_searches_is_prepared_once_and_as_long_as_it_lives() -> None:
     random = np.random.default_rng(5)
     packed = codes_like("uniform", 70_000, 6, random)
     native, reference = NativeScanner(packed, 6), ReferenceScanner(packed, 6)
     tables = luts_like("normal", 2, 6, random)
-    mask = random.random(70_000) < 0.2
-    view = mask[:50_000]
-    view.setflags(write=False)
-    for part in (mask, view):
-        assert_same(native, reference, tables, 10, part)
-        mask[:] = random.random(70_000) < 0.2
-        assert_same(native, reference, tables, 10, part)
-    assert not native._masks._known
-    fixed = mask.copy()
-    fixed.setflags(write=False)
-    assert_same(native, reference, tables, 10, fixed)
-    prepared = [native._masks.eligible(native._snapshot, fixed) for _ in range(2)]
+    mask = Mask(random.random(70_000) < 0.2)
+    assert_same(native, reference, tables, 10, mask)
+    prepared = [native._masks.eligible(native._snapshot, mask) for _ in range(2)]
     assert prepared[0].segments[0] is prepared[1].segments[0]
-    assert prepared[0].segments[0].size == fixed[: native._snapshot.segments[0].last_row].sum()
-    del fixed
+    assert prepared[0].segments[0].size == mask.rows[: native._snapshot.segments[0].last_row].sum()
+    del mask
     assert not native._masks._known
+
+
+def test_a_search_whose_instructions_are_gone_is_refused() -> None:
+    native = NativeScanner(np.zeros((1, 1), dtype=np.uint8), 2)
+    native.instructions = "sse9"
+    with pytest.raises(ScanError, match="the scan kernel refused a search: status 3"):
+        native.search(np.zeros((1, 2, 16), dtype=np.float32), 1)
+
+
+def test_a_segment_that_does_not_find_rows_has_no_codes_of_them() -> None:
+    codes = np.full((3, 1), 5, dtype=np.uint8)
+    rows = np.arange(3, dtype=np.uint32)
+    assert Segment(codes, rows, 2, 3, find_rows=False).codes(rows).tolist() == [[0], [0], [0]]
 
 
 @pytest.mark.parametrize("row", [-1, -(2**40), 2**32, 2**60])
@@ -140,8 +146,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule(share=st.sampled_from([0.5, 0.01]))
     def choose(self, share: float) -> None:
-        self.mask = self.random.random(self.native._snapshot.count) < share
-        self.mask.setflags(write=False)
+        self.mask = Mask(self.random.random(self.native._snapshot.count) < share)
 
     @rule(k=st.sampled_from([1, 20, 5000]), masked=st.booleans())
     def search(self, k: int, masked: bool) -> None:

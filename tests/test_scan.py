@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpq import scan
 from gpq.codebook import pack
 from gpq.errors import ScanError
-from gpq.scan import native, reference
+from gpq.scan import Mask, native, reference
 from tests.scanners import build
 
 
@@ -135,6 +135,25 @@ def test_a_mask_excludes_rows_added_after_it(engine: str) -> None:
     assert scanner.search(lut, 5, mask)[0][0].tolist() == [0, -1, -1, -1, -1]
 
 
+def test_a_mask_for_many_searches_stays_what_it_was(engine: str) -> None:
+    """Whether its array, or a view of it, is written to before or after."""
+    scanner = build(np.ones((4, 1), dtype=np.uint8), 1, engine)
+    lut = np.ones((1, 1, 16), dtype=np.float32)
+    array = np.array([True, False, True, False])
+    view = array[:]
+    array.setflags(write=False)
+    mask = Mask(array)
+    assert scanner.search(lut, 4, mask)[0][0].tolist() == [0, 2, -1, -1]
+    view[:] = [False, True, True, True]
+    assert scanner.search(lut, 4, array)[0][0].tolist() == [1, 2, 3, -1]
+    assert scanner.search(lut, 4, mask)[0][0].tolist() == [0, 2, -1, -1]
+    scanner.remove(np.array([2]))
+    scanner.add(np.ones((1, 1), dtype=np.uint8))
+    assert scanner.search(lut, 4, mask)[0][0].tolist() == [0, -1, -1, -1]
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        mask.rows.setflags(write=True)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_tables_that_are_not_finite_are_refused(bad: float, engine: str) -> None:
     scanner = build(np.zeros((1, 1), dtype=np.uint8), 1, engine)
@@ -160,6 +179,8 @@ def test_wrong_arguments_are_named(engine: str) -> None:
     for mask in (np.ones((1, 1), dtype=bool), np.ones(1)):
         with pytest.raises(ScanError, match=r"expected bool \(n,\)"):
             scanner.search(lut, 1, mask)
+        with pytest.raises(ScanError, match=r"expected bool \(n,\)"):
+            Mask(mask)
     with pytest.raises(ScanError, match="M is 0"):
         build(np.zeros((1, 0), dtype=np.uint8), 0, engine)
 

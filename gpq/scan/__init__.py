@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from gpq.errors import ScanError
 from gpq.scan import cuda, native
+from gpq.scan.mask import Mask
 from gpq.scan.reference import ReferenceScanner
 from gpq.scan.scanner import Scanner
 from gpq.scan.spilling import SpillingScanner
 
-__all__ = ["ENGINES", "Scanner", "build", "choose"]
+__all__ = ["ENGINES", "Mask", "Scanner", "build", "choose"]
 
 ENGINES = ("reference", "native", "cuda")
 

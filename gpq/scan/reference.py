@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gpq.codebook import unpack
 from gpq.errors import ScanError
+from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.tables import (
     checked_codes,
-    checked_mask,
     checked_rows,
     checked_shape,
     require_finite,
@@ -83,7 +83,7 @@ class ReferenceScanner:
         self,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         checked = checked_shape(luts, self.M, k)

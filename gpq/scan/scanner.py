@@ -5,6 +5,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpq.scan.mask import Mask
+
 
 class Scanner(Protocol):
     """Codes in memory. Rows are numbered from 0 in order of adding and never renumbered.
@@ -20,13 +22,12 @@ class Scanner(Protocol):
         self,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """luts (Q,M,K) float32 -> rows (Q,k) int64, scores (Q,k) float32.
 
-        mask (n,) bool: only rows below n that are True. An array that cannot be written to
-        (``setflags(write=False)``) is for many searches: an engine may prepare it on the first.
+        mask (n,) bool: only rows below n that are True. As a ``Mask`` it is for many searches.
         after: only hits that come later in the order than this (score, row).
         Missing hits are row -1, score -inf.
         Raises ScanError for a wrong shape, k < 1, or a look-up table that is not finite, or so

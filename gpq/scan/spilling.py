@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gpq.errors import DeviceFull
 from gpq.scan.hits import Hits
+from gpq.scan.mask import Mask
 from gpq.scan.scanner import Scanner
 
 log = logging.getLogger("gpq")
@@ -70,7 +71,7 @@ class SpillingScanner:
         self,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> Hits:
         scanner = self._scanner

@@ -27,14 +27,6 @@ def checked_shape(luts: NDArray[np.float32], M: int, k: int) -> NDArray[np.float
     return tables
 
 
-def checked_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n,) bool, contiguous; raises ScanError."""
-    eligible = np.ascontiguousarray(mask)
-    if eligible.dtype != np.bool_ or eligible.ndim != 1:
-        raise ScanError(f"the mask is {eligible.dtype} {eligible.shape}; expected bool (n,)")
-    return eligible
-
-
 def checked_rows(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """(n,) int64, each from 0 to ``count`` - 1; raises ScanError."""
     numbers = np.asarray(rows, dtype=np.int64)

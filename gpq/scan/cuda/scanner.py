@@ -14,9 +14,9 @@ from gpq.scan.cuda.memory import Slab
 from gpq.scan.cuda.search import Search
 from gpq.scan.hits import Hits
 from gpq.scan.known import KnownMasks
+from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.tables import (
     checked_codes,
-    checked_mask,
     checked_rows,
     checked_shape,
     require_finite,
@@ -108,7 +108,7 @@ class CudaScanner:
         self,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> Hits:
         return self.search_in(self.snapshot, luts, k, mask, after)
@@ -118,13 +118,13 @@ class CudaScanner:
         snapshot: Snapshot,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None,
+        mask: NDArray[np.bool_] | Mask | None,
         after: tuple[float, int] | None,
     ) -> Hits:
         """As ``search``, of a snapshot taken before."""
         tables = checked_shape(luts, self.M, k)
         require_finite(tables)
-        slabs = snapshot.slabs if mask is None else self._eligible(snapshot, checked_mask(mask))
+        slabs = snapshot.slabs if mask is None else self._eligible(snapshot, mask)
         if not len(tables):
             return np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
         last = key.key(*after) if after else LAST_KEY
@@ -135,7 +135,8 @@ class CudaScanner:
             best = search.best()
             return key.rows(best).cpu().numpy(), key.scores(best).cpu().numpy()
 
-    def _eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_]) -> tuple[Slab, ...]:
-        slabs = snapshot.slabs
-        known = self._masks.left(mask, slabs, lambda n: memory.masked(slabs[n], mask))
-        return known or tuple(memory.masked(slab, mask) for slab in slabs)
+    def _eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_] | Mask) -> tuple[Slab, ...]:
+        slabs, rows = snapshot.slabs, checked_mask(mask)
+        if isinstance(mask, Mask):
+            return self._masks.left(mask, slabs, lambda n: memory.masked(slabs[n], rows))
+        return tuple(memory.masked(slab, rows) for slab in slabs)

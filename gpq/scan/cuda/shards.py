@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.hits import Hits, best_of
-from gpq.scan.tables import checked_codes, checked_mask, checked_rows
+from gpq.scan.mask import Mask, checked_mask
+from gpq.scan.tables import checked_codes, checked_rows
 
 
 class ShardedScanner:
@@ -65,16 +66,16 @@ class ShardedScanner:
         self,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> Hits:
-        eligible = None if mask is None else checked_mask(mask)
+        eligible = mask if mask is None or isinstance(mask, Mask) else checked_mask(mask)
         with self._writing:
             snapshots = [shard.snapshot for shard in self.shards]
 
         def search(n: int) -> Hits:
             G = len(self.shards)
-            part = None if eligible is None else eligible[n::G]
+            part = None if eligible is None else _part(eligible, n, G)
             # Of a shard's rows those after it come later than the one that is asked for.
             later = None if after is None else (after[0], (after[1] - n) // G)
             rows, scores = self.shards[n].search_in(snapshots[n], luts, k, part, later)
@@ -87,3 +88,7 @@ class ShardedScanner:
 
     def _global(self, n: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.where(rows < 0, -1, rows * len(self.shards) + n)
+
+
+def _part(mask: NDArray[np.bool_] | Mask, n: int, G: int) -> NDArray[np.bool_] | Mask:
+    return mask.part(n, G) if isinstance(mask, Mask) else mask[n::G]

@@ -19,7 +19,7 @@ from pathlib import Path
 from gpq.errors import ScanError
 
 FILE = Path(__file__).parent / f"_kernel{sysconfig.get_config_var('EXT_SUFFIX')}"
-NOT_FINITE = 2  # what gpq_search returns; 1 and others: no memory
+NO_MEMORY, NOT_FINITE = 1, 2  # of what gpq_search returns; 0 is success
 
 
 class Tail(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""Masks that cannot change: their eligible codes have sorted segments of their own."""
+"""Masks for many searches: their eligible codes have sorted segments of their own."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.scan.known import KnownMasks
+from gpq.scan.mask import Mask
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import Snapshot
 
@@ -17,17 +18,15 @@ class Masks:
     def __init__(self) -> None:
         self._known: KnownMasks[Segment] = KnownMasks()
 
-    def eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_]) -> Snapshot | None:
-        """With segments of eligible rows alone; nothing for a mask that can be written to, or
-        is a view of one."""
+    def eligible(self, snapshot: Snapshot, mask: Mask) -> Snapshot:
+        """With segments of eligible rows alone."""
         segments = snapshot.segments
 
         def sort(n: int) -> Segment:
             start = segments[n - 1].last_row if n else 0
-            return _eligible(snapshot, segments[n], start, mask)
+            return _eligible(snapshot, segments[n], start, mask.rows)
 
-        left = self._known.left(mask, segments, sort)
-        return None if left is None else replace(snapshot, segments=left)
+        return replace(snapshot, segments=self._known.left(mask, segments, sort))
 
 
 def _eligible(snapshot: Snapshot, segment: Segment, start: int, mask: NDArray[np.bool_]) -> Segment:

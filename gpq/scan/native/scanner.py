@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from gpq.errors import ScanError
 from gpq.scan.hits import Hits
+from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.native import division, library, masks, merging, tail
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import WORD, Snapshot
 from gpq.scan.native.tail import Tail
 from gpq.scan.tables import (
     checked_codes,
-    checked_mask,
     checked_rows,
     checked_shape,
     require_finite,
@@ -127,15 +127,16 @@ class NativeScanner:
         self,
         luts: NDArray[np.float32],
         k: int,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         tables = checked_shape(luts, self.M, k)
         eligible = None if mask is None else checked_mask(mask)
         snapshot = self._snapshot
         mask_from = 0
-        if eligible is not None and (prepared := self._masks.eligible(snapshot, eligible)):
-            snapshot, mask_from = prepared, prepared.tails[0].first_row
+        if isinstance(mask, Mask):
+            snapshot = self._masks.eligible(snapshot, mask)
+            mask_from = snapshot.tails[0].first_row
         worth = len(tables) * snapshot.count >= WORTH_THREADS
         shares = division.shares(len(tables), k, snapshot.count, self.threads if worth else 1)
 
@@ -214,10 +215,12 @@ class NativeScanner:
             scores=scores.ctypes.data,
         )
         status = library.kernel().gpq_search(ctypes.byref(request), self.instructions.encode())
+        if status == library.NO_MEMORY:
+            raise MemoryError(f"no memory for {k} hits of {len(luts)} queries")
         if status == library.NOT_FINITE:
             require_finite(luts)
         if status:
-            raise MemoryError(f"no memory for {k} hits of {len(luts)} queries")
+            raise ScanError(f"the scan kernel refused a search: status {status}")
         return rows, scores
 
 

@@ -56,13 +56,13 @@ EXPORTED void gpq_trim() {
 #endif
 }
 
-// Codes (count, ceil(M/2)) of rows, of a segment that finds them; zeros for one it does not hold.
+// Codes (count, ceil(M/2)) of rows, zeros for one that the segment does not hold or find.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,
                                    uint8_t* packed) {
     const size_t width = size_t(segment->M + 1) / 2;
     for (size_t i = 0; i < count; ++i, packed += width) {
         const uint32_t row = rows[i];
-        const bool inside = row >= segment->first_row && row < segment->last_row;
+        const bool inside = row >= segment->first_row && row - segment->first_row < segment->positions.size();
         const uint32_t position = inside ? segment->positions[row - segment->first_row] : gpq::NONE;
         if (position == gpq::NONE) std::memset(packed, 0, width);
         else segment->code_at(position, packed);

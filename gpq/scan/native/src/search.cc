@@ -13,11 +13,10 @@ namespace gpq {
 namespace {
 
 #if defined(GPQ_SMALL)  // so that little data sees everything
-constexpr size_t TILE = 3, FIRST_VISITS = 100, FILTERED = 16;
+constexpr size_t TILE = 3, FIRST_VISITS = 100;
 #else
 constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
 constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
-constexpr size_t FILTERED = 320;        // codes filtered in the time that one is scored in
 #endif
 
 class Eligible {
