@@ -1,5 +1,6 @@
 """When codes that were added are sorted, and what with."""
 
+import itertools
 import logging
 import threading
 import time
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from gpq.scan.native import tail
 from gpq.scan.native.snapshot import Snapshot
 
-# A segment holds at most one in so many rows, or so many rows. While it is made there are some 27
-# bytes for each of its 48-bit codes beside the 14 that a code takes: half as much again at most.
+# A merged segment holds at most one in so many rows, or so many rows. While it is made there are
+# some 27 bytes for each of its 48-bit codes beside the 14 that a code takes: half as much again at
+# most. What is left of a purged one, of half of all rows at most, is beside it in smaller parts.
 LARGEST_SHARE = 4
-LEAST_LARGEST = 1 << 20
-WORTH_PURGING = 3 / 4  # of the codes of a segment live, or fewer
+PURGED_SHARE = 16
+LEAST_LARGEST = 1 << 17
+WORTH_PURGING = 3 / 5  # of the codes of a segment live, or fewer
 RETRY_SECONDS = 60  # after a failure
 
 log = logging.getLogger("gpq.scan")
@@ -31,20 +34,19 @@ class Job:
     tails: int
 
 
-def largest(rows: int) -> int:
+def largest(rows: int, share: int = LARGEST_SHARE) -> int:
     """Rows of the largest segment among so many."""
-    return max(LEAST_LARGEST, rows // LARGEST_SHARE + 1)
+    return max(LEAST_LARGEST, rows // share + 1)
 
 
 def parts(
-    rows: NDArray[np.uint32], last_row: int, count: int
+    snapshot: Snapshot, job: Job, first: int, last: int
 ) -> Iterator[tuple[NDArray[np.uint32], int]]:
-    """Rows (n,) of new segments, and the end of each: one, unless that were a large one."""
-    number = max(1, -(-2 * len(rows) // largest(count)))
-    split = np.array_split(rows, number if len(rows) > largest(count) else 1)
-    for part in split[:-1]:
-        yield part, int(part[-1]) + 1
-    yield split[-1], last_row
+    """Live rows (n,) of new segments, and the end of each: one, of a large one purged several."""
+    most = largest(snapshot.count, PURGED_SHARE)
+    number = 1 if job.tails else max(1, -(-snapshot.live_count(first, last) // most))
+    for start, end in itertools.pairwise(np.linspace(first, last, number + 1).astype(int).tolist()):
+        yield snapshot.live(start, end), end
 
 
 def next_job(snapshot: Snapshot) -> Job | None:

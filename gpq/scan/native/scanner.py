@@ -26,7 +26,8 @@ MOST_ROWS = (1 << 32) - 1
 MOST_SUBCODES = 64
 MOST_THREADS = 8  # by default
 WORTH_THREADS = 100_000_000  # codes times queries, about ten milliseconds on one
-FIRST_SEGMENTS = 2  # of many codes: one takes more memory to sort, more take longer to search
+# Of many codes: one takes more memory to sort and to purge, more take longer to search.
+FIRST_SEGMENTS, MANY_CODES = 2, 1 << 20
 LAST_ROW = 1 << 40  # any later one comes to the same
 
 
@@ -161,10 +162,9 @@ class NativeScanner:
         ends: Segment | Tail = (
             before.tails[job.tails - 1] if job.tails else before.segments[job.first]
         )
-        rows = before.live(start, ends.last_row)
         merged = [
-            Segment(before.codes(part), part, self.M, last_row)
-            for part, last_row in merging.parts(rows, ends.last_row, before.count)
+            Segment(before.codes(rows), rows, self.M, last_row)
+            for rows, last_row in merging.parts(before, job, start, ends.last_row)
         ]
         with self._writing:
             now = self._snapshot  # only tails and removals may be others
@@ -173,7 +173,7 @@ class NativeScanner:
 
     def _sorted(self, packed: NDArray[np.uint8]) -> list[Segment]:
         rows = np.arange(len(packed), dtype=np.uint32)
-        parts = FIRST_SEGMENTS if len(packed) > merging.LEAST_LARGEST else 1
+        parts = FIRST_SEGMENTS if len(packed) > MANY_CODES else 1
         segments = [
             Segment(packed[p], p, self.M, int(p[-1]) + 1) for p in np.array_split(rows, parts)
         ]

@@ -34,6 +34,7 @@ class Segment:
         )
         if not self.pointer:
             raise MemoryError(f"no memory to sort {len(rows)} codes")
+        kernel().gpq_trim()
         # Not at exit: threads may still search then.
         weakref.finalize(self, kernel().gpq_segment_free, self.pointer).atexit = False
         self.M = M

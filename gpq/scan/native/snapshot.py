@@ -12,6 +12,7 @@ from gpq.scan.native.segment import Segment
 from gpq.scan.native.tail import Tail
 
 WORD = 64
+CHUNK = 1 << 16  # rows looked at together: their numbers take much memory on the way
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,11 @@ class Snapshot:
 
     def live(self, first: int, last: int) -> NDArray[np.uint32]:
         """Rows from first to last that are not removed."""
-        rows = np.flatnonzero(self._removed_bits(first, last) == 0)
-        return rows.astype(np.uint32) + np.uint32(first)
+        parts = [np.empty(0, dtype=np.uint32)]
+        for start in range(first, last, CHUNK):
+            bits = self._removed_bits(start, min(start + CHUNK, last))
+            parts.append((np.flatnonzero(bits == 0) + start).astype(np.uint32))
+        return np.concatenate(parts)
 
     def live_count(self, first: int, last: int) -> int:
         """How many those are."""

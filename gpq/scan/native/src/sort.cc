@@ -13,7 +13,7 @@ constexpr size_t FEW = 64;  // below it, comparing is faster than counting
 #if defined(GPQ_SMALL)
 constexpr size_t MANY = 500;
 #else
-constexpr size_t MANY = size_t(1) << 18;  // beyond it, keys would take much memory
+constexpr size_t MANY = size_t(1) << 15;  // beyond it, keys would take much memory
 #endif
 
 struct Item {
