@@ -1,7 +1,7 @@
 """A model as a folder: ``model.safetensors`` + ``config.json``. No pickle.
 
 config.json
-    format   int, of this layout
+    format   int, of this layout: 1 has no means of codes, 2 may
     compute  all that decides a code: M, K, d, network, preprocess
     about    what people ask: classes, training, data, measured, golden vectors
 The id is sha256(model.safetensors ‖ canonical JSON of ``compute``), so that
@@ -31,7 +31,8 @@ from gpq.errors import ArtifactError, ImageError
 from gpq.files import replacing
 from gpq.model import Model
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 GOLDEN_MARGIN = 1e-3  # cosine between the best and the second codeword
@@ -62,6 +63,8 @@ def save(
         "preprocess": asdict(rules),
     }
     tensors = {f"F.{name}": t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
+    if codebook.means is not None:
+        tensors["means"] = codebook.means.detach().float().cpu().contiguous()
     weights = save_tensors({**tensors, "Z": Z})
     config: dict[str, Any] = {"format": FORMAT, "compute": compute, "about": about}
     model = _assemble(weights, config, torch.device("cpu"), folder)
@@ -98,9 +101,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("compute"), dict):
         raise ArtifactError(f"{path}: no object with a 'compute' object")
-    if config.get("format") != FORMAT:
+    if config.get("format") not in READABLE:
         raise ArtifactError(
-            f"{path}: format {config.get('format')!r}; this version reads format {FORMAT}"
+            f"{path}: format {config.get('format')!r}; this version reads {READABLE}"
         )
     return config
 
@@ -194,12 +197,18 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         raise ArtifactError(f"{folder / CONFIG}: K is {shape[1]}; this version computes K = {K}")
     try:
         tensors = load_tensors(weights)
-        Z = tensors.pop("Z")
+        Z, means = tensors.pop("Z"), tensors.pop("means", None)
         net.load_state_dict({name.removeprefix("F."): t for name, t in tensors.items()})
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"{folder / WEIGHTS}: {error}") from error
     if Z.shape != shape or not torch.allclose(Z.norm(dim=-1), torch.ones(shape[:2]), atol=1e-4):
         raise ArtifactError(f"{folder / WEIGHTS}: Z is not {shape} unit codewords")
+    if means is not None and not (
+        means.shape == shape and bool((means.norm(dim=-1) <= 1 + 1e-4).all())
+    ):
+        raise ArtifactError(
+            f"{folder / WEIGHTS}: means are not {shape} vectors of at most length 1"
+        )
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
         raise ArtifactError(f"{folder / WEIGHTS}: has values that are not numbers")
     net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -208,7 +217,7 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         id=model_id(weights, compute),
         rules=rules,
         network=net.requires_grad_(False),
-        codebook=Codebook(Z.to(device)),
+        codebook=Codebook(Z, means).to(device),
         about=about or {},
         device=device,
     )

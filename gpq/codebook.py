@@ -44,9 +44,14 @@ def unpack(packed: Tensor, codebooks: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Codebook:
-    """Z (M,K,d) float32, unit codewords."""
+    """Z (M,K,d) float32, unit codewords: a sub-vector's code is the nearest.
+
+    means (M,K,d) float32, no longer than 1: what stands for a code in a search, the mean of the
+    sub-vectors that have it (``means_of``); the codewords themselves where there are none.
+    """
 
     Z: Tensor
+    means: Tensor | None = None
 
     @property
     def M(self) -> int:
@@ -55,6 +60,13 @@ class Codebook:
     @property
     def bits(self) -> int:
         return 4 * self.M
+
+    def first(self, M: int) -> "Codebook":
+        """The first M codebooks."""
+        return Codebook(self.Z[:M], None if self.means is None else self.means[:M])
+
+    def to(self, device: torch.device | str) -> "Codebook":
+        return Codebook(self.Z.to(device), None if self.means is None else self.means.to(device))
 
     def encode(self, features: Tensor) -> Tensor:
         """(B,D) float32 -> (B,M) uint8, the nearest codeword of each sub-vector."""
@@ -70,12 +82,29 @@ class Codebook:
         return self.Z[torch.arange(self.M, device=codes.device), codes.long()].flatten(1)
 
     def lut(self, features: Tensor) -> Tensor:
-        """(Q,D) float32 -> (Q,M,K) float32, cosines divided by M.
+        """(Q,D) float32 -> (Q,M,K) float32, expected cosines divided by M.
 
         The score of a code is the plain float32 sum of LUT[m, code_m] over
-        m = 0…M-1 in that order: the mean cosine.
+        m = 0…M-1 in that order: the mean cosine to be expected of what has the code.
         """
-        return self._cosines(features) / self.M
+        words = self.Z if self.means is None else self.means
+        return torch.einsum("bmd,mkd->bmk", intra_normalise(features, self.M), words) / self.M
+
+    def means_of(self, features: Tensor) -> Tensor:
+        """(N,D) -> (M,K,d) float32: the mean sub-vector of each code, its codeword counted once.
+
+        x · mean is the mean of x · y over the sub-vectors y that have the code: their expected
+        cosine with a query's x (the conditional mean: Jégou et al., PAMI 2011, section 2).
+        """
+        x = intra_normalise(features, self.M)
+        sums, counts = self.Z.clone(), torch.ones_like(self.Z[:, :, 0])
+        rows = torch.arange(self.M, device=x.device)
+        codes = self.encode(features).long()
+        for part, code in zip(torch.split(x, 4096), torch.split(codes, 4096), strict=True):
+            at = (rows.expand_as(code), code)
+            sums.index_put_(at, part, accumulate=True)
+            counts.index_put_(at, torch.ones(code.shape, device=x.device), accumulate=True)
+        return sums / counts[:, :, None]
 
     def _cosines(self, features: Tensor) -> Tensor:
         return torch.einsum("bmd,mkd->bmk", intra_normalise(features, self.M), self.Z)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpq.codebook import Codebook
 from gpq.model import Model
 
 Compute = Callable[[Model, NDArray[np.uint8]], NDArray[np.generic]]
@@ -52,7 +51,7 @@ class Fallback:
         on_cpu = replace(
             model,
             network=model.network.cpu(),
-            codebook=Codebook(model.codebook.Z.cpu()),
+            codebook=model.codebook.to("cpu"),
             device=torch.device("cpu"),
         )
         self._moved[model.id] = on_cpu, time.monotonic() + RETRY_SECONDS

@@ -135,6 +135,29 @@ def test_codewords_that_are_not_unit_are_refused(bad: float, folder: Path) -> No
         artifact.load(folder)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), 2.0])
+def test_means_that_are_none_are_refused(bad: float, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["means"] = tensors["Z"].clone()
+    tensors["means"][0, 0] = bad
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ArtifactError, match="means are not"):
+        artifact.load(folder)
+
+
+def test_a_model_of_the_first_format_searches_by_its_codewords(folder: Path) -> None:
+    before = artifact.load(folder)
+    edit(folder, lambda c: c.update(format=1))
+    model = artifact.load(folder)
+    assert model.id == before.id
+    assert model.codebook.means is None
+    features = torch.randn(2, 144)
+    x = torch.nn.functional.normalize(features.view(2, 12, 12), dim=-1)
+    assert torch.allclose(
+        model.codebook.lut(features) * 12, torch.einsum("bmd,mkd->bmk", x, model.codebook.Z)
+    )
+
+
 def test_coincident_codewords_leave_nothing_to_verify_by(tmp_path: Path) -> None:
     Z = torch.zeros(12, 16, 12)
     Z[..., 0] = 1

@@ -81,3 +81,29 @@ def test_margin_is_the_lead_of_the_best_codeword() -> None:
     features = torch.zeros(1, 12)
     features[0, :2] = torch.tensor([0.8, 0.6])
     assert Codebook(Z).margin(features).item() == pytest.approx(0.2)
+
+
+def test_means_are_of_what_has_the_code_and_the_codeword() -> None:
+    torch.manual_seed(0)
+    book = codebook()
+    features = torch.randn(5000, 36)
+    means = book.means_of(features)
+    x, codes = intra_normalise(features, 3), book.encode(features)
+    for m, k in ((0, 0), (1, 7), (2, 15)):
+        own = x[codes[:, m] == k, m]
+        assert torch.allclose(means[m, k], (own.sum(dim=0) + book.Z[m, k]) / (len(own) + 1))
+
+
+def test_with_means_a_score_is_the_mean_cosine_with_what_has_the_code() -> None:
+    torch.manual_seed(0)
+    plain = codebook()
+    features, query = torch.randn(20_000, 36), torch.randn(1, 36)
+    book = Codebook(plain.Z, plain.means_of(features))
+    codes = book.encode(features)
+    assert torch.equal(codes, plain.encode(features))
+    cosines = intra_normalise(features, 3)[:, 1] @ intra_normalise(query, 3)[0, 1]
+    same = codes[:, 1] == 4
+    assert book.lut(query)[0, 1, 4] * 3 == pytest.approx(cosines[same].mean().item(), abs=1e-3)
+    assert book.lut(query).abs().max() * 3 <= 1
+    short = book.first(2).lut(query[:, :24])
+    assert torch.allclose(short * 2, book.lut(query)[:, :2] * 3)

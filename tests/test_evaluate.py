@@ -7,9 +7,10 @@ from torch.nn.functional import one_hot
 
 from gpq import artifact
 from trainer.cut import cut
-from trainer.data import RetrievalSet, among_themselves
+from trainer.data import RetrievalSet, among_themselves, training_set
 from trainer.errors import TrainerError
 from trainer.evaluate import _nearer, evaluate
+from trainer.refit import refit
 
 
 def pictures(n: int = 60) -> RetrievalSet:
@@ -30,6 +31,23 @@ def test_shorter_codes_are_measured_as_the_models_cut_to_them(
         assert shorter.bits == measured.bits
         alone = evaluate(shorter, pictures())[0]
         assert {**alone.as_dict(), "model": model.id} == measured.as_dict()
+
+
+def test_refit_keeps_the_codes_and_learns_what_they_stand_for(
+    random_model: Path, sample: Path, tmp_path: Path
+) -> None:
+    refit(random_model, sample, "folder", tmp_path / "refitted")
+    before, after = artifact.load(random_model), artifact.load(tmp_path / "refitted")
+    pictures = training_set(sample, "folder", before.rules)
+    assert np.array_equal(before.encode(pictures.labelled), after.encode(pictures.labelled))
+    wanted = before.codebook.means_of(before.features(pictures.unlabelled))
+    assert torch.allclose(after.codebook.means, wanted, atol=1e-5)
+    assert (after.codebook.means.norm(dim=-1) < 0.999).any()
+    assert after.about["refitted_from"] == {"id": before.id}
+    cut(tmp_path / "refitted", 24, tmp_path / "short")
+    assert torch.equal(artifact.load(tmp_path / "short").codebook.means, after.codebook.means[:6])
+    with pytest.raises(TrainerError, match="has a model"):
+        refit(random_model, sample, "folder", tmp_path / "refitted")
 
 
 def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from trainer.config import (
 from trainer.cut import cut
 from trainer.errors import TrainerError, writing
 from trainer.evaluate import evaluate
+from trainer.refit import refit
 from trainer.reproduce.grid import PAPER_BITS
 from trainer.skipped import print_skipped
 from trainer.train import train as run_train
@@ -101,6 +102,12 @@ def _cut(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
 
 
+def _refit(options: argparse.Namespace) -> None:
+    made = options.model, options.data, options.dataset, options.out
+    model_id = refit(*made, overwrite=options.overwrite)
+    print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
 def _table(found: list[dict[str, Any]]) -> str:
     """A line a figure, a column a code length; the model's id, shared by all, below."""
     names = [name for name in found[0] if name != "model"]
@@ -117,7 +124,9 @@ def _cell(value: object) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate|report|cut|reproduce")
+    commands = parser.add_subparsers(
+        required=True, metavar="train|evaluate|report|cut|refit|reproduce"
+    )
 
     train = commands.add_parser("train", help="learn a model and write an artifact")
     train.set_defaults(command=run_train)
@@ -203,6 +212,15 @@ def _parser() -> argparse.ArgumentParser:
     add = shorter.add_argument
     add("--model", type=Path, required=True, help="artifact folder")
     add("--bits", type=int, required=True, help="code length, 12, 24 or 32 of a nested model")
+    add("--out", type=Path, required=True, help="folder for the artifact")
+    add("--overwrite", action="store_true", help="replace the model that is in --out")
+
+    means = commands.add_parser("refit", help="learn anew what codes stand for, from pictures")
+    means.set_defaults(command=_refit)
+    add = means.add_argument
+    add("--model", type=Path, required=True, help="artifact folder")
+    add("--data", type=Path, required=True, help="as of train; its unlabelled pictures are taken")
+    _add_dataset(means)
     add("--out", type=Path, required=True, help="folder for the artifact")
     add("--overwrite", action="store_true", help="replace the model that is in --out")
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from gpq.codebook import Codebook, pack
+from gpq.codebook import pack
 from gpq.model import Model
 from trainer.data import RetrievalSet
 from trainer.errors import TrainerError
@@ -85,7 +85,7 @@ def measure(
     engine: str,
 ) -> Measured:
     """The figures of the first M codebooks; features (N,D) as of ``features``."""
-    codebook = Codebook(model.codebook.Z[:M])
+    codebook = model.codebook.first(M)
     D = M * codebook.Z.shape[2]
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
     colours, own_colours = _mean_colours(pictures.database), _mean_colours(pictures.queries)

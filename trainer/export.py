@@ -1,24 +1,26 @@
 """From trained weights to an artifact, and back for ``--init``."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from gpq import artifact
 from gpq.codebook import Codebook
 from gpq.model import Model
 from gpq.preprocess import Preprocess
 from trainer.config import Config
-from trainer.data import TrainingSet
+from trainer.data import TrainingSet, spread
 from trainer.datasets import card
 from trainer.errors import TrainerError
 from trainer.model import GPQ
 from trainer.teacher import class_means, labelled_rows
 
 EXAMPLES = 2048
+MEANS_OF = 16_384  # unlabelled pictures, at most, that a code's mean is taken over
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 
 
@@ -32,7 +34,8 @@ def export(
 ) -> str:
     """Write the artifact of ``model`` to ``folder``; returns its id. Z' ships, C does not."""
     with torch.no_grad():
-        codebook = Codebook(separate(model.codewords().cpu()))
+        words = separate(model.codewords().cpu()).to(model.Z.device)
+        codebook = with_means(Codebook(words), model.F.eval(), data, rules)
     every = max(1, len(data.labelled) // EXAMPLES)
     about = {
         "classes": list(data.classes),
@@ -54,6 +57,19 @@ def export(
         about,
         data.labelled[::every][:EXAMPLES].cpu().numpy(),
     )
+
+
+@torch.no_grad()
+def with_means(
+    codebook: Codebook, network: nn.Module, data: TrainingSet, rules: Preprocess
+) -> Codebook:
+    """The same codewords, with the means of the sub-vectors of ``data``'s unlabelled pictures."""
+    rows = spread(len(data.unlabelled), MEANS_OF).to(data.unlabelled.device)
+    parts = []
+    for part in tqdm(torch.split(rows, 256), desc="means of codes", unit="batch", leave=False):
+        images = rules.normalise(data.unlabelled[part])
+        parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
+    return replace(codebook, means=codebook.means_of(torch.cat(parts)))
 
 
 def separate(Z: Tensor) -> Tensor:

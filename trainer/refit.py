@@ -1,0 +1,25 @@
+"""What the codes of a finished model stand for, learnt anew from other pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from gpq import artifact
+from trainer.cut import derive, require_free
+from trainer.data import training_set
+from trainer.export import with_means
+
+
+def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:
+    """Write ``source`` with the means of ``data``'s unlabelled pictures; returns its id.
+
+    Its codes are the source's, its scores what is to be expected among such pictures.
+    Raises TrainerError where another model would be lost.
+    """
+    require_free(folder, overwrite=overwrite)
+    model = artifact.load(source)
+    pictures = training_set(data, dataset, model.rules)
+    codebook = with_means(model.codebook, model.network, pictures, model.rules)
+    about = {name: value for name, value in model.about.items() if name != "golden"}
+    about = {**about, "measured": None, "refitted_from": {"id": model.id}}
+    described = artifact.read_config(source)["compute"]["network"]
+    return derive(replace(model, codebook=codebook), described, about, folder)
