@@ -60,6 +60,8 @@ class Database:
         self._engine = _engine(sa.make_url(url), durable=True)
         self._light = _engine(sa.make_url(url), durable=False)
         self.is_postgres = self._engine.dialect.name == "postgresql"
+        alone = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {"gpq_alone": True}
+        self._alone = self._engine.execution_options(**alone)
         self._waiting: deque[_Write[Any]] = deque()
         # Writers queue here, not on a connection each: readers always find one.
         self._writing = threading.Lock()
@@ -75,6 +77,12 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads."""
         with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """For one statement that reads: it sees one moment by itself."""
+        with self._alone.connect() as connection:
             yield connection
 
     @contextmanager
@@ -282,5 +290,6 @@ def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
 
 def _sqlite_begin(connection: Connection) -> None:
     """A deferred BEGIN that turns into a write fails at once as locked; writers ask first."""
-    write = connection.get_execution_options().get("gpq_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("gpq_alone"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("gpq_write") else "BEGIN")

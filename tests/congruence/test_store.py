@@ -3,6 +3,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from service import schema
 from service.database import Database
 from service.migrate import NewerSchema, migrate
 from service.records import KEEP, OtherModel, Put, active_of
+from service.settings import SEQS_IN_A_QUERY
 from service.store import Store
 from tests.congruence.conftest import FILES
 
@@ -111,6 +113,30 @@ def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None
     store.prune(0)
     assert store.resolve([], 4).whole is False
     assert store.resolve([], 6).whole is True
+
+
+def test_where_nothing_has_changed_one_statement_resolves_the_same(store: Store) -> None:
+    store.put([put("a", 1, '{"x":1}'), put("b", 2)])
+    store.put([put("b", 3)])
+    time.sleep(0.02)
+    store.prune(0)
+    store.put([put("c", 4)])
+    said: list[str] = []
+    sa.event.listen(
+        store.database._engine, "before_cursor_execute", lambda *given: said.append(given[2])
+    )
+    for after in range(6):
+        for seqs in ([], [99], [1, 2, 3, 4]):
+            said.clear()
+            resolved = store.resolve(seqs, after)
+            assert (len(said) == 1) == (after >= 4)
+            with patch.object(Store, "_resolve_unchanged", return_value=None):
+                assert store.resolve(seqs, after) == resolved
+
+
+def test_more_hits_than_one_statement_takes(store: Store) -> None:
+    store.put([put("a")])
+    assert store.resolve(range(1, SEQS_IN_A_QUERY + 2), 1).stored == {1: ("a", None)}
 
 
 def test_counts(store: Store) -> None:
