@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpq import decode, memory, scan
@@ -55,6 +56,7 @@ class Encoder:
         self,
         max_pixels: int,
         decode_threads: int,
+        encode_threads: int,
         watch: Callable[[int], object] = lambda n: None,
         watch_full: Callable[[], object] = lambda: None,
         device: str = "cpu",
@@ -65,11 +67,16 @@ class Encoder:
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
+        # One thread, whoever asks: OpenMP has a team of threads for each that computes.
+        self._network = ThreadPoolExecutor(
+            1, "encode", initializer=torch.set_num_threads, initargs=(encode_threads,)
+        )
         self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, BATCHES[device])
 
     def close(self) -> None:
         """What is being decoded comes to its end; nothing waits for that."""
-        self._decoding.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._decoding, self._network):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def learn(self, model: Model) -> None:
         self.models = {**self.models, model.id: model}
@@ -150,9 +157,9 @@ class Encoder:
         model = prepared[0][0]
         pixels = np.stack([of_one for _, of_one in prepared])
         with stages.stage("encode"):
-            if wanted[0] == "codes":
-                return [row.tobytes() for row in self._fallback.run(Model.encode, model, pixels)]
-            return list(self._fallback.run(Model.lut, model, pixels))
+            compute = Model.encode if wanted[0] == "codes" else Model.lut
+            found = self._network.submit(self._fallback.run, compute, model, pixels).result()
+        return [row.tobytes() for row in found] if wanted[0] == "codes" else list(found)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from service.problems import Problem
 from service.settings import IMPORT_BATCH, IMPORT_BATCH_BYTES
 from service.sources import Entry, Source, SourceError
 from service.store import Store
+from service.threads import processors
 
 BATCHES = 3  # under way: one is stored, one decoded, one read
 TOGETHER = 8  # entries that a thread reads and has decoded
@@ -48,7 +48,7 @@ class Import:
         SQLAlchemyError."""
         run.expect(source.count())
         batches = _batches(self._remaining(source, run))
-        threads = (os.cpu_count() or 1) + WAITING_THREADS
+        threads = processors() + WAITING_THREADS
         with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as writer:
             under_way: deque[Future[None]] = deque()
             recent: deque[Counter[str]] = deque(maxlen=BATCHES + 1)

@@ -51,6 +51,7 @@ class Runtime:
         self.encoder = Encoder(
             settings.max_pixels,
             settings.decode_threads,
+            settings.encode_threads,
             self.metrics.batch.labels("encode").observe,
             self.metrics.device_full.inc,
             self.device.type,

@@ -2,7 +2,6 @@
 
 import difflib
 import ipaddress
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gpq.decode import DEFAULT_MAX_PIXELS
+from service import threads
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -105,9 +105,14 @@ class Settings(BaseSettings):
         30, gt=0, description="how long a request may wait for its turn before it gets 503"
     )
     decode_threads: int = Field(
-        max(1, min(4, os.cpu_count() or 1)),
+        default_factory=threads.decoding,
         ge=1,
         description="images decoded at once; memory grows with it and with GPQ_MAX_PIXELS",
+    )
+    encode_threads: int = Field(
+        default_factory=threads.processors,
+        ge=1,
+        description="threads of the network, on the CPU; fewer where other programs share it",
     )
     feed_seconds: int = Field(
         86_400,

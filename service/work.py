@@ -32,7 +32,9 @@ def work(store: Store, settings: Settings, run: JobRun, share: float = 1.0) -> N
     limit_decoding(settings.max_pixels)
     memory.keep_tensors()
     place = device.pick(settings.device)
-    encoder = Encoder(settings.max_pixels, settings.decode_threads, device=place.type)
+    encoder = Encoder(
+        settings.max_pixels, settings.decode_threads, settings.encode_threads, device=place.type
+    )
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
         _reindex(store, Reindex(store, encoder, originals, share), place, run)

@@ -1,0 +1,66 @@
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpq import artifact
+from service.encoder import Encoder, Picture
+from service.settings import Settings
+from service.threads import processors
+
+
+@pytest.fixture(autouse=True)
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors that this process may use, of more."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1), ("max 100000", 8)],
+)
+def test_a_container_may_use_what_its_quota_comes_to(
+    tmp_path: Path, quota: str, expected: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert processors(tmp_path / "cpu.max") == expected
+
+
+def test_affinity_counts_where_there_is_no_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert processors(tmp_path / "none") == 8
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processors(tmp_path / "none") == os.cpu_count()
+
+
+def test_the_network_may_have_all_and_decoders_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().encode_threads == processors()
+    assert Settings().decode_threads == min(4, processors())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert Settings().decode_threads == 1
+
+
+def test_one_thread_encodes_with_as_many_as_are_set(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = artifact.load(random_model)
+    encoder = Encoder(10_000, 1, 3)
+    seen: set[tuple[str, int]] = set()
+
+    def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return np.zeros((len(pixels), 6), np.uint8)
+
+    monkeypatch.setattr("gpq.fallback.Fallback.run", compute)
+    before = torch.get_num_threads()
+    try:
+        for _ in range(2):
+            encoder.encode([Picture(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})], model)
+    finally:
+        encoder.close()
+        torch.set_num_threads(before)
+    assert seen == {("encode_0", 3)}
