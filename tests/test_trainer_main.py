@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo import register_backend
 
 from gpq import artifact
-from trainer.__main__ import main
+from tests.images import tree
+from trainer.__main__ import _parser, main
+from trainer.train import _config
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16"]
@@ -42,7 +45,19 @@ def test_a_short_training_learns(
     """Chance is 0.1; half a minute of training on 500 labels is well above it."""
     out = tmp_path / "out"
     batches = ["--batch-labelled", "64", "--batch-unlabelled", "64"]
-    more = ["--recipe", recipe, "--steps", str(steps), "--width", "12", "--bits", "48", *batches]
+    more = [
+        "--network",
+        "resnet32",
+        "--recipe",
+        recipe,
+        "--steps",
+        str(steps),
+        "--width",
+        "12",
+        "--bits",
+        "48",
+        *batches,
+    ]
     assert train(photos, out, *more) == 0
     capsys.readouterr()
     arguments = ["--model", str(out), "--data", str(sample), "--json", "--write"]
@@ -60,10 +75,26 @@ def test_a_short_training_learns(
     assert about["training"]["recipe"] == recipe
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     log = [line for line in lines if "held_out_mAP" not in line]
-    assert len(lines) - len(log) >= 20
-    assert (out / "report.html").stat().st_size
+    assert len(lines) - len(log) >= (20 if recipe == "modern" else 0)
+    of_trained = "that were trained on" in (out / "report.html").read_text()
+    assert of_trained == (recipe == "paper")
     assert log[-1]["step"] == steps
     assert log[-1]["cls"] < log[0]["cls"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ("resnet32", 32, 0.1)),
+        (["--size", "64"], ("resnet64", 64, 0.1)),
+        (["--recipe", "paper"], ("vgg", 32, 0.0)),
+        (["--recipe", "paper", "--network", "cnn-f", "--held-out", "0.2"], ("cnn-f", 224, 0.2)),
+    ],
+)
+def test_defaults_are_the_recipes(words: list[str], expected: tuple[str, int, float]) -> None:
+    options = _parser().parse_args(["train", "--data", "x", "--out", "y", *words])
+    config = _config(options, "", "")
+    assert (config.network, config.size, config.held_out) == expected
 
 
 def test_what_was_trained_on_is_measured_by_its_own_classes(
@@ -134,7 +165,19 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
         (["train", "--data", "/no", "--out", "x", "--resume"], "there is no x/checkpoint.pt"),
         (["train", "--data", "/no", "--out", "x", "--init", "/no"], "no finished model"),
         (["train", "--data", "/no", "--out", "x", "--held-out", "1"], "a share from 0"),
-        (["train", "--data", "/no", "--out", "x", "--learning-rate", "0"], "more than 0"),
+        (["train", "--data", "/no", "--out", "x", "--learning-rate", "0"], "number above 0"),
+        (["train", "--data", "/no", "--out", "x", "--learning-rate", "nan"], "number above 0"),
+        (["train", "--data", "/no", "--out", "x", "--lambda1", "nan"], "lambda1 nan: a number"),
+        (["train", "--data", "/no", "--out", "x", "--lambda2", "-1"], "lambda2 -1.0: a number"),
+        (["train", "--data", "/no", "--out", "x", "--compile", "none"], "--compile none: "),
+        (
+            ["train", "--data", "/no", "--out", "x", "--pretrained", "--network", "vgg"],
+            "weights of alexnet, resnet18, resnet50 only, not of vgg",
+        ),
+        (
+            ["train", "--data", "/no", "--out", "x", "--network", "alexnet", "--size", "32"],
+            "--size 32 is too small for network alexnet",
+        ),
         (["train", "--data", "/no", "--out", "x", "--details", "12"], "leaves none"),
         (["train", "--data", "/no", "--out", "x", "--variant", "gpq-t"], "is for --recipe paper"),
         (["train", "--data", "/no.csv", "--out", "x"], "/no.csv: "),
@@ -154,6 +197,25 @@ def test_wrong_input_is_one_clear_line(
     assert printed.startswith("error: ")
     assert message in printed
     assert len(printed.splitlines()) == 1
+
+
+def test_a_backend_without_its_compiler_is_one_clear_line(tmp_path: Path, capsys) -> None:
+    def no_compiler(*_: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    register_backend(no_compiler)
+    assert train(tmp_path, tmp_path / "out", "--compile", "no_compiler") == 1
+    printed = capsys.readouterr().err
+    assert "error: --compile no_compiler: backend='no_compiler' raised: " in printed
+    assert "no compiler here" in printed and len(printed.splitlines()) == 1
+
+
+def test_a_network_without_torchvision_is_one_clear_line(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    assert train(tmp_path, tmp_path / "out", "--network", "resnet18") == 1
+    assert capsys.readouterr().err == (
+        "error: network 'resnet18' needs torchvision: pip install gpq[train]\n"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -177,3 +239,13 @@ def test_a_full_disk_at_the_end_is_a_clear_error_and_loses_nothing(
     assert f"{out} cannot be written: [Errno 28] No space left" in capsys.readouterr().err
     assert train(photos, out, *steps, "--resume") == 0
     assert artifact.load(out).bits == 48
+
+
+def test_a_full_disk_at_the_report_is_a_clear_error(
+    random_model: Path, tmp_path: Path, capsys
+) -> None:
+    pictures = tree(tmp_path / "pictures", *(f"{c}/{n}.png" for c in "ab" for n in range(3)))
+    model = shutil.copytree(random_model, tmp_path / "model")
+    (model / "report.html").symlink_to("/dev/full")
+    assert main(["report", "--model", str(model), "--data", str(pictures)]) == 1
+    assert f"{model} cannot be written: [Errno 28] No space left" in capsys.readouterr().err

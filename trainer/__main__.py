@@ -140,7 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
     _add_dataset(train)
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
-    add("--network", choices=sorted(NETWORKS), help="(resnet32; from --size 64 on resnet64)")
+    add(
+        "--network",
+        choices=sorted(NETWORKS),
+        help="(resnet32; from --size 64 on resnet64; paper vgg)",
+    )
     add("--width", type=_positive, help=f"channels of the first stage, of {DEFAULT_WIDTHS}")
     add("--size", type=_positive, help="pixels of the square input (32; resnet64 64, others 224)")
     add("--recipe", choices=RECIPES, default="modern", help="(%(default)s)")
@@ -158,9 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--held-out",
         type=float,
-        default=HELD_OUT,
         metavar="SHARE",
-        help="of the labels, to choose the best moment by; 0 for none (%(default)s)",
+        help=f"of the labels, to choose the best moment by; 0 for none {HELD_OUT}",
     )
     add(
         "--init",

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from trainer.errors import TrainerError
+
 Autocast = AbstractContextManager[None]
 
 
@@ -19,6 +21,16 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> Autocast:
     """Mixed precision for the network where the device has it, else a no-op."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
+
+
+def require_backend(name: str, device: torch.device) -> None:
+    """Raises TrainerError where torch.compile cannot do the least with the back end ``name``."""
+    try:
+        torch.compile(torch.neg, backend=name)(torch.ones(2, device=device))
+    except Exception as error:  # back ends raise what they like, a missing compiler among it
+        reason = " ".join(str(error).split("\n")[:2])
+        known = ", ".join(torch.compiler.list_backends())
+        raise TrainerError(f"--compile {name}: {reason}; there are {known}") from error
 
 
 def describe(device: torch.device) -> str:

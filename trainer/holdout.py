@@ -1,4 +1,4 @@
-"""Labelled pictures that training does not learn from, to choose its best moment by."""
+"""Labelled pictures whose labels training does not learn from, to choose its best moment by."""
 
 import math
 from dataclasses import dataclass, replace

@@ -13,14 +13,21 @@ MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
+def require_pretrained(name: str) -> None:
+    """Raises TrainerError where there are no weights of the network ``name``."""
+    if name not in TORCHVISION:
+        raise TrainerError(
+            f"--pretrained: there are weights of {', '.join(TORCHVISION)} only, not of {name}"
+        )
+
+
 def load_pretrained(net: nn.Module, name: str) -> None:
     """Put torchvision's ImageNet weights into all of ``net`` but its last layer.
 
-    They are taken from torch's cache or downloaded into it. Raises TrainerError where there
-    are none for the network or they cannot be reached, saying where to put the file.
+    They are taken from torch's cache or downloaded into it. Raises TrainerError where they
+    cannot be reached, saying where to put the file.
     """
-    if not isinstance(net, TorchvisionNet):
-        raise TrainerError(f"--pretrained: there are weights of {', '.join(TORCHVISION)} only")
+    assert isinstance(net, TorchvisionNet)
     from torchvision.models import get_model_weights  # slow to import, and only needed here
 
     weights = get_model_weights(name).DEFAULT

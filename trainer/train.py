@@ -1,6 +1,7 @@
 """python -m trainer train: from a folder of pictures to an artifact."""
 
 import argparse
+import math
 import shlex
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gpq import __version__, artifact, memory
+from gpq import __version__, artifact, memory, network
 from gpq import device as gpq_device
 from gpq.model import Model
 from gpq.network import DEFAULT_WIDTHS, TORCHVISION
@@ -17,6 +18,7 @@ from gpq.preprocess import JPEG_SCALED, Preprocess
 from trainer import checkpoint, data, device, distributed, loop, pretrained
 from trainer.config import (
     BATCHES,
+    HELD_OUT,
     LAMBDAS,
     LEARNING_RATES,
     REPORT,
@@ -38,6 +40,7 @@ DEFAULT_SIZES = {
     "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
 }  # fmt: skip
 LARGE = 224  # pixels of the other networks
+MOST_REPORTED = 5000  # pictures that were trained on
 
 
 def train(options: argparse.Namespace) -> None:
@@ -45,6 +48,9 @@ def train(options: argparse.Namespace) -> None:
     source = artifact.load(options.init) if options.init else None
     teacher = artifact.load(options.teacher) if options.teacher else None
     config = _config(options, source.id if source else "", teacher.id if teacher else "")
+    _require_fitting_size(config)
+    if config.compile:
+        device.require_backend(config.compile, gpq_device.pick(options.device))
     where = distributed.start(gpq_device.pick(options.device))
     if where.type == "cpu":
         memory.keep_freed()
@@ -77,7 +83,6 @@ def _train(
     pictures, held_out = hold_out(pictures, config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = GPQ(config, len(pictures.classes)).to(where)
-    _require_fitting_size(model, config)
     pictures = pictures.to(where)
     if teacher:
         teacher.network.to(where)
@@ -105,8 +110,7 @@ def _train(
     with writing(options.out):
         model_id = export(result.model, config, rules, pictures, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
-    if held_out:
-        _report(artifact.load(options.out, where), held_out, pictures.classes, options.out)
+    _report(artifact.load(options.out, where), held_out, pictures, options.out)
 
 
 def _origin(model: Model | None) -> dict[str, object] | None:
@@ -116,45 +120,55 @@ def _origin(model: Model | None) -> dict[str, object] | None:
     return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
 
 
-def _require_fitting_size(model: GPQ, config: Config) -> None:
-    """Raises TrainerError where nothing of so small a picture reaches the last layer."""
+def _require_fitting_size(config: Config) -> None:
+    """Raises TrainerError where nothing of so small a picture reaches the last layer, or where
+    the network needs what is not installed."""
     try:
-        with torch.inference_mode():
-            blank = torch.zeros(2, 3, config.size, config.size, device=model.Z.device)
-            model.eval().features(blank)
-            model.train()
+        with torch.device("meta"):  # shapes alone
+            net = network.build(config.network, 1, config.width).eval()
+            net(torch.zeros(1, 3, config.size, config.size))
+    except ValueError as error:
+        raise TrainerError(str(error)) from error
     except RuntimeError as error:
-        if device.out_of_memory(error):
-            raise
         raise TrainerError(
             f"--size {config.size} is too small for network {config.network}: {error}"
         ) from error
 
 
-def _report(model: Model, held_out: HeldOut, classes: tuple[str, ...], folder: Path) -> None:
+def _report(
+    model: Model, held_out: HeldOut | None, trained: data.TrainingSet, folder: Path
+) -> None:
     try:
         from trainer.report.page import write_report  # slow to import, and not for training
     except ImportError as error:
         print(f"no report: {error}; pip install gpq[train]", file=sys.stderr)
         return
-    what = "The labelled pictures held out of training, searched for among themselves"
-    pictures = data.among_themselves(held_out.pixels, held_out.labels, classes)
+    if held_out:
+        what = "Labelled pictures whose labels training did not learn from"
+        pixels, labels = held_out.pixels, held_out.labels
+    else:
+        what = "Labelled pictures that were trained on, so that others will be found less well"
+        rows = data.spread(len(trained.labelled), MOST_REPORTED)
+        pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
+    pictures = data.among_themselves(pixels, labels, trained.classes)
+    if not len(pictures.queries):
+        print("no report: no two labelled pictures share a class", file=sys.stderr)
+        return
     with writing(folder):
-        path = write_report(model, pictures, what, folder)
+        path = write_report(model, pictures, f"{what}, searched for among themselves", folder)
     print(f"wrote {path}", file=sys.stderr)
 
 
 def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
-    big = options.size is not None and options.size >= BIG
-    network = options.network or ("resnet64" if big else "resnet32")
+    name = options.network or _default_network(options)
     labelled, unlabelled = BATCHES[options.recipe]
     lambda1, lambda2 = LAMBDAS[options.recipe]
     config = Config(
         recipe=options.recipe,
         variant=options.variant,
-        network=network,
-        width=options.width or DEFAULT_WIDTHS.get(network, 0),
-        size=options.size or DEFAULT_SIZES.get(network, LARGE),
+        network=name,
+        width=options.width or DEFAULT_WIDTHS.get(name, 0),
+        size=options.size or DEFAULT_SIZES.get(name, LARGE),
         bits=options.bits,
         details=_details(options),
         logits=options.logits,
@@ -166,15 +180,20 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
         else options.learning_rate,
         lambda1=lambda1 if options.lambda1 is None else options.lambda1,
         lambda2=lambda2 if options.lambda2 is None else options.lambda2,
-        held_out=options.held_out,
+        held_out=HELD_OUT[options.recipe] if options.held_out is None else options.held_out,
         seed=options.seed,
         dataset=options.dataset,
         init=init,
         teacher=teacher,
         compile=options.compile,
     )
-    if config.learning_rate <= 0:
-        raise TrainerError(f"--learning-rate {config.learning_rate}: more than 0")
+    if not 0 < config.learning_rate < math.inf:
+        raise TrainerError(f"--learning-rate {config.learning_rate}: a number above 0")
+    for weight in ("lambda1", "lambda2"):
+        if not 0 <= (value := getattr(config, weight)) < math.inf:
+            raise TrainerError(f"--{weight} {value}: a number from 0")
+    if options.pretrained:
+        pretrained.require_pretrained(name)
     if options.pretrained and options.init:
         raise TrainerError("--pretrained and --init: one of them, both fill the network")
     if options.teacher and options.recipe == "paper":
@@ -188,6 +207,12 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
             f"{config.batch_unlabelled} must be multiples of the {processes} processes"
         )
     return config
+
+
+def _default_network(options: argparse.Namespace) -> str:
+    if options.recipe == "paper":
+        return "vgg"
+    return "resnet64" if options.size and options.size >= BIG else "resnet32"
 
 
 def _details(options: argparse.Namespace) -> int:
