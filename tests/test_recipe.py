@@ -227,6 +227,22 @@ def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
     assert torch.allclose(model.C[0, 1], mean / mean.norm(), atol=1e-4)
 
 
+def test_init_draws_anew_what_was_of_details_and_is_of_classes(random_model: Path) -> None:
+    source = artifact.load(random_model)
+    source.about["training"] = {"details": 4}
+    torch.manual_seed(5)
+    model = GPQ(config("modern", bits=48, details=2), 3)
+    drawn, words = model.F.project.weight.clone(), model.Z.clone()
+    start_from(model, source, pictures(), Preprocess(32))
+    taken = source.network.project.weight
+    for m in range(12):
+        part, other = (taken, drawn) if m not in (8, 9) else (drawn, taken)
+        rows = slice(12 * m, 12 * m + 12)
+        assert torch.equal(model.F.project.weight[rows], part[rows])
+        assert not torch.equal(model.F.project.weight[rows], other[rows])
+        assert torch.equal(model.Z[m], words[m] if m in (8, 9) else source.codebook.Z[m])
+
+
 def test_init_of_other_bits_and_size_takes_over_all_but_the_last_layer(random_model: Path) -> None:
     source = artifact.load(random_model)
     model = GPQ(config("modern", bits=16, network="resnet64", size=64), 3)

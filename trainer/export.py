@@ -98,14 +98,19 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
     """Set F and Z from an artifact, and C to the class means of the features.
 
     The artifact may be of another picture size and of other classes. Where its last layer has
-    another shape, for other bits or more features, that layer and Z start anew. The modern
+    another shape, for other bits or more features, that layer and Z start anew; so does the part
+    of codebooks that were of details and are of classes now. The modern
     recipe starts the codewords of the classes at the means. Raises TrainerError where the
     artifact is of another network.
     """
-    weights = source.network.state_dict()
-    own = model.F.state_dict()
+    weights, own = source.network.state_dict(), model.F.state_dict()
     if same_features := own["project.weight"].shape == weights["project.weight"].shape:
-        model.Z.copy_(source.codebook.Z)
+        kept = [m for m in range(model.M) if m not in _of_another_task(model, source)]
+        model.Z[kept] = source.codebook.Z[kept].to(model.Z)
+        for name in ("project.weight", "project.bias"):
+            parts = own[name].clone().unflatten(0, (model.M, -1))
+            parts[kept] = weights[name].unflatten(0, (model.M, -1))[kept].to(parts)
+            weights[name] = parts.flatten(0, 1)
     else:
         weights = {name: t for name, t in weights.items() if not name.startswith("project.")}
     try:
@@ -123,3 +128,11 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
     model.train(was_training)
     x = model.class_part(model.sub_vectors(torch.cat(parts)))
     model.C.copy_(class_means(x, data.labels[rows]))
+
+
+def _of_another_task(model: GPQ, source: Model) -> range:
+    """The codebooks that were of details and are of classes now: where details were not learnt
+    their features all point one way, and no loss of classes turns them (run 8 in the docs)."""
+    training = source.about.get("training") or {}
+    details = training.get("details", 0)
+    return range(source.codebook.M - details, model.class_M)
