@@ -24,7 +24,6 @@ from trainer.config import BATCHES, LEARNING_RATES, Config
 from trainer.data import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
-from trainer.loop import GRADIENT_NORM
 from trainer.model import GPQ
 from trainer.recipes import RECIPES
 
@@ -61,7 +60,7 @@ def measure(
         total, _ = recipe.losses()
         optimiser.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
+        recipe.clip_gradients()
         optimiser.step()
         schedule.step()
         recipe.after_step()

@@ -7,6 +7,7 @@ from PIL import Image
 from gpq.preprocess import Preprocess
 from tests.images import tree
 from trainer import data
+from trainer.device import has_room
 from trainer.errors import TrainerError
 
 RULES = Preprocess(32)
@@ -124,6 +125,25 @@ def test_a_manifest_is_trained_on_and_searched(tmp_path: Path) -> None:
     assert searched.classes == ("red", "round")
     assert searched.query_labels.tolist() == [[1, 1]]
     assert searched.database_labels.tolist() == [[1, 0], [0, 0]]
+
+
+def test_pictures_stay_in_the_hosts_memory_where_a_device_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
+    pictures, asked = data.training_set(tmp_path, "folder", RULES), []
+    monkeypatch.setattr(data, "has_room", lambda size, device: asked.append(size))
+    assert pictures.to(torch.device("meta")) is pictures
+    assert asked == [3 * 3 * 32 * 32]
+    monkeypatch.setattr(data, "has_room", lambda size, device: True)
+    moved = pictures.to(torch.device("meta"))
+    assert {moved.labelled.device.type, moved.unlabelled.device.type} == {"meta"}
+
+
+def test_a_card_has_room_for_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
+    assert has_room(50, torch.device("cuda")) and not has_room(51, torch.device("cuda"))
+    assert has_room(10**18, torch.device("cpu"))
 
 
 def test_without_unlabelled_pictures_the_labelled_serve(tmp_path: Path) -> None:

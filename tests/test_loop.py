@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpq.preprocess import Preprocess
-from tests.test_recipe import config, pictures
+from tests.test_recipe import config, pictures, recipe
 from trainer import best, checkpoint, loop
 from trainer.best import PATIENCE
 from trainer.data import TrainingSet
@@ -56,6 +56,22 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert "going on with 8 labelled and 4 unlabelled" in capsys.readouterr().err
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert saved["recipe"]["batches"].tolist() == [8, 4]
+    assert result.batches == (8, 4)
+
+
+def test_out_of_memory_of_the_optimiser_halves_the_batch_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = torch.optim.AdamW.step, iter([True])
+
+    def limited(adam: torch.optim.AdamW, *arguments: object) -> object:
+        if next(calls, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(adam, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", limited)
+    result = run(tmp_path, steps=2, batch_labelled=16, batch_unlabelled=16)
+    assert (result.steps, result.batches) == (2, (8, 8))
 
 
 def test_memory_for_nothing_at_all_is_a_clear_error(
@@ -67,6 +83,21 @@ def test_memory_for_nothing_at_all_is_a_clear_error(
     monkeypatch.setattr(Modern, "losses", never)
     with pytest.raises(TrainerError, match="give a smaller --size or --width"):
         run(tmp_path, steps=3, batch_labelled=32, batch_unlabelled=32)
+
+
+def test_pictures_are_embedded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, whole = recipe("modern"), pictures().labelled
+    expected, network = made.embed(whole), made._network
+
+    def limited(model: GPQ, views: torch.Tensor) -> torch.Tensor:
+        if len(views) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return network(model, views)
+
+    monkeypatch.setattr(made, "_network", limited)
+    made.embed_batch = len(whole)
+    assert torch.allclose(made.embed(whole), expected, atol=0.05)
+    assert made.embed_batch == 3
 
 
 def test_another_runtime_error_is_not_taken_for_memory(

@@ -57,6 +57,22 @@ def test_a_step_reaches_every_parameter(name: str, logits: str) -> None:
         assert parameter.grad.abs().sum() > 0, parameter_name
 
 
+def test_batches_are_moved_from_where_the_pictures_are() -> None:
+    made = recipe("modern")
+    made.device = torch.device("meta")
+    assert {part.device.type for part in made._next_labelled()} == {"meta"}
+    assert made._next_unlabelled()[0].device.type == "meta"
+
+
+def test_only_modern_scales_gradients_down() -> None:
+    for name, norm in (("modern", 5), ("paper", 4000**0.5)):
+        made = recipe(name)
+        made.model.Z.grad = torch.zeros_like(made.model.Z)
+        made.model.Z.grad.view(-1)[:40] = 10
+        made.clip_gradients()
+        assert made.model.Z.grad.norm().item() == pytest.approx(norm, rel=1e-4)
+
+
 def test_the_papers_optimiser() -> None:
     made = recipe("paper")
     adam, schedule = made.optimiser()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpq.preprocess import Preprocess
 from trainer import datasets
+from trainer.device import has_room
 from trainer.errors import TrainerError
 from trainer.listing import Listing, class_folders, is_manifest, manifest, pictures_below
 from trainer.pictures import read
@@ -48,6 +49,10 @@ class TrainingSet:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "TrainingSet":
+        """On the device; where it has no room, as it is: batches are moved to it."""
+        kinds = (self.labelled,) if self.all_labelled else (self.labelled, self.unlabelled)
+        if not has_room(sum(pixels.nbytes for pixels in kinds), device):
+            return self
         labelled = self.labelled.to(device)
         return replace(
             self,

@@ -9,6 +9,7 @@ import torch
 from trainer.errors import TrainerError
 
 Autocast = AbstractContextManager[None]
+FREE_SHARE = 0.5  # of a card's free memory that pictures may take; the steps need the rest
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -21,6 +22,13 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> Autocast:
     """Mixed precision for the network where the device has it, else a no-op."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
+
+
+def has_room(size: int, device: torch.device) -> bool:
+    """True where ``size`` bytes of pictures may lie there; the CPU's memory is where they are."""
+    if device.type != "cuda":
+        return True
+    return size <= FREE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def require_backend(name: str, device: torch.device) -> None:

@@ -67,7 +67,7 @@ def with_means(
     rows = spread(len(data.unlabelled), MEANS_OF).to(data.unlabelled.device)
     parts = []
     for part in tqdm(torch.split(rows, 256), desc="means of codes", unit="batch", leave=False):
-        images = rules.normalise(data.unlabelled[part])
+        images = rules.normalise(data.unlabelled[part].to(codebook.Z.device))
         parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
     return replace(codebook, means=codebook.means_of(torch.cat(parts)))
 

@@ -30,7 +30,6 @@ from trainer.recipes import RECIPES, Recipe
 
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 25
-GRADIENT_NORM = 5.0
 
 
 class Stopped(Exception):
@@ -39,11 +38,13 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """model: of the best check where there were any, else of the last step."""
+    """model: of the best check where there were any, else of the last step. batches: labelled
+    and unlabelled pictures a step at the end, fewer than asked for where memory did not do."""
 
     model: GPQ
     seconds: float
     steps: int
+    batches: tuple[int, int]
     held_out: dict[str, Any] | None
 
 
@@ -99,6 +100,7 @@ def run(
 
     model.train()
     last_saved = time.monotonic()
+    pictures, since = 0, seconds  # of the rate, since the last line of the log
     log = _log(out, append=saved is not None)
     progress = tqdm(
         range(done, done if best.exhausted else config.steps),
@@ -118,16 +120,19 @@ def run(
             recipe.after_step()
             done = step + 1
             last = done == config.steps
-            if done % LOG_STEPS == 0 or last:
-                losses = {name: round(value.item(), 4) for name, value in parts.items()}
-                _check_finite(total, done)
+            pictures += recipe.labelled.batch + recipe.unlabelled.batch
+            logs = done % LOG_STEPS == 0 or last
+            checks = held_out and (done % check_steps == 0 or last)
+            if logs or checks:
+                _check_finite(total, done)  # waits for the device: all steps until here count
             seconds += time.monotonic() - started
-            if done % LOG_STEPS == 0 or last:
-                batch = recipe.labelled.batch + recipe.unlabelled.batch
-                rate = round(batch / (time.monotonic() - started))
+            if logs:
+                losses = {name: round(value.item(), 4) for name, value in parts.items()}
+                rate = round(pictures / max(seconds - since, 1e-9))
+                pictures, since = 0, seconds
                 progress.set_postfix({**losses, "img/s": rate})
                 log({"step": done, "seconds": round(seconds, 1), **losses})
-            if held_out and (done % check_steps == 0 or last):
+            if held_out and checks:
                 found_mAP = distributed.of_first(_search_held_out(recipe, held_out))
                 best.offer(done, found_mAP, recipe.trained)
                 about = {"step": done, "seconds": round(seconds, 1)}
@@ -151,7 +156,8 @@ def run(
             file=sys.stderr,
         )
     best.restore(recipe.trained)
-    return Result(recipe.trained, seconds, done, _checked(held_out, best))
+    batches = recipe.labelled.batch, recipe.unlabelled.batch
+    return Result(recipe.trained, seconds, done, batches, _checked(held_out, best))
 
 
 def _learn(
@@ -162,15 +168,14 @@ def _learn(
     try:
         total, parts = recipe.losses()
         total.backward()  # type: ignore[no-untyped-call]
+        distributed.average_gradients(recipe.model)
+        recipe.clip_gradients()
+        optimiser.step()
+        return total, parts
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not out_of_memory(error) or distributed.world() > 1:
             raise
         optimiser.zero_grad(set_to_none=True)
-    else:
-        distributed.average_gradients(recipe.model)
-        torch.nn.utils.clip_grad_norm_(recipe.model.parameters(), GRADIENT_NORM)
-        optimiser.step()
-        return total, parts
     # Here, where the error and the tensors of its frames are gone.
     labelled, unlabelled = recipe.halve_batches()
     if recipe.device.type == "cuda":
@@ -185,7 +190,7 @@ def _learn(
 
 def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:
     codebook = Codebook(recipe.trained.codewords().detach())
-    features = recipe.embed(held_out.pixels.to(recipe.device))
+    features = recipe.embed(held_out.pixels)
     return mean_average_precision(features, held_out.labels.to(recipe.device), codebook)
 
 

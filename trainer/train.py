@@ -32,7 +32,7 @@ from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
 from trainer.skipped import NAME as SKIPPED
 from trainer.skipped import print_skipped, write_skipped
-from trainer.teacher import guess
+from trainer.teacher import guess, labelled_rows
 
 MOST_HELD_OUT = 0.5
 BIG = 64  # pixels from which the default network halves the picture first
@@ -54,6 +54,8 @@ def train(options: argparse.Namespace) -> None:
     where = distributed.start(gpq_device.pick(options.device))
     if where.type == "cpu":
         memory.keep_freed()
+    else:
+        torch.backends.cudnn.benchmark = True  # all steps are alike
     try:
         _train(options, config, source, teacher, where)
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -83,14 +85,14 @@ def _train(
     pictures, held_out = hold_out(pictures, config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = GPQ(config, len(pictures.classes)).to(where)
-    pictures = pictures.to(where)
+    pictures = _on_device(pictures, where)
     if teacher:
         teacher.network.to(where)
         pictures = replace(pictures, guesses=guess(teacher, pictures, config.seed))
     if options.pretrained:
         pretrained.load_pretrained(model.F, config.network)
     if source:
-        start_from(model, source, pictures, rules)
+        start_from(model, source, _few_on(where, pictures), rules)
     model.F = distributed.synchronise_batch_norm(model.F)
     result = loop.run(model, pictures, held_out, rules, config, options.out, where, saved)
     if not distributed.is_first():
@@ -101,6 +103,8 @@ def _train(
         "taught_by": _origin(teacher),
         "steps_done": result.steps,
         "seconds": round(result.seconds),
+        "batch_labelled": result.batches[0],
+        "batch_unlabelled": result.batches[1],
         "checked": result.held_out,
         "processes": distributed.world(),
         "device": device.describe(where),
@@ -118,6 +122,20 @@ def _origin(model: Model | None) -> dict[str, object] | None:
         return None
     about = model.about
     return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
+
+
+def _on_device(pictures: data.TrainingSet, where: torch.device) -> data.TrainingSet:
+    moved = pictures.to(where)
+    if moved is pictures and distributed.is_first():
+        print(f"the pictures stay in the host's memory: {where} has no room", file=sys.stderr)
+    return moved
+
+
+def _few_on(where: torch.device, pictures: data.TrainingSet) -> data.TrainingSet:
+    """Those that ``start_from`` sees, on the device."""
+    rows = labelled_rows(pictures)
+    labelled, labels = pictures.labelled[rows].to(where), pictures.labels[rows].to(where)
+    return replace(pictures, labelled=labelled, labels=labels)
 
 
 def _require_fitting_size(config: Config) -> None:

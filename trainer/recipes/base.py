@@ -9,7 +9,7 @@ from gpq.preprocess import Preprocess
 from trainer import distributed
 from trainer.config import Config
 from trainer.data import TrainingSet
-from trainer.device import Autocast
+from trainer.device import Autocast, out_of_memory
 from trainer.errors import TrainerError
 from trainer.model import GPQ
 from trainer.recipes.batches import Batches
@@ -19,7 +19,12 @@ LEAST_BATCH = 4  # pictures of either kind
 
 
 class Recipe(ABC):
-    """Which losses, on which views, with which optimiser."""
+    """Which losses, on which views, with which optimiser.
+
+    data: on the model's device, or in the host's memory where the device has no room for it.
+    """
+
+    gradient_norm: float | None = 5.0  # gradients are scaled down to it; None: as they are
 
     def __init__(
         self,
@@ -31,7 +36,8 @@ class Recipe(ABC):
     ) -> None:
         self.model, self.data, self.rules, self.config = model, data, rules, config
         self.autocast = autocast
-        self.device = data.labelled.device
+        self.device = model.Z.device
+        self.embed_batch = EMBED_BATCH
         # Row order is drawn on the CPU, views on the device: same rows on any device.
         self.row_generator = torch.Generator().manual_seed(config.seed)
         self.view_generator = torch.Generator(self.device).manual_seed(config.seed)
@@ -65,6 +71,10 @@ class Recipe(ABC):
     def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         """One step's total loss and its named parts."""
 
+    def clip_gradients(self) -> None:
+        if self.gradient_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_norm)
+
     def after_step(self) -> None:  # noqa: B027  a recipe may have nothing to do
         """Called once the parameters have moved."""
 
@@ -97,7 +107,16 @@ class Recipe(ABC):
         model = self.trained
         was_training = model.training
         model.eval()
-        parts = [self._network(model, part) for part in torch.split(pixels, EMBED_BATCH)]
+        parts: list[Tensor] = []
+        while (done := sum(map(len, parts))) < len(pixels):
+            part = pixels[done : done + self.embed_batch].to(self.device)
+            try:
+                parts.append(self._network(model, part))
+                continue
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or self.embed_batch == 1:
+                    raise
+            self.embed_batch //= 2
         model.train(was_training)
         return torch.cat(parts)
 
@@ -124,11 +143,15 @@ class Recipe(ABC):
             return model.features(images)
 
     def _next_labelled(self) -> tuple[Tensor, Tensor]:
-        rows = self.labelled.next().to(self.device)
-        return self.data.labelled[rows], self.data.labels[rows]
+        rows = self.labelled.next()
+        return self._take(self.data.labelled, rows), self._take(self.data.labels, rows)
 
     def _next_unlabelled(self) -> tuple[Tensor, Tensor | None]:
         """Pictures, and their labels where all have some or a teacher guessed them."""
-        rows = self.unlabelled.next().to(self.device)
+        rows = self.unlabelled.next()
         known = self.data.labels if self.data.all_labelled else self.data.guesses
-        return self.data.unlabelled[rows], None if known is None else known[rows]
+        labels = None if known is None else self._take(known, rows)
+        return self._take(self.data.unlabelled, rows), labels
+
+    def _take(self, of_all: Tensor, rows: Tensor) -> Tensor:
+        return of_all[rows.to(of_all.device)].to(self.device)

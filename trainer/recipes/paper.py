@@ -15,6 +15,8 @@ class Paper(Recipe):
     codewords are Z itself and the unlabelled pictures teach nothing.
     """
 
+    gradient_norm = None
+
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         adam = torch.optim.Adam(
             self.model.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.999)
