@@ -48,7 +48,7 @@ def table_figure(lines: list[Line], dataset: str, protocol: int, bits: Sequence[
 
 def curves(line: Line, data: Path, out: Path) -> Figure:
     """Figure 3: precision by recall, and precision at k."""
-    model = artifact.load(out / line["run"])
+    model = artifact.load(out / line["folder"])
     found = study(model, retrieval_set(data, line["dataset"], model.rules))
     drawn, axes = _axes(2)
     axes[0].plot(RECALLS, found.precision_of_recall, color=OURS)

@@ -1,5 +1,6 @@
 """Runs in processes of their own; what is done is not done again."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from gpq import artifact
+from gpq.files import replacing
 from trainer import checkpoint
-from trainer.config import NESTED_BITS
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, writing
 from trainer.reproduce.grid import Run
 
 LINES = "runs.jsonl"
@@ -32,29 +33,45 @@ def run_all(runs: list[Run], data: dict[str, Path], out: Path, extra: list[str])
     return [line for run in runs for line in _lines(out, run, extra)]
 
 
+def folder_of(run: Run, extra: list[str]) -> str:
+    """Below ``out``; of other options it is another one."""
+    return f"{run.name}-{hashlib.sha256(json.dumps(extra).encode()).hexdigest()[:8]}"
+
+
 def _lines(out: Path, run: Run, extra: list[str]) -> list[Line]:
+    """A line for each length, or none."""
+    folder = folder_of(run, extra)
+    lines = [line for line in _all_lines(out) if line.get("folder") == folder]
+    return lines if [line["bits"] for line in lines] == run.lengths else []
+
+
+def _all_lines(out: Path) -> list[Line]:
     path = out / LINES
-    if not path.is_file():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in lines if line["run"] == run.name and line["extra"] == extra]
+    lines: list[Line] = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:  # cut off, as on a full disk: its run is not done
+            print(f"{path}: not whole, left out: {text[:60]}", file=sys.stderr)
+    return lines
 
 
 def _run(run: Run, data: Path, out: Path, extra: list[str]) -> None:
-    folder = out / run.name
+    name = folder_of(run, extra)
+    folder = out / name
     words = ["--data", str(data), "--out", str(folder), *run.options, *extra]
     going_on = (folder / checkpoint.NAME).is_file()
     _trainer("train", *words, "--resume" if going_on else "--overwrite")
     words = ["--model", str(folder), "--data", str(data), "--dataset", run.dataset, "--json"]
-    shorter = [str(bits) for bits in NESTED_BITS if bits < run.bits] if run.nested else []
-    printed = _trainer("evaluate", *words, "--write", *(["--bits", *shorter] if shorter else []))
+    printed = _trainer("evaluate", *words, "--write", "--bits", *map(str, run.lengths))
     training = artifact.read_config(folder)["about"]["training"]
-    with (out / LINES).open("a") as file:
-        for text in printed.splitlines():
-            measured = json.loads(text)
-            about = {"run": run.name, "extra": extra, **asdict(run), **measured}
-            hardware = {name: training[name] for name in ("seconds", "device", "versions")}
-            file.write(json.dumps({**about, **hardware}) + "\n")
+    hardware = {key: training[key] for key in ("seconds", "device", "versions")}
+    about = {"run": run.name, "folder": name, "extra": extra, **asdict(run)}
+    new = [{**about, **json.loads(text), **hardware} for text in printed.splitlines()]
+    others = [line for line in _all_lines(out) if line.get("folder") != name]
+    with writing(out / LINES), replacing(out / LINES) as file:
+        file.writelines(json.dumps(line).encode() + b"\n" for line in [*others, *new])
+    (folder / checkpoint.NAME).unlink(missing_ok=True)  # four times the model
 
 
 def _trainer(*words: str) -> str:
