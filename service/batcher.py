@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from service import patience, stages
+from service.patience import Patience
+from service.problems import Problem
 
 K = TypeVar("K", bound=Hashable)
 I = TypeVar("I")  # noqa: E741
@@ -20,7 +22,7 @@ class _Request(Generic[R]):
     the next batch is for it to do."""
 
     parts: int
-    patience: float = field(default_factory=patience.seconds)
+    waits: Patience = field(default_factory=patience.current)
     asked: float = field(default_factory=time.perf_counter)
     results: dict[int, Sequence[R]] = field(default_factory=dict)  # by their places
     error: BaseException | None = None
@@ -35,8 +37,10 @@ class _Request(Generic[R]):
         """What has begun is brought to its end; what comes too late for that ends here."""
         if "queue" not in self.spent:
             self.spent["queue"] = time.perf_counter() - self.asked
-            if self.spent["queue"] > self.patience:
-                self.error = patience.too_late()
+            try:
+                self.waits.spend(self.spent["queue"])
+            except Problem as error:
+                self.error = error
 
     def result(self) -> list[R]:
         for name, seconds in self.spent.items():

@@ -22,6 +22,7 @@ from gpq.fallback import Fallback
 from gpq.model import Model
 from service import patience, problems, stages
 from service.batcher import Batcher
+from service.patience import Patience
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
@@ -86,7 +87,7 @@ class Encoder:
 
     def decode(self, data: bytes, models: Collection[Model]) -> Picture:
         """For these models. Raises gpq.errors.ImageError, Problem 503 where it waits too long."""
-        return self._begin(partial(self._decode, data, models)).result()
+        return self._begin(partial(self._decode, data, models), patience.current()).result()
 
     def accept(
         self, uploads: Iterable[bytes], models: Collection[Model]
@@ -97,15 +98,17 @@ class Encoder:
         """
         accepted: list[Picture | Problem] = []
         decoding: deque[Future[Picture]] = deque()
+        waits = patience.current()
         for data in uploads:
-            decoding.append(self._begin(partial(self._decode, data, models)))
+            decoding.append(self._begin(partial(self._decode, data, models), waits))
+            waits = Patience(math.inf)  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
                 accepted.append(_accepted(decoding.popleft()))
         return accepted + [_accepted(each) for each in decoding]
 
     def thumbnail(self, data: bytes) -> bytes:
         """WebP of at most THUMBNAIL_PIXELS a side; raises as ``decode``."""
-        return self._begin(partial(self._shrink, data)).result()
+        return self._begin(partial(self._shrink, data), patience.current()).result()
 
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
@@ -119,13 +122,13 @@ class Encoder:
         """(1,M,K) float32 of a stored code."""
         return model.lut_of_code(np.frombuffer(code, dtype=np.uint8)[None].copy())
 
-    def _begin(self, work: Callable[[], R]) -> Future[R]:
+    def _begin(self, work: Callable[[], R], waits: Patience) -> Future[R]:
         asked = time.perf_counter()
 
         def begin() -> R:
             waited = time.perf_counter() - asked
             stages.add("queue", waited)
-            patience.require(waited)
+            waits.spend(waited)
             with stages.stage("decode"):
                 return work()
 

@@ -1,6 +1,7 @@
-"""Admission: so many requests with a body at once, the next is told to come back."""
+"""Admission: so many requests at once, the next is told to come back."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,7 +11,6 @@ from anyio import CapacityLimiter, to_thread
 
 from service import patience, stages
 from service.problems import busy
-from service.settings import WORKER_THREADS
 
 R = TypeVar("R")
 
@@ -18,13 +18,14 @@ R = TypeVar("R")
 class Gate:
     """Used from the event loop only; blocking work runs on threads of its own.
 
-    seconds: how long a request may wait for its turn.
+    limit: requests inside, of which so many ``threads`` are at work. seconds: how long a request
+    may wait for its turns, here and in what it asks of others.
     """
 
-    def __init__(self, limit: int, seconds: float = math.inf) -> None:
+    def __init__(self, limit: int, threads: int, seconds: float = math.inf) -> None:
         self.limit, self.seconds = limit, seconds
         self.inside = 0
-        self._turns = CapacityLimiter(WORKER_THREADS)
+        self._turns = CapacityLimiter(threads)
         self._threads = CapacityLimiter(math.inf)  # the turns are the limit
 
     @contextmanager
@@ -45,16 +46,17 @@ class Gate:
         """Run blocking work off the event loop. Raises Problem 503 where its turn does not come
         in time; what has begun is never broken off."""
         with patience.of(self.seconds):
-            with stages.stage("queue"):
-                await self._turn(work)
+            await self._turn(work)
             try:
                 return await to_thread.run_sync(work, limiter=self._threads)
             finally:
                 self._turns.release_on_behalf_of(work)
 
     async def _turn(self, borrower: object) -> None:
+        asked = time.perf_counter()
         try:
-            with anyio.fail_after(self.seconds):
+            with stages.stage("queue"), anyio.fail_after(self.seconds):
                 await self._turns.acquire_on_behalf_of(borrower)
         except TimeoutError as error:
             raise patience.too_late() from error
+        patience.current().left -= time.perf_counter() - asked

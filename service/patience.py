@@ -1,4 +1,4 @@
-"""How long a request waits for its turn: in line for a thread, a decoder, or a batch."""
+"""How long a request waits for its turns: in line for a thread, a decoder, and batches."""
 
 import math
 from collections.abc import Iterator
@@ -7,28 +7,37 @@ from contextvars import ContextVar
 
 from service.problems import Problem, unavailable
 
-_patience: ContextVar[float] = ContextVar("patience", default=math.inf)
+
+class Patience:
+    """What is left of it, in seconds. Only waiting uses it up: what works long may go on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def spend(self, waited: float) -> None:
+        """Raises Problem 503 where so many seconds were too many."""
+        self.left -= waited
+        if self.left < 0:
+            raise too_late()
+
+
+_patience: ContextVar[Patience] = ContextVar("patience", default=Patience(math.inf))  # noqa: B039
 
 
 @contextmanager
 def of(seconds: float) -> Iterator[None]:
-    """In each queue, in this context and copies of it. What has begun is never broken off."""
-    token = _patience.set(seconds)
+    """In all queues together, in this context and copies of it. What has begun is never broken
+    off."""
+    token = _patience.set(Patience(seconds))
     try:
         yield
     finally:
         _patience.reset(token)
 
 
-def seconds() -> float:
+def current() -> Patience:
     """Infinite where nobody is waiting for a reply."""
     return _patience.get()
-
-
-def require(waited: float) -> None:
-    """Raises Problem 503 where so many seconds were too many."""
-    if waited > seconds():
-        raise too_late()
 
 
 def too_late() -> Problem:

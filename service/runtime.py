@@ -23,7 +23,7 @@ from service.originals import open_originals
 from service.problems import Problem, unavailable
 from service.records import OtherModel
 from service.searcher import Searcher
-from service.settings import STOP_SECONDS, Settings
+from service.settings import LIGHT_THREADS, STOP_SECONDS, WORKER_THREADS, Settings
 from service.store import Store
 from service.upkeep import Upkeep
 
@@ -59,7 +59,11 @@ class Runtime:
         self._given = artifacts.use(settings.model, self.device)
         self._given_files = artifacts.read(settings.model)
         self._serve(self._given)
-        self.gate = Gate(settings.max_waiting, settings.wait_seconds)
+        # Of their own, so that no flood of the others keeps a search waiting.
+        self.gate, self.light = (
+            Gate(settings.max_waiting, threads, settings.wait_seconds)
+            for threads in (WORKER_THREADS, LIGHT_THREADS)
+        )
         self._measure()
         self.jobs = JobHost(self.store)
         self.not_ready: str | None = "starting"
@@ -83,7 +87,7 @@ class Runtime:
         gauge = self.metrics.gauge
         gauge("gpq_images", "Pictures found by a search", lambda: len(self.feed.index))
         gauge("gpq_ready", "1 where it can search", lambda: self.ready)
-        gauge("gpq_requests_inside", "Requests with a body", lambda: self.gate.inside)
+        gauge("gpq_requests_inside", "Requests with pictures", lambda: self.gate.inside)
         gauge("gpq_feed_applied", "Feed number of the index", lambda: self.feed.applied)
 
     @property

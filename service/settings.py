@@ -31,6 +31,7 @@ MAX_ECHOED_ID = 200  # characters of a wrong id that are said back
 MAX_ECHOED_NAME = 255  # characters of a file's name that are said back
 BODY_SECONDS = 300  # how long a form may take to arrive
 WORKER_THREADS = 16  # requests at work at once; the rest of max_waiting waits
+LIGHT_THREADS = 4  # those that only ask the database, beside the others
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # of a change of metadata: \u escapes, spaces
 MAX_PATH = 4096  # characters of the source of an import
@@ -99,10 +100,12 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(1000, ge=1, le=10_000, description="most images in one request")
     max_waiting: int = Field(
-        64, ge=1, description="requests with a body handled at once; more get 429"
+        64,
+        ge=1,
+        description="requests with pictures handled at once, and as many others; more get 429",
     )
     wait_seconds: float = Field(
-        30, gt=0, description="how long a request may wait for its turn before it gets 503"
+        30, gt=0, description="how long a request may wait in all queues before it gets 503"
     )
     decode_threads: int = Field(
         default_factory=threads.decoding,

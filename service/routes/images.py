@@ -10,7 +10,7 @@ from service import uploads
 from service.catalogue import Original
 from service.metadata import decode_metadata
 from service.replies import ImageReply, ListReply
-from service.routes import ReadyRuntime, body
+from service.routes import ReadyRuntime, body, light
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES, THUMBNAIL_PIXELS
 from service.uploads import Description
 
@@ -45,6 +45,7 @@ def _picture(media_type: str, description: str) -> dict[int | str, dict[str, Any
 
 
 @router.get("/images", summary="List the stored pictures", response_model=ListReply)
+@light
 def page(
     runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE_IMAGES, cursor: Cursor = "0"
 ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def page(
 
 
 @router.get("/images/{id}", summary="What is kept of a picture", response_model=ImageReply)
+@light
 def get(id: Id, runtime: ReadyRuntime) -> dict[str, Any]:
     """Its size, bytes, metadata, when it was stored, and its place in the feed."""
     return _reply(runtime.catalogue.get(id))
@@ -77,6 +79,7 @@ async def patch(id: Id, request: Request, runtime: ReadyRuntime) -> dict[str, An
 
 
 @router.delete("/images/{id}", summary="Take a picture out", status_code=204)
+@light
 def delete(id: Id, runtime: ReadyRuntime) -> None:
     """No later search finds it."""
     runtime.catalogue.delete(id)

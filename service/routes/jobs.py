@@ -10,7 +10,7 @@ from service import uploads
 from service.problems import Problem
 from service.records import Job, JobKind
 from service.replies import FailuresReply, JobReply, JobsReply
-from service.routes import ReadyRuntime, body
+from service.routes import ReadyRuntime, body, light
 from service.runtime import Runtime
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES
 from service.sources import SourceError, open_source
@@ -44,18 +44,21 @@ async def ask_import(request: Request, response: Response, runtime: ReadyRuntime
 
 
 @router.post("/jobs/reindex", summary="Codes of added models for all stored pictures", **ACCEPTED)
+@light
 def ask_reindex(response: Response, runtime: ReadyRuntime) -> dict[str, Any]:
     """From their originals, in the background; searches go on by the active model."""
     return _ask("reindex", None, response, runtime)
 
 
 @router.get("/jobs", summary="List the jobs", response_model=JobsReply)
+@light
 def page(runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE_IMAGES) -> dict[str, Any]:
     """The newest first; also those of the command line."""
     return {"jobs": [_reply(job) for job in runtime.store.jobs.page(limit)]}
 
 
 @router.get("/jobs/{number}", summary="How far a job is", response_model=JobReply)
+@light
 def get(number: Number, runtime: ReadyRuntime) -> dict[str, Any]:
     """Entries done, failed ones among them, and about how long it still takes."""
     return _reply(_known(number, runtime))
@@ -64,6 +67,7 @@ def get(number: Number, runtime: ReadyRuntime) -> dict[str, Any]:
 @router.get(
     "/jobs/{number}/failures", summary="What could not be used", response_model=FailuresReply
 )
+@light
 def failures(
     number: Number,
     runtime: ReadyRuntime,
@@ -82,6 +86,7 @@ def failures(
 
 
 @router.delete("/jobs/{number}", summary="Cancel a job", response_model=JobReply)
+@light
 def cancel(number: Number, runtime: ReadyRuntime) -> dict[str, Any]:
     """It ends after the pictures at hand; what is stored stays. 409 where it has ended."""
     _known(number, runtime)

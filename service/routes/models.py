@@ -9,7 +9,7 @@ from gpq.errors import ArtifactError
 from service import artifacts, changeover, uploads
 from service.problems import Problem
 from service.replies import ActiveReply, ModelRowReply, ModelsReply
-from service.routes import FILE, ReadyRuntime, body, form
+from service.routes import FILE, ReadyRuntime, body, form, light
 from service.runtime import Runtime
 
 router = APIRouter()
@@ -24,6 +24,7 @@ BODY = form(
 
 
 @router.get("/models", summary="List the models", response_model=ModelsReply)
+@light
 def all_models(runtime: ReadyRuntime) -> dict[str, Any]:
     """In the order they were added; how many pictures lack a code of each."""
     return {"models": [_reply(row.id, runtime) for row in runtime.store.models.all()]}
@@ -51,6 +52,7 @@ async def add(request: Request, response: Response, runtime: ReadyRuntime) -> di
 @router.post(
     "/models/rollback", summary="Search by the model before again", response_model=ActiveReply
 )
+@light
 def roll_back(runtime: ReadyRuntime) -> dict[str, str]:
     """At once and everywhere. 409 where there is none, or it was taken out."""
     active, before = changeover.roll_back(runtime.store)
@@ -58,6 +60,7 @@ def roll_back(runtime: ReadyRuntime) -> dict[str, str]:
 
 
 @router.post("/models/{id}/activate", summary="Search by this model", response_model=ActiveReply)
+@light
 def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
     """At once and everywhere, as soon as every live process has loaded its codes. 409 where
     pictures have none yet."""
@@ -66,6 +69,7 @@ def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
 
 
 @router.delete("/models/{id}", summary="Take a model out", status_code=204)
+@light
 def remove(id: Id, runtime: ReadyRuntime) -> None:
     """And its codes. 409 for the active one."""
     changeover.prune(runtime.store, changeover.find(runtime.store, id))

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gpq import __version__
 from service.replies import ModelReply, StatsReply, StatusReply
-from service.routes import AnyRuntime, ReadyRuntime
+from service.routes import AnyRuntime, ReadyRuntime, light
 from service.runtime import Runtime
 
 CHECKSUM = Query(
@@ -55,6 +55,7 @@ async def model(runtime: AnyRuntime) -> dict[str, Any]:
     response_model=StatsReply,
     response_model_exclude_none=True,
 )
+@light
 def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) -> dict[str, Any]:
     """Counts of the database, the scan engine, and how far this and other processes are."""
     applied = runtime.feed.applied
@@ -89,6 +90,7 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
     response_class=Response,
     responses={200: METRICS},
 )
+@light
 def metrics(runtime: AnyRuntime) -> Response:
     """Of this process: requests, where their time goes, batches, pictures."""
     return Response(runtime.metrics.text(), media_type=CONTENT_TYPE_LATEST)
