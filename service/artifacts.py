@@ -1,5 +1,6 @@
 """Artifacts on their way between folders and the database."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,10 +8,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from gpq import artifact
+from gpq.errors import ArtifactError
 from gpq.inference import in_one_call
 from gpq.model import Model
 
 NAMES = (artifact.CONFIG, artifact.WEIGHTS)
+log = logging.getLogger("gpq.service")
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -27,5 +30,12 @@ def load(files: Mapping[str, bytes], device: torch.device) -> Model:
 
 
 def use(folder: Path, device: torch.device) -> Model:
-    """A model to encode with, verified; raises gpq.errors.ArtifactError."""
-    return in_one_call(artifact.load(folder, device))
+    """A model to encode with, verified as it is used; raises gpq.errors.ArtifactError."""
+    model = artifact.load(folder, device)
+    traced = in_one_call(model)
+    try:
+        artifact.verify(traced, folder)
+    except ArtifactError as error:
+        log.warning("the network runs layer by layer, as traced %s", error)
+        return model
+    return traced

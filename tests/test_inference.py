@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from gpq import artifact
 from gpq.inference import in_one_call
 from gpq.model import Model
+from service import artifacts
 from tests.conftest import SHIPPED
 
 
@@ -47,9 +49,18 @@ class Untraceable(nn.Module):
 def test_a_network_that_does_not_come_out_the_same_stays_as_it_is(
     shipped: Model, network: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dataclasses import replace
-
     odd = replace(shipped, network=network)
     with caplog.at_level(logging.WARNING, "gpq"):
         assert in_one_call(odd) is odd
     assert "layer by layer" in caplog.text
+
+
+def test_what_does_not_give_the_golden_codes_is_not_served(
+    shipped: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(artifacts, "in_one_call", lambda model: replace(model, network=Halved()))
+    model = artifacts.use(SHIPPED, torch.device("cpu"))
+    assert not isinstance(model.network, Halved)
+    assert "golden vector 0" in caplog.text
+    monkeypatch.undo()
+    assert isinstance(artifacts.use(SHIPPED, torch.device("cpu")).network, torch.jit.ScriptModule)
