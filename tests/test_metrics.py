@@ -28,6 +28,8 @@ def test_tie_aware_is_the_mean_over_all_orders_of_equals(seed: int) -> None:
     orders = orders_of_equals(scores)
     expected = np.mean([metrics.average_precision(relevant[order]) for order in orders])
     assert metrics.tie_aware_average_precision(relevant, scores) == pytest.approx(expected)
+    hits = np.mean([np.cumsum(relevant[order]) for order in orders], axis=0)
+    assert metrics.expected_hits(relevant, scores) == pytest.approx(hits)
 
 
 def test_without_ties_both_agree() -> None:

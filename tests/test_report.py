@@ -10,9 +10,10 @@ from torch.nn.functional import one_hot
 
 from gpq import artifact
 from trainer.data import RetrievalSet, retrieval_set
+from trainer.ranking import Ranking
 from trainer.report.advice import advice
-from trainer.report.page import write_report
-from trainer.report.study import RECALLS, Study, _precision_of_recall, study
+from trainer.report.page import said, write_report
+from trainer.report.study import RECALLS, Study, _colours, _kept, _precision_of_recall, study
 
 CLASSES = ("ant", "_bee $5_$10", "<cow>")
 
@@ -36,6 +37,8 @@ def test_a_study_of_random_weights_finds_what_chance_finds(found: Study) -> None
     assert found.whole.mAP_tie_aware == pytest.approx(found.chance, abs=0.1)
     assert [result.queries for result in found.per_class] == [30] * 3
     assert [r.mAP for r in found.per_class] == sorted(r.mAP for r in found.per_class)
+    assert [len(line) for line in found.precisions] == [7]
+    assert found.precisions[0][3] == pytest.approx(found.whole.precision_at_10, abs=1e-4)
     assert found.usage.shape == (12, 16)
     assert found.usage.sum(axis=1) == pytest.approx(np.ones(12))
     assert (found.tie_sizes >= 1).all() and found.tie_sizes.max() == found.whole.largest_tie
@@ -48,9 +51,31 @@ def test_a_study_of_random_weights_finds_what_chance_finds(found: Study) -> None
 
 def test_precision_of_recall_by_hand() -> None:
     # hits at ranks 1 and 4: precision 1 up to recall ½, ½ above it
-    found = _precision_of_recall(np.array([True, False, False, True]))
+    scores = np.array([4, 3, 2, 1], dtype=np.float32)
+    found = _precision_of_recall(np.array([True, False, False, True]), scores)
     assert found.tolist() == [1.0 if recall <= 0.5 else 0.5 for recall in RECALLS]
-    assert not _precision_of_recall(np.zeros(3, dtype=bool)).any()
+    assert not _precision_of_recall(np.zeros(3, dtype=bool), scores[:3]).any()
+
+
+def test_precision_of_recall_is_the_same_in_any_order_of_equals() -> None:
+    scores = np.array([2, 2, 2, 2, 1], dtype=np.float32)
+    orders = ([True, True, False, False, True], [False, False, True, True, True])
+    first, second = (_precision_of_recall(np.array(order), scores) for order in orders)
+    assert first.tolist() == second.tolist()
+    assert first[0] == pytest.approx(0.6)  # the best is at the end: 3 of 5
+
+
+def test_within_a_class_the_queries_differ_in_colour() -> None:
+    pixels = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8) * 6
+    labels = one_hot(torch.arange(40) % 4 // 2 * (torch.arange(40) % 2), 2)
+    own = RetrievalSet(pixels, labels, pixels, labels, ("a", "b"), own_rows=torch.arange(40))
+    rows, right = np.arange(40), np.ones(40, dtype=bool)
+    found = [_kept(Ranking(q, rows, -rows.astype(np.float32), right)) for q in range(40)]
+    shown = _colours(found, own)
+    assert [example.name for example in shown] == ["a"] * 5
+    values = sorted(int(example.pixels[0, 0, 0]) for example in shown)
+    assert values[0] < 12 and values[-1] > 216 and min(np.diff(values)) > 30
+    assert all(len(example.hits) == 10 for example in shown)
 
 
 class References(HTMLParser):
@@ -80,9 +105,14 @@ def test_the_report_is_one_file_without_anything_from_elsewhere(
     references = References()
     references.feed(page)
     assert references.found == []
-    assert references.pictures == 3 + 4  # examples; figures, codes, map, curves
+    assert references.pictures == 3 + 5 + 4  # examples; colours; figures, codes, map, curves
     assert "Noise &amp; more" in page and "&lt;cow&gt;" in page and "<cow>" not in page
     assert not re.search(r"<script|@import|url\(", page)
+
+
+def test_values_of_the_config_are_said_in_words() -> None:
+    assert said({"mAP": 0.5, "step": 3}) == "mAP 0.5, step 3"
+    assert [said(value) for value in (None, "", 0, "x")] == ["–", "–", "0", "x"]
 
 
 def test_a_report_of_very_few_pictures(random_model: Path, tmp_path: Path) -> None:

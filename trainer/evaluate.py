@@ -1,5 +1,6 @@
 """Measure a model as the service would search with it: same encode, same scan."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from gpq.model import Model
 from trainer.data import RetrievalSet
 from trainer.errors import TrainerError
 from trainer.metrics import average_precision, tie_aware_average_precision, tie_aware_mean_at
-from trainer.ranking import rankings
+from trainer.ranking import Ranking, rankings
 
 ENCODE_BATCH = 256
 
@@ -83,15 +84,18 @@ def measure(
     database_features: Tensor,
     pictures: RetrievalSet,
     engine: str,
+    see: Callable[[Ranking], None] = lambda ranking: None,
 ) -> Measured:
-    """The figures of the first M codebooks; features (N,D) as of ``features``."""
+    """The figures of the first M codebooks; features (N,D) as of ``features``. see: is shown
+    every ranking, for what else there is to tell of it."""
     codebook = model.codebook.first(M)
     D = M * codebook.Z.shape[2]
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
-    colours, own_colours = _mean_colours(pictures.database), _mean_colours(pictures.queries)
+    colours, own_colours = mean_colours(pictures.database), mean_colours(pictures.queries)
     figures: list[tuple[float, float, float]] = []
     nearer: list[float] = []
     for found in rankings(codebook, query_features[:, :D], packed, pictures, engine):
+        see(found)
         relevant, scores = found.relevant, found.scores
         figures.append(
             (
@@ -119,7 +123,7 @@ def measure(
     )
 
 
-def _mean_colours(pixels: Tensor) -> NDArray[np.float32]:
+def mean_colours(pixels: Tensor) -> NDArray[np.float32]:
     """(N,3,S,S) uint8 -> (N,3), 0-255."""
     parts = torch.split(pixels, ENCODE_BATCH)
     return torch.cat([part.float().mean(dim=(2, 3)) for part in parts]).numpy()

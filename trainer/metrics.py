@@ -33,6 +33,18 @@ def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.
     return float(np.sum(t / g * (r + 1 + others) / (n + i)) / hits.sum())
 
 
+def expected_hits(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How many relevant ones stand at each rank or before it, over all orders of equal scores.
+
+    relevant (N,) and scores (N,) in ranked order -> (N,). Within a group of equals it rises
+    evenly; divided by the rank it is precision at that rank, by the last it is recall.
+    """
+    first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    size = np.diff(np.r_[first, len(scores)])
+    hits = np.add.reduceat(relevant.astype(np.int64), first)
+    return np.cumsum(np.repeat(hits / size, size))
+
+
 def tie_aware_mean_at(values: NDArray[Any], scores: NDArray[np.float32], k: int) -> float:
     """The expected mean of ``values`` over the first k, over all orders of equal scores.
 

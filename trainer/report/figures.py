@@ -54,12 +54,16 @@ def curves(log: list[dict[str, Any]]) -> str:
 
 
 def lengths(found: Study) -> str:
-    """mAP by bits; precision by rank; precision by recall."""
+    """mAP by bits; precision by rank, a line a code length; precision by recall."""
     figure, axes = _axes(3, width=11, height=3.2)
     bits = [measured.bits for measured in found.lengths]
     axes[0].bar([str(b) for b in bits], [m.mAP_tie_aware for m in found.lengths], color=ACCENT)
     axes[0].set(xlabel="bits", title="mAP by code length", ylim=(0, 1))
-    axes[1].plot(RANKS, found.precisions, marker="o", color=ACCENT)
+    shades = matplotlib.colormaps["Blues"](np.linspace(0.45, 1, len(bits)))
+    for length, precisions, shade in zip(bits, found.precisions, shades, strict=True):
+        axes[1].plot(RANKS, precisions, marker="o", markersize=4, color=shade, label=str(length))
+    if len(bits) > 1:
+        axes[1].legend(frameon=False, title="bits", loc="lower left")
     axes[1].set(xlabel="first k hits", title="precision at k", xscale="log", ylim=(0, 1.02))
     axes[1].set_xticks(RANKS, [str(k) for k in RANKS])
     axes[1].minorticks_off()

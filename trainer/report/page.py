@@ -36,7 +36,7 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
         found=found,
         whole=found.whole,
         data=model.about.get("data") or {},
-        training={name: value for name, value in training.items() if name != "started_from"},
+        training={name: said(v) for name, v in training.items() if name != "started_from"},
         started_from=training.get("started_from"),
         advice=advice(found, training),
         curves=figures.curves(log) if log else None,
@@ -44,10 +44,18 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
         codes=figures.codes(found),
         feature_map=figures.feature_map(found),
         examples=[(example, figures.example(example)) for example in found.examples],
+        colours=[(example, figures.example(example)) for example in found.colours],
     )
     path = folder / REPORT
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def said(value: object) -> str:
+    """A value of the artifact's config in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {said(inside)}" for name, inside in value.items())
+    return "–" if value is None or value == "" else str(value)
 
 
 def _log(path: Path) -> list[dict[str, Any]]:

@@ -13,15 +13,16 @@ from gpq.codebook import Codebook, intra_normalise, pack, unpack
 from gpq.model import Model
 from trainer.config import NESTED_BITS
 from trainer.data import RetrievalSet
-from trainer.evaluate import Measured, features, measure, require_pictures
-from trainer.metrics import tie_aware_average_precision, tie_aware_mean_at
-from trainer.ranking import Ranking, rankings
+from trainer.evaluate import Measured, features, mean_colours, measure, require_pictures
+from trainer.metrics import expected_hits, tie_aware_average_precision, tie_aware_mean_at
+from trainer.ranking import Ranking
 
 RANKS = (1, 2, 5, 10, 20, 50, 100)
 RECALLS = np.linspace(0, 1, 21)
 MAP_PICTURES = 1500  # of the t-SNE map
 SHOWN_QUERIES = 12
 SHOWN_HITS = 10
+SHOWN_COLOURS = 5  # queries of one class
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Study:
-    """lengths: figures of each nested code length, the model's own last. precisions: at
-    RANKS; precision_of_recall: at RECALLS. usage (M,K): share of pictures with a codeword.
-    tie_sizes (N,): how many pictures have the picture's code. positions (P,2), of_class (P,):
-    the t-SNE map. chance: the mAP of a random order, about: the mean share of relevant."""
+    """lengths: figures of each nested code length, the model's own last. precisions: of each
+    length at RANKS; precision_of_recall: at RECALLS. usage (M,K): share of pictures with a
+    codeword. tie_sizes (N,): how many pictures have the picture's code. positions (P,2),
+    of_class (P,): the t-SNE map. examples: queries of different classes; colours: queries of
+    one class, with hits of their class alone. chance: the mAP of a random order, about: the
+    mean share of relevant."""
 
     classes: tuple[str, ...]
     lengths: list[Measured]
-    precisions: list[float]
+    precisions: list[list[float]]
     precision_of_recall: NDArray[np.float64]
     per_class: list[ClassResult]
     usage: NDArray[np.float64]
@@ -69,6 +72,7 @@ class Study:
     positions: NDArray[np.float64]
     of_class: NDArray[np.int64]
     examples: list[Example]
+    colours: list[Example]
     chance: float
 
     @property
@@ -83,20 +87,32 @@ def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
     database_features = features(model, pictures.database, "encoding")
     nested = model.about.get("training", {}).get("recipe") == "modern"
     shorter = [b for b in NESTED_BITS if b < model.bits] if nested else []
-    lengths = [
-        measure(model, b // 4, query_features, database_features, pictures, engine)
-        for b in [*shorter, model.bits]
-    ]
+
+    def search(bits: int) -> tuple[Measured, list[_Found]]:
+        found: list[_Found] = []
+        measured = measure(
+            model,
+            bits // 4,
+            query_features,
+            database_features,
+            pictures,
+            engine,
+            see=lambda ranking: found.append(_kept(ranking)),
+        )
+        return measured, found
+
+    of_lengths = [search(bits) for bits in [*shorter, model.bits]]
+    found = of_lengths[-1][1]
     packed = pack(model.codebook.encode(database_features)).cpu().numpy()
-    ranked = rankings(model.codebook, query_features, packed, pictures, engine)
-    found = [_kept(ranking) for ranking in ranked]
     codes = unpack(torch.from_numpy(packed), model.codebook.M).numpy()
     _, inverse, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
     positions, of_class = _map(model.codebook, database_features, pictures.database_labels)
     return Study(
         classes=pictures.classes,
-        lengths=lengths,
-        precisions=[float(np.mean([f.precisions[i] for f in found])) for i in range(len(RANKS))],
+        lengths=[measured for measured, _ in of_lengths],
+        precisions=[
+            np.mean([f.precisions for f in kept], axis=0).tolist() for _, kept in of_lengths
+        ],
         precision_of_recall=np.mean([f.precision_of_recall for f in found], axis=0),
         per_class=_per_class(found, pictures),
         usage=np.stack([np.bincount(column, minlength=16) for column in codes.T]) / len(codes),
@@ -104,6 +120,7 @@ def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
         positions=positions,
         of_class=of_class,
         examples=_examples(found, pictures),
+        colours=_colours(found, pictures),
         chance=float(np.mean([f.share for f in found])),
     )
 
@@ -120,6 +137,8 @@ class _Found:
     first_rows: NDArray[np.int64]
     first_scores: NDArray[np.float32]
     first_right: NDArray[np.bool_]
+    own_rows: NDArray[np.int64]  # the first relevant ones
+    own_scores: NDArray[np.float32]
 
 
 def _kept(found: Ranking) -> _Found:
@@ -129,22 +148,27 @@ def _kept(found: Ranking) -> _Found:
         float(relevant.mean()),
         tie_aware_average_precision(relevant, scores),
         [tie_aware_mean_at(relevant, scores, k) for k in RANKS],
-        _precision_of_recall(relevant),
+        _precision_of_recall(relevant, scores),
         found.rows[:SHOWN_HITS].copy(),
         scores[:SHOWN_HITS].copy(),
         relevant[:SHOWN_HITS].copy(),
+        found.rows[relevant][:SHOWN_HITS].copy(),
+        scores[relevant][:SHOWN_HITS].copy(),
     )
 
 
-def _precision_of_recall(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Interpolated precision at RECALLS: the best at that recall or a higher one."""
-    places = np.flatnonzero(relevant)
-    if not len(places):
+def _precision_of_recall(
+    relevant: NDArray[np.bool_], scores: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Interpolated precision at RECALLS: the best at that recall or a higher one, both as
+    expected over all orders of equals."""
+    if not relevant.any():
         return np.zeros(len(RECALLS))
-    precision = np.arange(1, len(places) + 1) / (places + 1)
+    hits = expected_hits(relevant, scores)
+    precision = hits / np.arange(1, len(hits) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    needed = np.ceil(RECALLS * len(places)).astype(np.int64).clip(min=1) - 1
-    return np.asarray(best[needed], dtype=np.float64)
+    rounding = 1e-9 * hits[-1]
+    return np.asarray(best[np.searchsorted(hits, RECALLS * hits[-1] - rounding)])
 
 
 def _per_class(found: list[_Found], pictures: RetrievalSet) -> list[ClassResult]:
@@ -194,19 +218,45 @@ def _examples(found: list[_Found], pictures: RetrievalSet) -> list[Example]:
     classes = sorted(first_of)
     step = max(1, len(classes) // SHOWN_QUERIES)
     chosen = [first_of[c] for c in classes[::step][:SHOWN_QUERIES]]
+    return [_example(pictures, f, f.first_rows, f.first_scores, f.first_right) for f in chosen]
+
+
+def _colours(found: list[_Found], pictures: RetrievalSet) -> list[Example]:
+    """Of the class with the most queries those whose mean colours are furthest apart."""
+    of_class = [f for f in found if pictures.query_labels[f.query].sum() == 1 and len(f.own_rows)]
+    if not of_class:
+        return []
+    classes = [int(pictures.query_labels[f.query].argmax()) for f in of_class]
+    most = np.bincount(classes).argmax()
+    own = [f for f, c in zip(of_class, classes, strict=True) if c == most]
+    colours = mean_colours(pictures.queries[[f.query for f in own]])
+    far = np.linalg.norm(colours - colours.mean(axis=0), axis=1)
+    chosen: list[int] = []
+    while len(chosen) < min(SHOWN_COLOURS, len(own)):
+        chosen.append(int(far.argmax()))
+        nearest = np.linalg.norm(colours - colours[chosen[-1]], axis=1)
+        far = nearest if len(chosen) == 1 else np.minimum(far, nearest)
     return [
-        Example(
-            pictures.queries[f.query].numpy(),
-            _names(pictures, f.query),
-            [
-                Hit(pictures.database[int(row)].numpy(), float(score), bool(right))
-                for row, score, right in zip(
-                    f.first_rows, f.first_scores, f.first_right, strict=True
-                )
-            ],
-        )
-        for f in chosen
+        _example(pictures, f, f.own_rows, f.own_scores, np.ones(len(f.own_rows), dtype=np.bool_))
+        for f in (own[place] for place in chosen)
     ]
+
+
+def _example(
+    pictures: RetrievalSet,
+    found: _Found,
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    right: NDArray[np.bool_],
+) -> Example:
+    return Example(
+        pictures.queries[found.query].numpy(),
+        _names(pictures, found.query),
+        [
+            Hit(pictures.database[int(row)].numpy(), float(score), bool(is_right))
+            for row, score, is_right in zip(rows, scores, right, strict=True)
+        ],
+    )
 
 
 def _names(pictures: RetrievalSet, query: int) -> str:

@@ -53,7 +53,7 @@ def curves(line: Line, data: Path, out: Path) -> Figure:
     drawn, axes = _axes(2)
     axes[0].plot(RECALLS, found.precision_of_recall, color=OURS)
     axes[0].set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
-    axes[1].plot(RANKS, found.precisions, color=OURS, marker="o")
+    axes[1].plot(RANKS, found.precisions[-1], color=OURS, marker="o")
     axes[1].set(xlabel="first k", ylabel="precision at k", ylim=(0, 1.02))
     drawn.suptitle(f"{line['dataset']}, {line['bits']} bits")
     return drawn
