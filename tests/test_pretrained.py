@@ -3,6 +3,7 @@
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
@@ -10,6 +11,7 @@ from torchvision.models._api import WeightsEnum
 
 from gpq import artifact, network
 from tests.images import tree
+from trainer import checkpoint
 from trainer.__main__ import main
 from trainer.errors import TrainerError
 from trainer.pretrained import MEAN, load_pretrained
@@ -45,13 +47,18 @@ def test_out_of_reach_they_are_asked_for_with_their_place(
         load_pretrained(network.build("resnet18", 36), "resnet18")
 
 
-def test_a_backbone_of_torchvision_is_trained_and_served(tmp_path: Path) -> None:
-    tree(tmp_path / "pictures", *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(3)))
+@pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("alexnet", 63), ("cnn-f", 31)])
+def test_a_large_network_is_trained_and_served(
+    name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its least size, or near; 60 million weights are slow to write, so only the model is."""
+    monkeypatch.setattr(checkpoint, "save", lambda *_: None)
+    tree(tmp_path / "pictures", *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(2)))
     out = tmp_path / "out"
     small = ["--bits", "12", "--batch-labelled", "4", "--batch-unlabelled", "4", "--steps", "1"]
     command = ["train", "--data", str(tmp_path / "pictures"), "--out", str(out), *small]
-    assert main([*command, "--network", "resnet18", "--size", "64"]) == 0
+    assert main([*command, "--network", name, "--size", str(size)]) == 0
     model = artifact.load(out)
-    assert model.rules.mean == MEAN
-    assert model.rules.size == 64
-    assert model.bits == 12
+    assert (model.rules.mean == MEAN) == (name != "cnn-f")
+    assert model.rules.size == size
+    assert model.encode(np.zeros((1, 3, size, size), np.uint8)).shape == (1, 2)
