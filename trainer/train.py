@@ -40,7 +40,7 @@ DEFAULT_SIZES = {
     "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
 }  # fmt: skip
 LARGE = 224  # pixels of the other networks
-MOST_REPORTED = 5000  # pictures that were trained on
+MOST_REPORTED = 2000  # pictures that were trained on
 
 
 def train(options: argparse.Namespace) -> None:
