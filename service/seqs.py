@@ -1,15 +1,15 @@
-"""The seq of every row: two bytes each where seqs are dense, else four or eight."""
+"""The seq of every row: one byte each where hardly any is missing, else two, four or eight."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 256  # rows that share a base
 SLICE = 1 << 16  # rows appended at a time, so that it takes little memory
-WIDTHS = (np.uint16, np.uint32, np.int64)
+WIDTHS = (np.uint8, np.uint16, np.uint32, np.int64)
 
 
 class Seqs:
-    """Ascending seqs: a base for every CHUNK rows, and an offset from it for each row.
+    """Ascending seqs: a base for every CHUNK rows, and for each row how many are missing since.
 
     One thread appends at a time; reading needs no lock: what can be read is never changed.
     """
@@ -17,7 +17,7 @@ class Seqs:
     def __init__(self, seqs: NDArray[np.int64]) -> None:
         self._count = 0
         self._bases = np.empty(0, dtype=np.int64)
-        self._offsets: NDArray[np.integer] = np.empty(0, dtype=WIDTHS[0])
+        self._missing: NDArray[np.integer] = np.empty(0, dtype=WIDTHS[0])
         self.append(seqs)
 
     def __len__(self) -> int:
@@ -25,7 +25,7 @@ class Seqs:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) rows -> (n,) int64."""
-        found: NDArray[np.int64] = self._bases[rows // CHUNK] + self._offsets[rows]
+        found: NDArray[np.int64] = self._bases[rows // CHUNK] + rows % CHUNK + self._missing[rows]
         return found
 
     @property
@@ -36,7 +36,7 @@ class Seqs:
     @property
     def bytes(self) -> int:
         """Of memory."""
-        return self._bases.nbytes + self._offsets.nbytes
+        return self._bases.nbytes + self._missing.nbytes
 
     def append(self, seqs: NDArray[np.int64]) -> None:
         """seqs (n,) int64, ascending, above ``newest``."""
@@ -53,12 +53,12 @@ class Seqs:
         rows = np.arange(first, last)
         starts = rows[rows % CHUNK == 0]
         self._bases[starts // CHUNK] = seqs[starts - first]
-        offsets = seqs - self._bases[rows // CHUNK]
-        largest = offsets.max()
-        if largest > np.iinfo(self._offsets.dtype).max:
+        missing = seqs - self._bases[rows // CHUNK] - rows % CHUNK
+        largest = missing.max()
+        if largest > np.iinfo(self._missing.dtype).max:
             width = next(w for w in WIDTHS if largest <= np.iinfo(w).max)
-            self._offsets = self._offsets.astype(width)
-        self._offsets[first:last] = offsets
+            self._missing = self._missing.astype(width)
+        self._missing[first:last] = missing
         self._count = last
 
     def rows_of(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,7 +69,8 @@ class Seqs:
             if chunk < 0:
                 continue
             first = chunk * CHUNK
-            within = self._offsets[first : min(first + CHUNK, self._count)]
+            within = self._missing[first : min(first + CHUNK, self._count)].astype(np.int64)
+            within += np.arange(len(within))
             offset = seq - int(self._bases[chunk])
             place = int(np.searchsorted(within, offset))
             if place < len(within) and within[place] == offset:
@@ -77,12 +78,12 @@ class Seqs:
         return np.array(rows, dtype=np.int64)
 
     def _reserve(self, rows: int) -> None:
-        if rows <= len(self._offsets):
+        if rows <= len(self._missing):
             return
         # An eighth more than before: what is spare costs memory, what is missing a copy.
-        room = max(rows, len(self._offsets) * 9 // 8, CHUNK)
+        room = max(rows, len(self._missing) * 9 // 8, CHUNK)
         bases = np.empty(-(-room // CHUNK), dtype=np.int64)
-        offsets = np.empty(room, dtype=self._offsets.dtype)
+        missing = np.empty(room, dtype=self._missing.dtype)
         bases[: len(self._bases)] = self._bases
-        offsets[: self._count] = self._offsets[: self._count]
-        self._bases, self._offsets = bases, offsets
+        missing[: self._count] = self._missing[: self._count]
+        self._bases, self._missing = bases, missing
