@@ -56,15 +56,13 @@ EXPORTED void gpq_trim() {
 #endif
 }
 
-// Codes (count, ceil(M/2)) of rows, zeros for one that the segment does not hold or find.
+// Codes (count, ceil(M/2)) of rows; zeros for one that the segment does not hold or find.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,
                                    uint8_t* packed) {
-    const size_t width = size_t(segment->M + 1) / 2;
+    const size_t width = segment->width(), found = segment->by_row.size() / width;
+    std::memset(packed, 0, count * width);
     for (size_t i = 0; i < count; ++i, packed += width) {
-        const uint32_t row = rows[i];
-        const bool inside = row >= segment->first_row && row - segment->first_row < segment->positions.size();
-        const uint32_t position = inside ? segment->positions[row - segment->first_row] : gpq::NONE;
-        if (position == gpq::NONE) std::memset(packed, 0, width);
-        else segment->code_at(position, packed);
+        const size_t number = size_t(rows[i]) - segment->first_row;
+        if (number < found) std::memcpy(packed, segment->code_of(rows[i]), width);
     }
 }

@@ -19,7 +19,7 @@ struct FreeMemory {
     void operator()(void* memory) const { std::free(memory); }
 };
 
-// size values of T, all zero at first.
+// size values of T, all zero at first, and more that can be read, a line of the cache.
 template <class T>
 class Buffer {
   public:
@@ -33,7 +33,7 @@ class Buffer {
 #if defined(MADV_HUGEPAGE)
         if (alignment == HUGE_PAGE) madvise(memory, bytes(), MADV_HUGEPAGE);
 #endif
-        std::memset(memory, 0, bytes());
+        std::memset(memory, 0, bytes() + LINE);
     }
 
     T* data() { return values_.get(); }

@@ -14,10 +14,18 @@ namespace {
 
 #if defined(GPQ_SMALL)  // so that little data sees everything
 constexpr size_t TILE = 3, FIRST_VISITS = 100;
+constexpr size_t WALKED = 70, AWAITED = 30;
 #else
+constexpr size_t WALKED = 256;          // rows scanned together, in their order
+constexpr size_t AWAITED = 128;         // rows whose codes are on their way from memory meanwhile
 constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
 constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
 #endif
+constexpr uint64_t TOP = uint64_t(1) << 63;
+constexpr size_t SETTLED = 64;  // candidates whose rows are looked up together
+// In the time that one code is filtered: the byte of a row in a mask looked at, a code found by its
+// row, and a candidate asked whether the mask refuses it.
+constexpr double LOOKED_AT = 0.2, FOUND = 55, ASKED = 130;
 
 class Eligible {
   public:
@@ -27,51 +35,33 @@ class Eligible {
         if (r_.removed[row / 64] >> row % 64 & 1) return false;
         return !r_.mask || row < r_.mask_from || (row < r_.mask_rows && r_.mask[row]);
     }
-    // Whether a row before this one can be refused by the mask.
-    bool masked(uint32_t last_row) const { return r_.mask && last_row > r_.mask_from; }
     void prefetch(uint32_t row) const {
+        __builtin_prefetch(r_.removed + row / 64);
         if (row < r_.mask_rows) __builtin_prefetch(r_.mask + row);
+    }
+    // Of the 64 rows from a multiple of 64 on, those that the mask and the removals leave.
+    uint64_t rows(uint32_t first) const {
+        if (first >= r_.mask_rows) return 0;
+        const uint64_t rest = r_.mask_rows - first;
+        const uint8_t* bytes = r_.mask + first;
+        return (rest < 64 ? set_bits(bytes, rest) : set_bits(bytes)) & ~r_.removed[first / 64];
+    }
+    // Of the first so many rows, by a sample; the same in all parts of a search. An odd step, so
+    // that no pattern of rows is hit or missed as a whole.
+    double share(uint32_t end) const {
+        constexpr uint32_t SAMPLE = 512;
+        const uint32_t last = uint32_t(std::min<uint64_t>(end, r_.mask_rows)), step = last / SAMPLE | 1;
+        size_t seen = 0, eligible = 0;
+        for (uint64_t row = 0; row < last; row += step, ++seen) eligible += r_.mask[row] != 0;
+        return seen ? double(eligible) / double(seen) * last / end : 0;
     }
     bool hit(const Hit& hit) const {
         if (!r_.has_after || hit.score < r_.after_score) return true;
         return hit.score == r_.after_score && int64_t(hit.row) > r_.after_row;
     }
     bool score(float score) const { return !r_.has_after || score <= r_.after_score; }
-    // Of rows of one score, ascending, the first that comes late enough.
-    const uint32_t* first(float score, const uint32_t* begin, const uint32_t* end) const {
-        if (!r_.has_after || score < r_.after_score) return begin;
-        return std::upper_bound(begin, end, r_.after_row,
-                                [](int64_t after, uint32_t row) { return after < int64_t(row); });
-    }
-
-    // Whether so few of all rows are eligible that scoring them one by one costs less than to
-    // filter all; they are in rows then, ascending. With n eligible of N, a filter lets about
-    // k N/n (1 + ln(n/k)) codes through before k eligible ones have raised the threshold, and
-    // one of them costs less than an eligible row does here, whose code is in as many lines of
-    // memory as it has bytes. ROUNDS was found by trying.
-    bool few(uint32_t all, std::vector<uint32_t>& rows) const {
-        if (!masked(all) || r_.mask_from) return false;
-        const size_t most = size_t(std::sqrt(ROUNDS * double(all) * double(r_.k)));
-        const uint32_t end = uint32_t(std::min<uint64_t>(all, r_.mask_rows));
-        if (likely_more_than(most, end)) return false;
-        return for_set(r_.mask, 0, end, [&](uint32_t found) {
-            if (row(found)) rows.push_back(found);
-            return rows.size() <= most;
-        });
-    }
 
   private:
-    static constexpr double ROUNDS = 2;
-    static constexpr uint32_t SAMPLE = 4096;
-
-    // Of a sample. An odd step, so that no pattern of rows is hit or missed as a whole.
-    bool likely_more_than(size_t most, uint32_t end) const {
-        const uint32_t step = end / SAMPLE | 1;
-        size_t seen = 0, eligible = 0;
-        for (uint64_t i = 0; i < end; i += step, ++seen) eligible += r_.mask[i] != 0;
-        return seen && double(eligible) / double(seen) * end > 1.5 * double(most);
-    }
-
     const Request& r_;
 };
 
@@ -94,61 +84,72 @@ class Search {
             queries_.emplace_back(r_.luts + q * r_.M * K, r_.M, r_.k);
             if (!queries_.back().finite()) return false;
         }
-        std::vector<uint32_t> few;
-        if (eligible_.few(end_row(), few)) {
-            score_rows(own(few));
-        } else {
-            std::vector<Query*> unfinished;
-            for (Query& query : queries_)
-                if (!visit_best_first(query)) unfinished.push_back(&query);
-            for (size_t s = 0; s < r_.segment_count; ++s) scan_segment(codes_of(s), unfinished);
-            for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t]);
+        std::vector<Query*> unfinished;
+        for (Query& query : queries_) unfinished.push_back(&query);
+        const double share = walked_share();
+        const bool walking = worth_walking(share);
+        // Where the parts are of rows, no query may be through with its part of the blocks.
+        if (!walking || (r_.parts == 1 && share * FIRST_VISITS >= 4 * double(r_.k))) {
+            const size_t most = walking ? size_t(share * FOUND * sorted_end()) : SIZE_MAX;
+            const auto done = [&](Query* query) { return visit_best_first(*query, most); };
+            unfinished.erase(std::remove_if(unfinished.begin(), unfinished.end(), done),
+                             unfinished.end());
         }
+        for (size_t s = 0; s < r_.segment_count; ++s)
+            if (walking) walk_segment(*r_.segments[s], unfinished);
+            else scan_segment({*r_.segments[s]}, unfinished);
+        for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t]);
         for (size_t q = 0; q < r_.queries; ++q) write(q);
         return true;
     }
 
   private:
-    struct Candidate {
-        float score;
-        uint32_t position;
-    };
-
-    // Whose codes they are: of a segment, or of a tail.
+    // Whose codes they are: of a segment, of some of its rows, or of a tail.
     struct SortedCodes {
         const Segment& segment;
-        bool masked;
         void prefetch(uint32_t position) const {
-            __builtin_prefetch(segment.starts.empty() ? &segment.rows[position]
-                                                      : &segment.starts[position]);
+            if (segment.starts.empty()) __builtin_prefetch(&segment.rows[position * segment.row_bytes]);
+            else __builtin_prefetch(&segment.starts[position]);
         }
-        uint32_t first_row(uint32_t position) const {
-            const uint32_t* begin = segment.rows_begin(position);
-            return begin == segment.rows_end(position) ? NONE : *begin;
-        }
-        bool only_row(uint32_t position) const {
-            return segment.rows_end(position) - segment.rows_begin(position) == 1;
-        }
+        uint32_t first_row(uint32_t position) const { return segment.row(segment.rows_begin(position)); }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
-            const uint32_t* end = segment.rows_end(position);
-            const uint32_t* begin = segment.rows_begin(position);
-            for (const uint32_t* row = search.eligible_.first(score, begin, end); row != end; ++row) {
-                const Hit hit = {score, *row};
+            size_t i = segment.rows_begin(position);
+            const size_t end = segment.rows_end(position);
+            if (i < end && !search.eligible_.hit({score, segment.row(i)}))
+                i = search.first_later(segment, i, end);
+            for (; i < end; ++i) {
+                const Hit hit = {score, segment.row(i)};
                 if (!query.hits.admits(hit)) return;  // later rows come later in the order
                 search.offer(query, hit);
             }
         }
     };
+    struct CodesOfRows {
+        const uint32_t* rows;
+        void prefetch(uint32_t) const {}
+        uint32_t first_row(uint32_t position) const { return rows[position]; }
+        void offer(const Search& search, Query& query, uint32_t position, float score) const {
+            search.offer(query, {score, rows[position]});
+        }
+    };
     struct CodesByRow {
         uint32_t start;
-        bool masked;
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return start + position; }
-        bool only_row(uint32_t) const { return true; }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             search.offer(query, {score, start + position});
         }
     };
+
+    // Of a position's rows from first to last the first that comes late enough.
+    size_t first_later(const Segment& segment, size_t first, size_t last) const {
+        while (first < last) {
+            const size_t middle = first + (last - first) / 2;
+            if (int64_t(segment.row(middle)) <= r_.after_row) first = middle + 1;
+            else last = middle;
+        }
+        return first;
+    }
 
     // Which of so many things are in this request's part.
     struct Share {
@@ -157,20 +158,12 @@ class Search {
     Share own(size_t count) const {
         return {count * r_.part / r_.parts, count * (r_.part + 1) / r_.parts};
     }
-    std::vector<uint32_t> own(const std::vector<uint32_t>& rows) const {
-        const Share share = own(rows.size());
-        return {rows.begin() + ptrdiff_t(share.first), rows.begin() + ptrdiff_t(share.last)};
-    }
     // A node without the positions that are in other parts; first is not below last where all are.
     Node own(const Segment& segment, Node node) const {
         const Share blocks = own(segment.block_count);
         node.first = std::max(node.first, uint32_t(blocks.first * BLOCK));
         node.last = std::min(node.last, uint32_t(blocks.last * BLOCK));
         return node;
-    }
-
-    SortedCodes codes_of(size_t s) const {
-        return {*r_.segments[s], eligible_.masked(r_.segments[s]->last_row)};
     }
 
     // A node that is still to be visited.
@@ -183,8 +176,9 @@ class Search {
     };
 
     // Nodes in order of the best score they can hold, until none can hold a hit: true. Where
-    // that shuts too little out: false, and the query has only learnt a threshold.
-    bool visit_best_first(Query& query) {
+    // that shuts too little out, or takes more than so many codes: false, and the query has only
+    // learnt a threshold.
+    bool visit_best_first(Query& query, size_t most) {
         size_t codes = 0;
         queue_.clear();
         for (uint32_t s = 0; s < r_.segment_count; ++s) {
@@ -210,10 +204,12 @@ class Search {
             }
             const Run run = {segment.blocks.data(), segment.planes, segment.dropped, visit.partial,
                              group_deficit(query, segment, node.first)};
-            scan(query, run, node.first, node.last, codes_of(visit.segment));
+            const SortedCodes leaf = {segment};
+            scan(query, run, node.first, node.last, leaf);
+            settle(query, leaf);
             visited += node.last - node.first;
             if (visited > allowed) {
-                if (still_to_visit(query) > codes / 2) {
+                if (visited > most || still_to_visit(query) > codes / 2) {
                     query.restart();
                     return false;
                 }
@@ -258,6 +254,7 @@ class Search {
             const size_t end = std::min(tile + TILE, blocks.last);
             for (Query* query : queries) scan_groups(*query, codes, tile, end);
         }
+        for (Query* query : queries) settle(*query, codes);
     }
 
     // The blocks from tile to end, a group at a time.
@@ -277,13 +274,84 @@ class Search {
 
     void scan_tail(const Tail& tail) {
         const Run run = {tail.blocks, (r_.M + 1) / 2, 0, 0, 0};
-        const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
-        for (Query& query : queries_) scan(query, run, 0, tail.count, codes);
+        const CodesByRow codes = {tail.first_row};
+        for (Query& query : queries_) {
+            scan(query, run, 0, tail.count, codes);
+            settle(query, codes);
+        }
     }
 
-    // Offers the query all hits among the positions from first to last.
+    // Whether it costs less to find the codes of all eligible rows, and to filter these, than to
+    // filter all codes. With n eligible of N, about k N/n (1 + ln(n/k)) get through before k
+    // eligible ones have raised the threshold, and the mask is asked for each of them.
+    bool worth_walking(double share) const {
+        if (share == 1) return false;
+        const double all = sorted_end(), n = share * all, k = double(r_.k), Q = double(r_.queries);
+        const double walk = all * LOOKED_AT + n * (FOUND + Q);
+        return n <= k || walk < Q * (all + k / share * (1 + std::log(n / k)) * ASKED);
+    }
+
+    // Of all rows in segments, those the mask leaves; 1 where no mask is asked for each of them.
+    double walked_share() const {
+        const uint32_t end = sorted_end();
+        return r_.mask && !r_.mask_from && end ? eligible_.share(end) : 1;
+    }
+
+    uint32_t sorted_end() const {
+        uint32_t end = 0;
+        for (size_t s = 0; s < r_.segment_count; ++s) end = std::max(end, r_.segments[s]->last_row);
+        return end;
+    }
+
+    // The eligible codes of a segment in order of their rows.
+    void walk_segment(const Segment& segment, const std::vector<Query*>& queries) {
+        const Share rows = own(segment.last_row - segment.first_row);
+        const uint32_t first = uint32_t(segment.first_row + rows.first);
+        const uint32_t last = uint32_t(segment.first_row + rows.last);
+        constexpr size_t MOSTLY = 4, FETCHED = 32;
+        uint32_t walked[WALKED + AWAITED + FETCHED + 2 * BLOCK];
+        size_t count = 0, fetched = 0;
+        for (uint64_t base = first / BLOCK * BLOCK; base < last && !queries.empty(); base += BLOCK) {
+            uint64_t left = eligible_.rows(uint32_t(base));
+            if (base < first) left &= ~uint64_t(0) << (first - base);
+            if (base + BLOCK > last) left &= ~uint64_t(0) >> (base + BLOCK - last);
+            const size_t more = count_bits(left);
+            const auto list = [&](size_t i) {
+                walked[count + i] = uint32_t(base) + uint32_t(__builtin_ctzll(left | TOP));
+                left &= left - 1;
+            };
+            // So many also where there are fewer: nothing can foresee how many there are.
+            for (size_t i = 0; i < MOSTLY; ++i) list(i);
+            for (size_t i = MOSTLY; i < more; ++i) list(i);
+            count += more;
+            for (; count - fetched >= FETCHED; fetched += FETCHED)
+                for (size_t i = 0; i < FETCHED; ++i)
+                    __builtin_prefetch(segment.code_of(walked[fetched + i]));
+            if (fetched < WALKED + AWAITED) continue;
+            scan_rows(segment, walked, WALKED, queries);
+            count -= WALKED;
+            fetched -= WALKED;
+            std::copy_n(walked + WALKED, count, walked);
+        }
+        scan_rows(segment, walked, count, queries);
+    }
+
+    void scan_rows(const Segment& segment, const uint32_t* rows, size_t count,
+                   const std::vector<Query*>& queries) {
+        gathered_.resize((count + BLOCK - 1) / BLOCK * BLOCK * segment.width());
+        segment.gather(rows, count, gathered_.data());
+        const Run run = {gathered_.data(), int(segment.width()), 0, 0, 0};
+        const CodesOfRows codes = {rows};
+        for (Query* query : queries) {
+            scan(*query, run, 0, uint32_t(count), codes);
+            settle(*query, codes);
+        }
+    }
+
+    // The query's candidates are then those among the positions from first to last that are not
+    // settled yet.
     template <class Codes>
-    void scan(Query& query, const Run& run, uint32_t first, uint32_t last, Codes codes) {
+    void scan(Query& query, const Run& run, uint32_t first, uint32_t last, const Codes& codes) {
         if (first == last) return;
         const size_t end = (last + BLOCK - 1) / BLOCK;
         Survivors survivors[Query::CHUNK];
@@ -301,25 +369,22 @@ class Search {
             }
             if (surviving) {
                 list_positions(survivors, surviving, block, first, last);
-                if (codes.masked) leave_eligible(codes);
-                score(query, run, codes);
-                for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
+                score(query, run);
+                if (!query.selective() || query.candidates.size() >= SETTLED) settle(query, codes);
             }
             block += count;
         }
     }
 
-    // Of positions_, those whose first row is eligible, or that have more rows than one. All
-    // memory of one kind is asked for before any of it is used.
+    // Offers the query the rows of its candidates. All memory of one kind is asked for before any
+    // of it is used.
     template <class Codes>
-    void leave_eligible(const Codes& codes) {
-        for (const uint32_t position : positions_) codes.prefetch(position);
-        for (const uint32_t position : positions_) eligible_.prefetch(codes.first_row(position));
-        const auto gone = [&](uint32_t p) {
-            return codes.only_row(p) && !eligible_.row(codes.first_row(p));
-        };
-        positions_.erase(std::remove_if(positions_.begin(), positions_.end(), gone),
-                         positions_.end());
+    void settle(Query& query, const Codes& codes) {
+        for (const Candidate& c : query.candidates) codes.prefetch(c.position);
+        for (const Candidate& c : query.candidates) eligible_.prefetch(codes.first_row(c.position));
+        for (const Candidate& c : query.candidates)
+            if (c.score >= query.threshold()) codes.offer(*this, query, c.position, c.score);
+        query.candidates.clear();
     }
 
     // To positions_: those from first to last among the survivors, which count from block.
@@ -336,11 +401,9 @@ class Search {
         }
     }
 
-    // The positions_ that can be hits, with their scores, to candidates_.
-    template <class Codes>
-    void score(const Query& query, const Run& run, Codes codes) {
+    // The positions_ that can be hits, with their scores, to the query's candidates.
+    void score(Query& query, const Run& run) {
         constexpr size_t TOGETHER = 4;  // sums that do not wait for each other
-        candidates_.clear();
         const size_t count = positions_.size();
         positions_.resize((count + TOGETHER - 1) / TOGETHER * TOGETHER, count ? positions_[0] : 0);
         for (size_t i = 0; i < count; i += TOGETHER) {
@@ -349,87 +412,17 @@ class Search {
             for (size_t j = 0; j < TOGETHER; ++j) {
                 const uint32_t position = positions_[i + j];
                 bytes[j] = run.blocks + position / BLOCK * run.planes * BLOCK + position % BLOCK;
-                codes.prefetch(position);
             }
             query.score(run.partial, bytes, run.planes, run.dropped, scores);
             for (size_t j = 0; j < std::min(TOGETHER, count - i); ++j)
                 if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
-                    candidates_.push_back({scores[j], positions_[i + j]});
+                    query.candidates.push_back({scores[j], positions_[i + j]});
         }
     }
 
     void offer(Query& query, const Hit& hit) const {
         if (query.hits.admits(hit) && eligible_.row(hit.row) && eligible_.hit(hit))
             query.hits.offer(hit);
-    }
-
-    uint32_t end_row() const {
-        uint32_t end = 0;
-        for (size_t s = 0; s < r_.segment_count; ++s) end = std::max(end, r_.segments[s]->last_row);
-        for (size_t t = 0; t < r_.tail_count; ++t)
-            end = std::max(end, r_.tails[t].first_row + r_.tails[t].count);
-        return end;
-    }
-
-    void score_rows(const std::vector<uint32_t>& rows) {
-        for (size_t s = 0; s < r_.segment_count; ++s) {
-            const Segment& segment = *r_.segments[s];
-            const size_t stride = segment.planes * BLOCK;
-            const auto bytes_of = [&](uint32_t position) {
-                return segment.blocks.data() + position / BLOCK * stride + position % BLOCK;
-            };
-            const auto position_of = [&](uint32_t row) -> const uint32_t& {
-                return segment.positions[row - segment.first_row];
-            };
-            const auto find = [&](uint32_t row) { __builtin_prefetch(&position_of(row)); };
-            const auto fetch = [&](uint32_t row) {
-                const uint32_t position = position_of(row);
-                if (position == NONE) return;
-                __builtin_prefetch(&segment.group_of[position / BLOCK]);
-                for (int p = 0; p < segment.planes; ++p)
-                    __builtin_prefetch(bytes_of(position) + p * BLOCK);
-            };
-            const auto score = [&](uint32_t row) {
-                const uint32_t position = position_of(row);
-                if (position == NONE) return;
-                const uint16_t prefix = segment.prefixes[segment.group_of[position / BLOCK]];
-                for (Query& query : queries_) {
-                    const float partial = query.partial_score(prefix, segment.dropped);
-                    offer(query, {query.score(partial, bytes_of(position), segment.planes,
-                                              segment.dropped), row});
-                }
-            };
-            for_rows(rows, segment.first_row, segment.last_row, find, fetch, score);
-        }
-        const int planes = (r_.M + 1) / 2;
-        const auto nothing = [](uint32_t) {};
-        for (size_t t = 0; t < r_.tail_count; ++t) {
-            const Tail& tail = r_.tails[t];
-            const auto score = [&](uint32_t row) {
-                const uint32_t position = row - tail.first_row;
-                const uint8_t* bytes =
-                    tail.blocks + position / BLOCK * planes * BLOCK + position % BLOCK;
-                for (Query& query : queries_) offer(query, {query.score(0, bytes, planes, 0), row});
-            };
-            for_rows(rows, tail.first_row, tail.first_row + tail.count, nothing, nothing, score);
-        }
-    }
-
-    // Calls all three for the rows from first to last, each for some of them before the next:
-    // so that the memory that is needed is on its way.
-    template <class Find, class Fetch, class Score>
-    static void for_rows(const std::vector<uint32_t>& rows, uint32_t first, uint32_t last,
-                         const Find& find, const Fetch& fetch, const Score& score) {
-        constexpr ptrdiff_t TOGETHER = 64;
-        auto row = std::lower_bound(rows.begin(), rows.end(), first);
-        const auto end = std::lower_bound(row, rows.end(), last);
-        while (row != end) {
-            const auto stop = row + std::min(TOGETHER, end - row);
-            std::for_each(row, stop, find);
-            std::for_each(row, stop, fetch);
-            std::for_each(row, stop, score);
-            row = stop;
-        }
     }
 
     void write(size_t q) {
@@ -449,7 +442,7 @@ class Search {
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
     std::vector<uint32_t> positions_;
-    std::vector<Candidate> candidates_;
+    std::vector<uint8_t> gathered_;
 };
 
 }  // namespace

@@ -11,9 +11,11 @@ namespace {
 
 #if defined(GPQ_SMALL)  // so that little data sees everything
 constexpr size_t LEAF = 20, LEAST_GROUP = 0;
+constexpr size_t MOST_IN_3_BYTES = 10000;
 #else
 constexpr size_t LEAF = 4096;         // codes of a leaf, at most, while sub-codes are left
 constexpr size_t LEAST_GROUP = 1024;  // codes of a group, on average
+constexpr size_t MOST_IN_3_BYTES = (1 << 24) - 1;
 #endif
 constexpr int MOST_DROPPED = 2;
 constexpr double SHARE_TO_JOIN = 0.75;    // of codes that differ: with more, equal ones stay apart
@@ -33,6 +35,7 @@ class Builder {
         form_groups();
         place();
         list_rows();
+        place_by_row();
         grow_tree();
         return std::move(segment_);
     }
@@ -128,10 +131,10 @@ class Builder {
 
     void list_rows() {
         Segment& s = *segment_;
-        if (find_rows_) s.positions = Buffer<uint32_t>(s.last_row - s.first_row);
-        s.positions.fill(NONE);
-        s.rows = Buffer<uint32_t>(joined_ ? count_ : s.block_count * BLOCK);
-        s.rows.fill(NONE);
+        const size_t span = s.last_row - s.first_row;
+        s.row_bytes = span < MOST_IN_3_BYTES ? 3 : 4;
+        s.rows = Buffer<uint8_t>((joined_ ? count_ : s.block_count * BLOCK) * s.row_bytes);
+        s.rows.fill(255);
         if (joined_) s.starts = Buffer<uint32_t>(s.block_count * BLOCK + 1);
         size_t next = 0;  // position whose start is not yet known
         for_entries([&](size_t e, uint32_t position) {
@@ -139,12 +142,21 @@ class Builder {
                 for (; next <= position; ++next) s.starts[next] = starts_[e];
             for (size_t i = start(e); i < start(e + 1); ++i) {
                 const uint32_t row = rows_[order_[i]];
-                s.rows[joined_ ? i : position] = row;
-                if (find_rows_) s.positions[row - s.first_row] = position;
+                const uint32_t number = row - s.first_row;
+                uint8_t* place = s.rows.data() + (joined_ ? i : position) * s.row_bytes;
+                std::memcpy(place, &number, s.row_bytes);  // little-endian
             }
         });
         if (joined_)
             for (; next < s.starts.size(); ++next) s.starts[next] = uint32_t(count_);
+    }
+
+    void place_by_row() {
+        Segment& s = *segment_;
+        if (!find_rows_ || !count_) return;
+        s.by_row = Buffer<uint8_t>((s.last_row - s.first_row) * width_);
+        for (size_t i = 0; i < count_; ++i)
+            std::memcpy(&s.by_row[(rows_[i] - s.first_row) * width_], packed_ + i * width_, width_);
     }
 
     // Level by level: first and last of a node are entries until it is split.
@@ -199,6 +211,19 @@ class Builder {
     std::unique_ptr<Segment> segment_ = std::make_unique<Segment>();
 };
 
+// Byte j of word i changes places with byte i of word j.
+void transpose(uint64_t (&words)[8]) {
+    constexpr uint64_t MASKS[] = {0x00ff00ff00ff00ff, 0x0000ffff0000ffff, 0x00000000ffffffff};
+    for (int level = 0; level < 3; ++level)
+        for (int i = 0, step = 1 << level; i < 8; ++i) {
+            if (i & step) continue;
+            uint64_t &low = words[i], &high = words[i + step];
+            const uint64_t moved = (low >> 8 * step ^ high) & MASKS[level];
+            high ^= moved;
+            low ^= moved << 8 * step;
+        }
+}
+
 template <class T>
 size_t bytes_of(const std::vector<T>& values) {
     return values.capacity() * sizeof(T);
@@ -206,16 +231,24 @@ size_t bytes_of(const std::vector<T>& values) {
 
 }  // namespace
 
-void Segment::code_at(uint32_t position, uint8_t* packed) const {
-    const size_t block = position / BLOCK;
-    const uint16_t prefix = prefixes[group_of[block]];
-    for (int i = 0; i < dropped; ++i) packed[i] = uint8_t(prefix >> 8 * (dropped - 1 - i));
-    const uint8_t* bytes = blocks.data() + block * planes * BLOCK + position % BLOCK;
-    for (int p = 0; p < planes; ++p) packed[dropped + p] = bytes[p * BLOCK];
+void Segment::gather(const uint32_t* rows, size_t count, uint8_t* blocks) const {
+    constexpr size_t LANES = 8;
+    for (size_t i = 0; i < count; i += LANES) {
+        const size_t lanes = std::min(LANES, count - i);
+        uint8_t* place = blocks + i / BLOCK * width() * BLOCK + i % BLOCK;
+        for (size_t from = 0; from < width(); from += LANES) {
+            uint64_t codes[LANES] = {};
+            for (size_t lane = 0; lane < lanes; ++lane)
+                std::memcpy(&codes[lane], code_of(rows[i + lane]) + from, LANES);
+            transpose(codes);
+            for (size_t p = from; p < std::min(width(), from + LANES); ++p)
+                std::memcpy(place + p * BLOCK, &codes[p - from], LANES);
+        }
+    }
 }
 
 size_t Segment::bytes() const {
-    return blocks.bytes() + rows.bytes() + starts.bytes() + positions.bytes() +
+    return blocks.bytes() + rows.bytes() + starts.bytes() + by_row.bytes() +
            bytes_of(group_of) + bytes_of(prefixes) + bytes_of(groups) + bytes_of(nodes);
 }
 
