@@ -77,6 +77,16 @@ def test_blocks_of_the_size_that_serves(Q: int, monkeypatch: pytest.MonkeyPatch)
     assert_same(scanner, reference, luts_like("normal", Q, 12, random), 10)
 
 
+@pytest.mark.parametrize("M", [*range(1, 17), 31, 64])
+def test_codes_of_any_length(M: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_KEYS", 2048)
+    random = np.random.default_rng(M)
+    packed = codes_like("clustered", 40, M, random)
+    scanner, reference = build(packed, M, "cuda"), ReferenceScanner(packed, M)
+    for Q in (1, 3, search.MANY):
+        assert_same(scanner, reference, luts_like("levels", Q, M, random), 10)
+
+
 class Changes(RuleBasedStateMachine):
     """Any sequence of add and remove, over slabs of few rows."""
 
@@ -256,7 +266,7 @@ def test_the_bound_leaves_no_code_out_that_reaches_the_threshold(seed, M, kind) 
     threshold = scores.topk(20).values[-1:]
     tables, limits = bound.tables(luts, threshold, 16)
     assert limits.tolist() == [bound.LIMIT] + [-1] * 15
-    of_query = tables[0].view(-1, 16)
+    of_query = tables[:, 0].reshape(-1, 16)
     sums = sum(of_query[m].int()[codes[:, m]] for m in range(M))
     assert (sums[scores >= threshold] <= limits[0]).all()
 
@@ -270,41 +280,63 @@ COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from gpq.scan.cuda.kernels.bound import bound_kernel
-from gpq.scan.cuda.kernels.exact import exact_kernel
-from gpq.scan.cuda.kernels.rescore import rescore_kernel
+from gpq.scan.cuda.kernels import bound, exact, rescore
 
-CODES = {"planes": "*u8", "stride": "i32", "eligible": "*u8"}
-HITS = {"capacity": "i32", "base": "i32", "start": "i32", "end": "i32", "step": "i32"}
-for kernel, types, constants in (
-    (exact_kernel,
-     CODES | HITS | {"luts": "*fp32", "thresholds": "*i64", "after": "i64", "keys": "*i64",
-                     "counts": "*i32", "queries": "i32"},
-     {"M": 12, "ROWS": 1024}),
-    (bound_kernel,
-     CODES | HITS | {"tables": "*i8", "limits": "*i32", "survivors": "*i32", "counts": "*i32",
-                     "tiles": "i32"},
-     {"PLANES": 6, "ROWS": 128, "QUERIES": 256}),
-    (rescore_kernel,
-     CODES | HITS | {"luts": "*fp32", "thresholds": "*i64", "survivors": "*i32",
-                     "counts": "*i32", "keys": "*i64"},
-     {"M": 12, "SLOTS": 256}),
-):
+TYPES = {"planes": "*u8", "stride": "i32", "eligible": "*u8", "capacity": "i32", "base": "i32",
+         "start": "i32", "end": "i32", "step": "i32", "thresholds": "*i64", "counts": "*i32",
+         "luts": "*fp32", "keys": "*i64", "survivors": "*i32", "tables": "*i8", "limits": "*i32",
+         "tiles": "i32", "queries": "i32", "least": "*fp32", "after": "i64"}
+
+
+def ptx(kernel, num_warps, constants, **types):
     names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()})
-    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
-    print(kernel.fn.__name__, "wgmma" in made.asm["ptx"], len(made.asm["cubin"]) > 0)
+    types = TYPES | types | dict.fromkeys(constants, "constexpr")
+    made = compile(
+        ASTSource(
+            kernel,
+            {name: types[name] for name in names},
+            {(names.index(name),): value for name, value in constants.items()},
+            {(n,): [["tt.divisibility", 16]] for n, a in enumerate(names) if types[a][0] == "*"},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": num_warps},
+    )
+    assert made.asm["cubin"]
+    return made.asm["ptx"]
+
+
+tile = bound.LEAST_QUERIES
+while tile <= bound.MOST_QUERIES:
+    for planes in (6, 7) if tile == bound.MOST_QUERIES else (6,):
+        sizes = {"PLANES": planes, "ROWS": bound.ROWS, "QUERIES": tile}
+        text = ptx(bound.bound_kernel, bound.WARPS, sizes)
+        print("bound", planes, tile, "wgmma.mma_async" in text, "mma.sync" in text)
+    tile *= 2
+tile = 1
+while tile <= exact.MOST_QUERIES:
+    for M in (12, 13) if tile == 1 else (12,):
+        sizes = {"M": M, "ROWS": exact.ROWS, "QUERIES": tile}
+        text = ptx(exact.exact_kernel, exact.WARPS * tile, sizes, planes="*i32")
+        look_ups = M * exact.ROWS * tile // (32 * exact.WARPS * tile)  # of a thread
+        print("exact", M, tile, text.count("ld.shared") >= look_ups)
+    tile *= 2
+for M in (12, 13):
+    ptx(rescore.rescore_kernel, 4, {"M": M, "SLOTS": rescore.SLOTS})
 """
 
 
-def test_kernels_compile_for_a_card_that_is_not_here() -> None:
+def test_what_serves_compiles_for_a_card_that_is_not_here() -> None:
+    """The filter is on the tensor cores, look-ups of few queries are in shared memory."""
     environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment
     )
     assert done.stdout.split("\n")[:-1] == [
-        "exact_kernel False True",
-        "bound_kernel True True",
-        "rescore_kernel False True",
+        *(f"bound 6 {tile} True False" for tile in (16, 32, 64, 128)),
+        "bound 7 128 True False",
+        "exact 12 1 True",
+        "exact 13 1 True",
+        "exact 12 2 True",
+        "exact 12 4 True",
     ], done.stderr
+    assert done.returncode == 0, done.stderr

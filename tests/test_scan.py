@@ -114,6 +114,18 @@ def test_paging_by_after_gives_the_whole_order(engine: str) -> None:
     assert paged == everything
 
 
+def test_any_score_and_row_to_go_on_after(engine: str) -> None:
+    random = np.random.default_rng(4)
+    codes = random.integers(0, 16, (30, 2), dtype=np.uint8)
+    lut = (random.integers(-2, 3, (2, 16)) / np.float32(4)).astype(np.float32)
+    scanner = build(packed(codes), 2, engine)
+    for score in (np.nan, np.inf, -np.inf, -0.0, 0.25, 0.3):
+        for row in (-(2**40), -2, -1, 7, 2**31, 2**40):
+            rows, _ = scanner.search(lut[None], 40, after=(score, row))
+            expected = naive(codes, lut, 40, after=(score, row))[0]
+            assert rows[0][rows[0] >= 0].tolist() == expected, (score, row)
+
+
 def test_rows_keep_their_numbers_and_len_counts_the_live(engine: str) -> None:
     lut = np.zeros((1, 1, 16), dtype=np.float32)
     lut[0, 0, 5] = 1

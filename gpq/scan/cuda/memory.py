@@ -13,7 +13,7 @@ from gpq.errors import DeviceFull
 
 LEAST_ROWS = 1 << 16  # of a slab
 GROWTH = 8  # a further slab has room for a share of this of what there is
-MULTIPLE = 1024  # rows of a slab come in so many
+MULTIPLE = 2048  # rows of a slab come in so many, as in programs of the kernels
 COPIED_ROWS = 1 << 22  # at a time
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpq.scan.cuda.kernels import bound
+from gpq.scan.cuda.kernels import bound, exact
 from gpq.scan.cuda.kernels.bound import bound_kernel
 from gpq.scan.cuda.kernels.exact import ROWS, exact_kernel
 from gpq.scan.cuda.kernels.key import NONE, scores
@@ -104,19 +104,22 @@ class Part:
         if many:
             return keys, self._collect_many(keys, thresholds, first, last, step)
         counts = torch.zeros(self.Q, dtype=torch.int32, device=keys.device)
+        tile = min(exact.MOST_QUERIES, _power_of_two(self.Q))
+        tiles = -(-self.Q // tile)
         for slab, start, end in self._ranges(first, last):
             blocks = -(-(end - start) // (ROWS * step))
-            exact_kernel[(blocks * self.Q,)](
-                slab.planes, slab.capacity, slab.live, self.luts, thresholds, self.search.after,
-                keys, counts, self.capacity, slab.first_row, start, end, step, self.Q,
-                M=self.M, ROWS=ROWS,
+            exact_kernel[(blocks * tiles,)](
+                slab.planes.view(torch.int32), slab.capacity // 4, slab.live,
+                self.luts, thresholds, scores(thresholds), self.search.after,
+                keys, counts, self.capacity, slab.first_row, start, end, step, self.Q, tiles,
+                M=self.M, ROWS=ROWS, QUERIES=tile, num_warps=exact.WARPS * tile,
             )  # fmt: skip
         return keys, counts
 
     def _collect_many(
         self, keys: Tensor, thresholds: Tensor, first: int, last: int, step: int
     ) -> Tensor:
-        tile = min(bound.MOST_QUERIES, max(bound.LEAST_QUERIES, 1 << (self.Q - 1).bit_length()))
+        tile = min(bound.MOST_QUERIES, max(bound.LEAST_QUERIES, _power_of_two(self.Q)))
         tiles = -(-self.Q // tile)
         tables, limits = bound.tables(self.luts, scores(thresholds), tiles * tile)
         counts = torch.zeros(tiles * tile, dtype=torch.int32, device=keys.device)
@@ -148,3 +151,8 @@ class Part:
 
     def _keys(self, width: int) -> Tensor:
         return torch.full((self.Q, width), NONE, device=self.luts.device)
+
+
+def _power_of_two(n: int) -> int:
+    """The least from n on."""
+    return 1 << (n - 1).bit_length()

@@ -21,7 +21,7 @@ LARGEST_SCALE = 1e300
 
 def tables(luts: Tensor, thresholds: Tensor, queries: int) -> tuple[Tensor, Tensor]:
     """luts (Q,M,16) float32, thresholds (Q,) float32, -inf where none is known -> quantised
-    deficits (queries,P,32) int8, low sub-codes first, and limits (queries,) int32, -1 where
+    deficits (P,queries,32) int8, low sub-codes first, and limits (queries,) int32, -1 where
     there is no query."""
     Q, M, K = luts.shape
     wide = luts.double()
@@ -34,7 +34,7 @@ def tables(luts: Tensor, thresholds: Tensor, queries: int) -> tuple[Tensor, Tens
     quantised[:Q, :M] = deficits.clamp(max=LIMIT).floor().to(torch.int8)
     limits = torch.full((queries,), -1, dtype=torch.int32, device=luts.device)
     limits[:Q] = LIMIT
-    return quantised.view(queries, -1, 2 * K), limits
+    return quantised.view(queries, -1, 2 * K).transpose(0, 1).contiguous(), limits
 
 
 @triton.jit
@@ -45,24 +45,24 @@ def bound_kernel(
 ):  # fmt: skip
     """A program: ROWS rows of a slab, QUERIES queries, of which there are ``tiles`` times as many.
 
-    As in ``exact_kernel``; survivors (Q,capacity) int32 are rows, in no order.
+    As in ``exact_kernel``, but planes are of bytes; survivors (Q,capacity) int32 are rows, in no
+    order.
     """
     program = tl.program_id(0)
-    query = (program % tiles) * QUERIES + tl.arange(0, QUERIES)
+    query = program % tiles * QUERIES + tl.arange(0, QUERIES)
     column = start + (program // tiles).to(tl.int64) * step * ROWS + tl.arange(0, ROWS)
-    inside = column < end
     entry = tl.arange(0, 32)
     sums = tl.zeros((ROWS, QUERIES), tl.int32)
     for p in range(PLANES):
-        byte = tl.load(planes + stride.to(tl.int64) * p + column, mask=inside, other=0).to(tl.int32)
+        byte = tl.load(planes + stride.to(tl.int64) * p + column).to(tl.int32)
         code = tl.where(entry[None, :] < 16, byte[:, None] & 15, byte[:, None] >> 4)
         one_hot = (code == (entry & 15)[None, :]).to(tl.int8)
-        table = tl.load(tables + (query[:, None] * PLANES + p) * 32 + entry[None, :])
+        table = tl.load(tables + (p * tiles * QUERIES + query[:, None]) * 32 + entry[None, :])
         sums = tl.dot(one_hot, tl.trans(table), sums, out_dtype=tl.int32)
     over = sums - tl.load(limits + query)[None, :]
     if tl.min(tl.min(over, axis=1), axis=0) <= 0:  # of most programs nothing is left
-        bits = tl.load(eligible + column // 8, mask=inside, other=0).to(tl.int32)
-        usable = inside & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
+        bits = tl.load(eligible + column // 8).to(tl.int32)
+        usable = (column < end) & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
         left = ((over <= 0) & usable[:, None]).to(tl.int32)
         found = tl.sum(left, axis=0)
         first = tl.atomic_add(counts + query, found, mask=found > 0)

@@ -1,7 +1,7 @@
 """The scores of all codes for a few queries, and which of them can be hits.
 
-score(q, n) = Σ_m LUT[q, m, code(n, m)], float32, in order of m: one look-up a sub-code, in a table
-that stays in the first-level cache; every byte of a code is read once a query.
+score(q, n) = Σ_m LUT[q, m, code(n, m)], float32, in order of m: one look-up a sub-code, in shared
+memory; every byte of a code is read once for all queries of a program.
 """
 
 import triton
@@ -9,38 +9,59 @@ import triton.language as tl
 
 from gpq.scan.cuda.kernels.key import key_of
 
-ROWS = 1024  # of a program
+ROWS = 2048  # of a program
+MOST_QUERIES = 4  # of a program
+WARPS = 4  # of a program for each of its queries: a thread has 16 scores
 
 
 @triton.jit
 def exact_kernel(
-    planes, stride, eligible, luts, thresholds, after, keys, counts, capacity,
-    base, start, end, step, queries,
-    M: tl.constexpr, ROWS: tl.constexpr,
+    planes, stride, eligible, luts, thresholds, least, after, keys, counts, capacity,
+    base, start, end, step, queries, tiles,
+    M: tl.constexpr, ROWS: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
-    """A program: ROWS rows of a slab, one query.
+    """A program: ROWS rows of a slab, QUERIES queries, of which there are ``tiles`` times as many
+    or a few less.
 
-    planes (P,stride) uint8, row n in column n - base; eligible: a bit a column; luts (Q,M,16)
-    float32. Rows from start to end of the slab, ``step`` blocks of ROWS apart. Hits have keys
-    from thresholds (Q,) on and below ``after``; they go to keys (Q,capacity), and their number,
-    which may be more, is added to counts (Q,).
+    planes (P,stride) int32: a byte a code, row n in column n - base; there are bytes up to a
+    multiple of ROWS. eligible: a bit a column; luts (Q,M,16) float32. Rows from start, a multiple
+    of ROWS, to end of the slab, ``step`` blocks of ROWS apart. Hits have keys from thresholds (Q,)
+    on, the scores of which are least (Q,), and below ``after``; they go to keys (Q,capacity), and
+    their number, which may be more, is added to counts (Q,).
     """
     program = tl.program_id(0)
-    query = program % queries
-    column = start + (program // queries).to(tl.int64) * step * ROWS + tl.arange(0, ROWS)
-    inside = column < end
-    score = tl.zeros((ROWS,), tl.float32)
+    line = tl.arange(0, 4 * QUERIES)  # of scores: a query, and of every four rows one
+    query = program % tiles * QUERIES + line // 4
+    first = start + (program // tiles).to(tl.int64) * step * ROWS
+    word = tl.arange(0, ROWS // 4)
+    at = planes + first // 4 + word
+    entry = tl.arange(0, 16 * QUERIES)
+    of_entry = program % tiles * QUERIES + entry // 16
+    there = of_entry < queries
+    table = luts + of_entry * M * 16 + entry % 16
+    shift = (line % 4 * 8)[:, None]
+    offset = (line // 4 * 16)[:, None]
+    score = tl.zeros((QUERIES * ROWS,), tl.float32)
+    words = tl.zeros((ROWS // 4,), tl.int32)
     for m in tl.static_range(M):
-        byte = tl.load(planes + stride.to(tl.int64) * (m // 2) + column, mask=inside, other=0).to(
-            tl.int32
-        )
-        score += tl.load(luts + (query * M + m) * 16 + ((byte >> (m % 2 * 4)) & 15))
-    bits = tl.load(eligible + column // 8, mask=inside, other=0).to(tl.int32)
-    key = key_of(score, base + column)
-    hit = inside & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
-    hit = hit & (key >= tl.load(thresholds + query)) & (key < after)
-    found = tl.sum(hit.to(tl.int32), axis=0)
-    if found > 0:
-        place = tl.atomic_add(counts + query, found) + tl.cumsum(hit.to(tl.int32), axis=0) - 1
-        out = keys + query.to(tl.int64) * capacity + place
+        words = words >> 4 if m % 2 else tl.load(at + stride.to(tl.int64) * (m // 2))
+        code = (words[None, :] >> shift) & 15
+        entries = tl.load(table + m * 16, mask=there, other=0.0)
+        # A table of one dimension is looked up in shared memory, of more in a chain of selects.
+        score += tl.gather(entries, tl.reshape(code + offset, (QUERIES * ROWS,)), axis=0)
+    score = tl.reshape(score, (4 * QUERIES, ROWS // 4))
+    lowest = tl.load(least + query, mask=query < queries, other=float("inf"))
+    reached = score >= lowest[:, None]
+    if tl.max(tl.max(reached.to(tl.int32), axis=1), axis=0) > 0:  # in few programs
+        column = first + word[None, :] * 4 + (line % 4)[:, None]
+        bits = tl.load(eligible + column // 8).to(tl.int32)
+        key = key_of(score, base + column)
+        threshold = tl.load(thresholds + query, mask=query < queries, other=0)
+        hit = reached & (column < end) & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
+        hit = hit & (key >= threshold[:, None]) & (key < after)
+        hits = hit.to(tl.int32)
+        found = tl.sum(hits, axis=1)
+        place = tl.atomic_add(counts + query, found, mask=found > 0)[:, None]
+        place += tl.cumsum(hits, axis=1) - 1
+        out = keys + query.to(tl.int64)[:, None] * capacity + place
         tl.store(out, key, mask=hit & (place < capacity))

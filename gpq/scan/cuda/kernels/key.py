@@ -19,10 +19,12 @@ def key_of(score, row):
 
 
 def key(score: float, row: int) -> int:
-    """Of a score and any row from -1 on, as ``key_of`` has it."""
+    """Of any score and row, as ``key_of`` has it; no hit is later than one whose score is NaN."""
+    if score != score:
+        return NONE
     bits = int(torch.tensor(score + 0.0, dtype=torch.float32).view(torch.int32))
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (ordered << 32) + MOST_ROWS - min(row, MOST_ROWS)
+    return (ordered << 32) + MOST_ROWS - min(max(row, -1), MOST_ROWS)
 
 
 def scores(keys: Tensor) -> Tensor:
