@@ -68,5 +68,6 @@ class Model:
     @torch.inference_mode()
     def lut_of_code(self, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Packed codes (Q,ceil(M/2)) -> look-up tables (Q,M,K) float32 of the decoded codes."""
-        codes = unpack(torch.as_tensor(packed).to(self.device), self.codebook.M)
-        return self.codebook.lut(self.codebook.decode(codes)).cpu().numpy()
+        codebook = self.codebook.to("cpu")  # it is little, and there may be no room beside it
+        codes = unpack(torch.as_tensor(packed), codebook.M)
+        return codebook.lut(codebook.decode(codes)).numpy()

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from gpq import artifact
+from gpq.device import out_of_memory
 from gpq.errors import ArtifactError
 from gpq.inference import in_one_call
 from gpq.model import Model
@@ -30,8 +31,11 @@ def load(files: Mapping[str, bytes], device: torch.device) -> Model:
 
 
 def use(folder: Path, device: torch.device) -> Model:
-    """A model to encode with, verified as it is used; raises gpq.errors.ArtifactError."""
-    model = artifact.load(folder, device)
+    """A model to encode with, verified as it is used; raises gpq.errors.ArtifactError. It is on
+    the CPU where the device has no room for it."""
+    model = _load(folder, device)
+    if model.device != device:
+        return model  # a traced one could not go to the device later
     traced = in_one_call(model)
     try:
         artifact.verify(traced, folder)
@@ -39,3 +43,15 @@ def use(folder: Path, device: torch.device) -> Model:
         log.warning("the network runs layer by layer, as traced %s", error)
         return model
     return traced
+
+
+def _load(folder: Path, device: torch.device) -> Model:
+    try:
+        return artifact.load(folder, device)
+    except (ArtifactError, RuntimeError) as error:
+        if device.type == "cpu" or not out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+    torch.cuda.empty_cache()
+    log.warning("the model of %s is on the CPU for now: %s", folder, reason)
+    return artifact.load(folder, "cpu")

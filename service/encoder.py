@@ -65,6 +65,7 @@ class Encoder:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
         self._watch = watch
+        self._device = torch.device(device)
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
@@ -80,10 +81,14 @@ class Encoder:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def learn(self, model: Model) -> None:
+        """One that is on the CPU, for want of room, goes to the device when there is some."""
+        if model.device.type != self._device.type:
+            model = self._fallback.begin_on_cpu(model, self._device)
         self.models = {**self.models, model.id: model}
 
     def forget(self, id: str) -> None:
         self.models = {known: model for known, model in self.models.items() if known != id}
+        self._fallback.forget(id)
 
     def decode(self, data: bytes, models: Collection[Model]) -> Picture:
         """For these models. Raises gpq.errors.ImageError, Problem 503 where it waits too long."""

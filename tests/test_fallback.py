@@ -9,8 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from gpq import artifact, fallback
+from gpq.codebook import Codebook
+from gpq.device import out_of_memory
 from gpq.fallback import Fallback
 from gpq.model import Model
+from service import artifacts
+from service.encoder import Encoder, Picture
+
+FULL = (
+    "CUDA out of memory.\nTried to allocate",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
 
 
 class Card(nn.Module):
@@ -18,7 +29,7 @@ class Card(nn.Module):
 
     def __init__(self, network: nn.Module, room: int) -> None:
         super().__init__()
-        self.network, self.room, self.on_card = network, room, True
+        self.network, self.room, self.on_card, self.says = network, room, True, FULL[0]
         self.seen: list[int] = []
 
     def cpu(self) -> "Card":
@@ -33,7 +44,7 @@ class Card(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.on_card and len(images) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+            raise RuntimeError(self.says)
         self.seen.append(len(images))
         return self.network(images)
 
@@ -49,8 +60,12 @@ def on_card(folder: Path, room: int) -> tuple[Model, Model, Card]:
     return model, replace(model, network=card), card
 
 
-def test_batches_are_halved_until_there_is_room(random_model: Path, pixels: np.ndarray) -> None:
+@pytest.mark.parametrize("says", FULL)
+def test_batches_are_halved_until_there_is_room(
+    random_model: Path, pixels: np.ndarray, says: str
+) -> None:
     model, full, card = on_card(random_model, 4)
+    card.says = says
     times: list[None] = []
     found = Fallback(lambda: times.append(None)).run(Model.encode, full, pixels)
     assert (found == model.encode(pixels)).all()
@@ -81,3 +96,49 @@ def test_without_room_for_one_the_cpu_encodes_until_there_is_room_again(
     careful.run(Model.encode, full, pixels)
     assert card.on_card
     assert card.seen == [13, 13]
+
+
+def test_what_is_not_for_want_of_room_is_raised(random_model: Path, pixels: np.ndarray) -> None:
+    _, full, card = on_card(random_model, 0)
+    card.says = "CUDA error: an illegal memory access was encountered"
+    with pytest.raises(RuntimeError, match="illegal"):
+        Fallback().run(Model.encode, full, pixels)
+    assert out_of_memory(torch.OutOfMemoryError("any"))
+
+
+def test_a_model_that_finds_a_full_card_is_loaded_on_the_cpu_and_goes_there_later(
+    random_model: Path,
+    pixels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load = artifact.load
+
+    def full(folder: Path, device: torch.device | str = "cpu") -> Model:
+        if torch.device(device).type == "cuda":
+            raise torch.OutOfMemoryError(FULL[0])
+        return load(folder, device)
+
+    monkeypatch.setattr(artifact, "load", full)
+    monkeypatch.setattr(Codebook, "to", lambda codebook, device: codebook)
+    monkeypatch.setattr(fallback, "RETRY_SECONDS", 0)
+    model = artifacts.use(random_model, torch.device("cuda"))
+    assert "is on the CPU for now: CUDA out of memory." in caplog.text
+    expected = model.encode(pixels[:1])[0].tobytes()
+    card = Card(model.network, 0)
+    encoder = Encoder(10_000, 1, 1, device="cuda")
+    encoder.learn(replace(model, network=card))
+    learnt = encoder.models[model.id]
+    assert learnt.device.type == "cuda"
+    assert encoder.encode([Picture(32, 32, {model.id: pixels[0]})], learnt) == [expected]
+    assert encoder.lut_of_code(expected, learnt).shape == (1, 12, 16)
+
+    def where(model: Model, pixels: np.ndarray) -> np.ndarray:
+        return np.array([model.device.type])
+
+    card.room = 100
+    assert encoder._fallback.run(where, learnt, pixels) == ["cuda"]
+    assert card.on_card
+    encoder.forget(model.id)
+    assert not encoder._fallback._back
+    encoder.close()

@@ -46,8 +46,3 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} {platform.machine()} CPUs, {torch.get_num_threads()} threads"
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """True for a device's or the CPU allocator's failure; the latter has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -17,12 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpq.codebook import Codebook
+from gpq.device import out_of_memory
 from gpq.preprocess import Preprocess
 from trainer import checkpoint, distributed
 from trainer.best import CHECKS, Best
 from trainer.config import Config
 from trainer.data import TrainingSet
-from trainer.device import autocast, out_of_memory
+from trainer.device import autocast
 from trainer.errors import TrainerError, writing
 from trainer.holdout import HeldOut, mean_average_precision
 from trainer.model import GPQ

@@ -59,7 +59,7 @@ def train(options: argparse.Namespace) -> None:
     try:
         _train(options, config, source, teacher, where)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not device.out_of_memory(error):
+        if not gpq_device.out_of_memory(error):
             raise
         raise TrainerError(
             "out of memory before or beside the steps: give fewer pictures, a smaller --size or "

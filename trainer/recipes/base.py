@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from gpq.device import out_of_memory
 from gpq.preprocess import Preprocess
 from trainer import distributed
 from trainer.config import Config
 from trainer.data import TrainingSet
-from trainer.device import Autocast, out_of_memory
+from trainer.device import Autocast
 from trainer.errors import TrainerError
 from trainer.model import GPQ
 from trainer.recipes.batches import Batches
