@@ -4,6 +4,8 @@ import gc
 import os
 import subprocess
 import sys
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from gpq.errors import DeviceFull, ScanError
+from gpq.errors import DeviceFull
 from gpq.scan import cuda
 from gpq.scan.cuda import memory, search
 from gpq.scan.cuda.kernels import bound, exact, key
@@ -207,7 +209,7 @@ def test_codes_move_to_the_cpu_where_the_device_is_full(
     def full(*arguments: object) -> None:
         raise DeviceFull("no room")
 
-    for blocked in ("reserve", "_reserve", "search_in", None):
+    for blocked in ("_reserve", "search_in", None):
         scanner = SpillingScanner(codes[:200], on_device, lambda c: ReferenceScanner(c, 6))
         reference = ReferenceScanner(codes[:200], 6)
         with monkeypatch.context() as patch:
@@ -218,28 +220,81 @@ def test_codes_move_to_the_cpu_where_the_device_is_full(
             added = [each.add(codes[200:]).tolist() for each in (scanner, reference)]
             assert added[0] == added[1]
             assert_same(scanner, reference, luts, 500)
-        assert scanner.engine == ("cuda" if blocked in (None, "reserve") else "reference")
+        assert scanner.engine == ("reference" if blocked else "cuda")
         assert scanner.rows().tolist() == reference.rows().tolist()
         assert len(scanner) == len(reference)
-    assert caplog.text.count("the codes move to the CPU: no room") == 2
+    assert caplog.text.count("the codes move to the CPU for now: no room") == 2
     monkeypatch.setattr(memory, "empty_slab", full)
     scanner = SpillingScanner(codes, on_device, lambda c: ReferenceScanner(c, 6))
     assert scanner.engine == "reference"
     assert_same(scanner, ReferenceScanner(codes, 6), luts, 5)
 
 
+def test_codes_go_back_to_the_device_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    codes, luts = codes_like("uniform", 300, 6, random), luts_like("levels", 1, 6, random)
+    room = False
+    tried = threading.Event()
+
+    def on_device(packed: np.ndarray) -> CudaScanner:
+        tried.set()
+        if not room:
+            raise DeviceFull("no room")
+        return CudaScanner(packed, 6, CARD)
+
+    scanner = SpillingScanner(codes, on_device, lambda c: ReferenceScanner(c, 6))
+    reference = ReferenceScanner(codes, 6)
+
+    def search() -> str:
+        """The engine once the device was tried, if it was time."""
+        tried.clear()
+        assert_same(scanner, reference, luts, 400)
+        tried.wait(0.5)
+        with scanner._writing:
+            return scanner.engine
+
+    for each in (scanner, reference):
+        each.remove(np.array([0, 7]))
+        each.add(codes[:9])
+    assert search() == "reference" and not tried.is_set()
+    scanner._retry_at = 0
+    assert search() == "reference" and tried.is_set()
+    room = True
+    assert search() == "reference" and not tried.is_set()
+    scanner._retry_at = 0
+    assert search() == "cuda"
+    assert_same(scanner, reference, luts, 400)
+    assert scanner.rows().tolist() == reference.rows().tolist()
+    waited = scanner._retry_seconds
+    monkeypatch.setattr(scanner._scanner, "search_in", lambda *a: on_device(codes))
+    room = False
+    assert search() == "reference"
+    assert scanner._retry_seconds == 2 * waited
+
+
 def test_shards_take_all_of_what_is_added_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    scanner = build(np.zeros((10, 1), dtype=np.uint8), 2, "cuda, sharded")
+    random = np.random.default_rng(0)
+    codes, luts = codes_like("uniform", 30, 2, random), luts_like("levels", 1, 2, random)
+    scanner, reference = build(codes[:10], 2, "cuda, sharded"), ReferenceScanner(codes[:10], 2)
+    write, writes = memory.write, 0
 
-    def full(rows: int) -> None:
-        raise ScanError("no room")
+    def full_after_one(*arguments: Any) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > 1:
+            raise DeviceFull("no room")
+        write(*arguments)
 
-    monkeypatch.setattr(scanner.shards[2], "reserve", full)
-    with pytest.raises(ScanError, match="no room"):
-        scanner.add(np.zeros((10, 1), dtype=np.uint8))
+    monkeypatch.setattr(memory, "write", full_after_one)
+    with pytest.raises(DeviceFull, match="no room"):
+        scanner.add(codes[10:20])
+    assert writes == 2
     assert len(scanner) == 10
+    assert_same(scanner, reference, luts, 30)
     monkeypatch.undo()
-    assert scanner.add(np.zeros((2, 1), dtype=np.uint8)).tolist() == [10, 11]
+    for each in (scanner, reference):
+        assert each.add(codes[20:]).tolist() == list(range(10, 20))
+    assert_same(scanner, reference, luts, 30)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2), st.data())

@@ -1,7 +1,7 @@
 """Codes on a device: in slabs that never move, so that adding copies nothing again."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpq.device import out_of_memory
 from gpq.errors import DeviceFull
 
 LEAST_ROWS = 1 << 16  # of a slab
 GROWTH = 8  # a further slab has room for a share of this of what there is
 MULTIPLE = 2048  # rows of a slab come in so many, as in programs of the kernels
 COPIED_ROWS = 1 << 22  # at a time
+FEW = 1 << 16  # codes that are gathered on the device
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,9 @@ def no_room(what: str, needed: int, device: torch.device) -> Iterator[None]:
     """Turns running out of a device's memory into a DeviceFull that says what was needed."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         free = free_bytes(device)
         raise DeviceFull(
             f"no room on {device} for {what}: {needed:,} bytes needed, {free:,} free"
@@ -98,10 +102,10 @@ def without(slab: Slab, rows: NDArray[np.int64]) -> tuple[Slab, int]:
     device = slab.live.device
     with no_room(f"a copy of {slab.live.nbytes:,} bytes", slab.live.nbytes, device):
         live = slab.live.clone()
-    where = torch.from_numpy(words).to(device)
-    old = live[where]
-    new = old & torch.from_numpy(kept).to(device)
-    live[where] = new
+        where = torch.from_numpy(words).to(device)
+        old = live[where]
+        new = old & torch.from_numpy(kept).to(device)
+        live[where] = new
     return replace(slab, live=live), int(np.unpackbits((old ^ new).cpu().numpy()).sum())
 
 
@@ -117,14 +121,25 @@ def masked(slab: Slab, mask: NDArray[np.bool_]) -> Slab:
 
 
 def gather(slabs: tuple[Slab, ...], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Codes (n,P) of rows (n,)."""
+    """Codes (n,P) of rows (n,). Of many rows, and where the device is full, all that lies there
+    is copied: that takes no more of its memory."""
     packed = np.empty((len(rows), slabs[0].planes.shape[0]), dtype=np.uint8)
     for slab in slabs:
         mine = inside(slab, rows)
         if mine.any():
-            columns = torch.from_numpy(rows[mine] - slab.first_row).to(slab.planes.device)
-            packed[mine] = slab.planes[:, columns].T.cpu().numpy()
+            packed[mine] = _columns(slab, rows[mine] - slab.first_row)
     return packed
+
+
+def _columns(slab: Slab, columns: NDArray[np.int64]) -> NDArray[np.uint8]:
+    device = slab.planes.device
+    if len(columns) <= FEW:
+        with suppress(DeviceFull), no_room("some codes", columns.nbytes, device):
+            found: NDArray[np.uint8] = (
+                slab.planes[:, torch.from_numpy(columns).to(device)].T.cpu().numpy()
+            )
+            return found
+    return np.stack([plane.cpu().numpy()[columns] for plane in slab.planes], axis=1)
 
 
 def inside(slab: Slab, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -69,23 +69,26 @@ class CudaScanner:
         snapshot = self.snapshot
         return memory.gather(snapshot.slabs, checked_rows(rows, snapshot.count))
 
-    def reserve(self, rows: int) -> None:
-        """Room for so many more, which ``add`` then finds; raises DeviceFull."""
-        with self._writing:
-            self._reserve(rows)
-
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
-        codes = checked_codes(packed, self.M)
         with self._writing:
-            self._reserve(len(codes))
-            first = self.snapshot.count
-            last = first + len(codes)
-            for slab in self.snapshot.slabs:
-                start, stop = max(first, slab.first_row), min(last, slab.last_row)
-                if start < stop:
-                    memory.write(slab, start, codes[start - first : stop - first])
-            self.snapshot = replace(self.snapshot, count=last)
-        return np.arange(first, last, dtype=np.int64)
+            self.put(packed)
+            return self.take_in(len(packed))
+
+    def put(self, packed: NDArray[np.uint8]) -> None:
+        """Codes behind all rows, where no search sees them; raises DeviceFull. One caller."""
+        codes = checked_codes(packed, self.M)
+        self._reserve(len(codes))
+        first = self.snapshot.count
+        for slab in self.snapshot.slabs:
+            start, stop = max(first, slab.first_row), min(first + len(codes), slab.last_row)
+            if start < stop:
+                memory.write(slab, start, codes[start - first : stop - first])
+
+    def take_in(self, rows: int) -> NDArray[np.int64]:
+        """Of what was put; returns the numbers they have from now on."""
+        first = self.snapshot.count
+        self.snapshot = replace(self.snapshot, count=first + rows)
+        return np.arange(first, first + rows, dtype=np.int64)
 
     def _reserve(self, rows: int) -> None:
         last, slabs = self.snapshot.count + rows, self.snapshot.slabs
@@ -132,8 +135,8 @@ class CudaScanner:
             with memory.no_room("look-up tables", tables.nbytes, self.device):
                 there = torch.tensor(tables, device=self.device)
             search = Search(slabs, snapshot.count, there, k, last, paging=after is not None)
-            best = search.best()
-            return key.rows(best).cpu().numpy(), key.scores(best).cpu().numpy()
+            best = search.best().cpu()
+            return key.rows(best).numpy(), key.scores(best).numpy()
 
     def _eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_] | Mask) -> tuple[Slab, ...]:
         slabs, rows = snapshot.slabs, checked_mask(mask)

@@ -50,9 +50,9 @@ class ShardedScanner:
             first, G = self._count, len(self.shards)
             parts = [codes[(n - first) % G :: G] for n in range(G)]
             for shard, part in zip(self.shards, parts, strict=True):
-                shard.reserve(len(part))  # all or none: the rows of shards go side by side
+                shard.put(part)  # of all, before any takes them in: there may be no room
             for shard, part in zip(self.shards, parts, strict=True):
-                shard.add(part)
+                shard.take_in(len(part))
             self._count += len(codes)
         return np.arange(first, first + len(codes), dtype=np.int64)
 
