@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the names of its files on the disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write what is to stand at ``path``; it takes its place on leaving, on the disk.
@@ -21,6 +30,7 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

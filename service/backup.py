@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gpq.files import sync_folder
 from service.dump import DumpError, export, restore
 from service.migrate import migrate
 from service.settings import Settings
@@ -58,3 +59,4 @@ def copy(store: Store, path: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.rename(path)
+    sync_folder(path.parent)

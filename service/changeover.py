@@ -40,11 +40,5 @@ def roll_back(store: Store) -> tuple[str, str]:
     return previous, activate(store, find(store, previous))
 
 
-def prune(store: Store, row: ModelRow) -> None:
-    """Take out a model and its codes. Raises ModelError for the active one."""
-    store.models.remove(row.id)
-    store.models.sweep()
-
-
 def _without(store: Store, id: str) -> list[str]:
     return [replica.name for replica in store.replicas.alive() if id not in replica.models]

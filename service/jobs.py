@@ -12,7 +12,7 @@ from service.jobrun import JobRun
 from service.jobstore import JobStore
 from service.migrate import migrate
 from service.records import Job, JobError, JobState
-from service.settings import Settings
+from service.settings import MAX_JOB_FAILURES, Settings
 from service.store import Store
 
 SHOWN_FAILURES = 20
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, about in (
         ("run", "do one here, or the rest of it, as services do what they are asked for"),
         ("cancel", "its process ends after what it is at"),
+        ("failures", "what it could not use, and why"),
     ):
         actions.add_parser(name, help=about, description=about).add_argument("number", type=int)
 
@@ -54,6 +55,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.action == "cancel":
             if not store.jobs.cancel(arguments.number):
                 raise JobError(f"there is no job {arguments.number} that has not ended")
+            return 0
+        if arguments.action == "failures":
+            _print_failures(store.jobs, arguments.number)
             return 0
         return at_it(store, settings, arguments.number, leave="waiting")
     finally:
@@ -104,7 +108,15 @@ def _tell_failures(jobs: JobStore, job: Job) -> None:
         print(f"{failure.name}: {failure.reason}", file=sys.stderr)
     if job.failed > SHOWN_FAILURES:
         more = job.failed - SHOWN_FAILURES
-        print(f"… and {more} more: GET /jobs/{job.number}/failures", file=sys.stderr)
+        print(f"… and {more} more: python -m service jobs failures {job.number}", file=sys.stderr)
+
+
+def _print_failures(jobs: JobStore, number: int) -> None:
+    """Raises JobError where there is no such job."""
+    if jobs.get(number) is None:
+        raise JobError(f"there is no job {number}")
+    for failure in jobs.failures(number, 0, MAX_JOB_FAILURES):
+        print(f"{failure.name}: {failure.reason}")
 
 
 def _line(job: Job) -> str:

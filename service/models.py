@@ -97,6 +97,7 @@ def _tell_active(id: str, before: str) -> None:
 def _prune(store: Store) -> int:
     for row in store.models.all():
         if not row.active:
-            changeover.prune(store, row)
+            store.models.remove(row.id)
             print(f"took out {row.id}")
+    store.models.sweep()
     return 0

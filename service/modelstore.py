@@ -151,7 +151,8 @@ class ModelStore:
             return id in {row.id for row in all_models(connection)} | _retired(connection)
 
     def remove(self, id: str) -> None:
-        """Take out a model and its codes, some at a time. Raises ModelError for the active one."""
+        """Take out a model; its codes are left to ``sweep``. Raises ModelError for the active
+        one."""
 
         def remove(connection: Connection) -> None:
             row = _row_of(connection, id)
@@ -163,14 +164,15 @@ class ModelStore:
             self.database.notify(connection)
 
         self.database.write(remove)
-        self.sweep()
 
     def sweep(self) -> None:
         """Take out the codes of models that are gone, some at a time."""
         with self.database.read() as connection:
             known = {row.number for row in all_models(connection)}
             last = connection.scalar(sa.select(sa.func.max(codes.c.model))) or 0
-        for number in set(range(1, last + 1)) - known:
+            gone = [number for number in range(1, last + 1) if number not in known]
+            gone = [number for number in gone if connection.scalar(_first_code(number))]
+        for number in gone:
             some = sa.select(codes.c.seq).where(codes.c.model == number).limit(SWEPT_CODES)
             these = (codes.c.model == number) & codes.c.seq.in_(some)
 
@@ -231,6 +233,10 @@ def _row_of(connection: Connection, id: str) -> ModelRow:
 def _has_no_code(number: int) -> sa.ColumnElement[bool]:
     same = (codes.c.model == number) & (codes.c.seq == images.c.seq)
     return ~sa.exists().where(same)
+
+
+def _first_code(number: int) -> sa.Select[Any]:
+    return sa.select(codes.c.seq).where(codes.c.model == number).limit(1)
 
 
 def _retired(connection: Connection) -> set[str]:

@@ -1,4 +1,4 @@
-"""What must be done now and then: prune the feed, sweep originals nothing points to."""
+"""What must be done now and then: prune the feed, sweep what nothing points to."""
 
 import logging
 import math
@@ -41,6 +41,7 @@ class Upkeep:
         while not self._stop.is_set():
             try:
                 self._prune()
+                self.store.models.sweep()
                 if time.monotonic() - swept_at >= SWEEP_SECONDS:
                     self.store.jobs.prune(JOB_SECONDS)
                     self._sweep()

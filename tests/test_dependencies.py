@@ -32,6 +32,16 @@ def imported(package: str) -> set[str]:
     return names - sys.stdlib_module_names - OURS
 
 
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in (*OURS, "trainer")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert set(settings["tool"]["setuptools"]["packages"]) == there
+
+
 def test_the_service_needs_only_what_is_installed_with_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}

@@ -22,6 +22,22 @@ def test_the_kind_follows_the_location(tmp_path: Path) -> None:
         open_originals("warp://x")
 
 
+def test_a_folder_is_named_as_it_is_and_in_a_url_by_the_rules_of_urls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for location, folder in {
+        "data/im#1": "data/im#1",
+        "data/a%20b?": "data/a%20b?",
+        f"file://{tmp_path}/c%20d": "c d",
+        f"file://localhost{tmp_path}/e": "e",
+    }.items():
+        open_originals(location).put(KEY, b"bytes")
+        assert (tmp_path / folder / KEY[:2] / KEY).is_file()
+    with pytest.raises(ValueError, match="this machine"):
+        open_originals("file://host/data")
+
+
 @pytest.mark.parametrize("location", ["files", "memory://originals"])
 def test_what_is_put_is_got(location: str, tmp_path: Path) -> None:
     originals = open_originals(location if "://" in location else str(tmp_path / location))

@@ -7,7 +7,7 @@ after a grace period, so that a picture stored again meanwhile keeps its bytes.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from service.originals.local import LocalOriginals
 from service.originals.remote import RemoteOriginals
@@ -39,13 +39,17 @@ class Originals(Protocol):
 def open_originals(location: str) -> Originals:
     """``none``, a folder, a file:// URL, or the URL of any installed fsspec driver.
 
-    Raises ValueError for a driver that is not there.
+    Raises ValueError for a driver that is not there, and a file on another machine.
     """
     if location == "none":
         return NoOriginals()
     url = urlsplit(location)
-    if url.scheme in ("", "file"):
-        return LocalOriginals(Path(url.path))
+    if not url.scheme:
+        return LocalOriginals(Path(location))
+    if url.scheme == "file":
+        if url.netloc not in ("", "localhost"):
+            raise ValueError(f"GPQ_IMAGE_STORE={location}: file:// is of this machine alone")
+        return LocalOriginals(Path(unquote(url.path)))
     try:
         return RemoteOriginals(location)
     except (ValueError, ImportError) as error:

@@ -71,8 +71,8 @@ def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
 @router.delete("/models/{id}", summary="Take a model out", status_code=204)
 @light
 def remove(id: Id, runtime: ReadyRuntime) -> None:
-    """And its codes. 409 for the active one."""
-    changeover.prune(runtime.store, changeover.find(runtime.store, id))
+    """And, within moments, its codes. 409 for the active one."""
+    runtime.store.models.remove(changeover.find(runtime.store, id).id)
 
 
 def _add(files: dict[str, bytes], runtime: Runtime) -> str:

@@ -181,6 +181,9 @@ def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
         failures = server.http.get("/jobs/1/failures").json()
         assert failures["next_cursor"] is None
         assert [failure["name"] for failure in failures["failures"]] == ["broken.png"]
+        printed = commands.service("jobs", "failures", "1", folder=tmp_path, **places)
+        assert printed.startswith("broken.png: ") and printed.count("\n") == 1
+        assert commands.run("jobs", "failures", "9", folder=tmp_path, **places).returncode != 0
         assert server.http.delete("/jobs/1").status_code == 409
 
         assert server.http.post("/jobs/import", json={"source": "many"}).status_code == 202
