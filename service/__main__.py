@@ -4,7 +4,7 @@ python -m service models list|add FOLDER|reindex|activate ID|rollback|prune: cha
 while the service runs.
 
 python -m service import FOLDER|MANIFEST|TAR: store many pictures; asked for again it goes on.
-python -m service jobs list|cancel N: what is under way, here and in services.
+python -m service jobs list|failures N|cancel N: what is under way, here and in services.
 
 python -m service export FILE, restore FILE: all of it into another database.
 python -m service backup FILE: a copy of a SQLite database that is in use.
@@ -31,6 +31,7 @@ from service.problems import Problem
 from service.records import Refused
 from service.settings import STOP_SECONDS, Settings, misspelt
 from service.store import Store
+from service.threads import spin_little
 
 DRAIN_SECONDS = 30  # how long requests under way may take after SIGTERM
 log = logging.getLogger("gpq.service")
@@ -38,6 +39,7 @@ log = logging.getLogger("gpq.service")
 
 def main() -> int:
     """Exit status: 0 stopped by a signal or done, 1 what was asked for cannot be done."""
+    spin_little()
     parser = argparse.ArgumentParser(prog="python -m service")
     commands = parser.add_subparsers(
         dest="command", metavar="[import|jobs|models|export|restore|backup|migrate]"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of each period, or max
 MOST_DECODING = 4  # each may hold a large picture
+SPINS = "1000"  # some microseconds
 
 
 def processors(quota: Path = CGROUP) -> int:
@@ -23,6 +24,15 @@ def processors(quota: Path = CGROUP) -> int:
         return max(1, min(mine, math.ceil(int(share) / int(period))))
     except (OSError, ValueError):  # no container, or one without a limit
         return mine
+
+
+def spin_little() -> None:
+    """Have OpenMP's threads sleep where they wait for each other, unless the environment says
+    how; before torch is imported. By default they spin for milliseconds, and where anything
+    else wants the processors that can take ten times the time of the work.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def decoding() -> int:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,7 +11,21 @@ import torch
 from gpq import artifact
 from service.encoder import Encoder, Picture
 from service.settings import Settings
-from service.threads import processors
+from service.threads import processors, spin_little
+
+
+def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = "import sys, service.__main__; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", look], check=True, cwd=Path(__file__).parent.parent)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    spin_little()
+    assert os.environ["GOMP_SPINCOUNT"] == "5"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    spin_little()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
 
 @pytest.fixture(autouse=True)
