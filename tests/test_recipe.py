@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 from gpq import artifact
 from gpq.codebook import Codebook
 from gpq.preprocess import Preprocess
+from trainer import losses
 from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details
 from trainer.data import TrainingSet
 from trainer.device import autocast
@@ -143,6 +144,22 @@ def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) 
     _, sure = made.losses()
     assert (unsure["sure"], sure["sure"]) == (0, 1)
     assert sure["cls"] > unsure["cls"]
+
+
+def test_pictures_of_several_classes_get_shares_of_them(monkeypatch) -> None:
+    asked: list[torch.Tensor] = []
+    similarity = losses.class_similarity
+    monkeypatch.setattr(losses, "class_similarity", lambda y: asked.append(y) or similarity(y))
+    made = recipe("modern")
+    made.losses()
+    several = replace(made.data, labels=torch.tensor([[1, 1, 0], [0, 1, 1]] * 6))
+    made.data = several
+    made.begin()
+    made.losses()
+    one, more = (labels[8:].float() for labels in asked)
+    assert ((one == 0) | (one == 1)).all()
+    assert torch.allclose(more.sum(dim=1), torch.ones(8))
+    assert (more.amax(dim=1) < 1).all()
 
 
 def test_where_all_pictures_have_labels_none_is_guessed(monkeypatch) -> None:

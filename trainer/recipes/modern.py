@@ -24,7 +24,7 @@ class Modern(Recipe):
     labels the unlabelled pictures, unless a finished model has (``teacher``), and is what ships.
     Consistency: the class of a weak view is the label of its strong view (FixMatch, Sohn et
     al. 2020), in L_cls and in the N-pair loss, weighted by how sure the teacher is
-    (``Confidence``).
+    (``Confidence``). Where pictures have several classes it is the teacher's shares of them.
     Nested codes: both losses are the means over the first 3, 6, 8, … codebooks, so that the
     first 12, 24, 32, … bits serve as codes of their own.
     Details: the last ``config.details`` codebooks learn to find a picture's other view among
@@ -43,6 +43,7 @@ class Modern(Recipe):
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.average_decay = min(0.9995, max(0.99, 1 - 10 / self.config.steps))
         self.confidence = Confidence(len(self.data.classes), self.device)
+        self.several = bool((self.data.labels.sum(dim=1) > 1).any())
         self.steps_done = 0
 
     def labelled_rows(self) -> Tensor:
@@ -133,8 +134,9 @@ class Modern(Recipe):
     def _guess(self, taught: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B,L) by the average's sub-vectors (B,M,d), and how far to trust them (B,)."""
         logits = self.average.class_logits(self.average.class_part(taught))
-        classes, sure = self.confidence(torch.softmax(logits.mean(dim=1), dim=-1))
-        return functional.one_hot(classes, logits.shape[2]), sure
+        likely = torch.softmax(logits.mean(dim=1), dim=-1)
+        classes, sure = self.confidence(likely)
+        return likely if self.several else functional.one_hot(classes, likely.shape[1]), sure
 
     @torch.no_grad()
     def after_step(self) -> None:
