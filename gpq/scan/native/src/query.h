@@ -12,11 +12,6 @@ namespace gpq {
 
 constexpr int K = 16;
 
-struct Candidate {
-    float score;
-    uint32_t position;
-};
-
 // A deficit is how far a sum lies below the largest there is, Σ_m max LUT[m]: a double, as
 // near to the truth as the margin below allows for.
 class Query {
@@ -30,7 +25,6 @@ class Query {
     }
 
     Hits hits;
-    std::vector<Candidate> candidates;  // codes that can be hits, whose rows nobody has asked for
 
     // Scores below it are no hits; -inf while any may be one.
     float threshold() const { return std::max(floor_, hits.threshold()); }

@@ -22,7 +22,6 @@ constexpr size_t TILE = 1024;           // blocks that all queries see while the
 constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
 #endif
 constexpr uint64_t TOP = uint64_t(1) << 63;
-constexpr size_t SETTLED = 64;  // candidates whose rows are looked up together
 // In the time that one code is filtered: the byte of a row in a mask looked at, a code found by its
 // row, and a candidate asked whether the mask refuses it.
 constexpr double LOOKED_AT = 0.2, FOUND = 55, ASKED = 130;
@@ -35,8 +34,9 @@ class Eligible {
         if (r_.removed[row / 64] >> row % 64 & 1) return false;
         return !r_.mask || row < r_.mask_from || (row < r_.mask_rows && r_.mask[row]);
     }
+    // Whether a row before this one can be refused by the mask.
+    bool masked(uint32_t last_row) const { return r_.mask && last_row > r_.mask_from; }
     void prefetch(uint32_t row) const {
-        __builtin_prefetch(r_.removed + row / 64);
         if (row < r_.mask_rows) __builtin_prefetch(r_.mask + row);
     }
     // Of the 64 rows from a multiple of 64 on, those that the mask and the removals leave.
@@ -49,11 +49,16 @@ class Eligible {
     // Of the first so many rows, by a sample; the same in all parts of a search. An odd step, so
     // that no pattern of rows is hit or missed as a whole.
     double share(uint32_t end) const {
-        constexpr uint32_t SAMPLE = 512;
-        const uint32_t last = uint32_t(std::min<uint64_t>(end, r_.mask_rows)), step = last / SAMPLE | 1;
+        constexpr uint64_t SAMPLE = 256, TOGETHER = 64;  // which are in one line of memory
+        const uint64_t last = std::min<uint64_t>(end, r_.mask_rows);
+        const uint64_t step = last / SAMPLE | 1;
         size_t seen = 0, eligible = 0;
-        for (uint64_t row = 0; row < last; row += step, ++seen) eligible += r_.mask[row] != 0;
-        return seen ? double(eligible) / double(seen) * last / end : 0;
+        for (uint64_t row = 0; row < last; row += step) {
+            const size_t count = std::min(TOGETHER, last - row);
+            eligible += count_bits(set_bits(r_.mask + row, count));
+            seen += count;
+        }
+        return seen ? double(eligible) / double(seen) * double(last) / end : 0;
     }
     bool hit(const Hit& hit) const {
         if (!r_.has_after || hit.score < r_.after_score) return true;
@@ -97,21 +102,33 @@ class Search {
         }
         for (size_t s = 0; s < r_.segment_count; ++s)
             if (walking) walk_segment(*r_.segments[s], unfinished);
-            else scan_segment({*r_.segments[s]}, unfinished);
+            else scan_segment(codes_of(s), unfinished);
         for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t]);
         for (size_t q = 0; q < r_.queries; ++q) write(q);
         return true;
     }
 
   private:
+    struct Candidate {
+        float score;
+        uint32_t position;
+    };
+
     // Whose codes they are: of a segment, of some of its rows, or of a tail.
     struct SortedCodes {
         const Segment& segment;
+        bool masked;
         void prefetch(uint32_t position) const {
             if (segment.starts.empty()) __builtin_prefetch(&segment.rows[position * segment.row_bytes]);
             else __builtin_prefetch(&segment.starts[position]);
         }
-        uint32_t first_row(uint32_t position) const { return segment.row(segment.rows_begin(position)); }
+        uint32_t first_row(uint32_t position) const {
+            const size_t begin = segment.rows_begin(position);
+            return begin == segment.rows_end(position) ? NONE : segment.row(begin);
+        }
+        bool only_row(uint32_t position) const {
+            return segment.rows_end(position) - segment.rows_begin(position) == 1;
+        }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             size_t i = segment.rows_begin(position);
             const size_t end = segment.rows_end(position);
@@ -126,16 +143,20 @@ class Search {
     };
     struct CodesOfRows {
         const uint32_t* rows;
+        static constexpr bool masked = false;  // they are eligible
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return rows[position]; }
+        bool only_row(uint32_t) const { return true; }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             search.offer(query, {score, rows[position]});
         }
     };
     struct CodesByRow {
         uint32_t start;
+        bool masked;
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return start + position; }
+        bool only_row(uint32_t) const { return true; }
         void offer(const Search& search, Query& query, uint32_t position, float score) const {
             search.offer(query, {score, start + position});
         }
@@ -164,6 +185,10 @@ class Search {
         node.first = std::max(node.first, uint32_t(blocks.first * BLOCK));
         node.last = std::min(node.last, uint32_t(blocks.last * BLOCK));
         return node;
+    }
+
+    SortedCodes codes_of(size_t s) const {
+        return {*r_.segments[s], eligible_.masked(r_.segments[s]->last_row)};
     }
 
     // A node that is still to be visited.
@@ -204,9 +229,7 @@ class Search {
             }
             const Run run = {segment.blocks.data(), segment.planes, segment.dropped, visit.partial,
                              group_deficit(query, segment, node.first)};
-            const SortedCodes leaf = {segment};
-            scan(query, run, node.first, node.last, leaf);
-            settle(query, leaf);
+            scan(query, run, node.first, node.last, codes_of(visit.segment));
             visited += node.last - node.first;
             if (visited > allowed) {
                 if (visited > most || still_to_visit(query) > codes / 2) {
@@ -254,7 +277,6 @@ class Search {
             const size_t end = std::min(tile + TILE, blocks.last);
             for (Query* query : queries) scan_groups(*query, codes, tile, end);
         }
-        for (Query* query : queries) settle(*query, codes);
     }
 
     // The blocks from tile to end, a group at a time.
@@ -274,11 +296,8 @@ class Search {
 
     void scan_tail(const Tail& tail) {
         const Run run = {tail.blocks, (r_.M + 1) / 2, 0, 0, 0};
-        const CodesByRow codes = {tail.first_row};
-        for (Query& query : queries_) {
-            scan(query, run, 0, tail.count, codes);
-            settle(query, codes);
-        }
+        const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
+        for (Query& query : queries_) scan(query, run, 0, tail.count, codes);
     }
 
     // Whether it costs less to find the codes of all eligible rows, and to filter these, than to
@@ -342,14 +361,10 @@ class Search {
         segment.gather(rows, count, gathered_.data());
         const Run run = {gathered_.data(), int(segment.width()), 0, 0, 0};
         const CodesOfRows codes = {rows};
-        for (Query* query : queries) {
-            scan(*query, run, 0, uint32_t(count), codes);
-            settle(*query, codes);
-        }
+        for (Query* query : queries) scan(*query, run, 0, uint32_t(count), codes);
     }
 
-    // The query's candidates are then those among the positions from first to last that are not
-    // settled yet.
+    // Offers the query all hits among the positions from first to last.
     template <class Codes>
     void scan(Query& query, const Run& run, uint32_t first, uint32_t last, const Codes& codes) {
         if (first == last) return;
@@ -369,22 +384,25 @@ class Search {
             }
             if (surviving) {
                 list_positions(survivors, surviving, block, first, last);
-                score(query, run);
-                if (!query.selective() || query.candidates.size() >= SETTLED) settle(query, codes);
+                if (codes.masked) leave_eligible(codes);
+                score(query, run, codes);
+                for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
             }
             block += count;
         }
     }
 
-    // Offers the query the rows of its candidates. All memory of one kind is asked for before any
-    // of it is used.
+    // Of positions_, those whose first row is eligible, or that have more rows than one. All
+    // memory of one kind is asked for before any of it is used.
     template <class Codes>
-    void settle(Query& query, const Codes& codes) {
-        for (const Candidate& c : query.candidates) codes.prefetch(c.position);
-        for (const Candidate& c : query.candidates) eligible_.prefetch(codes.first_row(c.position));
-        for (const Candidate& c : query.candidates)
-            if (c.score >= query.threshold()) codes.offer(*this, query, c.position, c.score);
-        query.candidates.clear();
+    void leave_eligible(const Codes& codes) {
+        for (const uint32_t position : positions_) codes.prefetch(position);
+        for (const uint32_t position : positions_) eligible_.prefetch(codes.first_row(position));
+        const auto gone = [&](uint32_t p) {
+            return codes.only_row(p) && !eligible_.row(codes.first_row(p));
+        };
+        positions_.erase(std::remove_if(positions_.begin(), positions_.end(), gone),
+                         positions_.end());
     }
 
     // To positions_: those from first to last among the survivors, which count from block.
@@ -401,9 +419,11 @@ class Search {
         }
     }
 
-    // The positions_ that can be hits, with their scores, to the query's candidates.
-    void score(Query& query, const Run& run) {
+    // The positions_ that can be hits, with their scores, to candidates_.
+    template <class Codes>
+    void score(const Query& query, const Run& run, const Codes& codes) {
         constexpr size_t TOGETHER = 4;  // sums that do not wait for each other
+        candidates_.clear();
         const size_t count = positions_.size();
         positions_.resize((count + TOGETHER - 1) / TOGETHER * TOGETHER, count ? positions_[0] : 0);
         for (size_t i = 0; i < count; i += TOGETHER) {
@@ -412,11 +432,12 @@ class Search {
             for (size_t j = 0; j < TOGETHER; ++j) {
                 const uint32_t position = positions_[i + j];
                 bytes[j] = run.blocks + position / BLOCK * run.planes * BLOCK + position % BLOCK;
+                codes.prefetch(position);
             }
             query.score(run.partial, bytes, run.planes, run.dropped, scores);
             for (size_t j = 0; j < std::min(TOGETHER, count - i); ++j)
                 if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
-                    query.candidates.push_back({scores[j], positions_[i + j]});
+                    candidates_.push_back({scores[j], positions_[i + j]});
         }
     }
 
@@ -442,6 +463,7 @@ class Search {
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
     std::vector<uint32_t> positions_;
+    std::vector<Candidate> candidates_;
     std::vector<uint8_t> gathered_;
 };
 
