@@ -3,6 +3,7 @@
     make bench                                    1e6 and 1e7 codes, about 10 minutes
     make bench ARGS="--rows 100000 --out /tmp/x"  a small one
     make bench ARGS="--rows 100000000 --M 12"     1e8: 10 GB of memory
+    make bench ARGS="--float-rows 1000000"        peers on a million floats: HNSW takes minutes
 
 One thread everywhere. Every figure is the median over up to 64 queries, or 7 sets of 64, that
 differ, measured twice, peers taking turns, each alone for up to 30 calls before: the caches hold
@@ -14,6 +15,8 @@ bytes each. Results go to OUT/scan.json, the plot to docs/scan.png.
 """
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
 import statistics
 import subprocess
@@ -46,6 +49,7 @@ CLASSES, OWN = 100, 0.8
 NOISE = 0.05
 D = 12  # of a sub-vector
 FLOAT_ROWS = 100_000
+DEPTHS = (1_000, 1_000_000)  # of paging
 AT_A_TIME = 1 << 20
 SLOW_ROWS = 20_000_000  # beyond it, the reference and IndexPQ take seconds a query
 
@@ -142,11 +146,19 @@ def medians(searches: dict[str, Search], sets: int = REPEATS) -> dict[str, float
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def recall(found: NDArray[np.int64], p: Problem, exact: NDArray[np.float32]) -> float:
-    """The share of hits whose exact score reaches the k-th, so that ties count as found."""
+def once(search: Callable[[], object]) -> float:
+    """Milliseconds of what takes seconds."""
+    started = time.perf_counter()
+    search()
+    return (time.perf_counter() - started) * 1000
+
+
+def recall(found: NDArray[np.int64], p: Problem, exact: NDArray[np.float32], n: int = 0) -> float:
+    """Of the n-th set of queries the share of hits whose exact score reaches the k-th, so that ties
+    count as found."""
     codes = p.packed[np.maximum(found, 0)]
     nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*found.shape, -1)[..., : p.M]
-    luts = p.luts[0]
+    luts = p.luts[n]
     scores = sum(luts[np.arange(len(luts))[:, None], m, nibbles[..., m]] for m in range(p.M))
     return float(((scores >= exact[:, -1:] - 1e-6) & (found >= 0)).mean())
 
@@ -187,12 +199,21 @@ def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
                 for name, index in peers.items()
             }
             ms = medians(searches, len(luts))
+            if Q > 1 and rows <= AT_A_TIME and k == 100:
+                ms["reference"] = once(lambda luts=luts, k=k: reference.search(luts[0], k))
+                ms["IndexPQ"] = once(lambda vectors=vectors, k=k: pq.search(vectors[0], k))
             hits, scores = native.search(luts[0], k)
             if rows <= AT_A_TIME:
                 expected = reference.search(luts[0][:4], k)
                 assert (hits[:4] == expected[0]).all() and (scores[:4] == expected[1]).all()
             part = Problem(p.Z, p.packed, vectors.reshape(len(luts), Q, M, D))
-            coarse = fast.search(vectors[0], k)[1]
+            recalls = {
+                name: statistics.mean(
+                    recall(peers[name].search(vectors[n], k)[1], part, native.search(lut, k)[1], n)
+                    for n, lut in enumerate(luts)
+                )
+                for name in ("FastScan", "FastScan, refined")
+            }
             found.append(
                 {
                     "codes": kind, "rows": rows, "M": M, "Q": Q, "k": k,
@@ -201,7 +222,7 @@ def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
                     "times_FastScan": {
                         n: round(ms["FastScan"] / v, 2) for n, v in ms.items() if n != "FastScan"
                     },
-                    "recall_FastScan": round(recall(coarse, part, scores), 4),
+                    "recall": {name: round(value, 4) for name, value in recalls.items()},
                     "build_s": round(build_s, 2), "drawn_s": round(drawn_s, 1),
                     "bytes_a_code": round(native.bytes / rows, 2),
                 }
@@ -209,14 +230,14 @@ def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
     return found
 
 
-def compare_floats() -> list[dict[str, Any]]:
+def compare_floats(rows: int) -> list[dict[str, Any]]:
     """Our codes against searches of the vectors they stand for."""
-    rows, M, k = FLOAT_ROWS, 12, 100
+    M, k = 12, 100
     p = problem("clusters", rows, M, 1)
     native, luts = NativeScanner(p.packed, M, threads=1), p.luts
     vectors = faiss_pq(p).sa_decode(p.packed)
     queries = p.vectors.reshape(REPEATS, 1, -1)
-    exact = native.search(luts[0], k)[1]
+    exact = [native.search(tables, k)[1] for tables in luts]
     searches: dict[str, Search] = {"native": lambda n: native.search(luts[n], k)}
     build: dict[str, float] = {}
 
@@ -251,9 +272,13 @@ def compare_floats() -> list[dict[str, Any]]:
     except ImportError as error:
         print(f"no ScaNN: {error}", file=sys.stderr)
     ms = medians(searches)
-    first = Problem(p.Z, p.packed, p.vectors[:1])
     recalls = {
-        name: round(recall(np.asarray(searches[name](0)), first, exact), 4)
+        name: round(
+            statistics.mean(
+                recall(np.asarray(searches[name](n)), p, exact[n], n) for n in range(REPEATS)
+            ),
+            4,
+        )
         for name in searches
         if name != "native"
     }
@@ -290,6 +315,31 @@ def compare_masks(rows: int, M: int) -> list[dict[str, Any]]:
             "ms": {n: round(v, 4) for n, v in ms.items()},
         }
     ]  # fmt: skip
+
+
+def compare_depths(rows: int, M: int) -> list[dict[str, Any]]:
+    """What a page costs that begins after so many hits."""
+    p = problem("uniform", rows, M, 1)
+    native, lut = NativeScanner(p.packed, M, threads=1), p.luts[0]
+    searches: dict[str, Search] = {"0": lambda n: native.search(lut, 100)}
+    for depth in DEPTHS:
+        hits, scores = native.search(lut, min(depth, rows))
+        after = float(scores[0, -1]), int(hits[0, -1])
+        searches[str(depth)] = lambda n, after=after: native.search(lut, 100, None, after)
+    ms = {name: round(value, 4) for name, value in medians(searches).items()}
+    return [{"rows": rows, "M": M, "k": 100, "ms_at_depth": ms}]
+
+
+def versions() -> dict[str, str]:
+    """Of what was measured."""
+    found = {"torch": str(torch.__version__), "faiss": faiss.__version__}
+    found["commit"] = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["scann"] = importlib.metadata.version("scann")
+    return found
 
 
 def rss() -> int:
@@ -340,6 +390,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--M", type=int, nargs="+", default=[3, 6, 8, 12])
     parser.add_argument("--codes", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--float-rows", type=int, nargs="+", default=[FLOAT_ROWS])
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--rss", action="store_true", help="only print the memory of --rows")
     options = parser.parse_args()
@@ -359,12 +410,13 @@ def main() -> None:
     results = {
         "same_codes": [line for case in tqdm(cases, desc="codes") for line in compare(*case)],
         "masks": compare_masks(max(options.rows), 12),
-        "floats": compare_floats(),
+        "depths": compare_depths(max(options.rows), 12),
+        "floats": [line for rows in options.float_rows for line in compare_floats(rows)],
         "memory": memory,
         "repeats": REPEATS,
         "instructions": NativeScanner(np.zeros((0, 1), np.uint8), 1).instructions,
         "machine": describe(),
-        "versions": {"torch": str(torch.__version__), "faiss": faiss.__version__},
+        "versions": versions(),
     }
     (options.out / "scan.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(
