@@ -7,7 +7,7 @@
 # make compose  docker compose up, index, search, down and up, upgrade, three processes
 # make sanitize, make fuzz, make neon   the scan kernel against a plain loop: with address and
 #             undefined-behaviour sanitizers, under clang's fuzzer, for ARM under qemu
-# make gpu    on a machine with a card: CUDA tests, then retrain and measure models/cifar10
+# make gpu    on a machine with a card: CUDA tests, the scan measured, models trained; docs/gpu.png
 #
 # All but these last four set up .venv by themselves, from Python 3.11 or newer.
 

@@ -1,38 +1,63 @@
 """What waits for a card, most valuable first; done steps are not done again.
 
-    make gpu                                 results in runs/gpu
+    make gpu                                 results in runs/gpu, in the end docs/gpu.png
+    make gpu ARGS="--minutes 9"              only what should be done by then; go on with the same
     make gpu OUT=results ARGS="--seconds 60" shorter trainings
     python -m bench.gpu --device cpu --seconds 2 --batch 16 --out /tmp/x
                                              the same steps without a card
 
+Seconds that the steps are expected to take, of an H200 (``steps``; not measured yet):
+    tests-scan 90, scan-1e9 90: one query and 256, k = 100
+    cifar10 and unseen-0 to unseen-4, each --seconds for the training and 60
+    scan-1e8 180: all numbers of queries, k = 10 and 100, and sizes of the filter's programs
+    scan-1e9-all 150, scan-1e7 60, tests 120: all others that need a card, post 120
+    cifar10-from-photos, photos-all, photos-100, seeds and cifar10-paper, each as cifar10
+    rate 300: steps a second of both recipes, compiled too
+
 GPQ_DATA is a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with what
-is in them; a step whose data is not there is left out, and done when it is. Every training is
-as long as --seconds allows, by the rate measured first. Needs torch, numpy, Pillow,
-safetensors, tqdm and pytest; installs nothing. With the service's packages on PYTHONPATH
-(`pip install --target` them where there is a network), POST /search is measured too.
+is in them; a step whose data is not there is left out, and done when it is. A training is as long
+as --seconds allows, by the rate of its size, which is measured first. Needs torch, numpy, Pillow,
+safetensors, tqdm and pytest, and matplotlib for the plot; installs nothing. With the service's
+packages on PYTHONPATH (`pip install --target` them where there is a network), POST /search is
+measured too.
 """
 
 import argparse
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.data import cifar10, tinyimagenet
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "models" / "photos"
-SCANS = (10_000_000, 100_000_000, 1_000_000_000)
+FEWER = 500_000  # times as few codes without a card
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
 DRAWS = range(5)
 NESTED = ("--bits", "12", "24", "32")
 BATCH = ("--batch-labelled", "128", "--batch-unlabelled", "512")
+
+
+Run = Callable[[argparse.Namespace], dict[str, object] | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """seconds: that it is expected to take on a card. run: gives what is to be kept, None where
+    what it needs is not there; raises CalledProcessError."""
+
+    name: str
+    seconds: float
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -49,10 +74,6 @@ class Training:
 def trainings() -> list[Training]:
     """In the order of their worth."""
     modern = ("--bits", "48", "--held-out", "0", *BATCH)
-    protocol_1 = [
-        Training("cifar10", cifar10, modern, "cifar10"),
-        Training("cifar10-from-photos", cifar10, (*modern, "--init", str(PHOTOS)), "cifar10"),
-    ]
     photos = [
         Training(
             f"photos-{labels}",
@@ -71,40 +92,52 @@ def trainings() -> list[Training]:
     ]
     paper = ("--bits", "48", "--recipe", "paper", "--network", "vgg", "--held-out", "0")
     return [
-        *protocol_1,
-        *photos,
+        Training("cifar10", cifar10, modern, "cifar10"),
         *unseen,
+        Training("cifar10-from-photos", cifar10, (*modern, "--init", str(PHOTOS)), "cifar10"),
+        *photos,
         *seeds,
         Training("cifar10-paper", cifar10, paper, "cifar10"),
     ]
 
 
-def tests(options: argparse.Namespace) -> dict[str, object]:
-    """Every test that needs a card."""
+def tests(options: argparse.Namespace, *groups: tuple[str, ...]) -> dict[str, object]:
+    """Tests that need a card, or that are worth more on one."""
     if options.device == "cpu":
         return {"skipped": "no card asked for"}
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "default"]
-    groups = [["-m", "cuda", "tests/cuda"]]
-    if importlib.util.find_spec("hypothesis"):
-        groups.append(["tests/test_cuda_scan.py"])
     for group in groups:
-        if subprocess.run([*command, *group], cwd=ROOT).returncode:
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "default", *group]
+        if subprocess.run(command, cwd=ROOT).returncode:
             sys.exit("error: a CUDA test failed; nothing else is run")
     return {"passed": groups}
 
 
-def scan(rows: int, options: argparse.Namespace) -> dict[str, object]:
-    """The CUDA scan of so many codes; with the sizes of its programs where it is tuned."""
-    path = options.out / f"gpu-scan-{rows}.json"
-    command = [sys.executable, "-m", "bench.gpuscan", "--device", options.device]
-    command += ["--rows", str(rows), "--out", str(path)]
-    if options.device == "cpu":
-        command += ["--queries", "1", "4", "--k", "10", "--repeats", "1"]
-        command[command.index("--rows") + 1] = str(rows // 100_000)
-    elif rows == SCANS[1]:
-        command.append("--tune")
-    subprocess.run(command, cwd=ROOT, check=True)
-    return {"result": path.name}
+def tests_scan(options: argparse.Namespace) -> dict[str, object]:
+    return tests(options, ("-m", "cuda", "tests/cuda/test_scan.py"))
+
+
+def tests_all(options: argparse.Namespace) -> dict[str, object]:
+    others = ("-m", "cuda", "tests/cuda", "--ignore", "tests/cuda/test_scan.py")
+    with_hypothesis = importlib.util.find_spec("hypothesis") is not None
+    return tests(options, others, *[("tests/test_cuda_scan.py",)] * with_hypothesis)
+
+
+def scan(rows: int, *more: str) -> Run:
+    """The CUDA scan of so many codes."""
+
+    def run(options: argparse.Namespace) -> dict[str, object]:
+        path = options.out / f"gpu-scan-{rows}.json"
+        command = [sys.executable, "-m", "bench.gpuscan", "--device", options.device]
+        command += ["--out", str(path)]
+        if options.device == "cpu":
+            command += ["--rows", str(rows // FEWER), "--repeats", "1"]
+            command += ["--queries", "1", "4", "--k", "10"]
+        else:
+            command += ["--rows", str(rows), *more]
+        subprocess.run(command, cwd=ROOT, check=True)
+        return {"result": path.name}
+
+    return run
 
 
 def post(options: argparse.Namespace) -> dict[str, object] | None:
@@ -119,18 +152,26 @@ def post(options: argparse.Namespace) -> dict[str, object] | None:
     return {"result": path.name}
 
 
-def rate(options: argparse.Namespace) -> dict[str, object]:
+def rates(options: argparse.Namespace) -> dict[str, object]:
     """Steps a second of the default networks, and the full step against the bare network;
     compiled too, where the machine has what that needs."""
     runs: list[dict[str, object]] = []
     for backend in ("", "inductor"):
         path = options.out / f"train-{backend or 'plain'}.json"
-        command = [sys.executable, "-m", "bench.train", "--device", options.device]
-        command += ["--out", str(path), "--steps", "1" if options.device == "cpu" else "50"]
-        done = subprocess.run([*command, "--compile", backend], cwd=ROOT, stdout=subprocess.DEVNULL)
-        if done.returncode == 0:
+        if _rate(path, options, "--compile", backend).returncode == 0:
             runs += json.loads(path.read_text())["runs"]
     return {"runs": runs}
+
+
+def _rate(
+    path: Path, options: argparse.Namespace, *more: str
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "bench.train", "--device", options.device]
+    command += ["--out", str(path), *more]
+    command += ["--steps", "1", "--rounds", "2"] if options.device == "cpu" else ["--steps", "20"]
+    if options.batch:
+        command += ["--batch", str(options.batch)]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def train(training: Training, options: argparse.Namespace) -> dict[str, object] | None:
@@ -166,17 +207,36 @@ def train(training: Training, options: argparse.Namespace) -> dict[str, object] 
 
 
 def length(training: Training, options: argparse.Namespace) -> list[str]:
-    """As many steps as fit into --seconds by the measured rate, compiled where that is faster."""
-    size = 64 if "64" in training.train else 32
+    """As many steps as fit into --seconds by the rate of this size."""
     if "paper" in training.train:
         return ["--steps", "3000"]  # as published
-    runs = json.loads((options.out / "rate.json").read_text())["runs"]
-    same = [run for run in runs if run["size"] == size and run["recipe"] == "modern"]
-    fastest = min(same, key=lambda run: run["seconds_a_step"])
+    size = 64 if "64" in training.train else 32
+    path = options.out / f"train-{size}.json"
+    if not path.is_file():
+        _rate(path, options, "--recipes", "modern", "--sizes", str(size)).check_returncode()
+    (run,) = json.loads(path.read_text())["runs"]
     pictures = 2 * options.batch if options.batch else sum(map(int, BATCH[1::2]))
-    seconds = fastest["seconds_a_step"] * pictures / fastest["batch"]
-    compiled = ["--compile", fastest["compile"]] if fastest["compile"] else []
-    return ["--steps", str(max(2, int(options.seconds / seconds))), *compiled]
+    seconds = run["seconds_a_step"] * pictures / run["batch"]
+    return ["--steps", str(max(2, int(options.seconds / seconds)))]
+
+
+def steps(options: argparse.Namespace) -> list[Step]:
+    """All there are, in the order of their worth."""
+
+    learnt = [Step(t.name, options.seconds + 60, partial(train, t)) for t in trainings()]
+    first = 1 + len(DRAWS)
+    return [
+        Step("tests-scan", 90, tests_scan),
+        Step("scan-1e9", 90, scan(10**9, "--queries", "1", "256", "--k", "100")),
+        *learnt[:first],
+        Step("scan-1e8", 180, scan(10**8, "--tune")),
+        Step("scan-1e9-all", 150, scan(10**9)),
+        Step("scan-1e7", 60, scan(10**7)),
+        Step("tests", 120, tests_all),
+        Step("post", 120, post),
+        *learnt[first:],
+        Step("rate", 300, rates),
+    ]
 
 
 def main() -> None:
@@ -184,6 +244,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--seconds", type=float, default=165, help="a training (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for all (no limit)")
     parser.add_argument("--batch", type=int, help="pictures of each kind a step")
     parser.add_argument("--only", nargs="*", help="names of steps")
     options = parser.parse_args()
@@ -191,37 +252,40 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if not os.environ.get("GPQ_DATA"):
         sys.exit("error: set GPQ_DATA to the folder of the data packs")
-
-    todo: dict[str, Callable[[], dict[str, object] | None]] = {
-        "tests": lambda: tests(options),
-        **{f"scan-{rows}": lambda rows=rows: scan(rows, options) for rows in SCANS},
-        "post": lambda: post(options),
-        "rate": lambda: rate(options),
-        **{t.name: lambda t=t: train(t, options) for t in trainings()},
-    }
-    failed: list[str] = []
-    for name, step in todo.items():
-        result = options.out / f"{name}.json"
-        if options.only and name not in (*options.only, "rate"):
-            continue
-        if result.is_file():
-            print(f"{name}: done before", flush=True)
-            continue
-        started = time.monotonic()
-        try:
-            found = step()
-        except subprocess.CalledProcessError as error:
-            print(f"{name}: failed with status {error.returncode}", flush=True)
-            failed.append(name)
-            continue
-        if found is None:
-            print(f"{name}: what it needs is not there; left out", flush=True)
-            continue
-        seconds = round(time.monotonic() - started, 1)
-        result.write_text(json.dumps({**found, "seconds": seconds, "device": _device()}) + "\n")
-        print(f"{name}: {result.read_text().strip()[:400]}", flush=True)
+    end = time.monotonic() + 60 * options.minutes
+    failed = [step.name for step in steps(options) if not done(step, end, options)]
+    plot = ROOT / "docs" / "gpu.png" if options.device == "cuda" else options.out / "gpu.png"
+    command = [sys.executable, "-m", "bench.gpuscan", "--draw", str(options.out)]
+    if any(options.out.glob("gpu-scan-*.json")):
+        subprocess.run([*command, "--plot", str(plot)], cwd=ROOT)  # where there is matplotlib
     if failed:
         sys.exit(f"error: failed: {', '.join(failed)}")
+
+
+def done(step: Step, end: float, options: argparse.Namespace) -> bool:
+    """False where it failed; it may not be its turn, or there is no time for it."""
+    result = options.out / f"{step.name}.json"
+    if options.only and step.name not in options.only:
+        return True
+    if result.is_file():
+        print(f"{step.name}: done before", flush=True)
+        return True
+    started = time.monotonic()
+    if started + step.seconds > end:
+        print(f"{step.name}: no time left for its {step.seconds:.0f} seconds", flush=True)
+        return True
+    try:
+        found = step.run(options)
+    except subprocess.CalledProcessError as error:
+        print(f"{step.name}: failed with status {error.returncode}", flush=True)
+        return False
+    if found is None:
+        print(f"{step.name}: what it needs is not there; left out", flush=True)
+        return True
+    seconds = round(time.monotonic() - started, 1)
+    result.write_text(json.dumps({**found, "seconds": seconds, "device": _device()}) + "\n")
+    print(f"{step.name}: {result.read_text().strip()[:400]}", flush=True)
+    return True
 
 
 def _device() -> str:

@@ -6,8 +6,9 @@
     python -m bench.gpuscan --draw runs/gpu                             docs/gpu.png from results
 
 48-bit codes, uniform, which is the worst case. First a million of them, or fewer, against the
-reference, and of all of them queries alone against the same in a batch: rows and scores must be
-the same bits, or nothing is measured. Times are medians by CUDA events from look-up tables on the
+reference. Then all of them: for one query torch adds up every score, in the same order, and rows
+and scores, of that query alone and in a batch, must be the same bits, as must those of other
+queries alone; else nothing is measured. Times are medians by CUDA events from look-up tables on the
 card to keys on the card. Ceilings: the card's copy bandwidth and matrix rates. Peers: look-ups by
 torch's index_select; faiss's GpuIndexIVFPQ does not do 4 bits, so faiss is not one.
 """
@@ -17,7 +18,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ if not torch.cuda.is_available():
 from gpq.scan.cuda.kernels import bound
 from gpq.scan.cuda.scanner import LAST_KEY, CudaScanner
 from gpq.scan.cuda.search import Search
+from gpq.scan.hits import Hits
 
 M, K = 12, 16
 CHECKED_ROWS = 1_000_000
@@ -95,15 +97,17 @@ def check(packed: np.ndarray, scanner: CudaScanner, luts: np.ndarray, k: int) ->
         if not all((e == f[: len(e)]).all() for e, f in zip(expected, found, strict=True)):
             raise SystemExit("error: not the reference's results")
     together = scanner.search(luts, k)
+    expected = by_torch(scanner, torch.from_numpy(luts[:1]).to(scanner.device), k)
+    if not all((t[0] == e).all() for t, e in zip(together, expected, strict=True)):
+        raise SystemExit("error: not the results of adding up all scores in torch")
     for q in range(min(3, len(luts))):
         alone = scanner.search(luts[q : q + 1], k)
         if not all((a[0] == t[q]).all() for a, t in zip(alone, together, strict=True)):
             raise SystemExit("error: a query alone has other results than in a batch")
 
 
-def by_torch(scanner: CudaScanner, luts: Tensor, k: int) -> Tensor:
-    """The k best scores (Q,k), by a look-up a sub-code in torch."""
-    best = torch.full((len(luts), k), -torch.inf, device=luts.device)
+def chunks(scanner: CudaScanner, luts: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The first row and the scores (Q,n) of so many at a time, by a look-up a sub-code in torch."""
     for slab in scanner.snapshot.slabs:
         last = min(slab.capacity, scanner.snapshot.count - slab.first_row)
         for first in range(0, last, CHUNK):
@@ -111,7 +115,32 @@ def by_torch(scanner: CudaScanner, luts: Tensor, k: int) -> Tensor:
             scores = torch.zeros((len(luts), planes.shape[1]), device=luts.device)
             for m in range(M):
                 scores += luts[:, m].index_select(1, (planes[m // 2] >> (m % 2 * 4)) & 15)
-            best = torch.cat([best, scores], dim=1).topk(k).values
+            yield slab.first_row + first, scores
+
+
+def by_torch(scanner: CudaScanner, luts: Tensor, k: int) -> Hits:
+    """The k best of one query, of equal scores the first rows."""
+    rows = torch.empty(0, dtype=torch.int64, device=luts.device)
+    best = torch.empty(0, device=luts.device)
+    for first, scores in chunks(scanner, luts):
+        kth = scores[0].topk(min(k, scores.shape[1])).values[-1]
+        reached = (scores[0] >= kth).nonzero().flatten()
+        rows, best = torch.cat([rows, first + reached]), torch.cat([best, scores[0, reached]])
+        order = best.argsort(descending=True, stable=True)[:k]
+        rows, best = rows[order], best[order]
+    missing = (0, k - len(rows))
+    rows, best = (
+        torch.nn.functional.pad(found, missing, value=value)
+        for found, value in ((rows, -1), (best, -torch.inf))
+    )
+    return rows.cpu().numpy(), best.cpu().numpy()
+
+
+def best_by_torch(scanner: CudaScanner, luts: Tensor, k: int) -> Tensor:
+    """The k best scores (Q,k), in no order among equals: the peer."""
+    best = torch.full((len(luts), k), -torch.inf, device=luts.device)
+    for _, scores in chunks(scanner, luts):
+        best = torch.cat([best, scores], dim=1).topk(k).values
     return best
 
 
@@ -150,7 +179,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             row = {"Q": Q, "k": k, "ms": ms, "ms_a_query": ms / Q}
             row["pairs_a_second"] = options.rows * Q / ms * 1000
             if Q <= 16 and k == max(options.k):
-                peer = partial(by_torch, scanner, luts, k)
+                peer = partial(best_by_torch, scanner, luts, k)
                 row["torch_ms"] = milliseconds(peer, options.repeats, device)
             searches.append(row)
             print(json.dumps(row), flush=True)
@@ -174,24 +203,27 @@ def _driver() -> str:
     return path.read_text().split("\n")[0] if path.is_file() else ""
 
 
-def draw(folder: Path) -> None:
+def draw(folder: Path, plot: Path) -> None:
+    """The results of ``--out`` that lie there as ``gpu-scan-*.json``."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for path in sorted(folder.glob("*scan-*.json")):
-        found = json.loads(path.read_text())
-        rows = [row for row in found["searches"] if row["k"] == 100]
-        label = f"{found['rows']:.0e} codes"
+    results = [json.loads(path.read_text()) for path in folder.glob("gpu-scan-*.json")]
+    for found in sorted(results, key=lambda found: found["rows"]):
+        k = max(row["k"] for row in found["searches"])
+        rows = [row for row in found["searches"] if row["k"] == k]
+        label = f"{found['rows']:,} codes, k = {k}, {found['device']}"
         queries = [row["Q"] for row in rows]
         axes[0].plot(queries, [row["ms_a_query"] for row in rows], marker="o", label=label)
         axes[1].plot(queries, [row["pairs_a_second"] for row in rows], marker="o", label=label)
-    axes[0].set(title="ms a query, k = 100", xlabel="queries at once", xscale="log", yscale="log")
+    axes[0].set(title="ms a query", xlabel="queries at once", xscale="log", yscale="log")
     axes[1].set(title="codes × queries a second", xlabel="queries at once", xscale="log")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
-    figure.savefig(PLOT, dpi=110)
-    print(f"wrote {PLOT}")
+    figure.savefig(plot, dpi=110)
+    plt.close(figure)
+    print(f"wrote {plot}")
 
 
 def main() -> None:
@@ -204,9 +236,10 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="also sizes of the filter's programs")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="only draw what is there")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="of --draw (%(default)s)")
     options = parser.parse_args()
     if options.draw:
-        draw(options.draw)
+        draw(options.draw, options.plot)
         return
     text = json.dumps(measure(options), indent=1)
     print(text)

@@ -1,7 +1,8 @@
 """Pictures a second of the full training step against the bare network's, in one run.
 
-.venv/bin/python -m bench.train                 both sizes, the default batches
+.venv/bin/python -m bench.train                 both recipes and sizes, the default batches
 python -m bench.train --device cuda --steps 50
+python -m bench.train --recipes modern --sizes 32 --batch 16 --rounds 2
 
 The peer is forward and backward of the same network on the same number of pictures, with a
 sum for a loss: no data, augmentation, teacher, losses, optimiser or average. Synthetic
@@ -29,13 +30,14 @@ from trainer.recipes import RECIPES
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 NETWORKS = {32: "resnet32", 64: "resnet64"}
-CLASSES, PICTURES, ROUNDS = 10, 4096, 5
+CLASSES, PICTURES = 10, 4096
 
 
 def measure(
-    recipe_name: str, size: int, steps: int, where: torch.device, backend: str
+    recipe_name: str, size: int, where: torch.device, options: argparse.Namespace
 ) -> dict[str, object]:
-    labelled, unlabelled = BATCHES[recipe_name]
+    labelled, unlabelled = (options.batch,) * 2 if options.batch else BATCHES[recipe_name]
+    steps, backend = options.steps, options.compile
     config = Config(
         recipe=recipe_name, variant="gpq", network=NETWORKS[size], width=32, size=size, bits=48,
         details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
@@ -71,7 +73,7 @@ def measure(
             model.features(images).sum().backward()
 
     rates: dict[str, list[float]] = {"full": [], "bare": []}
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         for name, work in (("full", full), ("bare", bare)):
             rates[name].append(batch * steps / seconds(work, steps, where))
     medians = {name: round(statistics.median(found[1:])) for name, found in rates.items()}
@@ -83,7 +85,7 @@ def measure(
         "full_images_s": medians["full"],
         "bare_images_s": medians["bare"],
         "ratio": round(medians["full"] / medians["bare"], 3),
-        "seconds_a_step": round(batch / medians["full"], 3),
+        "seconds_a_step": round(batch / medians["full"], 5),
     }
 
 
@@ -99,6 +101,10 @@ def seconds(work: Callable[[], None], steps: int, where: torch.device) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="of each run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="the first is not counted")
+    parser.add_argument("--recipes", nargs="+", default=["modern", "paper"])
+    parser.add_argument("--sizes", type=int, nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batch", type=int, help="pictures of each kind a step")
     parser.add_argument("--device", choices=device.NAMES, default="auto")
     parser.add_argument("--compile", default="", help="back end of torch.compile")
     parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
@@ -107,9 +113,9 @@ def main() -> None:
     if where.type == "cpu":
         memory.keep_freed()
     found = [
-        measure(recipe, size, options.steps, where, options.compile)
-        for recipe in ("modern", "paper")
-        for size in NETWORKS
+        measure(recipe, size, where, options)
+        for recipe in options.recipes
+        for size in options.sizes
     ]
     result = {
         "runs": found,

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cuda
 
 
 @pytest.mark.parametrize("kind", ["uniform", "clustered", "one"])
-@pytest.mark.parametrize("n", [1, 1025, 300_000, 3_000_000])
+@pytest.mark.parametrize("n", [1, 1025, 300_000, 1_000_000])
 def test_rows_and_scores_are_the_references(kind: str, n: int) -> None:
     random = np.random.default_rng(n)
     packed = codes_like(kind, n, 12, random)

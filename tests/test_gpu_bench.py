@@ -1,0 +1,62 @@
+"""What ``make gpu`` does around the card."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import gpu, gpuscan
+from gpq.scan.cuda.scanner import CudaScanner
+from gpq.scan.reference import ReferenceScanner
+from tests.scanners import CARD, codes_like, luts_like
+
+
+@pytest.mark.parametrize("ks", [(10,), (10, 100)])
+def test_scans_are_drawn_whatever_else_lies_there(ks: tuple[int, ...], tmp_path: Path) -> None:
+    for rows in (1000, 2000):
+        searches = [
+            {"Q": Q, "k": k, "ms": 1.0, "ms_a_query": 1 / Q, "pairs_a_second": 1000.0 * Q * rows}
+            for Q in (1, 256)
+            for k in ks
+        ]
+        found = {"rows": rows, "device": "a card", "searches": searches}
+        (tmp_path / f"gpu-scan-{rows}.json").write_text(json.dumps(found))
+    (tmp_path / "scan-1e9.json").write_text(json.dumps({"result": "gpu-scan-1000.json"}))
+    gpuscan.draw(tmp_path, tmp_path / "gpu.png")
+    with Image.open(tmp_path / "gpu.png") as plot:
+        assert plot.width > 1000 and len(plot.convert("RGB").getcolors(1 << 24) or ()) > 10
+
+
+@pytest.mark.parametrize("n", [3, 200])
+def test_all_scores_added_up_in_torch_are_the_references(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpuscan, "CHUNK", 64)
+    random = np.random.default_rng(0)
+    packed, luts = codes_like("few", n, 12, random), luts_like("levels", 1, 12, random)
+    scanner = CudaScanner(packed, 12, CARD)
+    found = gpuscan.by_torch(scanner, torch.from_numpy(luts).to(CARD), 10)
+    for each, expected in zip(found, ReferenceScanner(packed, 12).search(luts, 10), strict=True):
+        assert each.tolist() == expected[0].tolist()
+
+
+def test_steps_are_done_once_where_there_is_time(tmp_path: Path) -> None:
+    options = argparse.Namespace(out=tmp_path, only=None, seconds=60)
+    names = [step.name for step in gpu.steps(options)]
+    assert names[:4] == ["tests-scan", "scan-1e9", "cifar10", "unseen-0"]
+    assert len(set(names)) == len(names)
+    run: list[int] = []
+    step = gpu.Step("one", 60, lambda options: run.append(1) or {"found": 1})
+    assert gpu.done(step, time.monotonic() + 59, options)
+    assert run == []
+    for _ in range(2):
+        assert gpu.done(step, time.monotonic() + 61, options)
+    assert run == [1]
+    assert json.loads((tmp_path / "one.json").read_text())["found"] == 1
+    assert gpu.done(gpu.Step("no data", 0, lambda options: None), time.monotonic() + 1, options)
+    assert not (tmp_path / "no data.json").exists()
