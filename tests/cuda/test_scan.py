@@ -9,6 +9,7 @@ from gpq.errors import DeviceFull
 from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.reference import ReferenceScanner
 from tests.scanners import assert_same, codes_like, luts_like
+from tests.waiting import until
 
 pytestmark = pytest.mark.cuda
 
@@ -52,7 +53,7 @@ def test_many_queries_and_hits_at_once() -> None:
     assert_same(scanner, reference, luts_like("normal", 300, 12, random), 3000)
 
 
-def test_auto_takes_the_card_and_leaves_it_where_it_is_full() -> None:
+def test_auto_takes_the_card_and_leaves_it_while_it_is_full() -> None:
     packed = np.zeros((1000, 6), dtype=np.uint8)
     assert scan.choose("auto")[0] == "cuda"
     torch.cuda.empty_cache()
@@ -67,4 +68,8 @@ def test_auto_takes_the_card_and_leaves_it_where_it_is_full() -> None:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert scanner.engine != "cuda"
+    assert len(scanner) == 50_001_000
+    scanner._retry_at = 0
+    scanner.search(np.zeros((1, 12, 16), dtype=np.float32), 1)
+    until(lambda: scanner.engine == "cuda", 120)
     assert len(scanner) == 50_001_000
