@@ -12,7 +12,7 @@ from service.jobrun import JobRun
 from service.jobstore import JobStore
 from service.migrate import migrate
 from service.records import Job, JobError, JobState
-from service.settings import MAX_JOB_FAILURES, Settings
+from service.settings import MAX_JOB_FAILURES, REINDEX_SHARE, Settings
 from service.store import Store
 
 SHOWN_FAILURES = 20
@@ -69,7 +69,7 @@ def at_it(
     settings: Settings,
     number: int,
     *,
-    share: float = 1.0,
+    share: float = REINDEX_SHARE,
     leave: JobState = "stopped",
 ) -> int:
     """Do a job with a progress bar, until the end or a signal; then it is left as ``leave``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from service import changeover, jobs
 from service.migrate import migrate
 from service.records import ModelError
-from service.settings import Settings
+from service.settings import REINDEX_SHARE, Settings
 from service.store import Store
 
 ABOUT = {
@@ -29,9 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "activate":
             action.add_argument("id", help="of the model, or how it begins")
         if name == "reindex":
-            action.add_argument(
-                "--share", type=float, default=1.0, help="of the time, more than 0, at most 1"
-            )
+            about = f"of the time, more than 0, at most 1; default: {REINDEX_SHARE}"
+            action.add_argument("--share", type=float, default=REINDEX_SHARE, help=about)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -1,11 +1,11 @@
 """Codes of a new model for the pictures that are stored: made from their originals."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy.engine import Row
 
-from gpq.errors import ImageError
 from gpq.model import Model
 from service.encoder import Encoder, Picture
 from service.jobrun import JobRun
@@ -22,9 +22,7 @@ class Reindex:
     share: of the time, how much it may take; the rest is left to searches.
     """
 
-    def __init__(
-        self, store: Store, encoder: Encoder, originals: Originals, share: float = 1.0
-    ) -> None:
+    def __init__(self, store: Store, encoder: Encoder, originals: Originals, share: float) -> None:
         self.store, self.encoder, self.originals = store, encoder, originals
         self.share = share
 
@@ -55,18 +53,29 @@ class Reindex:
         self, page: list[Row[Any]], model: Model
     ) -> tuple[dict[int, bytes], list[tuple[str, str]]]:
         """Of those that can be encoded, by their seqs; ids of the others, and why."""
-        pictures: dict[int, Picture] = {}
         failures: list[tuple[str, str]] = []
-        for image in page:
-            try:
-                data = self.originals.get(image.sha256)
+        kept: list[Row[Any]] = []
+
+        def contents() -> Iterator[bytes]:
+            for image in page:
+                try:
+                    data = self.originals.get(image.sha256)
+                except Problem as error:
+                    failures.append((image.id, error.detail))
+                    continue
                 if data is None:
                     failures.append((image.id, "its original is not kept"))
                 else:
-                    pictures[image.seq] = self.encoder.decode(data, [model])
-            except ImageError as error:
-                failures.append((image.id, f"its original cannot be decoded: {error}"))
-            except Problem as error:
-                failures.append((image.id, error.detail))
+                    kept.append(image)
+                    yield data
+
+        pictures: dict[int, Picture] = {}
+        accepted = self.encoder.accept(contents(), [model])
+        for image, picture in zip(kept, accepted, strict=True):
+            if isinstance(picture, Problem):
+                reason = f"its original cannot be decoded: {picture.detail}"
+                failures.append((image.id, reason))
+            else:
+                pictures[image.seq] = picture
         codes = self.encoder.encode(list(pictures.values()), model)
         return dict(zip(pictures, codes, strict=True)), failures

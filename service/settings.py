@@ -64,6 +64,7 @@ DUMP_ROWS = 10_000  # pictures exported and restored at a time
 IMPORT_BATCH = 64  # pictures encoded and stored together
 IMPORT_BATCH_BYTES = 64 * 2**20  # of an archive's files in memory, a batch
 REINDEX_BATCH = 16  # pictures encoded anew at a time: searches wait for at most so many
+REINDEX_SHARE = 0.5  # of the time that a re-index takes; the rest is left to searches
 ACTIVATE_SECONDS = 60  # how long a model waits to be active for processes to load its codes
 COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never pays
 

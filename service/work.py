@@ -23,7 +23,7 @@ from service.store import Store
 NICENESS = 10  # beside a service on the same machine
 
 
-def work(store: Store, settings: Settings, run: JobRun, share: float = 1.0) -> None:
+def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     """Do a job, or the rest of it. share: of the time, at most, that a re-index takes.
 
     Raises GPQError, ModelError, SourceError, Problem, SQLAlchemyError.
