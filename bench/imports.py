@@ -5,10 +5,11 @@
 
 As they are, and as JPEGs of 640×480 drawn from a thousand of them, with the grain of a camera.
 Alone: a pool decodes as many pictures at a time as the service does, and the shipped network
-encodes 64 at a time; what comes of it is dropped. The import also reads the folder anew, hashes,
-looks for what is stored already, and commits to SQLite; with originals kept in a folder, and
-without. Its time is that of its job less that of an empty folder's, which is start-up. Rounds
-take turns. Results go to bench/results/imports.json.
+encodes 64 at a time, traced as the import has it; what comes of it is dropped. The import also
+reads the folder anew, hashes, looks for what is stored already, and commits to SQLite; with
+originals kept in a folder, and without. Its time is that of its job less that of an empty
+folder's, which is start-up. Rounds take turns. With GOMP_SPINCOUNT=1000 in the environment, as
+the import sets it. Results go to bench/results/imports.json.
 """
 
 import argparse
@@ -22,11 +23,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from bench.machine import describe
 from bench.service import drawn
-from gpq import artifact
+from service import artifacts
 from service.settings import IMPORT_BATCH, Settings
 from service.store import Store
 from tests import commands
@@ -38,7 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "imports.json"
 
 def alone(files: list[Path]) -> float:
     """Seconds, the loading of torch and of the model not among them."""
-    model = artifact.load(SHIPPED)
+    model = artifacts.use(SHIPPED, torch.device("cpu"))
     started = time.perf_counter()
     with ThreadPoolExecutor(Settings().decode_threads) as pool:
         for first in range(0, len(files), IMPORT_BATCH):

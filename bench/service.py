@@ -36,6 +36,7 @@ from bench.machine import describe
 from bench.reindex import Searches
 from bench.start import fill
 from gpq import artifact
+from service.threads import SPINS
 from tests.conftest import SHIPPED
 from tests.images import encoded
 from tests.server import ROOT, Server
@@ -46,7 +47,7 @@ CONNECTIONS = 16
 SHARES = (0.25, 0.5, 0.75)
 OURS = "this service"
 LABELS = {
-    "pillow": "only opened with Pillow",
+    "pillow": "only opened and decoded with Pillow",
     "floats": "same encoder, faiss on floats",
     "pgvector": "same encoder, pgvector",
 }
@@ -79,7 +80,7 @@ def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
     process = subprocess.Popen(
         [*command, "--port", str(port)],
         cwd=ROOT,
-        env={**os.environ, "BENCH_ROWS": str(rows), **environment},
+        env={**os.environ, "BENCH_ROWS": str(rows), "GOMP_SPINCOUNT": SPINS, **environment},
         stdout=subprocess.DEVNULL,  # its log of requests, which this service writes too
     )
     try:

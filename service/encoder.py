@@ -26,9 +26,11 @@ from service.patience import Patience
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
-# Pictures through the network at once. On the CPU more gain nothing, and of a ResNet-50 at 224
-# pixels so many are the most whose memory is kept from one batch to the next.
+# Pictures of searches through the network at once: on the CPU more gain little, and keep the
+# first ones waiting.
 BATCHES = {"cpu": 8, "cuda": 64}
+# Of a batch, where that is more: of a ResNet-50, whose memory is kept from one to the next.
+BATCH_PIXELS = 8 * 224 * 224
 LARGE_PIXELS = 4_000_000  # of a picture whose memory goes back to the system at once
 
 Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
@@ -50,7 +52,8 @@ class Encoder:
     """Pictures are decoded by few threads: that bounds memory whatever is uploaded. Those of
     requests at the same time go through the network together, as many as pays on the device.
 
-    models: by their ids. Calls under way go on with those they began with.
+    models: by their ids. Calls under way go on with those they began with. together: pictures
+    that may be encoded at once, where these are small, and nobody waits for the first of them.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Encoder:
         watch: Callable[[int], object] = lambda n: None,
         watch_full: Callable[[], object] = lambda: None,
         device: str = "cpu",
+        together: int = 0,
     ) -> None:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
@@ -73,7 +77,9 @@ class Encoder:
         self._network = ThreadPoolExecutor(
             1, "encode", initializer=torch.set_num_threads, initargs=(encode_threads,)
         )
-        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, BATCHES[device])
+        self._usual = BATCHES[device]
+        most = max(together, self._usual)
+        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, most)
 
     def close(self) -> None:
         """What is being decoded comes to its end; nothing waits for that."""
@@ -117,7 +123,12 @@ class Encoder:
 
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
-        return self._together.do(("codes", model.id), _prepared(pictures, model))
+        most = max(self._usual, BATCH_PIXELS // model.rules.size**2)
+        codes: list[bytes] = []
+        for first in range(0, len(pictures), most):
+            part = _prepared(pictures[first : first + most], model)
+            codes += self._together.do(("codes", model.id), part)
+        return codes
 
     def luts(self, pictures: Sequence[Picture], model: Model) -> NDArray[np.float32]:
         """(Q,M,K) float32, for at least one picture."""

@@ -16,7 +16,7 @@ from service.jobrun import JobRun
 from service.originals import Originals, open_originals
 from service.records import ModelError, ModelRow, OtherModel
 from service.reindex import Reindex
-from service.settings import Settings
+from service.settings import IMPORT_BATCH, Settings
 from service.sources import SourceError, open_source
 from service.store import Store
 
@@ -33,7 +33,11 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     memory.keep_tensors()
     place = device.pick(settings.device)
     encoder = Encoder(
-        settings.max_pixels, settings.decode_threads, settings.encode_threads, device=place.type
+        settings.max_pixels,
+        settings.decode_threads,
+        settings.encode_threads,
+        device=place.type,
+        together=IMPORT_BATCH,
     )
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
