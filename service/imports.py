@@ -13,12 +13,13 @@ from service.ingest import Ingest, Prepared, Upload, digest
 from service.jobrun import JobRun
 from service.metadata import encode_metadata
 from service.problems import Problem
+from service.records import Put
 from service.settings import IMPORT_BATCH, IMPORT_BATCH_BYTES
 from service.sources import Entry, Source, SourceError
 from service.store import Store
 from service.threads import processors
 
-BATCHES = 3  # under way: one is stored, one decoded, one read
+BATCHES = 4  # under way: one is stored, one encoded, one decoded, one read
 TOGETHER = 8  # entries that a thread reads and has decoded
 WAITING_THREADS = 4  # beside those that decode: for disks, and the image store
 
@@ -49,7 +50,11 @@ class Import:
         run.expect(source.count())
         batches = _batches(self._remaining(source, run))
         threads = processors() + WAITING_THREADS
-        with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as writer:
+        with (
+            ThreadPoolExecutor(threads) as pool,
+            ThreadPoolExecutor(1) as encoder,
+            ThreadPoolExecutor(1) as writer,
+        ):
             under_way: deque[Future[None]] = deque()
             recent: deque[Counter[str]] = deque(maxlen=BATCHES + 1)
             for batch in batches:
@@ -63,7 +68,8 @@ class Import:
                     pool.submit(self._prepare, batch[n : n + TOGETHER], known)
                     for n in range(0, len(batch), TOGETHER)
                 ]
-                under_way.append(writer.submit(self._store, batch, prepared, run))
+                encoded = encoder.submit(self._encode, prepared)
+                under_way.append(writer.submit(self._store, batch, encoded, run))
                 if len(under_way) == BATCHES:
                     under_way.popleft().result()
             for written in under_way:
@@ -98,16 +104,20 @@ class Import:
         prepared.upload.file.close()  # its bytes need not wait for the batch
         return prepared
 
+    def _encode(self, prepared: list[Future[list[Outcome]]]) -> tuple[list[Outcome], list[Put]]:
+        outcomes = [outcome for each in prepared for outcome in each.result()]
+        ready = {each.put.id: each for each in outcomes if isinstance(each, Prepared)}
+        return outcomes, self.ingest.encode(list(ready.values()), self.models)
+
     def _store(
-        self, batch: list[Entry], prepared: list[Future[list[Outcome]]], run: JobRun
+        self, batch: list[Entry], encoded: Future[tuple[list[Outcome], list[Put]]], run: JobRun
     ) -> None:
         if self._broken:  # what follows must not be told as done before what failed
             return
         self._broken = True
-        outcomes = [outcome for each in prepared for outcome in each.result()]
-        ready = {each.put.id: each for each in outcomes if isinstance(each, Prepared)}
-        if ready:
-            self.store.put(self.ingest.encode(list(ready.values()), self.models))
+        outcomes, puts = encoded.result()
+        if puts:
+            self.store.put(puts)
         failures = [
             (entry.name, outcome.reason)
             for entry, outcome in zip(batch, outcomes, strict=True)

@@ -365,7 +365,6 @@ def _replace(
                 "metadata": kept if isinstance(put.metadata, Keep) else put.metadata,
             }
         )
-    connection.execute(
-        sa.delete(images).where(images.c.id.in_([put.id for put in puts if put.id in existing]))
-    )
+    if replaced := [put.id for put in puts if put.id in existing]:
+        connection.execute(sa.delete(images).where(images.c.id.in_(replaced)))
     connection.execute(sa.insert(images), rows)

@@ -65,6 +65,30 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
+def test_every_name_is_on_the_disk_when_a_put_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.partition(".")[0])
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    originals = LocalOriginals(tmp_path / "root")
+    beside = KEY[:-1] + "1"
+    for key, expected in {
+        KEY: [KEY, KEY[:2], "root"], beside: [beside, KEY[:2]], OTHER: [OTHER, OTHER[:2], "root"],
+    }.items():  # fmt: skip
+        originals.put(key, b"bytes")
+        assert synced == expected
+        synced.clear()
+    another = LocalOriginals(tmp_path / "root")
+    another.put(KEY, b"bytes")
+    assert synced == [KEY[:2], "root"]
+
+
 def test_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
     originals = LocalOriginals(tmp_path)
     young = "ef" + "2" * 62

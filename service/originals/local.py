@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpq.files import replacing
+from gpq.files import replacing, sync_folder
 from service.originals.names import (
     ASIDE,
     OURS,
@@ -30,6 +30,7 @@ class LocalOriginals:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._known: set[Path] = set()  # folders whose names are on the disk
         root.mkdir(parents=True, exist_ok=True)
 
     def claim(self, database: str) -> bool:
@@ -50,11 +51,12 @@ class LocalOriginals:
         with answering(self.root):
             try:
                 os.utime(path)  # young again: the sweep leaves it alone
+                sync_folder(path.parent)  # who has written it may not have come to this yet
             except FileNotFoundError:
                 self._write(path, data)
-            # Also where another thread has written it, and not come to this yet.
-            for folder in (path.parent, self.root):
-                _fsync_folder(folder)
+            if path.parent not in self._known:
+                sync_folder(self.root)
+                self._known.add(path.parent)
 
     def has(self, sha256: str) -> bool:
         with answering(self.root):
@@ -133,11 +135,3 @@ def _move(path: Path, to: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
