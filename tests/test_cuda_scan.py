@@ -31,8 +31,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LEAST_ROWS", 64)
     monkeypatch.setattr(memory, "MULTIPLE", 64)
     for module in (exact, search):
-        monkeypatch.setattr(module, "ROWS", 32)
-    monkeypatch.setattr(bound, "ROWS", 32)
+        monkeypatch.setattr(module, "ROWS", 64)
+    monkeypatch.setattr(bound, "ROWS", 64)
     monkeypatch.setattr(search, "MOST_KEYS", 64)
 
 
@@ -68,6 +68,30 @@ def test_rows_and_scores_are_the_references(
     if paging and found:
         at = int(random.integers(0, found))
         assert_same(scanner, reference, tables, k, mask, (float(scores[0, at]), int(rows[0, at])))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("Q", [1, search.MANY])
+@pytest.mark.parametrize("kind", ["ever better", "equal"])
+def test_more_hits_than_there_is_room_for(
+    kind: str, Q: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    collect = search.Part._collect
+
+    def watch(part: search.Part, thresholds, first, last, step, many):
+        asked.append((first, last))
+        return collect(part, thresholds, first, last, step, many)
+
+    monkeypatch.setattr(search.Part, "_collect", watch)
+    packed = (np.arange(1500) * 16 // 1500 * (kind != "equal")).astype(np.uint8)[:, None]
+    scanner, reference = build(packed, 1, "cuda"), ReferenceScanner(packed, 1)
+    luts = np.arange(16, dtype=np.float32)[None, None].repeat(Q, axis=0)
+    assert_same(scanner, reference, luts, 3)
+    if kind == "ever better":  # parts, and one that has to be a smaller one
+        assert len({first for first, _ in asked}) < len(asked) - asked.count((0, 1500))
+    elif Q == search.MANY:
+        assert len({first for first, _ in asked}) > 3
 
 
 @pytest.mark.parametrize("Q", [1, 20])
