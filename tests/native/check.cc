@@ -121,7 +121,7 @@ void check(Source source) {
     }
     for (size_t t = 0; t < tails.size(); ++t) tails[t].blocks = blocks[t].data();
 
-    const size_t queries = 1 + source.byte() % 3;
+    const size_t queries = 1 + source.byte() % 6;
     const int kind = source.byte() % 8;
     std::vector<float> luts(queries * M * 16);
     for (float& value : luts) value = draw_value(source, kind);

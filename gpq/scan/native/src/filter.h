@@ -15,12 +15,20 @@ struct Survivors {
     uint32_t block;
 };
 
+// What a query leaves of some blocks.
+struct Filtered {
+    const uint8_t* tables;  // (planes, 2, 16) quantised deficits
+    uint8_t base;           // added to the sum of every code
+    Survivors* survivors;   // room for one a block
+    size_t found;           // how many blocks have some; written
+};
+constexpr size_t TOGETHER = 4;  // queries, at most, that share the work of reading blocks
+
 // blocks: count times (planes, 64) bytes, low nibble = even sub-code.
-// tables: (planes, 2, 16) quantised deficits. base: added to the sum of every code.
 // A code survives where base + its deficits, saturating at 255, are at most CUTOFF.
-// survivors: room for count; how many blocks have some is returned.
-using Filter = size_t (*)(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables,
-                          uint8_t base, Survivors* survivors);
+// queries: at most TOGETHER.
+using Filter = void (*)(const uint8_t* blocks, size_t count, int planes, Filtered* filtered,
+                        size_t queries);
 
 // Each is null where the compiler or the processor lacks the instructions.
 Filter filter_avx512vbmi();

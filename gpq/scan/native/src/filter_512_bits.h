@@ -9,45 +9,60 @@ namespace {
 
 constexpr size_t AHEAD = 8192;  // bytes between what is read and what is fetched for later
 constexpr int UNROLLED = 8;     // planes whose tables stay in registers
+constexpr int PAIRED = 6;       // planes whose tables of two queries do
 
 TARGET inline __m512i table(const uint8_t* sixteen) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
 }
 
 // PLANES is 0 where there are more than UNROLLED.
-template <int PLANES>
-TARGET size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables,
-                  uint8_t base, Survivors* survivors) {
+template <int PLANES, size_t Q>
+TARGET void run(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
+    constexpr size_t KEPT = 2 * PLANES;
     const int P = PLANES ? PLANES : planes;
-    __m512i kept[PLANES ? 2 * PLANES : 1];
-    if (PLANES)
-        for (int i = 0; i < 2 * PLANES; ++i) kept[i] = table(tables + 16 * i);
+    __m512i kept[Q][KEPT ? KEPT : 1];
+    for (size_t q = 0; q < Q; ++q)
+        for (size_t i = 0; i < KEPT; ++i) kept[q][i] = table(filtered[q].tables + 16 * i);
     const __m512i cutoff = _mm512_set1_epi8(static_cast<char>(CUTOFF));
-    const __m512i start = _mm512_set1_epi8(static_cast<char>(base));
-    size_t found = 0;
+    size_t found[Q] = {};
     for (size_t b = 0; b < count; ++b) {
-        __m512i even = start;
-        __m512i odd = _mm512_setzero_si512();
+        __m512i even[Q], odd[Q];
+        for (size_t q = 0; q < Q; ++q) {
+            even[q] = _mm512_set1_epi8(static_cast<char>(filtered[q].base));
+            odd[q] = _mm512_setzero_si512();
+        }
         for (int p = 0; p < P; ++p, blocks += BLOCK) {
             _mm_prefetch(reinterpret_cast<const char*>(blocks) + AHEAD, _MM_HINT_T0);
             const __m512i bytes = _mm512_loadu_si512(blocks);
-            const __m512i even_table = PLANES ? kept[2 * p] : table(tables + 32 * p);
-            const __m512i odd_table = PLANES ? kept[2 * p + 1] : table(tables + 32 * p + 16);
-            even = _mm512_adds_epu8(even, low_looked_up(even_table, bytes));
-            odd = _mm512_adds_epu8(odd, high_looked_up(odd_table, bytes));
+            for (size_t q = 0; q < Q; ++q) {
+                const uint8_t* tables = filtered[q].tables + 32 * p;
+                const __m512i even_table = KEPT ? kept[q][2 * p] : table(tables);
+                const __m512i odd_table = KEPT ? kept[q][2 * p + 1] : table(tables + 16);
+                even[q] = _mm512_adds_epu8(even[q], low_looked_up(even_table, bytes));
+                odd[q] = _mm512_adds_epu8(odd[q], high_looked_up(odd_table, bytes));
+            }
         }
-        survivors[found] = {_mm512_cmple_epu8_mask(_mm512_adds_epu8(even, odd), cutoff), uint32_t(b)};
-        found += survivors[found].codes != 0;
+        for (size_t q = 0; q < Q; ++q) {
+            const __m512i sums = _mm512_adds_epu8(even[q], odd[q]);
+            const uint64_t codes = _mm512_cmple_epu8_mask(sums, cutoff);
+            filtered[q].survivors[found[q]] = {codes, uint32_t(b)};
+            found[q] += codes != 0;
+        }
     }
-    return found;
+    for (size_t q = 0; q < Q; ++q) filtered[q].found = found[q];
 }
 
-constexpr Filter BY_PLANES[UNROLLED + 1] = {run<0>, run<1>, run<2>, run<3>, run<4>,
-                                            run<5>, run<6>, run<7>, run<8>};
+using Run = void (*)(const uint8_t* blocks, size_t count, int planes, Filtered* filtered);
 
-size_t choose(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
-              Survivors* survivors) {
-    return BY_PLANES[planes <= UNROLLED ? planes : 0](blocks, count, planes, tables, base, survivors);
+template <size_t Q>
+constexpr Run BY_PLANES[UNROLLED + 1] = {run<0, Q>, run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
+                                         run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
+
+void choose(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
+    for (; planes <= PAIRED && queries >= 2; queries -= 2, filtered += 2)
+        BY_PLANES<2>[planes](blocks, count, planes, filtered);
+    for (; queries; --queries, ++filtered)
+        BY_PLANES<1>[planes <= UNROLLED ? planes : 0](blocks, count, planes, filtered);
 }
 
 }  // namespace

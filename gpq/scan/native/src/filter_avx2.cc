@@ -28,46 +28,58 @@ WITH_AVX2 inline uint64_t at_most_cutoff(__m256i sums) {
 }
 
 // PLANES is 0 where there are more than UNROLLED.
-template <int PLANES>
-WITH_AVX2 size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables,
-                     uint8_t base, Survivors* survivors) {
+template <int PLANES, size_t Q>
+WITH_AVX2 void run(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
     const int P = PLANES ? PLANES : planes;
     const __m256i nibble = _mm256_set1_epi8(15);
-    const __m256i start = _mm256_set1_epi8(static_cast<char>(base));
-    size_t found = 0;
+    size_t found[Q] = {};
     for (size_t b = 0; b < count; ++b) {
-        __m256i first = start;
-        __m256i second = start;
+        __m256i first[Q], second[Q];
+        for (size_t q = 0; q < Q; ++q)
+            first[q] = second[q] = _mm256_set1_epi8(static_cast<char>(filtered[q].base));
         for (int p = 0; p < P; ++p, blocks += BLOCK) {
             _mm_prefetch(reinterpret_cast<const char*>(blocks) + AHEAD, _MM_HINT_T0);
-            const __m256i even = table(tables + 32 * p);
-            const __m256i odd = table(tables + 32 * p + 16);
             const __m256i left = load(blocks);
             const __m256i right = load(blocks + 32);
-            first = _mm256_adds_epu8(first, _mm256_shuffle_epi8(even, _mm256_and_si256(left, nibble)));
-            second = _mm256_adds_epu8(second, _mm256_shuffle_epi8(even, _mm256_and_si256(right, nibble)));
+            const __m256i left_low = _mm256_and_si256(left, nibble);
+            const __m256i right_low = _mm256_and_si256(right, nibble);
             const __m256i left_high = _mm256_and_si256(_mm256_srli_epi16(left, 4), nibble);
             const __m256i right_high = _mm256_and_si256(_mm256_srli_epi16(right, 4), nibble);
-            first = _mm256_adds_epu8(first, _mm256_shuffle_epi8(odd, left_high));
-            second = _mm256_adds_epu8(second, _mm256_shuffle_epi8(odd, right_high));
+            for (size_t q = 0; q < Q; ++q) {
+                const __m256i even = table(filtered[q].tables + 32 * p);
+                const __m256i odd = table(filtered[q].tables + 32 * p + 16);
+                first[q] = _mm256_adds_epu8(first[q], _mm256_shuffle_epi8(even, left_low));
+                second[q] = _mm256_adds_epu8(second[q], _mm256_shuffle_epi8(even, right_low));
+                first[q] = _mm256_adds_epu8(first[q], _mm256_shuffle_epi8(odd, left_high));
+                second[q] = _mm256_adds_epu8(second[q], _mm256_shuffle_epi8(odd, right_high));
+            }
         }
-        survivors[found] = {at_most_cutoff(first) | at_most_cutoff(second) << 32, uint32_t(b)};
-        found += survivors[found].codes != 0;
+        for (size_t q = 0; q < Q; ++q) {
+            const uint64_t codes = at_most_cutoff(first[q]) | at_most_cutoff(second[q]) << 32;
+            filtered[q].survivors[found[q]] = {codes, uint32_t(b)};
+            found[q] += codes != 0;
+        }
     }
-    return found;
+    for (size_t q = 0; q < Q; ++q) filtered[q].found = found[q];
 }
 
-constexpr Filter BY_PLANES[UNROLLED + 1] = {run<0>, run<1>, run<2>, run<3>, run<4>,
-                                            run<5>, run<6>, run<7>, run<8>};
+using Run = void (*)(const uint8_t* blocks, size_t count, int planes, Filtered* filtered);
 
-size_t choose(const uint8_t* blocks, size_t count, int planes, const uint8_t* tables, uint8_t base,
-              Survivors* survivors) {
-    return BY_PLANES[planes <= UNROLLED ? planes : 0](blocks, count, planes, tables, base, survivors);
+template <size_t Q>
+constexpr Run BY_PLANES[UNROLLED + 1] = {run<0, Q>, run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
+                                         run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
+
+// As many queries at a time as Q, the rest by halves.
+template <size_t Q>
+void choose(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
+    for (; queries >= Q; queries -= Q, filtered += Q)
+        BY_PLANES<Q>[planes <= UNROLLED ? planes : 0](blocks, count, planes, filtered);
+    if constexpr (Q > 1) choose<Q / 2>(blocks, count, planes, filtered, queries);
 }
 
 }  // namespace
 
-Filter filter_avx2() { return __builtin_cpu_supports("avx2") ? choose : nullptr; }
+Filter filter_avx2() { return __builtin_cpu_supports("avx2") ? choose<TOGETHER> : nullptr; }
 
 }  // namespace gpq
 

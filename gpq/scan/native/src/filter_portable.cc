@@ -24,8 +24,13 @@ size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* table
     return found;
 }
 
+void each(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
+    for (Filtered* f = filtered; f < filtered + queries; ++f)
+        f->found = run(blocks, count, planes, f->tables, f->base, f->survivors);
+}
+
 }  // namespace
 
-Filter filter_portable() { return run; }
+Filter filter_portable() { return each; }
 
 }  // namespace gpq

@@ -70,13 +70,21 @@ class Eligible {
     const Request& r_;
 };
 
-// Where codes lie, and what is known of all of them.
+// Where codes lie that have their dropped sub-codes in common.
 struct Run {
     const uint8_t* blocks;
     int planes;
     int dropped;
-    float partial;   // score of the dropped sub-codes
-    double deficit;  // and their deficit
+};
+
+// A query of a run, and what the dropped sub-codes are to it.
+struct Asking {
+    Query* query;
+    float partial;   // score
+    double deficit;
+
+    Asking(Query* query, float partial, double deficit)
+        : query(query), partial(partial), deficit(deficit) {}
 };
 
 class Search {
@@ -227,9 +235,9 @@ class Search {
                 expand(query, segment, node, visit);
                 continue;
             }
-            const Run run = {segment.blocks.data(), segment.planes, segment.dropped, visit.partial,
-                             group_deficit(query, segment, node.first)};
-            scan(query, run, node.first, node.last, codes_of(visit.segment));
+            const double deficit = group_deficit(query, segment, node.first);
+            const Asking asking = {&query, visit.partial, deficit};
+            scan(&asking, 1, run_of(segment), node.first, node.last, codes_of(visit.segment));
             visited += node.last - node.first;
             if (visited > allowed) {
                 if (visited > most || still_to_visit(query) > codes / 2) {
@@ -275,29 +283,39 @@ class Search {
         const Share blocks = own(codes.segment.block_count);
         for (size_t tile = blocks.first; tile < blocks.last && !queries.empty(); tile += TILE) {
             const size_t end = std::min(tile + TILE, blocks.last);
-            for (Query* query : queries) scan_groups(*query, codes, tile, end);
+            scan_groups(queries, codes, tile, end);
         }
     }
 
     // The blocks from tile to end, a group at a time.
-    void scan_groups(Query& query, const SortedCodes& codes, size_t tile, size_t end) {
+    void scan_groups(const std::vector<Query*>& queries, const SortedCodes& codes, size_t tile,
+                     size_t end) {
         const Segment& segment = codes.segment;
+        const int dropped = segment.dropped;
         for (size_t g = segment.group_of[tile], block = tile; block < end; ++g) {
             const size_t last = std::min<size_t>(end, segment.groups[g + 1]);
             const uint16_t prefix = segment.prefixes[g];
-            const Run run = {segment.blocks.data(), segment.planes, segment.dropped,
-                             query.partial_score(prefix, segment.dropped),
-                             query.partial_deficit(prefix, segment.dropped)};
-            if (!query.selective() || run.deficit <= query.limit())
-                scan(query, run, uint32_t(block * BLOCK), uint32_t(last * BLOCK), codes);
+            asking_.clear();
+            for (Query* query : queries) {
+                const double deficit = query->partial_deficit(prefix, dropped);
+                if (!query->selective() || deficit <= query->limit())
+                    asking_.emplace_back(query, query->partial_score(prefix, dropped), deficit);
+            }
+            scan_all(run_of(segment), uint32_t(block * BLOCK), uint32_t(last * BLOCK), codes);
             block = last;
         }
     }
 
+    static Run run_of(const Segment& segment) {
+        return {segment.blocks.data(), segment.planes, segment.dropped};
+    }
+
     void scan_tail(const Tail& tail) {
-        const Run run = {tail.blocks, (r_.M + 1) / 2, 0, 0, 0};
+        const Run run = {tail.blocks, (r_.M + 1) / 2, 0};
         const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
-        for (Query& query : queries_) scan(query, run, 0, tail.count, codes);
+        asking_.clear();
+        for (Query& query : queries_) asking_.emplace_back(&query, 0, 0);
+        scan_all(run, 0, tail.count, codes);
     }
 
     // Whether it costs less to find the codes of all eligible rows, and to filter these, than to
@@ -359,34 +377,59 @@ class Search {
                    const std::vector<Query*>& queries) {
         gathered_.resize((count + BLOCK - 1) / BLOCK * BLOCK * segment.width());
         segment.gather(rows, count, gathered_.data());
-        const Run run = {gathered_.data(), int(segment.width()), 0, 0, 0};
+        const Run run = {gathered_.data(), int(segment.width()), 0};
         const CodesOfRows codes = {rows};
-        for (Query* query : queries) scan(*query, run, 0, uint32_t(count), codes);
+        asking_.clear();
+        for (Query* query : queries) asking_.emplace_back(query, 0, 0);
+        scan_all(run, 0, uint32_t(count), codes);
     }
 
-    // Offers the query all hits among the positions from first to last.
+    // For all that are asking_.
     template <class Codes>
-    void scan(Query& query, const Run& run, uint32_t first, uint32_t last, const Codes& codes) {
+    void scan_all(const Run& run, uint32_t first, uint32_t last, const Codes& codes) {
+        for (size_t i = 0, n; i < asking_.size(); i += n) {
+            n = std::min(TOGETHER, asking_.size() - i);
+            for (size_t j = 0; j < n; ++j)
+                if (!asking_[i + j].query->selective()) n = 1;
+            scan(&asking_[i], n, run, first, last, codes);
+        }
+    }
+
+    // Offers the queries all hits among the positions from first to last. Only one that is alone
+    // need not be selective.
+    template <class Codes>
+    void scan(const Asking* asking, size_t queries, const Run& run, uint32_t first, uint32_t last,
+              const Codes& codes) {
         if (first == last) return;
         const size_t end = (last + BLOCK - 1) / BLOCK;
-        Survivors survivors[Query::CHUNK];
+        Survivors survivors[TOGETHER][Query::CHUNK];
+        Filtered filtered[TOGETHER];
         for (size_t block = first / BLOCK; block < end;) {
-            size_t count = 1, surviving = 1;
-            if (query.selective()) {
-                count = std::min(end - block, query.next_chunk());
-                const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
-                const uint8_t base = query.quantised(run.deficit);
-                if (base > CUTOFF) return;
-                surviving = filter_(run.blocks + block * run.planes * BLOCK, count, run.planes,
-                                    tables, base, survivors);
+            size_t count = 1;
+            if (asking->query->selective()) {
+                count = end - block;
+                bool any = false;
+                for (size_t q = 0; q < queries; ++q) {
+                    Query& query = *asking[q].query;
+                    count = std::min(count, query.next_chunk());
+                    const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
+                    filtered[q] = {tables, query.quantised(asking[q].deficit), survivors[q], 0};
+                    any = any || filtered[q].base <= CUTOFF;
+                }
+                if (!any) return;
+                const uint8_t* blocks = run.blocks + block * run.planes * BLOCK;
+                filter_(blocks, count, run.planes, filtered, queries);
             } else {
-                survivors[0] = {~uint64_t(0), 0};
+                survivors[0][0] = {~uint64_t(0), 0};
+                filtered[0].found = 1;
             }
-            if (surviving) {
-                list_positions(survivors, surviving, block, first, last);
+            for (size_t q = 0; q < queries; ++q) {
+                if (!filtered[q].found) continue;
+                list_positions(survivors[q], filtered[q].found, block, first, last);
                 if (codes.masked) leave_eligible(codes);
-                score(query, run, codes);
-                for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
+                score(asking[q], run, codes);
+                for (const Candidate& c : candidates_)
+                    codes.offer(*this, *asking[q].query, c.position, c.score);
             }
             block += count;
         }
@@ -421,21 +464,22 @@ class Search {
 
     // The positions_ that can be hits, with their scores, to candidates_.
     template <class Codes>
-    void score(const Query& query, const Run& run, const Codes& codes) {
-        constexpr size_t TOGETHER = 4;  // sums that do not wait for each other
+    void score(const Asking& asking, const Run& run, const Codes& codes) {
+        constexpr size_t SUMS = 4;  // that do not wait for each other
+        const Query& query = *asking.query;
         candidates_.clear();
         const size_t count = positions_.size();
-        positions_.resize((count + TOGETHER - 1) / TOGETHER * TOGETHER, count ? positions_[0] : 0);
-        for (size_t i = 0; i < count; i += TOGETHER) {
-            const uint8_t* bytes[TOGETHER];
-            float scores[TOGETHER];
-            for (size_t j = 0; j < TOGETHER; ++j) {
+        positions_.resize((count + SUMS - 1) / SUMS * SUMS, count ? positions_[0] : 0);
+        for (size_t i = 0; i < count; i += SUMS) {
+            const uint8_t* bytes[SUMS];
+            float scores[SUMS];
+            for (size_t j = 0; j < SUMS; ++j) {
                 const uint32_t position = positions_[i + j];
                 bytes[j] = run.blocks + position / BLOCK * run.planes * BLOCK + position % BLOCK;
                 codes.prefetch(position);
             }
-            query.score(run.partial, bytes, run.planes, run.dropped, scores);
-            for (size_t j = 0; j < std::min(TOGETHER, count - i); ++j)
+            query.score(asking.partial, bytes, run.planes, run.dropped, scores);
+            for (size_t j = 0; j < std::min(SUMS, count - i); ++j)
                 if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
                     candidates_.push_back({scores[j], positions_[i + j]});
         }
@@ -462,6 +506,7 @@ class Search {
     Eligible eligible_;
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
+    std::vector<Asking> asking_;
     std::vector<uint32_t> positions_;
     std::vector<Candidate> candidates_;
     std::vector<uint8_t> gathered_;
