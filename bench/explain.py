@@ -53,7 +53,7 @@ def look_up(model: Model, files: list[Path], pixels: np.ndarray) -> None:
     axes.set_ylabel("codebook, 0 to 11")
     axes.set_xticks(range(16))
     axes.set_yticks(range(model.codebook.M))
-    axes.set_title("its look-up table: cosine of each sub-vector with each codeword")
+    axes.set_title("its look-up table: expected cosine of each sub-vector with what has a code")
     middle.colorbar(table, ax=axes, shrink=0.8, pad=0.01)
 
     panels = right.subplots(3, 1)

@@ -35,7 +35,7 @@ class Modern(Recipe):
     lambda_details = 0.2
     details_temperature = 0.1
     weight_decay = 0.05
-    turning = 12.0  # learning rate of convolutions, in those of all else
+    turning = 8.0  # learning rate of convolutions, in those of all else
     warm_up_steps = 100
 
     def begin(self) -> None:
