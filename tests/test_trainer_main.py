@@ -38,7 +38,7 @@ def train(photos: Path, out: Path, *more: str) -> int:
     return main(["train", "--data", str(photos), "--out", str(out), *more])
 
 
-@pytest.mark.parametrize(("recipe", "steps"), [("paper", 400), ("modern", 150)])
+@pytest.mark.parametrize(("recipe", "steps"), [("paper", 250), ("modern", 100)])
 def test_a_short_training_learns(
     recipe: str, steps: int, photos: Path, sample: Path, tmp_path, capsys
 ) -> None:
@@ -109,7 +109,7 @@ def test_what_was_trained_on_is_measured_by_its_own_classes(
 def test_a_stopped_run_resumes_to_the_same_model(photos: Path, tmp_path: Path) -> None:
     """SIGINT leaves a checkpoint; resumed, the run ends where an unbroken one does."""
     command = [sys.executable, "-m", "trainer", "train", "--data", str(photos), *SMALL]
-    command += ["--steps", "300", "--out", str(tmp_path / "broken")]
+    command += ["--steps", "160", "--out", str(tmp_path / "broken")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True

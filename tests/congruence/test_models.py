@@ -94,7 +94,7 @@ def test_another_model_becomes_active_with_no_request_failing(
             refused = run("activate", new, **command)
             assert refused.returncode == 1
             assert "pictures have no code of model" in refused.stderr
-            models("reindex", **command)
+            models("reindex", "--share", "1", **command)
             assert f"before: {old}" in models("activate", new[:12], **command)
             until(lambda: active(one, two) == {new})
             listed = models("list", **command)
@@ -214,13 +214,13 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         for n in range(30):
             assert server.index(png(n), ids=f'["p{n}"]').status_code == 200
         models("add", str(folder), **command)
-        none = run("reindex", **{**command, "image_store": "none"})
+        none = run("reindex", "--share", "1", **{**command, "image_store": "none"})
         assert none.returncode == 1
         assert "without the original pictures nothing can be encoded anew" in none.stderr
         missing, damaged = (hashlib.sha256(png(n)).hexdigest() for n in (3, 5))
         (images / missing[:2] / missing).unlink()
         (images / damaged[:2] / damaged).write_bytes(b"not a picture")
-        partly = run("reindex", **command)
+        partly = run("reindex", "--share", "1", **command)
         assert partly.returncode == 1
         assert "p3: its original is not kept" in partly.stderr
         assert "p5: its original cannot be decoded" in partly.stderr
@@ -230,8 +230,8 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         # The same bytes again change nothing, and bring the code and the original.
         assert server.index(png(3), ids='["p3"]').json()["items"][0]["status"] == "unchanged"
         assert server.http.delete("/images/p5").status_code == 204
-        assert "done: 0 of 0 pictures" in models("reindex", **command)
-        assert "nothing to do" in models("reindex", **command)
+        assert "done: 0 of 0 pictures" in models("reindex", "--share", "1", **command)
+        assert "nothing to do" in models("reindex", "--share", "1", **command)
         models("activate", new, **command)
         until(lambda: active(server) == {new})
         assert server.search(png(3), k=1).json()["model"] == new
