@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 
 from gpq import artifact
 from gpq.codebook import Codebook
+from gpq.model import Model
 from gpq.preprocess import Preprocess
 from trainer import losses
 from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details
@@ -247,8 +248,17 @@ def test_separate_merges_coincident_codewords_only() -> None:
     assert Codebook(separated).margin(features) > 1e-3
 
 
+def spread_out(folder: Path) -> Model:
+    """Its features are zero in the mean over ``pictures()``: no codebook is dead."""
+    model = artifact.load(folder)
+    with torch.no_grad():
+        raw = model.network(model.rules.normalise(pictures().labelled))
+        model.network.project.bias -= raw.mean(dim=0)
+    return model
+
+
 def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
-    source, rules = artifact.load(random_model), Preprocess(32)
+    source, rules = spread_out(random_model), Preprocess(32)
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=4), 3)
     start_from(model, source, pictures(), rules)
@@ -260,20 +270,21 @@ def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
     assert torch.allclose(model.C[0, 1], mean / mean.norm(), atol=1e-4)
 
 
-def test_init_draws_anew_what_was_of_details_and_is_of_classes(random_model: Path) -> None:
-    source = artifact.load(random_model)
-    source.about["training"] = {"details": 4}
+def test_init_draws_dead_codebooks_anew(random_model: Path) -> None:
+    source = spread_out(random_model)
+    last = source.network.project
+    with torch.no_grad():
+        last.weight[96:120] = 0  # codebooks 8 and 9: the same sub-vector for every picture
+        last.bias[96:120] = 1
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=2), 3)
     drawn, words = model.F.project.weight.clone(), model.Z.clone()
     start_from(model, source, pictures(), Preprocess(32))
-    taken = source.network.project.weight
     for m in range(12):
-        part, other = (taken, drawn) if m not in (8, 9) else (drawn, taken)
         rows = slice(12 * m, 12 * m + 12)
+        part, codewords = (drawn, words) if m in (8, 9) else (last.weight, source.codebook.Z)
         assert torch.equal(model.F.project.weight[rows], part[rows])
-        assert not torch.equal(model.F.project.weight[rows], other[rows])
-        assert torch.equal(model.Z[m], words[m] if m in (8, 9) else source.codebook.Z[m])
+        assert torch.equal(model.Z[m], codewords[m])
 
 
 def test_init_of_other_bits_and_size_takes_over_all_but_the_last_layer(random_model: Path) -> None:

@@ -22,6 +22,8 @@ from trainer.teacher import class_means, labelled_rows
 EXAMPLES = 2048
 MEANS_OF = 16_384  # unlabelled pictures, at most, that a code's mean is taken over
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
+LAST_LAYER = ("project.weight", "project.bias")
+DEAD_LENGTH = 0.99  # of the mean of a codebook's unit sub-vectors: they all point one way
 
 
 def export(
@@ -99,40 +101,41 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
 
     The artifact may be of another picture size and of other classes. Where its last layer has
     another shape, for other bits or more features, that layer and Z start anew; so does the part
-    of codebooks that were of details and are of classes now. The modern
-    recipe starts the codewords of the classes at the means. Raises TrainerError where the
-    artifact is of another network.
+    of dead codebooks, which no loss would turn. The modern recipe starts the codewords of the
+    classes at the means. Raises TrainerError where the artifact is of another network.
     """
-    weights, own = source.network.state_dict(), model.F.state_dict()
-    if same_features := own["project.weight"].shape == weights["project.weight"].shape:
-        kept = [m for m in range(model.M) if m not in _of_another_task(model, source)]
-        model.Z[kept] = source.codebook.Z[kept].to(model.Z)
-        for name in ("project.weight", "project.bias"):
-            parts = own[name].clone().unflatten(0, (model.M, -1))
-            parts[kept] = weights[name].unflatten(0, (model.M, -1))[kept].to(parts)
-            weights[name] = parts.flatten(0, 1)
-    else:
-        weights = {name: t for name, t in weights.items() if not name.startswith("project.")}
+    rows = labelled_rows(data)
+    weights = source.network.state_dict()
+    drawn = {name: t.clone() for name, t in model.F.state_dict().items() if name in LAST_LAYER}
+    same_features = drawn[LAST_LAYER[0]].shape == weights[LAST_LAYER[0]].shape
+    if not same_features:
+        weights = {name: t for name, t in weights.items() if name not in LAST_LAYER}
     try:
         missing = model.F.load_state_dict(weights, strict=same_features).missing_keys
     except RuntimeError as error:
         raise TrainerError(f"--init: another network than this run's: {error}") from error
-    if set(missing) - {"project.weight", "project.bias"}:
+    if set(missing).difference(LAST_LAYER):
         raise TrainerError(f"--init: another network than this run's: it lacks {missing[0]}")
     was_training = model.training
     model.eval()
-    rows = labelled_rows(data)
-    parts = [
-        model.features(rules.normalise(data.labelled[part])) for part in torch.split(rows, 256)
-    ]
+    if same_features:
+        dead = _dead(model.sub_vectors(_raw(model, data.labelled[rows], rules)))
+        alive = [m for m in range(model.M) if m not in dead]
+        model.Z[alive] = source.codebook.Z[alive].to(model.Z)
+        shape = (model.M, -1)
+        for name, first in drawn.items():
+            taken = model.F.get_parameter(name)
+            taken.unflatten(0, shape)[dead] = first.unflatten(0, shape)[dead]
+    x = model.class_part(model.sub_vectors(_raw(model, data.labelled[rows], rules)))
     model.train(was_training)
-    x = model.class_part(model.sub_vectors(torch.cat(parts)))
     model.C.copy_(class_means(x, data.labels[rows]))
 
 
-def _of_another_task(model: GPQ, source: Model) -> range:
-    """The codebooks that were of details and are of classes now: where details were not learnt
-    their features all point one way, and no loss of classes turns them (run 8 in the docs)."""
-    training = source.about.get("training") or {}
-    details = training.get("details", 0)
-    return range(source.codebook.M - details, model.class_M)
+def _raw(model: GPQ, pixels: Tensor, rules: Preprocess) -> Tensor:
+    """(N,3,S,S) uint8 -> raw features (N,D) float32."""
+    return torch.cat([model.features(rules.normalise(part)) for part in torch.split(pixels, 256)])
+
+
+def _dead(x: Tensor) -> list[int]:
+    """The codebooks of (N,M,d) unit sub-vectors whose all point one way."""
+    return torch.nonzero(x.mean(dim=0).norm(dim=-1) > DEAD_LENGTH).flatten().tolist()
