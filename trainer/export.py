@@ -125,7 +125,7 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
         shape = (model.M, -1)
         for name, first in drawn.items():
             taken = model.F.get_parameter(name)
-            taken.unflatten(0, shape)[dead] = first.unflatten(0, shape)[dead]
+            taken.view(shape)[dead] = first.view(shape)[dead]
     x = model.class_part(model.sub_vectors(_raw(model, data.labelled[rows], rules)))
     model.train(was_training)
     model.C.copy_(class_means(x, data.labels[rows]))
