@@ -3,9 +3,9 @@
     python -m bench.overload                     ten minutes, after measuring what it can
     python -m bench.overload --seconds 30 --rows 1000
 
-32×32 JPEGs from 200 connections of autocannon (node), on the same machine. Beside them one client
-searches now and then, and compares its hits with those of the idle service. The growth of memory
-is counted after the first tenth. Results go to bench/results/overload.json.
+A 32×32 JPEG from 200 connections of autocannon (node), on the same machine. Beside them one client
+searches now and then by a picture of ten, and compares its hits with those of the idle service. The
+growth of memory is counted after the first tenth. Results go to bench/results/overload.json.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import threading
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,20 @@ from bench.service import CONNECTIONS, pictures
 from bench.start import fill
 from gpq import artifact
 from tests.conftest import SHIPPED
-from tests.server import Server
+from tests.server import ROOT, Server
 
 RESULTS = Path(__file__).parent / "results" / "overload.json"
+EXAMPLES = ROOT / "examples"  # a folder a class
 ROUNDS, ROUND_SECONDS = 3, 5
 
 
 class Checker:
     """Searches beside the load, whose hits must be those of the idle service."""
 
-    def __init__(self, server: Server, picture: bytes) -> None:
-        self.server, self.picture = server, picture
+    def __init__(self, server: Server, pictures: list[bytes]) -> None:
+        self.server = server
         self.answered = self.refused = self.wrong = 0
-        self.expected = self._search().json()["results"]
+        self.expected = [(each, self._search(each).json()["results"]) for each in pictures]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -49,28 +51,30 @@ class Checker:
         self._done.set()
         self._thread.join()
 
-    def _search(self) -> httpx.Response:
-        return self.server.search(self.picture, k=10)
+    def _search(self, picture: bytes) -> httpx.Response:
+        return self.server.search(picture, k=10)
 
     def _run(self) -> None:
-        while not self._done.wait(0.2):
-            reply = self._search()
+        for picture, expected in cycle(self.expected):
+            if self._done.wait(0.2):
+                break
+            reply = self._search(picture)
             if reply.status_code == 429:
                 self.refused += 1
                 continue
             found = reply.json().get("results", [])
-            pairs = zip(found, self.expected, strict=False)
+            pairs = zip(found, expected, strict=False)
             near = [abs(a["score"] - b["score"]) < 1e-5 for a, b in pairs]
             self.answered += 1
             self.wrong += reply.status_code != 200 or len(near) != 10 or not all(near)
 
 
 def overload(
-    server: Server, file: Path, picture: bytes, capacity: float, seconds: float
+    server: Server, file: Path, checked: list[bytes], capacity: float, seconds: float
 ) -> dict[str, Any]:
     """At twice the capacity: statuses, growth of memory after the first tenth, wrong answers."""
     url = f"{server.url}/search"
-    with Checker(server, picture) as checker:
+    with Checker(server, checked) as checker:
         load.run(url, file, seconds / 10, 200, 2 * capacity)
         before = server.rss()
         measured = load.run(url, file, seconds * 9 / 10, 200, 2 * capacity)
@@ -102,7 +106,8 @@ def main() -> None:
                 for _ in range(ROUNDS)
             ]
             capacity = statistics.median(each.replies_a_second for each in alone)
-            found = overload(server, file, picture, capacity, options.seconds)
+            checked = [min(each.iterdir()).read_bytes() for each in sorted(EXAMPLES.iterdir())]
+            found = overload(server, file, checked, capacity, options.seconds)
     results = {"machine": describe(), "rows": options.rows, "capacity": capacity, **found}
     print(json.dumps(results, indent=1))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")

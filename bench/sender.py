@@ -1,0 +1,87 @@
+"""Posts of a form at a fixed rate, by Locust (https://locust.io): a process of its own.
+
+Users that post evenly spaced, each once in a period of a second or little more, on a connection
+of its own, whatever the replies of the others do. A user whose reply took longer than its
+period posts late, and is counted.
+"""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+PLAN = "BENCH_PLAN"  # the environment's name of the file that tells the process what to do
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of it; latencies from the sending of a request to the end of its reply."""
+
+    rate: float
+    replies: int
+    failed: int
+    late: int
+    p50_ms: float
+    p99_ms: float
+    worst_ms: float
+
+
+def run(url: str, picture: bytes, rate: float, seconds: float) -> Sent:
+    """Post the picture as ``image`` so many times a second. Raises CalledProcessError."""
+    form = httpx.Request("POST", url, files={"image": ("picture.jpg", picture, "image/jpeg")})
+    users = max(1, math.ceil(rate))
+    with tempfile.TemporaryDirectory() as name:
+        body, plan, found = (Path(name) / part for part in ("body", "plan.json", "found.json"))
+        body.write_bytes(form.read())
+        kind = form.headers["content-type"]
+        about = {"url": url, "body": str(body), "type": kind, "period": users / rate}
+        plan.write_text(json.dumps({**about, "users": users, "found": str(found)}))
+        command = [sys.executable, "-m", "locust", "-f", __file__, "--headless", "--only-summary"]
+        command += ["-u", str(users), "-r", str(users), "-t", f"{math.ceil(seconds)}s"]
+        command += ["--host", url, "--stop-timeout", "10", "--exit-code-on-error", "0"]
+        environment = {**os.environ, PLAN: str(plan)}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        replies = json.loads(found.read_text())
+    ms, good = np.array(replies["ms"]), np.array(replies["good"])
+    p50, p99, worst = (round(float(np.quantile(ms, q)), 1) for q in (0.5, 0.99, 1))
+    late = int((ms > 1000 * users / rate).sum())
+    return Sent(round(rate, 1), len(ms), int((~good).sum()), late, p50, p99, worst)
+
+
+if PLAN in os.environ:  # in Locust's process, which loads this file
+    from gevent import sleep
+    from locust import FastHttpUser, constant_pacing, events, task
+
+    _plan: dict[str, Any] = json.loads(Path(os.environ[PLAN]).read_text())
+    _body = Path(_plan["body"]).read_bytes()
+    _ms: list[float] = []
+    _good: list[bool] = []
+    _numbers = itertools.count()
+
+    class Searcher(FastHttpUser):
+        wait_time = constant_pacing(_plan["period"])
+
+        def on_start(self) -> None:
+            sleep(next(_numbers) / _plan["users"] * _plan["period"])
+
+        @task
+        def search(self) -> None:
+            self.client.post(_plan["url"], data=_body, headers={"content-type": _plan["type"]})
+
+    @events.request.add_listener
+    def _count(response_time: float, exception: Exception | None, **_: object) -> None:
+        _ms.append(response_time)
+        _good.append(exception is None)
+
+    @events.quitting.add_listener
+    def _tell(**_: object) -> None:
+        Path(_plan["found"]).write_text(json.dumps({"ms": _ms, "good": _good}))
