@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from gpq.model import Model
+from gpq.processors import processors
 from service.ingest import Ingest, Prepared, Upload, digest
 from service.jobrun import JobRun
 from service.metadata import encode_metadata
@@ -17,7 +18,6 @@ from service.records import Put
 from service.settings import IMPORT_BATCH, IMPORT_BATCH_BYTES
 from service.sources import Entry, Source, SourceError
 from service.store import Store
-from service.threads import processors
 
 BATCHES = 4  # under way: one is stored, one encoded, one decoded, one read
 TOGETHER = 8  # entries that a thread reads and has decoded

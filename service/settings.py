@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gpq.decode import DEFAULT_MAX_PIXELS
+from gpq.processors import processors
 from service import threads
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -114,7 +115,7 @@ class Settings(BaseSettings):
         description="images decoded at once; memory grows with it and with GPQ_MAX_PIXELS",
     )
     encode_threads: int = Field(
-        default_factory=threads.processors,
+        default_factory=processors,
         ge=1,
         description="threads of the network, on the CPU; fewer where other programs share it",
     )

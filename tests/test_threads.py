@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from gpq import artifact
+from gpq.processors import processors
+from gpq.scan.native import NativeScanner, missing
 from service.encoder import Encoder, Picture
 from service.settings import Settings
-from service.threads import processors, spin_little
+from service.threads import spin_little
 
 
 def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_little(
@@ -58,6 +60,16 @@ def test_the_network_may_have_all_and_decoders_four(monkeypatch: pytest.MonkeyPa
     assert Settings().decode_threads == min(4, processors())
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
     assert Settings().decode_threads == 1
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_a_scan_has_as_many_threads_as_processors_it_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    none = np.zeros((0, 1), np.uint8)
+    assert NativeScanner(none, 1).threads == min(8, processors())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert NativeScanner(none, 1).threads == 1
 
 
 def test_one_thread_encodes_with_as_many_as_are_set(

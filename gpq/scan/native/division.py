@@ -25,7 +25,7 @@ def shares(Q: int, k: int, rows: int, threads: int) -> list[list[Share]]:
     parts = max(1, threads // groups)
     if parts * k > rows:  # most of what the parts find would be thrown away
         parts = 1
-    edges = np.linspace(0, Q, groups + 1).astype(int)
+    edges = [Q * group // groups for group in range(groups + 1)]
     return [
         [Share(slice(first, last), part, parts) for part in range(parts)]
         for first, last in itertools.pairwise(edges)

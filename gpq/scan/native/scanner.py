@@ -1,7 +1,6 @@
 """The scanner: changes make a new snapshot, a search uses the one there is."""
 
 import ctypes
-import os
 import threading
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
+from gpq.processors import processors
 from gpq.scan.hits import Hits
 from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.native import division, library, masks, merging, tail
@@ -35,7 +35,8 @@ class NativeScanner:
     """See ``gpq.scan.Scanner``. M from 1 to 64, up to 2³²-1 rows.
 
     instructions: avx512vbmi, avx512, avx2, neon, portable, or nothing for the fastest there is.
-    threads: that a long search is divided among; as many as processors by default, at most 8.
+    threads: that a long search is divided among; by default as many as processors that this
+    process may use, at most 8.
     Raises ScanError where the machine has no such instructions, OSError without the kernel.
     """
 
@@ -53,7 +54,7 @@ class NativeScanner:
             raise ScanError(f"M is {M}; a code has 1 to {MOST_SUBCODES} sub-codes")
         self.M = M
         self.instructions = library.instructions(instructions)
-        self.threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
+        self.threads = threads or min(MOST_THREADS, processors())
         self._writing, self._merging = threading.Lock(), threading.Lock()
         self._background = merging.Background(self.merge)
         self._masks = masks.Masks()
