@@ -104,7 +104,8 @@ class Search {
         // Where the parts are of rows, no query may be through with its part of the blocks.
         if (!walking || (r_.parts == 1 && share * FIRST_VISITS >= 4 * double(r_.k))) {
             const size_t most = walking ? size_t(share * FOUND * sorted_end()) : SIZE_MAX;
-            const auto done = [&](Query* query) { return visit_best_first(*query, most); };
+            const bool alone = !walking && r_.queries == 1;
+            const auto done = [&](Query* query) { return visit_best_first(*query, most, alone); };
             unfinished.erase(std::remove_if(unfinished.begin(), unfinished.end(), done),
                              unfinished.end());
         }
@@ -209,9 +210,9 @@ class Search {
     };
 
     // Nodes in order of the best score they can hold, until none can hold a hit: true. Where
-    // that shuts too little out, or takes more than so many codes: false, and the query has only
-    // learnt a threshold.
-    bool visit_best_first(Query& query, size_t most) {
+    // that shuts too little out, or takes more than so many codes, what is left is scanned whole
+    // for a query that is alone; any other has only learnt a threshold: false.
+    bool visit_best_first(Query& query, size_t most, bool alone) {
         size_t codes = 0;
         queue_.clear();
         for (uint32_t s = 0; s < r_.segment_count; ++s) {
@@ -223,6 +224,7 @@ class Search {
         }
         std::make_heap(queue_.begin(), queue_.end());
         size_t visited = 0, allowed = FIRST_VISITS;
+        bool whole = false;
         while (!queue_.empty()) {
             std::pop_heap(queue_.begin(), queue_.end());
             const Visit visit = queue_.back();
@@ -231,6 +233,10 @@ class Search {
             const Segment& segment = *r_.segments[visit.segment];
             const Node node = own(segment, segment.nodes[visit.node]);
             if (node.first >= node.last) continue;
+            if (whole) {
+                scan_groups({&query}, codes_of(visit.segment), node.first, node.last);
+                continue;
+            }
             if (node.children) {
                 expand(query, segment, node, visit);
                 continue;
@@ -240,7 +246,8 @@ class Search {
             scan(&asking, 1, run_of(segment), node.first, node.last, codes_of(visit.segment));
             visited += node.last - node.first;
             if (visited > allowed) {
-                if (visited > most || still_to_visit(query) > codes / 2) {
+                whole = visited > most || still_to_visit(query) > codes / 2;
+                if (whole && !alone) {
                     query.restart();
                     return false;
                 }
@@ -283,17 +290,17 @@ class Search {
         const Share blocks = own(codes.segment.block_count);
         for (size_t tile = blocks.first; tile < blocks.last && !queries.empty(); tile += TILE) {
             const size_t end = std::min(tile + TILE, blocks.last);
-            scan_groups(queries, codes, tile, end);
+            scan_groups(queries, codes, uint32_t(tile * BLOCK), uint32_t(end * BLOCK));
         }
     }
 
-    // The blocks from tile to end, a group at a time.
-    void scan_groups(const std::vector<Query*>& queries, const SortedCodes& codes, size_t tile,
-                     size_t end) {
+    // The positions from first to end, a group at a time.
+    void scan_groups(const std::vector<Query*>& queries, const SortedCodes& codes, uint32_t first,
+                     uint32_t end) {
         const Segment& segment = codes.segment;
         const int dropped = segment.dropped;
-        for (size_t g = segment.group_of[tile], block = tile; block < end; ++g) {
-            const size_t last = std::min<size_t>(end, segment.groups[g + 1]);
+        for (size_t g = segment.group_of[first / BLOCK]; first < end; ++g) {
+            const uint32_t last = std::min(end, uint32_t(segment.groups[g + 1] * BLOCK));
             const uint16_t prefix = segment.prefixes[g];
             asking_.clear();
             for (Query* query : queries) {
@@ -301,8 +308,8 @@ class Search {
                 if (!query->selective() || deficit <= query->limit())
                     asking_.emplace_back(query, query->partial_score(prefix, dropped), deficit);
             }
-            scan_all(run_of(segment), uint32_t(block * BLOCK), uint32_t(last * BLOCK), codes);
-            block = last;
+            scan_all(run_of(segment), first, last, codes);
+            first = last;
         }
     }
 
