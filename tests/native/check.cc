@@ -183,7 +183,7 @@ void check(Source source) {
     }
     gpq::Request request = {
         pointers.data(), pointers.size(), tails.data(), tails.size(), M, luts.data(), asked, k, 0, 1,
-        removed.data(), masked ? (mask.empty() ? reinterpret_cast<const uint8_t*>("") : mask.data()) : nullptr,
+        one_in > 1 ? removed.data() : nullptr, masked ? (mask.empty() ? reinterpret_cast<const uint8_t*>("") : mask.data()) : nullptr,
         mask.size(), eligible_alone ? sorted : 0, paging, after.score, int64_t(after.row), rows.data(), scores.data()};
     request.parts = source.byte() % 3 ? 1 : 1 + source.byte() % 7;
     for (const char* name : {"avx512vbmi", "avx512", "avx2", "neon", "portable"}) {

@@ -205,7 +205,7 @@ class NativeScanner:
             k=k,
             part=share.part,
             parts=share.parts,
-            removed=snapshot.removed.ctypes.data,
+            removed=snapshot.removed.ctypes.data if snapshot.removed_count else None,
             mask=None if mask is None else mask.ctypes.data,
             mask_rows=0 if mask is None else len(mask),
             mask_from=mask_from,

@@ -31,7 +31,7 @@ class Eligible {
     explicit Eligible(const Request& r) : r_(r) {}
 
     bool row(uint32_t row) const {
-        if (r_.removed[row / 64] >> row % 64 & 1) return false;
+        if (r_.removed && r_.removed[row / 64] >> row % 64 & 1) return false;
         return !r_.mask || row < r_.mask_from || (row < r_.mask_rows && r_.mask[row]);
     }
     // Whether a row before this one can be refused by the mask.
@@ -44,7 +44,8 @@ class Eligible {
         if (first >= r_.mask_rows) return 0;
         const uint64_t rest = r_.mask_rows - first;
         const uint8_t* bytes = r_.mask + first;
-        return (rest < 64 ? set_bits(bytes, rest) : set_bits(bytes)) & ~r_.removed[first / 64];
+        const uint64_t removed = r_.removed ? r_.removed[first / 64] : 0;
+        return (rest < 64 ? set_bits(bytes, rest) : set_bits(bytes)) & ~removed;
     }
     // Of the first so many rows, by a sample; the same in all parts of a search. An odd step, so
     // that no pattern of rows is hit or missed as a whole.

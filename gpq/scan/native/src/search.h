@@ -16,7 +16,7 @@ struct Tail {
     uint32_t count;
 };
 
-// removed: a bit a row. mask: a byte a row, or null for all; rows from mask_rows on are not
+// removed: a bit a row, or null for none. mask: a byte a row, or null for all; rows from mask_rows on are not
 // eligible then, and rows before mask_from are: segments end there that hold no others.
 // after: only hits later in the order than this, where has_after is not 0.
 // part: only the hits of this of so many parts of the codes; a code is in one of them.
