@@ -69,13 +69,20 @@ class Feed:
     """Keeps an index of each of some models at the feed's head, and tells the other processes
     how far it is.
 
-    model: the one whose index is loaded first. indexes: by the models' ids.
+    model: the one whose index is loaded first. indexes: by the models' ids. search_p99: what
+    it tells them of the time searches take here.
     """
 
     def __init__(
-        self, store: Store, new_index: NewIndex, model: str, file: Path | None = None
+        self,
+        store: Store,
+        new_index: NewIndex,
+        model: str,
+        file: Path | None = None,
+        search_p99: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.store, self.file = store, file
+        self._search_p99 = search_p99
         self.name = f"{socket.gethostname()[:32]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.model = model  # the active one, as far as this process has its index
         self.other_model: str | None = None  # the active one where it has not
@@ -298,7 +305,7 @@ class Feed:
             return
         self._beat_at = time.monotonic()
         try:
-            self.store.replicas.beat(self.name, *current)
+            self.store.replicas.beat(self.name, *current, self._search_p99())
             self._said_last, self._silent = current, False
         except SQLAlchemyError as error:  # a full disk stops writes; reading goes on
             if not self._silent:

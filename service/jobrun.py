@@ -91,6 +91,12 @@ class JobRun:
             self._failures += [(_shown(name), _shown(reason)) for name, reason in failures]
         self._watch(self.job)
 
+    def say(self, detail: str) -> None:
+        """What there is to know of it while it is under way."""
+        with self._changing:
+            self.job = replace(self.job, detail=detail)
+        self._watch(self.job)
+
     def break_off(self) -> None:
         """After what is at hand; it can go on later."""
         self.stop.set()

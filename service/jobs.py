@@ -99,7 +99,7 @@ def _show(bar: "tqdm[Never]", job: Job) -> None:
     if bar.initial == 0 and bar.n == 0:
         bar.initial = job.done  # of an earlier time: not of this one's speed
     bar.total, bar.n = job.total, job.done
-    bar.set_postfix(failed=job.failed, refresh=False)
+    bar.set_postfix_str(f"failed={job.failed} {job.detail}".strip(), refresh=False)
     bar.update(0)
 
 

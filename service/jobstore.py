@@ -97,7 +97,7 @@ class JobStore:
 
         def cancel(connection: Connection) -> bool:
             change = sa.update(jobs).where(jobs.c.number == number, jobs.c.state.in_(OPEN))
-            return connection.execute(change.values(state="cancelled")).rowcount == 1
+            return connection.execute(change.values(state="cancelled", detail="")).rowcount == 1
 
         return self.database.write(cancel)
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "activate":
             action.add_argument("id", help="of the model, or how it begins")
         if name == "reindex":
-            about = f"of the time, more than 0, at most 1; default: {REINDEX_SHARE}"
+            about = f"of the time, at most, where searches leave it; default: {REINDEX_SHARE}"
             action.add_argument("--share", type=float, default=REINDEX_SHARE, help=about)
 
 

@@ -123,12 +123,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Replica:
-    """A running process: the feed number it has applied and the models it has the codes of,
-    said ``age`` seconds ago."""
+    """A running process: the feed number it has applied, the models it has the codes of, and
+    the seconds its searches take, if there are any; said ``age`` seconds ago."""
 
     name: str
     applied: int
     models: frozenset[str]
+    search_p99: float | None
     age: float
 
 
@@ -142,7 +143,7 @@ class Job:
 
     source: of an import. by_service: services do it, not a command. done: entries, failed ones
     among them, of total, None where that is not known yet. cursor: stands for their names.
-    seconds: at work. detail: why it failed.
+    seconds: at work. detail: why it failed; of one under way what else there is to know.
     """
 
     number: int

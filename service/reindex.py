@@ -14,17 +14,17 @@ from service.problems import Problem
 from service.records import ModelError, ModelRow
 from service.settings import REINDEX_BATCH
 from service.store import Store
+from service.throttle import Throttle
 
 
 class Reindex:
-    """What is done is stored; one that is broken off goes on with what is missing.
+    """What is done is stored; one that is broken off goes on with what is missing."""
 
-    share: of the time, how much it may take; the rest is left to searches.
-    """
-
-    def __init__(self, store: Store, encoder: Encoder, originals: Originals, share: float) -> None:
+    def __init__(
+        self, store: Store, encoder: Encoder, originals: Originals, throttle: Throttle
+    ) -> None:
         self.store, self.encoder, self.originals = store, encoder, originals
-        self.share = share
+        self.throttle = throttle
 
     def run(self, row: ModelRow, model: Model, run: JobRun) -> None:
         """Give every picture a code of the model.
@@ -32,6 +32,7 @@ class Reindex:
         Raises ModelError where no originals are kept, or the model is taken out meanwhile.
         """
         after = 0
+        self.throttle.rest(0.0, run)
         while not run.stop.is_set():
             started = time.monotonic()
             page = self.store.models.missing(row.number, after, REINDEX_BATCH)
@@ -47,7 +48,7 @@ class Reindex:
             codes, failures = self._codes(page, model)
             self.store.models.fill(row.id, codes)
             run.advance(len(page), page[-1].id, failures)
-            run.stop.wait((time.monotonic() - started) * (1 / self.share - 1))
+            self.throttle.rest(time.monotonic() - started, run)
 
     def _codes(
         self, page: list[Row[Any]], model: Model

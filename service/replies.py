@@ -140,6 +140,7 @@ class ReplicaReply(Reply):
     name: str
     applied: int
     age_s: float
+    search_p99_ms: float | None = None
 
 
 class FeedReply(Reply):
@@ -176,7 +177,9 @@ class StatsReply(Reply):
             "applied": 1310,
             "head": 1310,
             "lag_s": 0.0,
-            "replicas": [{"name": "web-1:7:5f0c2a1b", "applied": 1310, "age_s": 0.4}],
+            "replicas": [
+                {"name": "web-1:7:5f0c2a1b", "applied": 1310, "age_s": 0.4, "search_p99_ms": 21.5}
+            ],
         },
         "version": "0.1.0",
     }

@@ -16,6 +16,7 @@ from service.feed import Feed
 from service.gate import Gate
 from service.index import Codes, Index
 from service.jobhost import JobHost
+from service.latency import Latency
 from service.lineup import Lineup
 from service.metrics import Metrics
 from service.migrate import NewerSchema, migrate
@@ -47,7 +48,7 @@ class Runtime:
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
         self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
-        self.metrics = Metrics()
+        self.metrics, self.latency = Metrics(), Latency()
         self.encoder = Encoder(
             settings.max_pixels,
             settings.decode_threads,
@@ -72,7 +73,9 @@ class Runtime:
 
     def _serve(self, model: Model) -> None:
         self.encoder.learn(model)
-        self.feed = Feed(self.store, self._new_index, model.id, self.settings.index_file)
+        self.feed = Feed(
+            self.store, self._new_index, model.id, self.settings.index_file, self.latency.p99
+        )
         self.lineup = Lineup(self.store, self.feed, self.encoder, self.device)
         self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.lineup, self.originals)
         self.searcher = Searcher(

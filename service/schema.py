@@ -5,7 +5,8 @@ models     one row a model that has codes here; one of them is active
 artifacts  the files of each model, so that every process can load it
 codes      one row a picture and model: its packed code
 feed       one row a change, in commit order; every process applies it to its indexes
-replicas   one row a running process: what it has applied, and when it said so
+replicas   one row a running process: what it has applied, how long its searches take, and
+           when it said so
 jobs       one row a long work: an import, a re-index; how far it is, and who is at it
 job_failures  what a job could not use, and why
 state      what all processes must agree on beside: the name of the database, and the
@@ -81,6 +82,8 @@ replicas = sa.Table(
     sa.Column("applied", sa.BigInteger, nullable=False),
     # Ids of the models whose codes it has in memory, with spaces between them.
     sa.Column("models", sa.Text, nullable=False, server_default=""),
+    # Of its searches in the last seconds, in seconds; null where there were none.
+    sa.Column("search_p99", sa.Double, nullable=True),
     sa.Column("seen", sa.Double, nullable=False),
 )
 

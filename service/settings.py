@@ -53,6 +53,7 @@ SEQS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters
 FEED_PAGE = 10_000  # changes applied, or taken out of the feed, at a time
 HEARTBEAT_SECONDS = 1.0  # between a replica's signs of life
 HEARTBEAT_GAP_SECONDS = 0.1  # at least, while changes come in
+LATENCY_SECONDS = 5.0  # of the searches whose p99 a process tells the others
 ALIVE_SECONDS = 5  # a replica whose heartbeat is older is not waited for
 WAIT_ALL_SECONDS = 10  # how long wait=all waits before it answers 202
 PRUNE_SECONDS = 60  # between looks for feed rows past GPQ_FEED_SECONDS
@@ -65,7 +66,7 @@ DUMP_ROWS = 10_000  # pictures exported and restored at a time
 IMPORT_BATCH = 64  # pictures encoded and stored together
 IMPORT_BATCH_BYTES = 64 * 2**20  # of an archive's files in memory, a batch
 REINDEX_BATCH = 16  # pictures encoded anew at a time: searches wait for at most so many
-REINDEX_SHARE = 0.5  # of the time that a re-index takes; the rest is left to searches
+REINDEX_SHARE = 0.5  # of the time that a re-index takes at most; the rest is left to searches
 ACTIVATE_SECONDS = 60  # how long a model waits to be active for processes to load its codes
 COMPACT_ROWS = 100_000  # removed codes in memory below which compacting never pays
 

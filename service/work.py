@@ -19,6 +19,7 @@ from service.reindex import Reindex
 from service.settings import IMPORT_BATCH, Settings
 from service.sources import SourceError, open_source
 from service.store import Store
+from service.throttle import Throttle
 
 NICENESS = 10  # beside a service on the same machine
 
@@ -41,7 +42,8 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     )
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
-        _reindex(store, Reindex(store, encoder, originals, share), place, run)
+        throttle = Throttle(share, store.replicas.latencies)
+        _reindex(store, Reindex(store, encoder, originals, throttle), place, run)
     else:
         _import(store, settings, Ingest(encoder, originals), place, run)
 

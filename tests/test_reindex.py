@@ -10,9 +10,11 @@ import pytest
 from service.originals import open_originals
 from service.reindex import Reindex
 from service.store import Store
+from service.throttle import Throttle
 from tests import commands, waiting
 from tests.conftest import make_artifact
-from tests.images import tree
+from tests.images import png, tree
+from tests.server import Server
 
 PICTURES = 120
 
@@ -39,7 +41,7 @@ def test_it_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float
     waits: list[float] = []
     stop = threading.Event()
     stop.wait = waits.append  # type: ignore[assignment]
-    run: Any = SimpleNamespace(stop=stop, advance=lambda *given: None)
+    run: Any = SimpleNamespace(stop=stop, advance=lambda *given: None, say=lambda detail: None)
     encoder: Any = SimpleNamespace(
         accept=lambda contents, models: [*contents], encode=lambda pictures, model: []
     )
@@ -47,9 +49,10 @@ def test_it_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float
     started = time.monotonic()
     row: Any = SimpleNamespace(number=1, id="m")
     model: Any = None
-    Reindex(store, encoder, open_originals(str(tmp_path)), share).run(row, model, run)
+    throttle = Throttle(share, dict)
+    Reindex(store, encoder, open_originals(str(tmp_path)), throttle).run(row, model, run)
     worked = time.monotonic() - started
-    assert len(waits) == 5
+    assert len(waits) == 1 + 5
     assert sum(waits) == pytest.approx(worked * (1 / share - 1), rel=0.3)
 
 
@@ -73,3 +76,42 @@ def test_one_that_is_killed_goes_on_where_it_was(random_model: Path, tmp_path: P
     assert f"done: {left} of {left} pictures" in again
     assert store.models.count_missing(number) == 0 and store.models.all()[1].whole
     store.close()
+
+
+def test_it_asks_services_how_long_searches_take_without_it(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    make_artifact(tmp_path / "other", seed=9)
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    ended = threading.Event()
+
+    def search(server: Server) -> None:
+        while not ended.wait(0.05):
+            server.search(png(1)).raise_for_status()
+
+    with Server(tmp_path, model=random_model, **places) as server:
+        server.index(*(png(n) for n in range(32))).raise_for_status()
+        files = {
+            "config": (tmp_path / "other" / "config.json").read_bytes(),
+            "weights": (tmp_path / "other" / "model.safetensors").read_bytes(),
+        }
+        server.http.post("/models", files=files).raise_for_status()
+        searcher = threading.Thread(target=search, args=(server,))
+        searcher.start()
+        try:
+            waiting.until(lambda: "search_p99_ms" in replica_of(server))
+            where = server.http.post("/jobs/reindex").headers["Location"]
+            rests = "rests, to see how long searches take without it"
+            waiting.until(lambda: server.http.get(where).json()["detail"] == rests, seconds=60)
+            waiting.until(lambda: server.http.get(where).json()["state"] == "done", seconds=60)
+        finally:
+            ended.set()
+            searcher.join()
+        job = server.http.get(where).json()
+        assert (job["done"], job["failed"], job["detail"]) == (32, 0, "")
+
+
+def replica_of(server: Server) -> dict[str, Any]:
+    replica: dict[str, Any]
+    (replica,) = server.http.get("/stats").json()["feed"]["replicas"]
+    return replica

@@ -84,10 +84,12 @@ async def _search(request: Request, runtime: Runtime) -> Answer:
     searcher, model = runtime.searcher, runtime.model.id
     if uploads.media_type(request) == "application/json":
         wanted = await uploads.search_json(request, model)
-        return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted))
+        with runtime.latency.measured():
+            return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted))
     async with uploads.form(request, max_files=1) as fields:
         file, options = uploads.search_form(fields, model)
-        return await runtime.gate.run(lambda: searcher.by_pictures([file.file], options))
+        with runtime.latency.measured():
+            return await runtime.gate.run(lambda: searcher.by_pictures([file.file], options))
 
 
 async def _batch(request: Request, runtime: Runtime) -> Answer:

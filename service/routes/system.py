@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gpq import __version__
+from service.records import Replica
 from service.replies import ModelReply, StatsReply, StatusReply
 from service.routes import AnyRuntime, ReadyRuntime, light
 from service.runtime import Runtime
@@ -61,10 +62,7 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
     applied = runtime.feed.applied
     head, lag = runtime.store.lag(applied)
     total, unique, largest = runtime.catalogue.counts(head)
-    replicas = [
-        {"name": replica.name, "applied": replica.applied, "age_s": round(replica.age, 3)}
-        for replica in runtime.store.replicas.alive()
-    ]
+    replicas = [_replica(replica) for replica in runtime.store.replicas.alive()]
     engine = runtime.feed.index.engine
     no_room = f"the codes have no room on the device of {runtime.engine}; the log says when"
     return {
@@ -94,6 +92,16 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
 def metrics(runtime: AnyRuntime) -> Response:
     """Of this process: requests, where their time goes, batches, pictures."""
     return Response(runtime.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    p99 = replica.search_p99
+    return {
+        "name": replica.name,
+        "applied": replica.applied,
+        "age_s": round(replica.age, 3),
+        "search_p99_ms": None if p99 is None else round(p99 * 1000, 1),
+    }
 
 
 def _checksum(runtime: Runtime) -> dict[str, Any]:

@@ -249,6 +249,11 @@ def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
         late = sa.update(schema.replicas).where(schema.replicas.c.name == "two")
         connection.execute(late.values(seen=schema.replicas.c.seen - 6))
     assert [r.name for r in store.replicas.alive()] == ["one"]
+    assert store.replicas.latencies() == {}
+    store.replicas.beat("one", 5, search_p99=0.02)
+    assert store.replicas.latencies() == {"one": 0.02}
+    store.replicas.beat("one", 5)
+    assert store.replicas.latencies() == {}
     store.replicas.leave("one")
     assert store.replicas.alive() == []
 
