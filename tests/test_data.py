@@ -46,8 +46,30 @@ def test_fewer_than_two_classes_are_refused(tmp_path: Path, paths: tuple[str, ..
 def test_a_class_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
     (tmp_path / "labeled/b/1.png").write_bytes(b"broken")
-    with pytest.raises(TrainerError, match="b"):
+    with pytest.raises(TrainerError, match=r"no picture can be read of b; .* leave the label out"):
         data.training_set(tmp_path, "folder", RULES)
+
+
+def test_pictures_beside_the_classes_are_named(tmp_path: Path) -> None:
+    tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png", "labeled/loose.png")
+    pictures = data.training_set(tmp_path, "folder", RULES)
+    assert len(pictures.labelled) == 2
+    assert pictures.skipped == [f"{tmp_path}/labeled/loose.png: in no class's folder"]
+
+
+def test_a_label_of_all_pictures_is_refused(tmp_path: Path) -> None:
+    tree(tmp_path, "0.png", "1.png")
+    (tmp_path / "table.csv").write_text("path,labels\n0.png,shop|red\n1.png,blue|shop\n")
+    with pytest.raises(TrainerError, match=r"every labelled picture has the label shop, .* leave"):
+        data.training_set(tmp_path / "table.csv", "folder", RULES)
+
+
+def test_folders_spelt_otherwise_and_other_files_are_refused(tmp_path: Path) -> None:
+    tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png", "unlabelled/1.png", "table.tsv")
+    with pytest.raises(TrainerError, match="unlabelled is not read: rename it unlabeled"):
+        data.training_set(tmp_path, "folder", RULES)
+    with pytest.raises(TrainerError, match=r"table\.tsv is a file; a table's name ends in \.csv"):
+        data.training_set(tmp_path / "table.tsv", "folder", RULES)
 
 
 def test_retrieval_set_of_folders(tmp_path: Path) -> None:

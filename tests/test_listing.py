@@ -67,16 +67,36 @@ def test_parquet_may_hold_lists_and_gaps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,labels\na.jpg,cat", "needs 'path' and 'labels'"),
-        ("", "needs 'path' and 'labels'"),
+        ("file,labels\na.jpg,cat", "columns file, labels; .* 'path' and 'labels'"),
+        ("", "columns of an empty file; .* 'path' and 'labels'"),
         ("path,labels\na.jpg,cat\n,dog", "row 2 has no path"),
-        ("path,labels,split\na.jpg,cat,test", "row 1 has split 'test'"),
+        ("path;labels\na.jpg;cat", "the columns path;labels; .* split by commas"),
+        ("path,labels,split\na.jpg,cat,test", "row 1 has split 'test'; use train, database"),
+        ("path,labels\na,b.jpg,cat", "row 1 has more cells than the header"),
+        (
+            "path,labels\na.jpg,cat\nb.jpg,cat\na.jpg,red",
+            "row 3 has 'a.jpg' like row 1: .* one row",
+        ),
     ],
 )
 def test_a_wrong_manifest_names_its_row(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "pictures.csv"
     path.write_text(text)
     with pytest.raises(TrainerError, match=message):
+        manifest(path)
+
+
+def test_a_picture_may_stand_in_several_splits(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.csv"
+    path.write_text("path,labels,split\na.jpg,cat,train\na.jpg,cat,database\n")
+    splits = manifest(path)
+    assert splits["train"] == splits["database"]
+
+
+def test_a_manifest_in_another_encoding_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.csv"
+    path.write_bytes("path,labels\na.jpg,Grün".encode("latin-1"))
+    with pytest.raises(TrainerError, match="is no UTF-8: save it as"):
         manifest(path)
 
 

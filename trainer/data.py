@@ -12,11 +12,20 @@ from gpq.preprocess import Preprocess
 from trainer import datasets
 from trainer.device import has_room
 from trainer.errors import TrainerError
-from trainer.listing import Listing, class_folders, is_manifest, manifest, pictures_below
+from trainer.listing import (
+    MANIFESTS,
+    Listing,
+    beside_classes,
+    class_folders,
+    is_manifest,
+    manifest,
+    pictures_below,
+)
 from trainer.pictures import read
 
 LEAVE_ONE_OUT_QUERIES = 1000
 LABELLED, UNLABELLED = "labeled", "unlabeled"  # folders to train on
+MISSPELT = {"labelled": LABELLED, "unlabelled": UNLABELLED}
 PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that are no classes
 
 
@@ -24,7 +33,7 @@ PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that 
 class TrainingSet:
     """labelled (L,3,S,S) uint8, labels (L,C) uint8, 1 for each class of a picture,
     unlabelled (U,3,S,S) uint8, the labelled ones again where there are no others;
-    skipped: a line for each file that could not be read; guesses (U,C) float32: how likely
+    skipped: a line for each file that was left out; guesses (U,C) float32: how likely
     each class is for an unlabelled picture, where a teacher said so."""
 
     labelled: Tensor
@@ -98,26 +107,43 @@ def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
         )
     if is_manifest(root):
         rows = manifest(root)["train"]
-        labelled_files, unlabelled_files = rows.labelled(), rows.unlabelled()
+        labelled_files, unlabelled_files, loose = rows.labelled(), rows.unlabelled(), []
     else:
+        _require_spelling(root)
         labelled_files = class_folders(root / LABELLED)
         unlabelled_files = pictures_below(root / UNLABELLED)
+        loose = beside_classes(root / LABELLED)
     classes = labelled_files.classes
     if len(classes) < 2:
         raise TrainerError(
             f"{root} has labelled pictures of {len(classes)} class(es); learning needs at least "
             "two: labeled/<class>/* in a folder, or the column labels of a manifest"
         )
+    if everywhere := frozenset.intersection(*labelled_files.labels):
+        raise TrainerError(
+            f"{root}: every labelled picture has the label {', '.join(sorted(everywhere))}, so "
+            "that all would be right hits of all: leave it out"
+        )
     pixels, targets, skipped = _labelled(labelled_files, classes, rules, "labelled")
     lost = [name for name, count in zip(classes, targets.sum(dim=0), strict=True) if not count]
     if lost:
         raise TrainerError(
-            f"{root}: no picture can be read of {', '.join(lost)}; first: {skipped[0]}"
+            f"{root}: no picture can be read of {', '.join(lost)}; first: {skipped[0]}: mend it, "
+            "or leave the label out"
         )
     unlabelled, _, more_skipped = read(unlabelled_files.files, rules, "unlabelled")
     if not len(unlabelled):
         unlabelled = pixels
-    return TrainingSet(pixels, targets, unlabelled, classes, skipped + more_skipped)
+    return TrainingSet(pixels, targets, unlabelled, classes, loose + skipped + more_skipped)
+
+
+def _require_spelling(root: Path) -> None:
+    """Raises TrainerError where pictures would be missing for a letter, or a table its ending."""
+    if root.is_file():
+        raise TrainerError(f"{root} is a file; a table's name ends in {' or '.join(MANIFESTS)}")
+    for name, meant in MISSPELT.items():
+        if (root / name).is_dir():
+            raise TrainerError(f"{root / name} is not read: rename it {meant}")
 
 
 def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:

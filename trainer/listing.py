@@ -13,6 +13,7 @@ SPLITS = ("train", "database", "query")
 PATH, LABELS, SPLIT = "path", "labels", "split"  # columns of a manifest
 SEPARATOR = "|"
 MANIFESTS = (".csv", ".parquet")
+BEYOND = "cells beyond the header"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def class_folders(root: Path) -> Listing:
     return Listing(tuple(files), tuple(labels))
 
 
+def beside_classes(root: Path) -> list[str]:
+    """A line for each file of ``root`` that is in no class's folder."""
+    loose = (path for path in sorted(root.iterdir()) if path.is_file() and _shown(path))
+    return [f"{path}: in no class's folder" for path in loose]
+
+
 def pictures_below(root: Path) -> Listing:
     """All files below ``root``, without labels; none where there is no such folder."""
     files = _below(root) if root.is_dir() else []
@@ -73,13 +80,26 @@ def manifest(path: Path) -> dict[str, Listing]:
     is train where it is missing. Raises TrainerError naming the row that is wrong.
     """
     found: dict[str, tuple[list[Path], list[frozenset[str]]]] = {s: ([], []) for s in SPLITS}
+    first: dict[tuple[str, str], int] = {}
     for number, row in enumerate(_rows(path), start=1):
         name = (row.get(PATH) or "").strip()
         split = (row.get(SPLIT) or SPLITS[0]).strip()
         if not name:
             raise TrainerError(f"{path}: row {number} has no {PATH}")
         if split not in SPLITS:
-            raise TrainerError(f"{path}: row {number} has {SPLIT} {split!r}; use {SPLITS}")
+            raise TrainerError(
+                f"{path}: row {number} has {SPLIT} {split!r}; use {', '.join(SPLITS)} or nothing"
+            )
+        if row.get(BEYOND):
+            raise TrainerError(
+                f"{path}: row {number} has more cells than the header: put what has a comma in it "
+                'between quotes (")'
+            )
+        if (twin := first.setdefault((split, name), number)) != number:
+            raise TrainerError(
+                f"{path}: row {number} has {name!r} like row {twin}: give a picture one row, with "
+                f"all its labels, split by {SEPARATOR}"
+            )
         labels = (label.strip() for label in (row.get(LABELS) or "").split(SEPARATOR))
         files, of_files = found[split]
         files.append(path.parent / name)
@@ -93,16 +113,21 @@ def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
     else:
         columns, rows = _csv(path)
     if PATH not in columns or LABELS not in columns:
-        raise TrainerError(f"{path}: columns {columns}; needs {PATH!r} and {LABELS!r}")
+        raise TrainerError(
+            f"{path} has the columns {', '.join(columns) or 'of an empty file'}; its first line "
+            f"must name {PATH!r} and {LABELS!r}, split by commas"
+        )
     return rows
 
 
 def _csv(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            reader = csv.DictReader(file, strict=True, restkey=BEYOND)
             return list(reader.fieldnames or []), iter(list(reader))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise TrainerError(f"{path} is no UTF-8: save it as “CSV UTF-8” ({error})") from error
+    except (OSError, csv.Error) as error:
         raise TrainerError(f"{path}: {error}") from error
 
 

@@ -13,7 +13,7 @@ def print_skipped(skipped: list[str]) -> None:
     """Tell how many, and of the first the names and reasons."""
     if not skipped:
         return
-    print(f"skipped {len(skipped)} files that could not be read:", file=sys.stderr)
+    print(f"skipped {len(skipped)} files:", file=sys.stderr)
     for line in skipped[:SHOWN]:
         print(f"  {line}", file=sys.stderr)
     if len(skipped) > SHOWN:
