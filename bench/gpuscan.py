@@ -10,7 +10,8 @@ reference. Then all of them: for one query torch adds up every score, in the sam
 and scores, of that query alone and in a batch, must be the same bits, as must those of other
 queries alone; else nothing is measured. Times are medians by CUDA events from look-up tables on the
 card to keys on the card. Ceilings: the card's copy bandwidth and matrix rates. Peers: look-ups by
-torch's index_select; faiss's GpuIndexIVFPQ does not do 4 bits, so faiss is not one.
+torch's index_select; IVF-PQ of cuVS, where that is installed, all lists probed, with 48-bit codes
+of its own: its time, its results are others. faiss's GpuIndexIVFPQ does not do 4 bits.
 """
 
 import argparse
@@ -43,6 +44,7 @@ CHECKED_ROWS = 1_000_000
 COPIED_BYTES = 4 << 30
 SIDE = 8192  # of the matrices
 CHUNK = 1 << 24  # rows scored by torch at a time
+CUVS_LISTS = 1024  # one block of threads goes through a list
 PLOT = Path(__file__).parent.parent / "docs" / "gpu.png"
 
 
@@ -144,6 +146,29 @@ def best_by_torch(scanner: CudaScanner, luts: Tensor, k: int) -> Tensor:
     return best
 
 
+def by_cuvs(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Milliseconds of cuVS over as many codes, or why there are none."""
+    try:
+        from cuvs.neighbors import ivf_pq
+    except ImportError as error:
+        return {"absent": str(error)}
+    kind = {"n_lists": CUVS_LISTS, "metric": "inner_product", "pq_bits": 4, "pq_dim": M}
+    index = ivf_pq.build(
+        ivf_pq.IndexParams(**kind), torch.randn(min(CHUNK, options.rows), M, device=device)
+    )
+    for first in range(CHUNK, options.rows, CHUNK):
+        rows = torch.arange(first, min(first + CHUNK, options.rows), device=device)
+        index = ivf_pq.extend(index, torch.randn(len(rows), M, device=device), rows)
+    all_of_them = ivf_pq.SearchParams(n_probes=CUVS_LISTS)
+    searches = []
+    for Q in options.queries:
+        queries = torch.randn(Q, M, device=device)
+        for k in options.k:
+            search = partial(ivf_pq.search, all_of_them, index, queries, k)
+            searches.append({"Q": Q, "k": k, "ms": milliseconds(search, options.repeats, device)})
+    return {**kind, "searches": searches}
+
+
 def tune(scanner: CudaScanner, luts: Tensor, k: int, repeats: int) -> dict[str, float]:
     """Milliseconds of the whole search with other sizes of the filter's programs."""
     before, found = (bound.ROWS, bound.MOST_QUERIES, bound.WARPS), {}
@@ -191,6 +216,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "build_s": build_s,
         "ceilings": ceilings(device, options.repeats),
         "searches": searches,
+        "cuvs": by_cuvs(options, device),
         "tuning_ms": tune(scanner, large, max(options.k), options.repeats) if options.tune else {},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "interpreter",
         "machine": describe(),

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +45,38 @@ def test_all_scores_added_up_in_torch_are_the_references(
     found = gpuscan.by_torch(scanner, torch.from_numpy(luts).to(CARD), 10)
     for each, expected in zip(found, ReferenceScanner(packed, 12).search(luts, 10), strict=True):
         assert each.tolist() == expected[0].tolist()
+
+
+def test_cuvs_has_as_many_codes_of_as_many_bits_or_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = argparse.Namespace(rows=150, queries=[1, 3], k=[2], repeats=1)
+    monkeypatch.setitem(sys.modules, "cuvs", None)
+    assert "cuvs" in gpuscan.by_cuvs(options, torch.device("cpu"))["absent"]
+    rows: list[int] = []
+
+    def extend(index: list[int], vectors: torch.Tensor, numbers: torch.Tensor) -> list[int]:
+        assert len(vectors) == len(numbers)
+        return index + numbers.tolist()
+
+    def search(params: dict[str, int], index: list[int], queries: torch.Tensor, k: int) -> None:
+        assert params["n_probes"] == gpuscan.CUVS_LISTS
+        rows[:] = index
+
+    fake = SimpleNamespace(
+        IndexParams=dict,
+        SearchParams=dict,
+        build=lambda params, vectors: list(range(len(vectors))),
+        extend=extend,
+        search=search,
+    )
+    monkeypatch.setitem(sys.modules, "cuvs", SimpleNamespace(neighbors=fake))
+    monkeypatch.setitem(sys.modules, "cuvs.neighbors", SimpleNamespace(ivf_pq=fake))
+    monkeypatch.setattr(gpuscan, "CHUNK", 64)
+    found = gpuscan.by_cuvs(options, torch.device("cpu"))
+    assert rows == list(range(150))
+    assert found["pq_bits"] * found["pq_dim"] == 48
+    assert [(row["Q"], row["k"]) for row in found["searches"]] == [(1, 2), (3, 2)]
 
 
 def test_steps_are_done_once_where_there_is_time(tmp_path: Path) -> None:
