@@ -98,14 +98,14 @@ class Part:
         self, thresholds: Tensor, first: int, last: int, step: int, many: bool
     ) -> tuple[Tensor, Tensor]:
         """Keys (Q,capacity) from thresholds (Q,) on, of rows from first to last, every step-th
-        block of them; and how many there are, or by ``many`` how many there may be: more than
-        the capacity where keys are missing."""
+        block of them; and how many there are, or by ``many`` how many there may be: any number
+        above the capacity where keys are missing."""
         keys = self._keys(self.capacity)
         if many:
             return keys, self._collect_many(keys, thresholds, first, last, step)
-        counts = torch.zeros(self.Q, dtype=torch.int32, device=keys.device)
         tile = min(exact.MOST_QUERIES, _power_of_two(self.Q))
         tiles = -(-self.Q // tile)
+        counts = torch.zeros(tiles * tile, dtype=torch.int32, device=keys.device)
         for slab, start, end in self._ranges(first, last):
             blocks = -(-(end - start) // (ROWS * step))
             exact_kernel[(blocks * tiles,)](
@@ -114,7 +114,7 @@ class Part:
                 keys, counts, self.capacity, slab.first_row, start, end, step, self.Q, tiles,
                 M=self.M, ROWS=ROWS, QUERIES=tile, num_warps=exact.WARPS * tile,
             )  # fmt: skip
-        return keys, counts
+        return keys, counts[: self.Q]
 
     def _collect_many(
         self, keys: Tensor, thresholds: Tensor, first: int, last: int, step: int

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gpq.scan.cuda.kernels.place import next_place
+
 # Of a program: so that three of them fit a multiprocessor's registers, by what is compiled for
 # sm_90; not yet chosen by measuring on a card.
 ROWS, WARPS = 64, 4
@@ -63,10 +65,8 @@ def bound_kernel(
     if tl.min(tl.min(over, axis=1), axis=0) <= 0:  # of most programs nothing is left
         bits = tl.load(eligible + column // 8).to(tl.int32)
         usable = (column < end) & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
-        left = ((over <= 0) & usable[:, None]).to(tl.int32)
-        found = tl.sum(left, axis=0)
-        first = tl.atomic_add(counts + query, found, mask=found > 0)
-        place = first[None, :] + tl.cumsum(left, axis=0) - 1
+        left = (over <= 0) & usable[:, None]
+        place = next_place(counts + query[None, :], left, capacity)
         out = survivors + query.to(tl.int64)[None, :] * capacity + place
         row = tl.broadcast_to((base + column).to(tl.int32)[:, None], (ROWS, QUERIES))
-        tl.store(out, row, mask=(left > 0) & (place < capacity))
+        tl.store(out, row, mask=left & (place < capacity))

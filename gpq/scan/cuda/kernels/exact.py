@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from gpq.scan.cuda.kernels.key import key_of
+from gpq.scan.cuda.kernels.place import next_place
 
 ROWS = 2048  # of a program
 MOST_QUERIES = 4  # of a program
@@ -26,8 +27,8 @@ def exact_kernel(
     planes (P,stride) int32: a byte a code, row n in column n - base; there are bytes up to a
     multiple of ROWS. eligible: a bit a column; luts (Q,M,16) float32. Rows from start, a multiple
     of ROWS, to end of the slab, ``step`` blocks of ROWS apart. Hits have keys from thresholds (Q,)
-    on, the scores of which are least (Q,), and below ``after``; they go to keys (Q,capacity), and
-    their number, which may be more, is added to counts (Q,).
+    on, the scores of which are least (Q,), and below ``after``; they go to keys (Q,capacity) by
+    ``next_place`` of counts, which has an element for each query there is room for.
     """
     program = tl.program_id(0)
     line = tl.arange(0, 4 * QUERIES)  # of scores: a query, and of every four rows one
@@ -59,9 +60,6 @@ def exact_kernel(
         threshold = tl.load(thresholds + query, mask=query < queries, other=0)
         hit = reached & (column < end) & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
         hit = hit & (key >= threshold[:, None]) & (key < after)
-        hits = hit.to(tl.int32)
-        found = tl.sum(hits, axis=1)
-        place = tl.atomic_add(counts + query, found, mask=found > 0)[:, None]
-        place += tl.cumsum(hits, axis=1) - 1
+        place = next_place(counts + query[:, None], hit, capacity)
         out = keys + query.to(tl.int64)[:, None] * capacity + place
         tl.store(out, key, mask=hit & (place < capacity))
