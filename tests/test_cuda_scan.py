@@ -363,8 +363,9 @@ from gpq.scan.cuda.kernels import bound, exact, rescore
 
 TYPES = {"planes": "*u8", "stride": "i32", "eligible": "*u8", "capacity": "i32", "base": "i32",
          "start": "i32", "end": "i32", "step": "i32", "thresholds": "*i64", "counts": "*i32",
-         "luts": "*fp32", "keys": "*i64", "survivors": "*i32", "tables": "*i8", "limits": "*i32",
-         "tiles": "i32", "queries": "i32", "least": "*fp32", "after": "i64"}
+         "luts": "*fp32", "keys": "*i64", "survivors": "*i32", "limits": "*i32",
+         "tables": "*i8", "one_hots": "*i8", "tiles": "i32", "queries": "i32", "least": "*fp32",
+         "after": "i64"}
 
 
 def ptx(kernel, num_warps, constants, **types):

@@ -122,12 +122,13 @@ class Part:
         tile = min(bound.MOST_QUERIES, max(bound.LEAST_QUERIES, _power_of_two(self.Q)))
         tiles = -(-self.Q // tile)
         tables, limits = bound.tables(self.luts, scores(thresholds), tiles * tile)
+        one_hots = bound.one_hots(keys.device)
         counts = torch.zeros(tiles * tile, dtype=torch.int32, device=keys.device)
         survivors = torch.empty((self.Q, self.capacity), dtype=torch.int32, device=keys.device)
         for slab, start, end in self._ranges(first, last):
             blocks = -(-(end - start) // (bound.ROWS * step))
             bound_kernel[(blocks * tiles,)](
-                slab.planes, slab.capacity, slab.live, tables, limits, survivors, counts,
+                slab.planes, slab.capacity, slab.live, one_hots, tables, limits, survivors, counts,
                 self.capacity, slab.first_row, start, end, step, tiles,
                 PLANES=slab.planes.shape[0], ROWS=bound.ROWS, QUERIES=tile,
                 num_warps=bound.WARPS,

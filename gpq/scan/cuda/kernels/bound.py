@@ -5,6 +5,8 @@ bits and rounded down, it is the least that its score lies below the largest the
 matrix product of int8 with int32 sums: exact, so what is left out cannot be a hit.
 """
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -39,9 +41,18 @@ def tables(luts: Tensor, thresholds: Tensor, queries: int) -> tuple[Tensor, Tens
     return quantised.view(queries, -1, 2 * K).transpose(0, 1).contiguous(), limits
 
 
+@cache
+def one_hots(device: torch.device) -> Tensor:
+    """(256,32) int8: of each byte its two sub-codes as rows of 16, the low one first. Made by
+    a program they would be most of its instructions; looked up they are few."""
+    byte = torch.arange(256)
+    codes = torch.stack([byte & 15, byte >> 4], dim=1)
+    return torch.eye(16, dtype=torch.int8)[codes].view(256, 32).to(device)
+
+
 @triton.jit
 def bound_kernel(
-    planes, stride, eligible, tables, limits, survivors, counts, capacity,
+    planes, stride, eligible, one_hots, tables, limits, survivors, counts, capacity,
     base, start, end, step, tiles,
     PLANES: tl.constexpr, ROWS: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
@@ -55,11 +66,12 @@ def bound_kernel(
     column = start + (program // tiles).to(tl.int64) * step * ROWS + tl.arange(0, ROWS)
     entry = tl.arange(0, 32)
     sums = tl.zeros((ROWS, QUERIES), tl.int32)
-    for p in range(PLANES):
-        byte = tl.load(planes + stride.to(tl.int64) * p + column).to(tl.int32)
-        code = tl.where(entry[None, :] < 16, byte[:, None] & 15, byte[:, None] >> 4)
-        one_hot = (code == (entry & 15)[None, :]).to(tl.int8)
+    byte = tl.load(planes + column)
+    for p in tl.range(PLANES, num_stages=1):
+        one_hot = tl.load(one_hots + byte.to(tl.int32)[:, None] * 32 + entry[None, :])
         table = tl.load(tables + (p * tiles * QUERIES + query[:, None]) * 32 + entry[None, :])
+        # Of the next plane, while this one is multiplied; of the last once more.
+        byte = tl.load(planes + stride.to(tl.int64) * tl.minimum(p + 1, PLANES - 1) + column)
         sums = tl.dot(one_hot, tl.trans(table), sums, out_dtype=tl.int32)
     over = sums - tl.load(limits + query)[None, :]
     if tl.min(tl.min(over, axis=1), axis=0) <= 0:  # of most programs nothing is left
