@@ -94,6 +94,33 @@ def test_more_hits_than_there_is_room_for(
         assert len({first for first, _ in asked}) > 3
 
 
+@pytest.mark.parametrize(
+    ("k", "expected"),
+    [(10, [2**18]), (100, [2**18, 1_526_718]), (4000, [2**18, 3_906_250, 62_500_000])],
+)
+def test_samples_are_as_small_as_will_do(k: int, expected: list[int]) -> None:
+    growth = 2**18 // (4 * k)
+    sizes = search.samples(10**9, 2**18, growth)
+    assert sizes == expected
+    assert all(b <= growth * a for a, b in zip(sizes, [*sizes[1:], 10**9], strict=True))
+    assert search.samples(2**18, 2**18, growth) == []
+
+
+@pytest.mark.parametrize("k", [1, 100])
+def test_no_grid_is_too_large(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def best(part: search.Part) -> torch.Tensor:
+        sizes.append(part.Q)
+        return torch.zeros(part.Q, k)
+
+    monkeypatch.setattr(search.Part, "best", best)
+    luts = torch.zeros(9000, 1, 16)
+    assert len(search.Search((), key.MOST_ROWS, luts, k, 0, paging=False).best()) == 9000
+    for rows, queries in ((bound.ROWS, bound.MOST_QUERIES), (exact.ROWS, exact.MOST_QUERIES)):
+        assert -(-key.MOST_ROWS // rows) * -(-max(sizes) // queries) < 2**31
+
+
 @pytest.mark.parametrize("Q", [1, 20])
 def test_blocks_of_the_size_that_serves(Q: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MOST_KEYS", 2048)  # the interpreter visits all of them

@@ -14,6 +14,7 @@ from gpq.scan.cuda.memory import Slab, no_room
 
 MANY = 4  # queries, from which on the tensor cores pay
 KEYS = 1 << 24  # of all queries at once: 128 MiB
+TOGETHER = 4096  # queries at once: a grid has less than 2³¹ programs, whatever the rows
 MOST_KEYS = 1 << 18  # of a query, unless k needs more
 SPARE = 16  # room for so many times k hits; what a sample lets through is about a quarter of it
 
@@ -38,7 +39,7 @@ class Search:
         """Keys (Q,k) int64, the largest first, NONE where there are no more."""
         room = -(-SPARE * self.k // ROWS) * ROWS
         capacity = max(room, min(MOST_KEYS, KEYS // len(self.luts) // ROWS * ROWS))
-        together = max(1, KEYS // capacity)
+        together = min(max(1, KEYS // capacity), TOGETHER)
         with no_room(f"the hits of {len(self.luts)} queries", 8 * KEYS, self.device):
             parts = [
                 Part(self, self.luts[q : q + together].contiguous(), capacity).best()
@@ -61,12 +62,10 @@ class Part:
         count, k = self.search.count, self.search.k
         thresholds = self._keys(1)[:, 0]
         many = self.Q >= MANY and not self.search.paging
-        sampled = self.capacity
-        while sampled < count:
+        for rows in samples(count, self.capacity, self.capacity // (4 * k)):
             # Where there is no room for all of a sample, any k of it bound the k-th as well.
-            keys, _ = self._collect(thresholds, 0, count, -(-count // sampled), many)
+            keys, _ = self._collect(thresholds, 0, count, -(-count // rows), many)
             thresholds = torch.maximum(thresholds, keys.topk(k).values[:, -1])
-            sampled *= self.capacity // (4 * k)
         keys, counts = self._collect(thresholds, 0, count, 1, many)
         best = keys.topk(k).values
         full = counts > self.capacity
@@ -152,6 +151,17 @@ class Part:
 
     def _keys(self, width: int) -> Tensor:
         return torch.full((self.Q, width), NONE, device=self.luts.device)
+
+
+def samples(count: int, capacity: int, growth: int) -> list[int]:
+    """Rows of each, of the first as many as there is room for; of what comes after one, be it all,
+    which is at most ``growth`` times as much, it lets about a quarter of that room through."""
+    sizes: list[int] = []
+    rows = count
+    while rows > capacity:
+        rows = max(capacity, -(-rows // growth))
+        sizes.insert(0, rows)
+    return sizes
 
 
 def _power_of_two(n: int) -> int:
