@@ -218,15 +218,22 @@ def test_a_snapshot_is_not_changed_by_what_comes_after() -> None:
     assert rows[0][rows[0] >= 0].tolist() == list(range(10, 100))
 
 
-def test_a_mask_for_many_searches_goes_to_the_device_once() -> None:
+@pytest.mark.parametrize("engine", ["cuda", "cuda, sharded"])
+def test_a_mask_for_many_searches_goes_to_each_device_once(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(0)
-    scanner = CudaScanner(codes_like("uniform", 500, 6, random), 6, CARD)
+    scanner = build(codes_like("uniform", 500, 6, random), 6, engine)
+    shards = getattr(scanner, "shards", [scanner])
+    masked, uploads = memory.masked, []
+    monkeypatch.setattr(memory, "masked", lambda *a: uploads.append(1) or masked(*a))
     mask = Mask(random.random(500) < 0.5)
-    uploaded = [scanner._eligible(scanner.snapshot, mask)[0] for _ in range(2)]
-    assert uploaded[0] is uploaded[1]
-    del mask, uploaded
+    for _ in range(2):
+        scanner.search(luts_like("normal", 1, 6, random), 5, mask)
+    assert len(uploads) == len(shards)
+    del mask
     gc.collect()
-    assert not scanner._masks
+    assert not any(shard._masks for shard in shards)
 
 
 def test_a_full_device_says_what_was_needed(monkeypatch: pytest.MonkeyPatch) -> None:
