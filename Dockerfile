@@ -5,6 +5,7 @@
 # TORCH_INDEX_URL: where torch comes from. PyTorch's own index of CPU wheels makes a small
 # image; without one it is pip's default, whose torch for x86-64 brings 5 GB of CUDA
 # libraries, runs on the CPU all the same, and is what the gpu profile needs.
+# PACKAGES: of Debian, that the image has besides; Triton needs a C compiler on a card.
 
 FROM python:3.11-slim-bookworm AS build
 ARG TORCH=torch
@@ -27,6 +28,9 @@ RUN grep -viE '^(torch|torchvision|triton|nvidia|cuda)' constraints.txt > /tmp/c
  && /venv/bin/python -m compileall -q /app /venv/lib/python3.11/site-packages/sqlalchemy
 
 FROM python:3.11-slim-bookworm
+ARG PACKAGES=
+RUN test -z "$PACKAGES" || { apt-get update -q \
+ && apt-get install -qy --no-install-recommends $PACKAGES && rm -rf /var/lib/apt/lists/*; }
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin gpq \
  && install -d -o gpq -g gpq /data
 COPY --from=build /venv /venv

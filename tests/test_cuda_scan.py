@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from gpq.errors import DeviceFull
+from gpq import scan
+from gpq.errors import DeviceFull, ScanError
 from gpq.scan import cuda
 from gpq.scan.cuda import memory, search
 from gpq.scan.cuda.kernels import bound, exact, key
@@ -382,6 +383,19 @@ def test_the_bound_leaves_no_code_out_that_reaches_the_threshold(seed, M, kind) 
     of_query = tables[:, 0].reshape(-1, 16)
     sums = sum(of_query[m].int()[codes[:, m]] for m in range(M))
     assert (sums[scores >= threshold] <= limits[0]).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_card_on_which_nothing_runs_is_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "missing", cuda.missing.__wrapped__)  # nothing is remembered
+    name, why = scan.choose("auto")
+    assert name != "cuda"
+    assert "no cuda scan engine here: a search fails: " in why
+    with pytest.raises(ScanError, match="a search fails: "):
+        scan.choose("cuda")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")

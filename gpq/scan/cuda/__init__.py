@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gpq.errors import DeviceFull
 from gpq.scan.scanner import Scanner
 
 
@@ -17,6 +18,23 @@ def missing() -> str:
         return "triton is not installed; it comes with torch for Linux"
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
+    return _failure()
+
+
+def _failure() -> str:
+    """Of a search, of one query and of several, if any: besides a card that is not too old, Triton
+    needs a C compiler, and a folder of which programs may be loaded."""
+    from gpq.scan.cuda.scanner import CudaScanner
+    from gpq.scan.cuda.search import MANY
+
+    try:
+        scanner = CudaScanner(np.zeros((1, 1), dtype=np.uint8), 1, "cuda")
+        for queries in (1, MANY):
+            scanner.search(np.zeros((queries, 1, 16), dtype=np.float32), 1)
+    except DeviceFull:
+        return ""  # for now
+    except Exception as error:  # of Triton, of a compiler, of the driver
+        return f"a search fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
 
 
