@@ -25,6 +25,7 @@ class Query {
     }
 
     Hits hits;
+    std::vector<uint32_t> surviving;  // positions that the filter has left and nothing else has seen
 
     // Scores below it are no hits; -inf while any may be one.
     float threshold() const { return std::max(floor_, hits.threshold()); }
@@ -54,24 +55,17 @@ class Query {
     float partial_score(uint16_t prefix, int bytes) const;
     double partial_deficit(uint16_t prefix, int bytes) const;
 
-    // Scores: partial, and the rest of the sub-codes of each of COUNT codes added in order.
+    // To each of COUNT scores the rest of the sub-codes of a code, in order.
     template <size_t COUNT>
-    void score(float partial, const uint8_t* const (&bytes)[COUNT], int planes, int dropped,
-               float (&scores)[COUNT]) const {
+    void add_scores(const uint8_t* const (&bytes)[COUNT], int planes, int dropped,
+                    float (&scores)[COUNT]) const {
         const float* table = lut_ + 2 * dropped * K;
-        for (float& score : scores) score = partial;
         for (int p = 0; p < planes; ++p, table += 2 * K) {
             const bool odd = 2 * (dropped + p) + 1 < M_;
             for (size_t i = 0; i < COUNT; ++i) scores[i] += table[bytes[i][p * BLOCK] & 15];
             if (!odd) continue;
             for (size_t i = 0; i < COUNT; ++i) scores[i] += table[K + (bytes[i][p * BLOCK] >> 4)];
         }
-    }
-    float score(float partial, const uint8_t* bytes, int planes, int dropped) const {
-        const uint8_t* const one[1] = {bytes};
-        float found[1];
-        score(partial, one, planes, dropped, found);
-        return found[0];
     }
 
     // Quantised deficits (ceil(M/2), 2, K), so fine that the limit is CUTOFF of them. Rounded

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "mask.h"
@@ -14,17 +15,18 @@ namespace {
 
 #if defined(GPQ_SMALL)  // so that little data sees everything
 constexpr size_t TILE = 3, FIRST_VISITS = 100;
-constexpr size_t WALKED = 70, AWAITED = 30;
+constexpr size_t WALKED = 70, AWAITED = 30, ASKED_TOGETHER = 7;
 #else
 constexpr size_t WALKED = 256;          // rows scanned together, in their order
 constexpr size_t AWAITED = 128;         // rows whose codes are on their way from memory meanwhile
 constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
+constexpr size_t ASKED_TOGETHER = 64;   // candidates of which it is asked whether a mask refuses them
 constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
 #endif
 constexpr uint64_t TOP = uint64_t(1) << 63;
 // In the time that one code is filtered: the byte of a row in a mask looked at, a code found by its
 // row, and a candidate asked whether the mask refuses it.
-constexpr double LOOKED_AT = 0.2, FOUND = 55, ASKED = 130;
+constexpr double LOOKED_AT = 0.2, FOUND = 80, ASKED = 150;
 
 class Eligible {
   public:
@@ -39,13 +41,24 @@ class Eligible {
     void prefetch(uint32_t row) const {
         if (row < r_.mask_rows) __builtin_prefetch(r_.mask + row);
     }
-    // Of the 64 rows from a multiple of 64 on, those that the mask and the removals leave.
-    uint64_t rows(uint32_t first) const {
-        if (first >= r_.mask_rows) return 0;
-        const uint64_t rest = r_.mask_rows - first;
-        const uint8_t* bytes = r_.mask + first;
-        const uint64_t removed = r_.removed ? r_.removed[first / 64] : 0;
-        return (rest < 64 ? set_bits(bytes, rest) : set_bits(bytes)) & ~removed;
+    // Of the rows from first to last, at most STRETCH blocks of 64, those blocks that the mask and
+    // the removals leave some of; how many they are.
+    static constexpr size_t STRETCH = 64;
+    size_t rows(uint64_t first, uint64_t last, Survivors (&left)[STRETCH]) const {
+        last = std::min(last, r_.mask_rows);
+        if (first >= last) return 0;
+        const uint64_t begin = first / BLOCK, whole = last / BLOCK, rest = last % BLOCK;
+        uint64_t bits[STRETCH];
+        if (whole > begin) set_bits(r_.mask + begin * BLOCK, whole - begin, bits);
+        if (rest) bits[whole - begin] = set_bits(r_.mask + whole * BLOCK, size_t(rest));
+        bits[0] &= ~uint64_t(0) << first % BLOCK;
+        size_t found = 0;
+        for (uint64_t block = begin; block < whole + (rest != 0); ++block) {
+            const uint64_t removed = r_.removed ? r_.removed[block] : 0;
+            left[found] = {bits[block - begin] & ~removed, uint32_t(block)};
+            found += left[found].codes != 0;
+        }
+        return found;
     }
     // Of the first so many rows, by a sample; the same in all parts of a search. An odd step, so
     // that no pattern of rows is hit or missed as a whole.
@@ -76,16 +89,19 @@ struct Run {
     const uint8_t* blocks;
     int planes;
     int dropped;
+
+    // Its bytes are BLOCK apart.
+    const uint8_t* code(uint32_t position) const {
+        return blocks + size_t(position / BLOCK) * planes * BLOCK + position % BLOCK;
+    }
 };
 
-// A query of a run, and what the dropped sub-codes are to it.
+// A query of a run, and the deficit of the dropped sub-codes.
 struct Asking {
     Query* query;
-    float partial;   // score
     double deficit;
 
-    Asking(Query* query, float partial, double deficit)
-        : query(query), partial(partial), deficit(deficit) {}
+    Asking(Query* query, double deficit) : query(query), deficit(deficit) {}
 };
 
 class Search {
@@ -128,6 +144,7 @@ class Search {
     struct SortedCodes {
         const Segment& segment;
         bool masked;
+        uint16_t prefix(uint32_t position) const { return prefix_of(segment, position); }
         void prefetch(uint32_t position) const {
             if (segment.starts.empty()) __builtin_prefetch(&segment.rows[position * segment.row_bytes]);
             else __builtin_prefetch(&segment.starts[position]);
@@ -154,6 +171,7 @@ class Search {
     struct CodesOfRows {
         const uint32_t* rows;
         static constexpr bool masked = false;  // they are eligible
+        uint16_t prefix(uint32_t) const { return 0; }
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return rows[position]; }
         bool only_row(uint32_t) const { return true; }
@@ -164,6 +182,7 @@ class Search {
     struct CodesByRow {
         uint32_t start;
         bool masked;
+        uint16_t prefix(uint32_t) const { return 0; }
         void prefetch(uint32_t) const {}
         uint32_t first_row(uint32_t position) const { return start + position; }
         bool only_row(uint32_t) const { return true; }
@@ -204,7 +223,6 @@ class Search {
     // A node that is still to be visited.
     struct Visit {
         double deficit;
-        float partial;
         uint32_t segment, node;
         int depth;
         bool operator<(const Visit& other) const { return deficit > other.deficit; }
@@ -214,18 +232,17 @@ class Search {
     // that shuts too little out, or takes more than so many codes, what is left is scanned whole
     // for a query that is alone; any other has only learnt a threshold: false.
     bool visit_best_first(Query& query, size_t most, bool alone) {
-        size_t codes = 0;
+        size_t all = 0;
         queue_.clear();
         for (uint32_t s = 0; s < r_.segment_count; ++s) {
             const Segment& segment = *r_.segments[s];
             if (segment.nodes.empty()) continue;
-            queue_.push_back({0, 0, s, 0, 0});
+            queue_.push_back({0, s, 0, 0});
             const Share blocks = own(segment.block_count);
-            codes += (blocks.last - blocks.first) * BLOCK;
+            all += (blocks.last - blocks.first) * BLOCK;
         }
         std::make_heap(queue_.begin(), queue_.end());
         size_t visited = 0, allowed = FIRST_VISITS;
-        bool whole = false;
         while (!queue_.empty()) {
             std::pop_heap(queue_.begin(), queue_.end());
             const Visit visit = queue_.back();
@@ -234,28 +251,41 @@ class Search {
             const Segment& segment = *r_.segments[visit.segment];
             const Node node = own(segment, segment.nodes[visit.node]);
             if (node.first >= node.last) continue;
-            if (whole) {
-                scan_groups({&query}, codes_of(visit.segment), node.first, node.last);
-                continue;
-            }
             if (node.children) {
                 expand(query, segment, node, visit);
                 continue;
             }
-            const double deficit = group_deficit(query, segment, node.first);
-            const Asking asking = {&query, visit.partial, deficit};
-            scan(&asking, 1, run_of(segment), node.first, node.last, codes_of(visit.segment));
+            const uint16_t prefix = prefix_of(segment, node.first);
+            const Asking asking = {&query, query.partial_deficit(prefix, segment.dropped)};
+            const SortedCodes codes = codes_of(visit.segment);
+            scan(&asking, 1, run_of(segment), node.first, node.last, codes);
+            take(query, run_of(segment), codes);
             visited += node.last - node.first;
             if (visited > allowed) {
-                whole = visited > most || still_to_visit(query) > codes / 2;
-                if (whole && !alone) {
-                    query.restart();
-                    return false;
+                if (visited > most || still_to_visit(query) > all / 2) {
+                    if (alone) scan_queued(query);
+                    else query.restart();
+                    return alone;
                 }
                 allowed = 2 * visited;
             }
         }
         return true;
+    }
+
+    // What is queued, whole and in its order: from memory that is faster than by what is best.
+    void scan_queued(Query& query) {
+        const auto place = [&](const Visit& visit) {
+            return std::make_pair(visit.segment, r_.segments[visit.segment]->nodes[visit.node].first);
+        };
+        std::sort(queue_.begin(), queue_.end(),
+                  [&](const Visit& a, const Visit& b) { return place(a) < place(b); });
+        for (const Visit& visit : queue_) {
+            const SortedCodes codes = codes_of(visit.segment);
+            const Node node = own(codes.segment, codes.segment.nodes[visit.node]);
+            if (visit.deficit <= query.limit() && node.first < node.last)
+                scan_groups({&query}, codes, node.first, node.last);
+        }
     }
 
     void expand(const Query& query, const Segment& segment, const Node& node, const Visit& visit) {
@@ -264,9 +294,7 @@ class Search {
             const int code = segment.nodes[c].code;
             const double deficit = visit.deficit + query.deficit(m, code);
             if (query.selective() && deficit > query.limit()) continue;
-            const bool in_prefix = m < 2 * segment.dropped;
-            const float partial = in_prefix ? visit.partial + query.value(m, code) : visit.partial;
-            queue_.push_back({deficit, partial, visit.segment, c, m + 1});
+            queue_.push_back({deficit, visit.segment, c, m + 1});
             std::push_heap(queue_.begin(), queue_.end());
         }
     }
@@ -282,9 +310,8 @@ class Search {
         return codes;
     }
 
-    static double group_deficit(const Query& query, const Segment& segment, uint32_t position) {
-        const uint16_t group = segment.group_of[position / BLOCK];
-        return query.partial_deficit(segment.prefixes[group], segment.dropped);
+    static uint16_t prefix_of(const Segment& segment, uint32_t position) {
+        return segment.prefixes[segment.group_of[position / BLOCK]];
     }
 
     void scan_segment(const SortedCodes& codes, const std::vector<Query*>& queries) {
@@ -307,11 +334,12 @@ class Search {
             for (Query* query : queries) {
                 const double deficit = query->partial_deficit(prefix, dropped);
                 if (!query->selective() || deficit <= query->limit())
-                    asking_.emplace_back(query, query->partial_score(prefix, dropped), deficit);
+                    asking_.emplace_back(query, deficit);
             }
             scan_all(run_of(segment), first, last, codes);
             first = last;
         }
+        for (Query* query : queries) take(*query, run_of(segment), codes);
     }
 
     static Run run_of(const Segment& segment) {
@@ -322,8 +350,9 @@ class Search {
         const Run run = {tail.blocks, (r_.M + 1) / 2, 0};
         const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
         asking_.clear();
-        for (Query& query : queries_) asking_.emplace_back(&query, 0, 0);
+        for (Query& query : queries_) asking_.emplace_back(&query, 0);
         scan_all(run, 0, tail.count, codes);
+        for (Query& query : queries_) take(query, run, codes);
     }
 
     // Whether it costs less to find the codes of all eligible rows, and to filter these, than to
@@ -356,27 +385,31 @@ class Search {
         constexpr size_t MOSTLY = 4, FETCHED = 32;
         uint32_t walked[WALKED + AWAITED + FETCHED + 2 * BLOCK];
         size_t count = 0, fetched = 0;
-        for (uint64_t base = first / BLOCK * BLOCK; base < last && !queries.empty(); base += BLOCK) {
-            uint64_t left = eligible_.rows(uint32_t(base));
-            if (base < first) left &= ~uint64_t(0) << (first - base);
-            if (base + BLOCK > last) left &= ~uint64_t(0) >> (base + BLOCK - last);
-            const size_t more = count_bits(left);
-            const auto list = [&](size_t i) {
-                walked[count + i] = uint32_t(base) + uint32_t(__builtin_ctzll(left | TOP));
-                left &= left - 1;
-            };
-            // So many also where there are fewer: nothing can foresee how many there are.
-            for (size_t i = 0; i < MOSTLY; ++i) list(i);
-            for (size_t i = MOSTLY; i < more; ++i) list(i);
-            count += more;
-            for (; count - fetched >= FETCHED; fetched += FETCHED)
-                for (size_t i = 0; i < FETCHED; ++i)
-                    __builtin_prefetch(segment.code_of(walked[fetched + i]));
-            if (fetched < WALKED + AWAITED) continue;
-            scan_rows(segment, walked, WALKED, queries);
-            count -= WALKED;
-            fetched -= WALKED;
-            std::copy_n(walked + WALKED, count, walked);
+        for (uint64_t start = first, end; start < last && !queries.empty(); start = end) {
+            end = std::min<uint64_t>(last, (start / BLOCK + Eligible::STRETCH) * BLOCK);
+            Survivors blocks[Eligible::STRETCH];
+            const size_t found = eligible_.rows(start, end, blocks);
+            for (size_t b = 0; b < found; ++b) {
+                uint64_t left = blocks[b].codes;
+                const size_t more = count_bits(left);
+                const uint32_t base = uint32_t(blocks[b].block * BLOCK);
+                const auto list = [&](size_t i) {
+                    walked[count + i] = base + uint32_t(__builtin_ctzll(left | TOP));
+                    left &= left - 1;
+                };
+                // So many also where there are fewer: nothing can foresee how many there are.
+                for (size_t i = 0; i < MOSTLY; ++i) list(i);
+                for (size_t i = MOSTLY; i < more; ++i) list(i);
+                count += more;
+                for (; count - fetched >= FETCHED; fetched += FETCHED)
+                    for (size_t i = 0; i < FETCHED; ++i)
+                        __builtin_prefetch(segment.code_of(walked[fetched + i]));
+                if (fetched < WALKED + AWAITED) continue;
+                scan_rows(segment, walked, WALKED, queries);
+                count -= WALKED;
+                fetched -= WALKED;
+                std::copy_n(walked + WALKED, count, walked);
+            }
         }
         scan_rows(segment, walked, count, queries);
     }
@@ -388,7 +421,7 @@ class Search {
         const Run run = {gathered_.data(), int(segment.width()), 0};
         const CodesOfRows codes = {rows};
         asking_.clear();
-        for (Query* query : queries) asking_.emplace_back(query, 0, 0);
+        for (Query* query : queries) asking_.emplace_back(query, 0);
         scan_all(run, 0, uint32_t(count), codes);
     }
 
@@ -403,8 +436,8 @@ class Search {
         }
     }
 
-    // Offers the queries all hits among the positions from first to last. Only one that is alone
-    // need not be selective.
+    // Offers the queries all hits among the positions from first to last, but for some that a
+    // mask may refuse: they are left to take(). Only one that is alone need not be selective.
     template <class Codes>
     void scan(const Asking* asking, size_t queries, const Run& run, uint32_t first, uint32_t last,
               const Codes& codes) {
@@ -433,63 +466,81 @@ class Search {
             }
             for (size_t q = 0; q < queries; ++q) {
                 if (!filtered[q].found) continue;
-                list_positions(survivors[q], filtered[q].found, block, first, last);
-                if (codes.masked) leave_eligible(codes);
-                score(asking[q], run, codes);
-                for (const Candidate& c : candidates_)
-                    codes.offer(*this, *asking[q].query, c.position, c.score);
+                Query& query = *asking[q].query;
+                list_positions(query, survivors[q], filtered[q].found, block, first, last);
+                if (!codes.masked || query.surviving.size() >= ASKED_TOGETHER)
+                    take(query, run, codes);
             }
             block += count;
         }
     }
 
-    // Of positions_, those whose first row is eligible, or that have more rows than one. All
+    // Offers a query what is a hit of its survivors.
+    template <class Codes>
+    void take(Query& query, const Run& run, const Codes& codes) {
+        if (query.surviving.empty()) return;
+        if (codes.masked) leave_eligible(query.surviving, run, codes);
+        score(query, run, codes);
+        query.surviving.clear();
+        for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
+    }
+
+    // Of positions, those whose first row is eligible, or that have more rows than one. All
     // memory of one kind is asked for before any of it is used.
     template <class Codes>
-    void leave_eligible(const Codes& codes) {
-        for (const uint32_t position : positions_) codes.prefetch(position);
-        for (const uint32_t position : positions_) eligible_.prefetch(codes.first_row(position));
+    void leave_eligible(std::vector<uint32_t>& positions, const Run& run, const Codes& codes) {
+        for (const uint32_t position : positions) codes.prefetch(position);
+        for (const uint32_t position : positions) eligible_.prefetch(codes.first_row(position));
         const auto gone = [&](uint32_t p) {
             return codes.only_row(p) && !eligible_.row(codes.first_row(p));
         };
-        positions_.erase(std::remove_if(positions_.begin(), positions_.end(), gone),
-                         positions_.end());
+        positions.erase(std::remove_if(positions.begin(), positions.end(), gone), positions.end());
+        for (const uint32_t position : positions)
+            for (int p = 0; p < run.planes; ++p)
+                __builtin_prefetch(run.code(position) + p * BLOCK);
     }
 
-    // To positions_: those from first to last among the survivors, which count from block.
-    void list_positions(const Survivors* survivors, size_t count, size_t block, uint32_t first,
-                        uint32_t last) {
-        positions_.clear();
+    // To a query's survivors: those from first to last of these, which count from block.
+    static void list_positions(Query& query, const Survivors* survivors, size_t count,
+                               size_t block, uint32_t first, uint32_t last) {
         for (size_t s = 0; s < count; ++s) {
             uint64_t left = survivors[s].codes;
             const size_t begin = (block + survivors[s].block) * BLOCK;
             if (begin < first) left &= ~uint64_t(0) << (first - begin);
             if (begin + BLOCK > last) left &= ~uint64_t(0) >> (begin + BLOCK - last);
             for (; left; left &= left - 1)
-                positions_.push_back(uint32_t(begin + __builtin_ctzll(left)));
+                query.surviving.push_back(uint32_t(begin + __builtin_ctzll(left)));
         }
     }
 
-    // The positions_ that can be hits, with their scores, to candidates_.
+    // The survivors that can be hits, with their scores, to candidates_.
     template <class Codes>
-    void score(const Asking& asking, const Run& run, const Codes& codes) {
+    void score(Query& query, const Run& run, const Codes& codes) {
         constexpr size_t SUMS = 4;  // that do not wait for each other
-        const Query& query = *asking.query;
+        std::vector<uint32_t>& positions = query.surviving;
         candidates_.clear();
-        const size_t count = positions_.size();
-        positions_.resize((count + SUMS - 1) / SUMS * SUMS, count ? positions_[0] : 0);
+        const size_t count = positions.size();
+        if (!count) return;
+        positions.resize((count + SUMS - 1) / SUMS * SUMS, positions[0]);
+        uint16_t prefix = codes.prefix(positions[0]);
+        float partial = query.partial_score(prefix, run.dropped);
         for (size_t i = 0; i < count; i += SUMS) {
             const uint8_t* bytes[SUMS];
             float scores[SUMS];
             for (size_t j = 0; j < SUMS; ++j) {
-                const uint32_t position = positions_[i + j];
-                bytes[j] = run.blocks + position / BLOCK * run.planes * BLOCK + position % BLOCK;
+                const uint32_t position = positions[i + j];
+                bytes[j] = run.code(position);
+                if (codes.prefix(position) != prefix) {
+                    prefix = codes.prefix(position);
+                    partial = query.partial_score(prefix, run.dropped);
+                }
+                scores[j] = partial;
                 codes.prefetch(position);
             }
-            query.score(asking.partial, bytes, run.planes, run.dropped, scores);
+            query.add_scores(bytes, run.planes, run.dropped, scores);
             for (size_t j = 0; j < std::min(SUMS, count - i); ++j)
                 if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
-                    candidates_.push_back({scores[j], positions_[i + j]});
+                    candidates_.push_back({scores[j], positions[i + j]});
         }
     }
 
@@ -515,7 +566,6 @@ class Search {
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
     std::vector<Asking> asking_;
-    std::vector<uint32_t> positions_;
     std::vector<Candidate> candidates_;
     std::vector<uint8_t> gathered_;
 };
