@@ -62,9 +62,11 @@ class Database:
         self.is_postgres = self._engine.dialect.name == "postgresql"
         alone = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {"gpq_alone": True}
         self._alone = self._engine.execution_options(**alone)
-        self._waiting: deque[_Write[Any]] = deque()
         # Writers queue here, not on a connection each: readers always find one.
-        self._writing = threading.Lock()
+        self._waiting: deque[_Write[Any]] = deque()
+        self._at_work = False  # some writer
+        self._changing = threading.Lock()
+        self._writing = threading.Lock()  # held by a transaction, a light one too on SQLite
         self._listener: psycopg.Connection | None = None
 
     def close(self) -> None:
@@ -114,13 +116,21 @@ class Database:
         """What ``work`` returns, once it is durable. It may run again after a rollback.
 
         Writes that arrive while one is being committed share the next commit, and its
-        fsync. One whose statements fail does not fail the others.
+        fsync, which the thread of the oldest of them does; nobody waits for a commit without a
+        write of its own. One whose statements fail does not fail the others.
         """
         mine = _Write(work)
-        self._waiting.append(mine)
-        with self._writing:
-            while not mine.outcome.done():
-                self._commit([self._waiting.popleft() for _ in range(self._group())])
+        with self._changing:
+            self._waiting.append(mine)
+            wait, self._at_work = self._at_work, True
+        if wait:
+            mine.turn.wait()
+        if not mine.outcome.done():
+            try:
+                with self._writing:
+                    self._commit(self._take())
+            finally:
+                self._hand_over()
         return mine.outcome.result()
 
     @contextmanager
@@ -173,8 +183,18 @@ class Database:
             self._drop_listener()
             time.sleep(seconds)
 
-    def _group(self) -> int:
-        return min(len(self._waiting), WRITES_IN_A_COMMIT)
+    def _take(self) -> list["_Write[Any]"]:
+        """The oldest, that of this thread first."""
+        with self._changing:
+            count = min(len(self._waiting), WRITES_IN_A_COMMIT)
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _hand_over(self) -> None:
+        with self._changing:
+            if self._waiting:
+                self._waiting[0].turn.set()
+            else:
+                self._at_work = False
 
     def _commit(self, writes: list["_Write[Any]"]) -> None:
         """Settle all ``writes``; the rest again where one of them failed by itself."""
@@ -185,17 +205,17 @@ class Database:
                 for running in writes:
                     results.append(running.work(connection))  # noqa: PERF401
                 running = None
-        except Exception as error:
+        except BaseException as error:  # an interruption too: the others wait for an answer
             lost = isinstance(error, DBAPIError) and error.connection_invalidated
             failed = writes if running is None or lost else [running]
             for write in failed:
-                write.outcome.set_exception(error)
+                write.fail(error)
             rest = [write for write in writes if write not in failed]
             if rest:
                 self._commit(rest)
         else:
             for write, result in zip(writes, results, strict=True):
-                write.outcome.set_result(result)
+                write.succeed(result)
 
     def _listen(self) -> psycopg.Connection:
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
@@ -210,9 +230,20 @@ class Database:
 
 
 class _Write(Generic[R]):
+    """turn: set when its thread need not wait any more, as it is done or leads the next commit."""
+
     def __init__(self, work: Callable[[Connection], R]) -> None:
         self.work = work
         self.outcome: Future[R] = Future()
+        self.turn = threading.Event()
+
+    def succeed(self, result: R) -> None:
+        self.outcome.set_result(result)
+        self.turn.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.outcome.set_exception(error)
+        self.turn.set()
 
 
 # A network that is gone without a word must not hold a request for ever.

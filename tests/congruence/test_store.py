@@ -296,6 +296,51 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
     assert len(commits) == 1
 
 
+def test_what_is_written_does_not_wait_for_the_commit_of_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten wait, four of them in a commit: the last commit takes until ``go``."""
+    monkeypatch.setattr("service.database.WRITES_IN_A_COMMIT", 4)
+    go = threading.Event()
+    database = store.database
+
+    def write(n: int) -> int:
+        assert n < 8 or go.wait(10)
+        return n
+
+    with ThreadPoolExecutor(10) as pool:
+        with database._writing:
+            asked = []
+            for n in range(10):
+                asked.append(pool.submit(database.write, lambda _, n=n: write(n)))
+                while len(database._waiting) <= n:
+                    time.sleep(0.001)
+        try:
+            assert [each.result(5) for each in asked[:8]] == list(range(8))
+            assert not any(each.done() for each in asked[8:])
+        finally:
+            go.set()
+        assert [each.result(5) for each in asked[8:]] == [8, 9]
+    assert database.write(lambda _: 10) == 10  # no one is left at work
+
+
+def test_writers_that_are_interrupted_or_fail_leave_the_others_to_go_on(store: Store) -> None:
+    def fail(connection: object) -> None:
+        raise KeyboardInterrupt
+
+    outcomes: list[object] = []
+
+    def write(n: int) -> None:
+        try:
+            work = fail if n % 3 == 0 else lambda _: n
+            outcomes.append(store.database.write(work))
+        except KeyboardInterrupt:
+            outcomes.append("interrupted")
+
+    all_waiting_at_once(store, write, range(9))
+    assert sorted(map(str, outcomes)) == [*map(str, (1, 2, 4, 5, 7, 8)), *["interrupted"] * 3]
+
+
 def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: Store) -> None:
     """Another process draws a number and does not commit: no reader may pass it by."""
     other = Store(database_url)
