@@ -31,6 +31,7 @@ from service.settings import THUMBNAIL_PIXELS
 BATCHES = {"cpu": 8, "cuda": 64}
 # Of a batch, where that is more: of a ResNet-50, whose memory is kept from one to the next.
 BATCH_PIXELS = 8 * 224 * 224
+GROUP, GROUP_BYTES = 8, 16_384  # pictures that a thread decodes at a time
 LARGE_PIXELS = 4_000_000  # of a picture whose memory goes back to the system at once
 
 Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
@@ -54,6 +55,7 @@ class Encoder:
 
     models: by their ids. Calls under way go on with those they began with. together: pictures
     that may be encoded at once, where these are small, and nobody waits for the first of them.
+    networks: calls that are encoded at the same time, on the CPU, each by encode_threads.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Encoder:
         watch_full: Callable[[], object] = lambda: None,
         device: str = "cpu",
         together: int = 0,
+        networks: int = 1,
     ) -> None:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
@@ -73,13 +76,16 @@ class Encoder:
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
-        # One thread, whoever asks: OpenMP has a team of threads for each that computes.
+        # Threads of its own, whoever asks: OpenMP has a team of threads for each that computes.
+        self.networks = networks if device == "cpu" else 1  # ``Fallback`` takes one at a time
         self._network = ThreadPoolExecutor(
-            1, "encode", initializer=torch.set_num_threads, initargs=(encode_threads,)
+            self.networks, "encode", initializer=torch.set_num_threads, initargs=(encode_threads,)
         )
         self._usual = BATCHES[device]
-        most = max(together, self._usual)
-        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, most)
+        self._most = max(together, self._usual)
+        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, self._most)
+        # Calls of a job are large enough, and need not wait for each other.
+        self._codes = self._compute if together else self._together.do
 
     def close(self) -> None:
         """What is being decoded comes to its end; nothing waits for that."""
@@ -108,14 +114,14 @@ class Encoder:
         They are read as there is room. Raises Problem 503 where it waits too long.
         """
         accepted: list[Picture | Problem] = []
-        decoding: deque[Future[Picture]] = deque()
+        decoding: deque[Future[list[Picture | Problem]]] = deque()
         waits = patience.current()
-        for data in uploads:
-            decoding.append(self._begin(partial(self._decode, data, models), waits))
+        for group in _groups(uploads):
+            decoding.append(self._begin(partial(self._accept, group, models), waits))
             waits = Patience(math.inf)  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
-                accepted.append(_accepted(decoding.popleft()))
-        return accepted + [_accepted(each) for each in decoding]
+                accepted += decoding.popleft().result()
+        return accepted + [picture for group in decoding for picture in group.result()]
 
     def thumbnail(self, data: bytes) -> bytes:
         """WebP of at most THUMBNAIL_PIXELS a side; raises as ``decode``."""
@@ -123,11 +129,11 @@ class Encoder:
 
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
-        most = max(self._usual, BATCH_PIXELS // model.rules.size**2)
+        most = min(self._most, max(self._usual, BATCH_PIXELS // model.rules.size**2))
         codes: list[bytes] = []
         for first in range(0, len(pictures), most):
             part = _prepared(pictures[first : first + most], model)
-            codes += self._together.do(("codes", model.id), part)
+            codes += self._codes(("codes", model.id), part)
         return codes
 
     def luts(self, pictures: Sequence[Picture], model: Model) -> NDArray[np.float32]:
@@ -149,6 +155,17 @@ class Encoder:
                 return work()
 
         return self._decoding.submit(copy_context().run, begin)
+
+    def _accept(
+        self, uploads: Sequence[bytes], models: Collection[Model]
+    ) -> list[Picture | Problem]:
+        accepted: list[Picture | Problem] = []
+        for data in uploads:
+            try:
+                accepted.append(self._decode(data, models))
+            except ImageError as error:
+                accepted.append(problems.of_image(error))
+        return accepted
 
     def _decode(self, data: bytes, models: Collection[Model]) -> Picture:
         scales = {model.rules.shrink_to for model in models}
@@ -195,11 +212,16 @@ def _large_given_back() -> Iterator[list[int]]:
         memory.give_back()
 
 
-def _accepted(decoding: Future[Picture]) -> Picture | Problem:
-    try:
-        return decoding.result()
-    except ImageError as error:
-        return problems.of_image(error)
+def _groups(uploads: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Small ones together, for one thread: handing each over takes as long as decoding it."""
+    group: list[bytes] = []
+    for data in uploads:
+        group.append(data)
+        if sum(map(len, group)) > GROUP_BYTES or len(group) == GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _prepared(pictures: Sequence[Picture], model: Model) -> list[Prepared]:

@@ -19,7 +19,7 @@ from service.settings import IMPORT_BATCH, IMPORT_BATCH_BYTES
 from service.sources import Entry, Source, SourceError
 from service.store import Store
 
-BATCHES = 4  # under way: one is stored, one encoded, one decoded, one read
+BATCHES = 3  # under way beside those that are encoded: one is stored, one decoded, one read
 TOGETHER = 8  # entries that a thread reads and has decoded
 WAITING_THREADS = 4  # beside those that decode: for disks, and the image store
 
@@ -50,13 +50,15 @@ class Import:
         run.expect(source.count())
         batches = _batches(self._remaining(source, run))
         threads = processors() + WAITING_THREADS
+        networks = self.ingest.encoder.networks
+        most = BATCHES + networks
         with (
             ThreadPoolExecutor(threads) as pool,
-            ThreadPoolExecutor(1) as encoder,
+            ThreadPoolExecutor(networks) as encoder,
             ThreadPoolExecutor(1) as writer,
         ):
             under_way: deque[Future[None]] = deque()
-            recent: deque[Counter[str]] = deque(maxlen=BATCHES + 1)
+            recent: deque[Counter[str]] = deque(maxlen=most + 1)
             for batch in batches:
                 if run.stop.is_set():
                     break
@@ -70,7 +72,7 @@ class Import:
                 ]
                 encoded = encoder.submit(self._encode, prepared)
                 under_way.append(writer.submit(self._store, batch, encoded, run))
-                if len(under_way) == BATCHES:
+                if len(under_way) == most:
                     under_way.popleft().result()
             for written in under_way:
                 written.result()
@@ -145,11 +147,12 @@ class Import:
 
 def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
     batch: list[Entry] = []
+    held = 0
     for entry in entries:
         batch.append(entry)
-        held = sum(each.held for each in batch)
+        held += entry.held
         if len(batch) == IMPORT_BATCH or held > IMPORT_BATCH_BYTES:
             yield batch
-            batch = []
+            batch, held = [], 0
     if batch:
         yield batch

@@ -19,7 +19,7 @@ from service.settings import ID_PATTERN
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MANIFESTS = (".csv", ".jsonl")
-ITSELF = re.compile(rb"[A-Za-z0-9._-]")  # bytes of a name that stand in an id as they are
+ODD = re.compile(rb"[^A-Za-z0-9._-]")  # bytes of a name that do not stand in an id as they are
 LONGEST_ID = 128
 ID_OF_LONG_NAME_DIGITS = 32
 FIELDS = {"path", "id", "metadata"}
@@ -80,11 +80,7 @@ def id_of(name: str) -> str:
     """The id of a picture without one: its name with : for / and ~HH for each byte that ids
     cannot have; where that is too long, the SHA-256 of the name, cut."""
     raw = name.encode("utf-8", "surrogateescape")
-    bytes_of = (bytes([byte]) for byte in raw)
-    id = "".join(
-        ":" if byte == b"/" else byte.decode() if ITSELF.match(byte) else f"~{byte[0]:02X}"
-        for byte in bytes_of
-    )
+    id = ODD.sub(lambda odd: b":" if odd[0] == b"/" else b"~%02X" % ord(odd[0]), raw).decode()
     return id if len(id) <= LONGEST_ID else hashlib.sha256(raw).hexdigest()[:ID_OF_LONG_NAME_DIGITS]
 
 

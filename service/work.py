@@ -33,19 +33,27 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     limit_decoding(settings.max_pixels)
     memory.keep_tensors()
     place = device.pick(settings.device)
-    encoder = Encoder(
-        settings.max_pixels,
-        settings.decode_threads,
-        settings.encode_threads,
-        device=place.type,
-        together=IMPORT_BATCH,
-    )
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
+        encoder = _encoder(settings, place, threads=settings.encode_threads)
         throttle = Throttle(share, store.replicas.latencies)
         _reindex(store, Reindex(store, encoder, originals, throttle), place, run)
     else:
+        # Threads that share a batch wait for each other at every layer, and for what else is
+        # done meanwhile: each has its own.
+        encoder = _encoder(settings, place, threads=1, networks=settings.encode_threads)
         _import(store, settings, Ingest(encoder, originals), place, run)
+
+
+def _encoder(settings: Settings, place: torch.device, threads: int, networks: int = 1) -> Encoder:
+    return Encoder(
+        settings.max_pixels,
+        settings.decode_threads,
+        threads,
+        device=place.type,
+        together=IMPORT_BATCH,
+        networks=networks,
+    )
 
 
 def _reindex(store: Store, reindex: Reindex, place: torch.device, run: JobRun) -> None:

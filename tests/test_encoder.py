@@ -6,6 +6,8 @@ import pytest
 
 from gpq import artifact
 from service.encoder import Encoder, Picture
+from service.problems import Problem
+from tests.images import png
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,21 @@ def test_jobs_encode_more_at_once_as_far_as_pixels_go(
     encoder.close()
     assert seen == batches
     assert found == [row.tobytes() for row in loaded.encode(pixels)]
+
+
+def test_many_small_pictures_come_out_in_order_whatever_is_wrong_with_some(
+    random_model: Path,
+) -> None:
+    model = artifact.load(random_model)
+    encoder = Encoder(10_000, 3, 1)
+    uploads = [png(n) for n in range(30)]
+    uploads[::7] = [b"no picture"] * 5
+    uploads[3] = png(3) + b"x" * 20_000
+    found = encoder.accept(iter(uploads), [model])
+    encoder.close()
+    for data, picture in zip(uploads, found, strict=True):
+        if data == b"no picture":
+            assert isinstance(picture, Problem) and picture.status == 415
+        else:
+            assert isinstance(picture, Picture)
+            assert np.array_equal(picture.pixels[model.id], model.read(data))

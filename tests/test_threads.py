@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,30 @@ def test_one_thread_encodes_with_as_many_as_are_set(
         encoder.close()
         torch.set_num_threads(before)
     assert seen == {("encode_0", 3)}
+
+
+def test_jobs_encode_calls_at_the_same_time_each_by_itself(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = artifact.load(random_model)
+    encoder = Encoder(10_000, 1, 1, together=64, networks=3)
+    all_at_it = threading.Barrier(3)
+    seen: set[int] = set()
+
+    def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
+        all_at_it.wait(10)
+        seen.add(torch.get_num_threads())
+        return np.full((len(pixels), 6), pixels[0, 0, 0, 0], np.uint8)
+
+    def encode(n: int) -> list[bytes]:
+        return encoder.encode([Picture(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})], model)
+
+    monkeypatch.setattr("gpq.fallback.Fallback.run", compute)
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(3) as callers:
+            assert list(callers.map(encode, range(3))) == [[bytes([n]) * 6] for n in range(3)]
+    finally:
+        encoder.close()
+        torch.set_num_threads(before)
+    assert seen == {1}
