@@ -93,20 +93,20 @@ class Catalogue:
 
     def get(self, id: str) -> Row[Any]:
         """Raises Problem 404."""
-        row = self.store.get(id) if re.fullmatch(ID_PATTERN, id) else None
+        row = self.store.reader.get(id) if re.fullmatch(ID_PATTERN, id) else None
         if row is None:
             raise _missing(id)
         return row
 
     def page(self, after: int, limit: int) -> Sequence[Row[Any]]:
         """At most ``limit`` pictures in seq order, from the first past seq ``after``."""
-        return self.store.page(after, limit)
+        return self.store.reader.page(after, limit)
 
     def counts(self, head: int) -> tuple[int, int, int]:
         """Pictures, distinct codes, and the most pictures that share one, at feed number
         ``head`` or later; counted anew only where it has moved."""
         if self._counted[0] != head:
-            self._counted = head, self.store.counts(self.feed.model)
+            self._counted = head, self.store.reader.counts(self.feed.model)
         return self._counted[1]
 
     def describe(self, id: str, metadata: str | None) -> Row[Any]:

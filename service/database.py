@@ -1,6 +1,6 @@
 """How the database is reached: engines, snapshots to read, one queue of writers.
 
-What is written and read stands in ``store``; why writers queue, in ``feed``.
+What is written stands in ``store``, what is read in ``reader``; why writers queue, in ``feed``.
 """
 
 import sqlite3

@@ -130,13 +130,13 @@ class Feed:
 
         Searches and writes go on meanwhile.
         """
-        with self.store.snapshot(model) as snapshot:
+        with self.store.reader.snapshot(model) as snapshot:
             head, codes = snapshot.head, self._gathered(model, snapshot.parts)
         index = self._new_index(model, codes)
         with self._catching_up:
             # An index may be ahead: what it has applied changes nothing when it comes again.
             while head.seq < self.applied:
-                changes = self.store.changes_after(head.seq)
+                changes = self.store.reader.changes_after(head.seq)
                 if not _continue(changes, head):
                     return  # to be loaded again
                 index.apply(_edits(changes.page, model))
@@ -187,14 +187,14 @@ class Feed:
             while True:
                 while self._apply_page():
                     pass
-                with self.store.snapshot(self.model) as snapshot:
+                with self.store.reader.snapshot(self.model) as snapshot:
                     self._follow_active(snapshot.models)
                     if snapshot.head == self._last:  # nobody wrote in between
                         return self.applied, self.index.checksum(), checksum(snapshot.parts)
 
     def _apply_page(self) -> bool:
         """Apply the next changes. False where there are none to apply."""
-        changes = self.store.changes_after(self._last.seq)
+        changes = self.store.reader.changes_after(self._last.seq)
         self._answered_at = time.monotonic()
         self._follow_active(changes.models)
         if not _continue(changes, self._last):
@@ -216,7 +216,7 @@ class Feed:
     def _load(self) -> None:
         """Searches go on in the old index until the new one is whole. Those of other models
         are to be loaded again."""
-        with self.store.snapshot(self.model) as snapshot:
+        with self.store.reader.snapshot(self.model) as snapshot:
             self._follow_active(snapshot.models)
             codes = self._gathered(self.model, snapshot.parts)
         self.indexes = {self.model: self._new_index(self.model, codes)}

@@ -65,7 +65,7 @@ class Import:
                 recent.append(Counter(entry.id for entry in batch))
                 # Of an id that comes twice the later one stays: none of them is known yet.
                 times = sum(recent, Counter())
-                known = self.store.unchanged([e.id for e in batch if times[e.id] == 1])
+                known = self.store.reader.unchanged([e.id for e in batch if times[e.id] == 1])
                 prepared = [
                     pool.submit(self._prepare, batch[n : n + TOGETHER], known)
                     for n in range(0, len(batch), TOGETHER)

@@ -114,7 +114,7 @@ class Searcher:
             wrong = [entry for entry in accepted if isinstance(entry, Problem)]
             return Answer([*wrong], "image", model.id)
         left_out = [
-            self.store.ids_of(hashlib.sha256(_read(file)).hexdigest())
+            self.store.reader.ids_of(hashlib.sha256(_read(file)).hexdigest())
             if options.exclude_same and isinstance(entry, Picture)
             else set()
             for file, entry in zip(files, accepted, strict=True)
@@ -135,7 +135,7 @@ class Searcher:
         row = self.catalogue.get(id)
         lut, query = self._lut_of_stored(row, model)
         if options.exclude_same:
-            same = self.store.ids_of(row.sha256) | {id}
+            same = self.store.reader.ids_of(row.sha256) | {id}
             hits = self._search(lut, k + len(same), min_score, model)[0]
             return Answer([[hit for hit in hits if hit.id not in same][:k]], query, model.id)
         hits = self._search(lut, k, min_score, model)[0]
@@ -165,9 +165,9 @@ class Searcher:
 
         Raises OtherModel where the model was taken out, Problem 404 where the picture was.
         """
-        code = self.store.code(row.seq, model.id)
+        code = self.store.reader.code(row.seq, model.id)
         if code is None:
-            code = self.store.code(self.catalogue.get(row.id).seq, model.id)
+            code = self.store.reader.code(self.catalogue.get(row.id).seq, model.id)
         if code is None:
             raise OtherModel(f"{row.id} has no code of model {model.id}")
         return code
@@ -196,7 +196,9 @@ class Searcher:
             with stages.stage("scan"):
                 near = index.search(luts, asked)
             with stages.stage("db"):
-                resolved = self.store.resolve({seq for found in near for seq, _ in found}, applied)
+                resolved = self.store.reader.resolve(
+                    {seq for found in near for seq, _ in found}, applied
+                )
             if resolved.model != model:
                 raise OtherModel(f"the active model is {resolved.model}, not {model}")
             if not resolved.whole:

@@ -59,6 +59,6 @@ class Upkeep:
     def _sweep(self) -> None:
         if not self.originals.claim(self._database):
             return
-        removed = self.originals.sweep(self.store.originals_in_use)
+        removed = self.originals.sweep(self.store.reader.originals_in_use)
         if removed:
             log.info("swept %d originals nothing points to", removed)

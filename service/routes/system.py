@@ -60,7 +60,7 @@ async def model(runtime: AnyRuntime) -> dict[str, Any]:
 def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) -> dict[str, Any]:
     """Counts of the database, the scan engine, and how far this and other processes are."""
     applied = runtime.feed.applied
-    head, lag = runtime.store.lag(applied)
+    head, lag = runtime.store.reader.lag(applied)
     total, unique, largest = runtime.catalogue.counts(head)
     replicas = [_replica(replica) for replica in runtime.store.replicas.alive()]
     engine = runtime.feed.index.engine

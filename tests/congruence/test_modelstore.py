@@ -13,7 +13,7 @@ def put(store: Store, id: str, content: int, *models: str) -> str:
 
 
 def codes(store: Store, model: str) -> list[tuple[int, bytes]]:
-    with store.snapshot(model) as taken:
+    with store.reader.snapshot(model) as taken:
         return [tuple(pair) for part in taken.parts for pair in part]
 
 
@@ -59,7 +59,7 @@ def test_the_active_model_changes_and_changes_back(store: Store) -> None:
     assert store.models.settle("n")
     assert store.models.activate("n") == "m"
     assert store.models.activate("n") == "n"
-    assert (store.resolve([], 0).model, store.models.previous()) == ("n", "m")
+    assert (store.reader.resolve([], 0).model, store.models.previous()) == ("n", "m")
     assert store.models.activate("m") == "n"
     assert store.models.previous() == "n"
     with pytest.raises(ModelError, match="no model x"):
