@@ -31,7 +31,7 @@ run: $(VENV)/run.stamp
 setup: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp system
-	$(BIN)/python -m pytest -m "not cuda" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cuda" $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
