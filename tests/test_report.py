@@ -6,14 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from torch.nn.functional import one_hot
 
 from gpq import artifact
 from trainer.data import RetrievalSet, retrieval_set
 from trainer.ranking import Ranking
+from trainer.report import figures
 from trainer.report.advice import advice
 from trainer.report.page import said, write_report
-from trainer.report.study import RECALLS, Study, _colours, _kept, _precision_of_recall, study
+from trainer.report.study import (
+    RECALLS,
+    Study,
+    _colours,
+    _kept,
+    _per_class,
+    _precision_of_recall,
+    study,
+)
 
 CLASSES = ("ant", "_bee $5_$10", "<cow>")
 
@@ -150,5 +160,41 @@ def test_advice_names_what_looks_bad_and_is_silent_where_nothing_does(found: Stu
     assert "share one code" in advice(tied, {})[0]
     blind = replace(fine, lengths=[replace(fine.whole, colour_at_10=1.0)])
     assert "colours" in advice(blind, {})[0]
-    rising = {"checked": {"step": 100}, "steps_done": 100}
+    rising = {"checked": {"step": 100, "pictures": 100}, "steps_done": 100}
     assert "more --steps" in advice(fine, rising)[0]
+    assert advice(fine, {**rising, "checked": {"step": 100, "pictures": 99}}) == []
+    few = replace(tied, lengths=[replace(tied.whole, largest_tie=10)])
+    assert advice(few, {}) == []
+
+
+def test_a_class_of_few_is_not_taken_for_others_after_all_of_it_is_found() -> None:
+    right = np.arange(12) < 2
+    ranking = Ranking(0, np.arange(12), -np.arange(12, dtype=np.float32), right)
+    labels = one_hot(torch.tensor([0] * 2 + [1] * 10))
+    pixels = torch.zeros(12, 3, 8, 8, dtype=torch.uint8)
+    own = RetrievalSet(pixels[:1], labels[:1], pixels, labels, ("few", "many"))
+    (result,) = _per_class([_kept(ranking)], own)
+    assert result.confused is None
+    found_late = replace(ranking, relevant=np.roll(right, 1))
+    (result,) = _per_class([_kept(found_late)], replace(own, database_labels=labels.roll(1, 0)))
+    assert result.confused == ("many", 0.5)
+
+
+def test_orange_is_the_step_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    plotted: list[tuple[object, ...]] = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, *a, **more: plotted.append((a, more)) or plot(axes, *a, **more)
+    )
+    log = [{"step": s, "seconds": 1.0, "held_out_mAP": m} for s, m in ((1, 0.9), (2, 0.5))]
+    figures.curves(log, shipped=2)
+    assert [a for a, more in plotted if more["color"] == figures.SECOND] == [(2, 0.5, "o")]
+
+
+def test_the_map_names_few_classes_beside_it(found: Study, recwarn) -> None:
+    strange = replace(found, classes=("日本", "_bee", "<cow>"))
+    _, legend = figures.feature_map(strange)
+    assert [name for name, _ in legend] == ["日本", "_bee", "<cow>"]
+    assert len({colour for _, colour in legend}) == 3
+    assert not [w for w in recwarn if "missing from font" in str(w.message)]
+    assert figures.feature_map(replace(found, classes=tuple(map(str, range(21)))))[1] == []

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.report.study import Study
+from trainer.best import LEAST_PICTURES
+from trainer.report.study import SHOWN_HITS, Study
 
 LITTLE = 3  # times chance
 MIXED_UP = 0.15  # share of the first ten hits
@@ -33,7 +34,7 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
         if result.confused and result.confused[1] > MIXED_UP:
             name, share = result.confused
             lines.append(
-                f"“{result.name}” is taken for “{name}” in {share:.0%} of its first ten hits: "
+                f"“{result.name}” is taken for “{name}” in {share:.0%} of its first hits: "
                 "label more of both, above all of pictures that look alike; or make them one class."
             )
     unused = float(np.mean(found.usage < UNUSED))
@@ -43,7 +44,7 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
             "(python -m trainer cut), or more --details would use them."
         )
     tie = whole.largest_tie / len(found.tie_sizes)
-    if tie > LARGE_TIE:
+    if tie > LARGE_TIE and whole.largest_tie > SHOWN_HITS:
         lines.append(
             f"{whole.largest_tie} pictures ({tie:.0%}) share one code and come in order of "
             "storing: more --details, or finer classes, would tell them apart."
@@ -55,6 +56,7 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
         )
     checked = training.get("checked") or {}
     steps = training.get("steps_done")
-    if steps and checked.get("step", 0) > STILL_RISING * steps:
+    chosen = checked.get("pictures", 0) >= LEAST_PICTURES  # of fewer the last check ships
+    if steps and chosen and checked["step"] > STILL_RISING * steps:
         lines.append("The best moment was the end of the run: more --steps may find better.")
     return lines

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -25,24 +26,29 @@ ACCENT, SECOND, GREEN, RED = "#2457a6", "#c8502d", "#22a054", "#d64242"
 SIDE, FRAME, GAP = 72, 4, 6  # pixels of an example's picture, its frame, the space between
 TIE_GROUPS = ((1, 1), (2, 10), (11, 100), (101, 1000), (1001, None))
 NAMED_CLASSES = 20  # of more the map has no legend
+Legend = list[tuple[str, str]]
 
 
-def curves(log: list[dict[str, Any]]) -> str:
-    """The losses of a training, and the mAP of its held-out pictures."""
+def curves(log: list[dict[str, Any]], shipped: int | None) -> str:
+    """The losses of a training, and the mAP of its held-out pictures; of step ``shipped`` is
+    what ships."""
     steps = [line for line in log if "held_out_mAP" not in line]
     names = [name for name in (steps[0] if steps else {}) if name not in ("step", "seconds")]
     checks = [line for line in log if "held_out_mAP" in line]
     figure, axes = _axes(1 + bool(checks), width=10, height=3.4)
     for name in names:
-        axes[0].plot([s["step"] for s in steps], [s[name] for s in steps], label=name)
+        found = [step[name] for step in steps]
+        alone = "o" if len(steps) == 1 else None  # a line of one point is not seen
+        axes[0].plot([s["step"] for s in steps], found, marker=alone, label=name)
     axes[0].set(xlabel="step", title="losses")
     if names:
         axes[0].legend(frameon=False, fontsize=9)
     if checks:
         found = [c["held_out_mAP"] for c in checks]
         axes[1].plot([c["step"] for c in checks], found, marker="o", color=ACCENT)
-        best = int(np.argmax(found))
-        axes[1].plot(checks[best]["step"], found[best], "o", color=SECOND, markersize=9)
+        for check in checks:
+            if check["step"] == shipped:
+                axes[1].plot(check["step"], check["held_out_mAP"], "o", color=SECOND, markersize=9)
         axes[1].set(xlabel="step", title="mAP of the held-out pictures; orange: what ships")
         a_step = checks[-1]["seconds"] / checks[-1]["step"] / 60
         if a_step and len(checks) > 1:
@@ -63,7 +69,7 @@ def lengths(found: Study) -> str:
     for length, precisions, shade in zip(bits, found.precisions, shades, strict=True):
         axes[1].plot(RANKS, precisions, marker="o", markersize=4, color=shade, label=str(length))
     if len(bits) > 1:
-        axes[1].legend(frameon=False, title="bits", loc="lower left")
+        axes[1].legend(frameon=False, title="bits", loc="best")
     axes[1].set(xlabel="first k hits", title="precision at k", xscale="log", ylim=(0, 1.02))
     axes[1].set_xticks(RANKS, [str(k) for k in RANKS])
     axes[1].minorticks_off()
@@ -90,18 +96,17 @@ def codes(found: Study) -> str:
     return _svg(figure)
 
 
-def feature_map(found: Study) -> str:
-    """t-SNE of the features, coloured by class."""
+def feature_map(found: Study) -> tuple[str, Legend]:
+    """t-SNE of the features, coloured by class; names and colours of few classes, for the page:
+    it has letters that matplotlib's font lacks."""
     figure, (axes,) = _axes(1, width=8.5, height=6)
-    colours = matplotlib.colormaps["tab20"](np.arange(len(found.classes)) % 20)
-    for c, name in enumerate(found.classes):
-        points = found.positions[found.of_class == c]
-        # A name that starts with _ would be left out of the legend.
-        axes.scatter(points[:, 0], points[:, 1], s=9, color=colours[c], label=f"\u200b{name}")
+    count = 10 if len(found.classes) <= 10 else 20
+    palette = matplotlib.colormaps[f"tab{count}"](np.arange(len(found.classes)) % count)
+    colours = [to_hex(colour) for colour in palette]
+    axes.scatter(found.positions[:, 0], found.positions[:, 1], s=9, color=palette[found.of_class])
     axes.axis("off")
-    if len(found.classes) <= NAMED_CLASSES:
-        axes.legend(frameon=False, fontsize=9, markerscale=2, bbox_to_anchor=(1, 1))
-    return _png(figure)
+    named = len(colours) <= NAMED_CLASSES
+    return _png(figure), list(zip(found.classes, colours, strict=True)) if named else []
 
 
 def example(shown: Example) -> str:

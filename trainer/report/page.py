@@ -23,6 +23,7 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
     found = study(model, pictures)
     log = _log(folder / "log.jsonl")
     training: dict[str, Any] = model.about.get("training") or {}
+    feature_map, legend = figures.feature_map(found)
     environment = Environment(
         loader=PackageLoader("trainer.report", "."),
         autoescape=select_autoescape(),
@@ -39,10 +40,11 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
         training={name: said(v) for name, v in training.items() if name != "started_from"},
         started_from=training.get("started_from"),
         advice=advice(found, training),
-        curves=figures.curves(log) if log else None,
+        curves=figures.curves(log, (training.get("checked") or {}).get("step")) if log else None,
         lengths=figures.lengths(found),
         codes=figures.codes(found),
-        feature_map=figures.feature_map(found),
+        feature_map=feature_map,
+        legend=legend,
         examples=[(example, figures.example(example)) for example in found.examples],
         colours=[(example, figures.example(example)) for example in found.colours],
     )

@@ -27,8 +27,8 @@ SHOWN_COLOURS = 5  # queries of one class
 
 @dataclass(frozen=True)
 class ClassResult:
-    """confused: the class that its wrong first ten hits are most often of, and how often,
-    as a share of all first ten; None where there are none."""
+    """confused: the class that its wrong first hits are most often of, and how often, as a share
+    of all first hits; None where there are none. First: ten, or as many as there are right ones."""
 
     name: str
     queries: int
@@ -182,9 +182,10 @@ def _per_class(found: list[_Found], pictures: RetrievalSet) -> list[ClassResult]
             continue
         wrong: Counter[int] = Counter()
         for f in own:
-            for row in f.first_rows[~f.first_right]:
+            first = len(f.own_rows)
+            for row in f.first_rows[:first][~f.first_right[:first]]:
                 wrong.update(np.flatnonzero(database_labels[row]).tolist())
-        shown = sum(len(f.first_rows) for f in own)
+        shown = sum(len(f.own_rows) for f in own)
         most = wrong.most_common(1)
         results.append(
             ClassResult(
