@@ -62,8 +62,18 @@ def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> No
 def test_nothing_to_search_is_a_clear_error(random_model: Path) -> None:
     one = pictures(13)
     pixels, labels = one.queries[:1], one.query_labels[:1]
-    with pytest.raises(TrainerError, match="one other picture"):
+    with pytest.raises(TrainerError, match="no two pictures share a label"):
         evaluate(artifact.load(random_model), among_themselves(pixels, labels, one.classes))
+
+
+def test_pictures_of_one_class_are_refused(random_model: Path) -> None:
+    few = pictures(16)
+    everywhere = torch.zeros_like(few.database_labels)
+    everywhere[:, 1] = 1
+    everywhere[0, 0] = 1
+    one = among_themselves(few.database, everywhere, few.classes)
+    with pytest.raises(TrainerError, match=f"are of the class {few.classes[1]}, .* any order"):
+        evaluate(artifact.load(random_model), one)
 
 
 def test_pictures_that_are_alone_in_their_class_are_not_searched_for() -> None:

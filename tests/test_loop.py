@@ -148,6 +148,12 @@ def test_fingerprint_is_of_pictures_labels_and_classes() -> None:
     assert len({first.fingerprint(), *(other.fingerprint() for other in others)}) == 5
 
 
+def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"the loss is nan at step 2.* smaller --learning-rate"):
+        run(tmp_path, steps=2, learning_rate=1e30)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_a_full_disk_is_a_clear_error_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     run(tmp_path, steps=3)
     before = (tmp_path / "checkpoint.pt").read_bytes()
@@ -155,7 +161,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_checkpoint(tmp_path: Pa
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
-        with pytest.raises(TrainerError, match=r"checkpoint\.pt cannot be written"):
+        with pytest.raises(TrainerError, match=r"checkpoint\.pt cannot be written: is the disk"):
             run(tmp_path, steps=4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -199,6 +199,29 @@ def test_wrong_input_is_one_clear_line(
     assert len(printed.splitlines()) == 1
 
 
+def test_a_seed_beyond_the_generators_is_wrong_usage(capsys) -> None:
+    for seed in ("-1", str(2**63)):
+        with pytest.raises(SystemExit):
+            main(["train", "--data", "x", "--out", "y", "--seed", seed])
+        assert f"{seed} is not a number from 0" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, capsys) -> None:
+    pictures = tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
+    for out in ("/proc/none", "/dev/null/none"):
+        assert train(pictures, Path(out)) == 1
+        assert f"error: {out} cannot be written: " in capsys.readouterr().err
+
+
+def test_a_run_tells_what_it_learns_from_and_why_there_is_no_report(tmp_path: Path, capsys) -> None:
+    pictures = tree(tmp_path / "pictures", "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
+    assert train(pictures, tmp_path / "out", *SMALL, "--steps", "1") == 0
+    printed = capsys.readouterr().err
+    assert "2 labelled pictures of 2 classes and 1 without labels; 0 labelled ones" in printed
+    assert "no report: nothing to search for: " in printed
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
 def test_a_backend_without_its_compiler_is_one_clear_line(tmp_path: Path, capsys) -> None:
     def no_compiler(*_: object) -> None:
         raise RuntimeError("no compiler here")

@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-unlabelled", type=_positive, help="unlabelled pictures a step")
     add("--learning-rate", type=float, help=f"its peak {LEARNING_RATES}")
     add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
-    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--seed", type=_seed, default=0, help="(%(default)s)")
     add(
         "--held-out",
         type=float,
@@ -259,6 +259,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 2**63 - 1")
     return value
 
 

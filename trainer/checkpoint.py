@@ -48,7 +48,9 @@ def save(
     try:
         with replacing(path) as file:
             torch.save(contents, file)
-    except (OSError, RuntimeError) as error:  # torch wraps a full disk in the latter
+    except RuntimeError as error:  # so torch says it
+        raise TrainerError(f"{path} cannot be written: is the disk full? ({error})") from error
+    except OSError as error:
         raise TrainerError(f"{path} cannot be written: {error}") from error
     return path
 

@@ -65,10 +65,20 @@ def evaluate(
 
 
 def require_pictures(pictures: RetrievalSet) -> None:
-    """Raises TrainerError where nothing is to be searched for, or among."""
-    others = len(pictures.database) - (pictures.own_rows is not None)
-    if not len(pictures.queries) or others < 1:
-        raise TrainerError("evaluation needs at least one query and one other picture")
+    """Raises TrainerError where nothing is to be searched for, or any order would be right."""
+    if not len(pictures.queries) or not len(pictures.database):
+        raise TrainerError(
+            "nothing to search for: no query can be read, or no two pictures share a label"
+        )
+    everywhere = pictures.database_labels.bool().all(dim=0) & pictures.query_labels.bool().all(
+        dim=0
+    )
+    if everywhere.any():
+        name = pictures.classes[int(everywhere.nonzero()[0])]
+        raise TrainerError(
+            f"all pictures are of the class {name}, so that any order would be right: give "
+            "pictures of others too, or leave that label out"
+        )
 
 
 def features(model: Model, pixels: Tensor, what: str) -> Tensor:

@@ -219,4 +219,7 @@ def _log(out: Path, *, append: bool) -> Callable[[dict[str, Any]], None]:
 def _check_finite(loss: Tensor, step: int) -> None:
     """Raises TrainerError, so that no checkpoint is overwritten by weights that are lost."""
     if not math.isfinite(loss.item()):
-        raise TrainerError(f"the loss is {loss.item()} at step {step}; the last checkpoint is good")
+        raise TrainerError(
+            f"the loss is {loss.item()} at step {step}, and what was learnt is lost: start anew "
+            "with a smaller --learning-rate; a checkpoint that was written before is good"
+        )

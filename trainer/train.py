@@ -27,6 +27,7 @@ from trainer.config import (
     default_details,
 )
 from trainer.errors import TrainerError, writing
+from trainer.evaluate import require_pictures
 from trainer.export import export, start_from
 from trainer.holdout import HeldOut, hold_out
 from trainer.model import GPQ
@@ -83,6 +84,8 @@ def _train(
         print_skipped(pictures.skipped)
         write_skipped(pictures.skipped, options.out)
     pictures, held_out = hold_out(pictures, config.held_out, config.seed)
+    if distributed.is_first():
+        print(_counted(pictures, held_out), file=sys.stderr)
     torch.manual_seed(config.seed)
     model = GPQ(config, len(pictures.classes)).to(where)
     pictures = _on_device(pictures, where)
@@ -115,6 +118,15 @@ def _train(
         model_id = export(result.model, config, rules, pictures, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
     _report(artifact.load(options.out, where), held_out, pictures, options.out)
+
+
+def _counted(pictures: data.TrainingSet, held_out: HeldOut | None) -> str:
+    unlabelled = 0 if pictures.all_labelled else len(pictures.unlabelled)
+    kept = len(held_out.pixels) if held_out else 0
+    return (
+        f"learning from {len(pictures.labelled):,} labelled pictures of {len(pictures.classes):,} "
+        f"classes and {unlabelled:,} without labels; {kept:,} labelled ones are held out"
+    )
 
 
 def _origin(model: Model | None) -> dict[str, object] | None:
@@ -169,8 +181,10 @@ def _report(
         rows = data.spread(len(trained.labelled), MOST_REPORTED)
         pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
     pictures = data.among_themselves(pixels, labels, trained.classes)
-    if not len(pictures.queries):
-        print("no report: no two labelled pictures share a class", file=sys.stderr)
+    try:
+        require_pictures(pictures)
+    except TrainerError as error:
+        print(f"no report: {error}", file=sys.stderr)
         return
     with writing(folder):
         path = write_report(model, pictures, f"{what}, searched for among themselves", folder)
@@ -271,9 +285,10 @@ def _prepare(
             "with --resume, or replace it with --overwrite"
         )
     if distributed.is_first():
-        out.mkdir(parents=True, exist_ok=True)
-        for name in (checkpoint.NAME, REPORT, SKIPPED):  # of the run that is replaced
-            (out / name).unlink(missing_ok=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for name in (checkpoint.NAME, REPORT, SKIPPED):  # of the run that is replaced
+                (out / name).unlink(missing_ok=True)
     return None
 
 
