@@ -1,7 +1,7 @@
 """A model as a folder: ``model.safetensors`` + ``config.json``. No pickle.
 
 config.json
-    format   int, of this layout: 1 has no means of codes, 2 may
+    format   int, of this layout: 1 has no means of codes, 2 may, 3 may have means of classes too
     compute  all that decides a code: M, K, d, network, preprocess
     about    what people ask: classes, training, data, measured, golden vectors
 The id is sha256(model.safetensors ‖ canonical JSON of ``compute``), so that
@@ -31,8 +31,8 @@ from gpq.errors import ArtifactError, ImageError
 from gpq.files import replacing
 from gpq.model import Model
 
-FORMAT = 2
-READABLE = (1, FORMAT)
+FORMAT = 3
+READABLE = (1, 2, FORMAT)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 GOLDEN_MARGIN = 1e-3  # cosine between the best and the second codeword
@@ -63,8 +63,9 @@ def save(
         "preprocess": asdict(rules),
     }
     tensors = {f"F.{name}": t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
-    if codebook.means is not None:
-        tensors["means"] = codebook.means.detach().float().cpu().contiguous()
+    for name, more in (("means", codebook.means), ("classes", codebook.classes)):
+        if more is not None:
+            tensors[name] = more.detach().float().cpu().contiguous()
     weights = save_tensors({**tensors, "Z": Z})
     config: dict[str, Any] = {"format": FORMAT, "compute": compute, "about": about}
     model = _assemble(weights, config, torch.device("cpu"), folder)
@@ -197,17 +198,26 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         raise ArtifactError(f"{folder / CONFIG}: K is {shape[1]}; this version computes K = {K}")
     try:
         tensors = load_tensors(weights)
-        Z, means = tensors.pop("Z"), tensors.pop("means", None)
+        Z, means, classes = (tensors.pop(name, None) for name in ("Z", "means", "classes"))
         net.load_state_dict({name.removeprefix("F."): t for name, t in tensors.items()})
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"{folder / WEIGHTS}: {error}") from error
-    if Z.shape != shape or not torch.allclose(Z.norm(dim=-1), torch.ones(shape[:2]), atol=1e-4):
-        raise ArtifactError(f"{folder / WEIGHTS}: Z is not {shape} unit codewords")
-    if means is not None and not (
-        means.shape == shape and bool((means.norm(dim=-1) <= 1 + 1e-4).all())
+    if (
+        Z is None
+        or Z.shape != shape
+        or not torch.allclose(Z.norm(dim=-1), torch.ones(shape[:2]), atol=1e-4)
     ):
+        raise ArtifactError(f"{folder / WEIGHTS}: Z is not {shape} unit codewords")
+    if means is not None and not (means.shape == shape and _short(means)):
         raise ArtifactError(
             f"{folder / WEIGHTS}: means are not {shape} vectors of at most length 1"
+        )
+    if classes is not None and not (
+        classes.ndim == 3 and classes.shape[::2] == shape[::2] and _short(classes)
+    ):
+        raise ArtifactError(
+            f"{folder / WEIGHTS}: classes are not {(shape[0], 'L', shape[2])} vectors of at most "
+            "length 1"
         )
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
         raise ArtifactError(f"{folder / WEIGHTS}: has values that are not numbers")
@@ -217,10 +227,14 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         id=model_id(weights, compute),
         rules=rules,
         network=net.requires_grad_(False),
-        codebook=Codebook(Z, means).to(device),
+        codebook=Codebook(Z, means, classes).to(device),
         about=about or {},
         device=device,
     )
+
+
+def _short(vectors: Tensor) -> bool:
+    return bool((vectors.norm(dim=-1) <= 1 + 1e-4).all())
 
 
 def _replace(path: Path, data: bytes) -> None:

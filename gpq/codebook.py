@@ -4,6 +4,7 @@ Features and codewords are intra-normalised: every d-dimensional sub-vector has
 unit length, so an inner product of sub-vectors is their cosine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 K = 16  # codewords in a codebook: 4 bits, the in-register table look-up
 ALPHA = 20.0  # soft-assignment scale
+LIKE, SURE = 0.75, 32.0  # mean cosine with a class from which a query is taken for one of it
 
 
 def intra_normalise(features: Tensor, codebooks: int) -> Tensor:
@@ -48,10 +50,13 @@ class Codebook:
 
     means (M,K,d) float32, no longer than 1: what stands for a code in a search, the mean of the
     sub-vectors that have it (``means_of``); the codewords themselves where there are none.
+    classes (M,L,d) float32, no longer than 1: the mean sub-vectors of L classes, by which a query
+    is expanded (``expanded``); as it is where there are none.
     """
 
     Z: Tensor
     means: Tensor | None = None
+    classes: Tensor | None = None
 
     @property
     def M(self) -> int:
@@ -63,10 +68,14 @@ class Codebook:
 
     def first(self, M: int) -> "Codebook":
         """The first M codebooks."""
-        return Codebook(self.Z[:M], None if self.means is None else self.means[:M])
+        return self._each(lambda tensor: tensor[:M])
 
     def to(self, device: torch.device | str) -> "Codebook":
-        return Codebook(self.Z.to(device), None if self.means is None else self.means.to(device))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Codebook":
+        more = (None if t is None else change(t) for t in (self.means, self.classes))
+        return Codebook(change(self.Z), *more)
 
     def encode(self, features: Tensor) -> Tensor:
         """(B,D) float32 -> (B,M) uint8, the nearest codeword of each sub-vector."""
@@ -88,7 +97,24 @@ class Codebook:
         m = 0…M-1 in that order: the mean cosine to be expected of what has the code.
         """
         words = self.Z if self.means is None else self.means
-        return torch.einsum("bmd,mkd->bmk", intra_normalise(features, self.M), words) / self.M
+        x = self.expanded(intra_normalise(features, self.M))
+        return torch.einsum("bmd,mkd->bmk", x, words) / self.M
+
+    def expanded(self, x: Tensor) -> Tensor:
+        """Sub-vectors (Q,M,d) of queries, moved halfway to what their classes look like.
+
+        Query expansion (Chum et al., ICCV 2007) by class means: x + ½ Σ_c p_c (c - x), where p is
+        the softmax of SURE times the mean cosine with each class, and LIKE for none of them: a
+        query like no class stays as it is.
+        """
+        if self.classes is None:
+            return x
+        unit = functional.normalize(self.classes, dim=-1)
+        likeness = torch.einsum("bmd,mld->bl", x, unit) / self.M
+        none = torch.full_like(likeness[:, :1], LIKE)
+        p = torch.softmax(SURE * torch.cat([likeness, none], dim=1), dim=1)[:, :-1]
+        towards = torch.einsum("bl,mld->bmd", p, self.classes)
+        return x + (towards - p.sum(dim=1)[:, None, None] * x) / 2
 
     def means_of(self, features: Tensor) -> Tensor:
         """(N,D) -> (M,K,d) float32: the mean sub-vector of each code, its codeword counted once.

@@ -145,12 +145,25 @@ def test_means_that_are_none_are_refused(bad: float, folder: Path) -> None:
         artifact.load(folder)
 
 
+@pytest.mark.parametrize("shape", [(12, 3, 12), (12, 12), (11, 3, 12), (12, 3, 11)])
+def test_classes_are_read_and_what_is_none_is_refused(shape: tuple[int, ...], folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classes"] = torch.full(shape, 0.1)
+    save_file(tensors, folder / "model.safetensors")
+    if shape == (12, 3, 12):
+        assert torch.equal(artifact.load(folder).codebook.classes, tensors["classes"])
+        tensors["classes"][0, 0] = float("nan")
+        save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ArtifactError, match="classes are not"):
+        artifact.load(folder)
+
+
 def test_a_model_of_the_first_format_searches_by_its_codewords(folder: Path) -> None:
     before = artifact.load(folder)
     edit(folder, lambda c: c.update(format=1))
     model = artifact.load(folder)
     assert model.id == before.id
-    assert model.codebook.means is None
+    assert model.codebook.means is None and model.codebook.classes is None
     features = torch.randn(2, 144)
     x = torch.nn.functional.normalize(features.view(2, 12, 12), dim=-1)
     assert torch.allclose(

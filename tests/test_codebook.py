@@ -107,3 +107,47 @@ def test_with_means_a_score_is_the_mean_cosine_with_what_has_the_code() -> None:
     assert book.lut(query).abs().max() * 3 <= 1
     short = book.first(2).lut(query[:, :24])
     assert torch.allclose(short * 2, book.lut(query)[:, :2] * 3)
+
+
+def test_a_query_is_moved_halfway_to_the_class_it_is_like() -> None:
+    torch.manual_seed(0)
+    classes = 0.9 * torch.nn.functional.normalize(torch.randn(3, 4, 12), dim=-1)
+    book = Codebook(codebook().Z, classes=classes)
+    x = torch.nn.functional.normalize(classes[:, 2] + 0.03 * torch.randn(3, 12), dim=-1)[None]
+    assert torch.allclose(book.expanded(x)[0], (x[0] + classes[:, 2]) / 2, atol=1e-3)
+    expected = torch.einsum("bmd,mkd->bmk", book.expanded(x), book.Z) / 3
+    assert torch.allclose(book.lut(x.flatten(1)), expected, atol=1e-6)
+
+
+def test_a_query_like_no_class_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    classes = torch.nn.functional.normalize(torch.randn(3, 4, 12), dim=-1)
+    book = Codebook(codebook().Z, classes=classes)
+    x = torch.nn.functional.normalize(torch.randn(50, 3, 12), dim=-1)
+    likeness = torch.einsum("bmd,mld->bl", x, classes).amax(dim=1) / 3
+    unlike = x[likeness < 0.4]
+    assert len(unlike) > 20
+    assert torch.allclose(book.expanded(unlike), unlike, atol=1e-3)
+
+
+def test_between_two_classes_a_query_is_moved_towards_both() -> None:
+    classes = torch.eye(12)[None, :2] * torch.tensor([1.0, 0.8])[None, :, None]
+    book = Codebook(codebook(1).Z, classes=classes)
+    x = torch.nn.functional.normalize(torch.eye(12)[:1] * 2 + torch.eye(12)[1:2] * 2, dim=-1)[None]
+    found = book.expanded(x)[0, 0]
+    like, none = np.exp(32 * x[0, 0, 0].item()), np.exp(32 * 0.75)
+    p = like / (2 * like + none)
+    kept = 1 - (2 * p) / 2
+    wanted = kept * x[0, 0, 0].item() + p / 2 * np.array([1.0, 0.8])
+    assert found[:2].tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert found[2:].abs().max() == 0
+
+
+def test_shorter_codes_are_searched_by_the_same_classes() -> None:
+    torch.manual_seed(0)
+    classes = torch.nn.functional.normalize(torch.randn(3, 4, 12), dim=-1)
+    book = Codebook(codebook().Z, classes=classes)
+    x = torch.nn.functional.normalize(classes[:, 1] + 0.1 * torch.randn(3, 12), dim=-1)[None]
+    short = Codebook(book.Z[:2], classes=classes[:2])
+    assert torch.equal(book.first(2).lut(x[:, :2].flatten(1)), short.lut(x[:, :2].flatten(1)))
+    assert not torch.equal(short.expanded(x[:, :2]), x[:, :2])

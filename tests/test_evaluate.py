@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from gpq import artifact
+from gpq.codebook import intra_normalise
 from trainer.cut import cut
 from trainer.data import RetrievalSet, among_themselves, training_set
 from trainer.errors import TrainerError
@@ -43,9 +44,15 @@ def test_refit_keeps_the_codes_and_learns_what_they_stand_for(
     wanted = before.codebook.means_of(before.features(pictures.unlabelled))
     assert torch.allclose(after.codebook.means, wanted, atol=1e-5)
     assert (after.codebook.means.norm(dim=-1) < 0.999).any()
+    x = intra_normalise(before.features(pictures.labelled), 12)
+    of_dogs = pictures.labels[:, pictures.classes.index("dog")].bool()
+    assert torch.allclose(after.codebook.classes[:, 5], x[of_dogs].mean(dim=0), atol=1e-5)
+    assert after.about["classes"] == list(pictures.classes)
     assert after.about["refitted_from"] == {"id": before.id}
     cut(tmp_path / "refitted", 24, tmp_path / "short")
-    assert torch.equal(artifact.load(tmp_path / "short").codebook.means, after.codebook.means[:6])
+    short = artifact.load(tmp_path / "short").codebook
+    assert torch.equal(short.means, after.codebook.means[:6])
+    assert torch.equal(short.classes, after.codebook.classes[:6])
     with pytest.raises(TrainerError, match="has a model"):
         refit(random_model, sample, "folder", tmp_path / "refitted")
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from gpq import artifact
-from gpq.codebook import Codebook
+from gpq.codebook import Codebook, intra_normalise
 from gpq.model import Model
 from gpq.preprocess import Preprocess
 from trainer.config import Config
@@ -20,7 +21,7 @@ from trainer.model import GPQ
 from trainer.teacher import class_means, labelled_rows
 
 EXAMPLES = 2048
-MEANS_OF = 16_384  # unlabelled pictures, at most, that a code's mean is taken over
+MEANS_OF = 16_384  # pictures, at most, that means of codes, and of classes, are taken over
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 LAST_LAYER = ("project.weight", "project.bias")
 DEAD_LENGTH = 0.99  # of the mean of a codebook's unit sub-vectors: they all point one way
@@ -65,13 +66,24 @@ def export(
 def with_means(
     codebook: Codebook, network: nn.Module, data: TrainingSet, rules: Preprocess
 ) -> Codebook:
-    """The same codewords, with the means of the sub-vectors of ``data``'s unlabelled pictures."""
-    rows = spread(len(data.unlabelled), MEANS_OF).to(data.unlabelled.device)
-    parts = []
-    for part in tqdm(torch.split(rows, 256), desc="means of codes", unit="batch", leave=False):
-        images = rules.normalise(data.unlabelled[part].to(codebook.Z.device))
-        parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
-    return replace(codebook, means=codebook.means_of(torch.cat(parts)))
+    """The same codewords, with the means of codes of ``data``'s unlabelled pictures, and of the
+    classes of its labelled ones."""
+
+    def features(pixels: Tensor, rows: Tensor, what: str) -> Tensor:
+        parts = []
+        for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
+            images = rules.normalise(pixels[part].to(codebook.Z.device))
+            parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
+        return torch.cat(parts)
+
+    rows, known = (
+        spread(len(pixels), MEANS_OF).to(pixels.device)
+        for pixels in (data.unlabelled, data.labelled)
+    )
+    means = codebook.means_of(features(data.unlabelled, rows, "means of codes"))
+    labelled = intra_normalise(features(data.labelled, known, "means of classes"), codebook.M)
+    classes = class_means(labelled, data.labels[known].to(labelled.device))
+    return replace(codebook, means=means, classes=classes)
 
 
 def separate(Z: Tensor) -> Tensor:
@@ -128,7 +140,7 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
             taken.view(shape)[dead] = first.view(shape)[dead]
     x = model.class_part(model.sub_vectors(_raw(model, data.labelled[rows], rules)))
     model.train(was_training)
-    model.C.copy_(class_means(x, data.labels[rows]))
+    model.C.copy_(functional.normalize(class_means(x, data.labels[rows]), dim=-1))
 
 
 def _raw(model: GPQ, pixels: Tensor, rules: Preprocess) -> Tensor:

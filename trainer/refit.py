@@ -1,4 +1,4 @@
-"""What the codes of a finished model stand for, learnt anew from other pictures."""
+"""What codes and classes of a finished model look like, learnt anew from other pictures."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from trainer.export import with_means
 
 
 def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:
-    """Write ``source`` with the means of ``data``'s unlabelled pictures; returns its id.
+    """Write ``source`` with the means of ``data``'s pictures and classes; returns its id.
 
     Its codes are the source's, its scores what is to be expected among such pictures.
     Raises TrainerError where another model would be lost.
@@ -21,5 +21,6 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
     codebook = with_means(model.codebook, model.network, pictures, model.rules)
     about = {name: value for name, value in model.about.items() if name != "golden"}
     about = {**about, "measured": None, "refitted_from": {"id": model.id}}
+    about["classes"] = list(pictures.classes)
     described = artifact.read_config(source)["compute"]["network"]
     return derive(replace(model, codebook=codebook), described, about, folder)

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from gpq.codebook import intra_normalise
@@ -18,9 +17,11 @@ BATCH = 512
 
 
 def class_means(x: Tensor, labels: Tensor) -> Tensor:
-    """x (B,M,d) sub-vectors, labels (B,L) -> (M,L,d) unit means of each class's."""
+    """x (B,M,d) unit sub-vectors, labels (B,L) -> (M,L,d) means of each class's, of at most
+    length 1; of several classes a picture counts for each by its share. Zero of a class without."""
     of_class = losses.class_target(labels).T
-    return functional.normalize(torch.einsum("lb,bmd->mld", of_class, x), dim=-1)
+    sums = torch.einsum("lb,bmd->mld", of_class, x)
+    return sums / of_class.sum(dim=1)[None, :, None].clamp(min=1e-6)
 
 
 def labelled_rows(data: TrainingSet) -> Tensor:
