@@ -193,10 +193,15 @@ def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
         running = server.http.get("/jobs/2").json()
         assert running["state"] == "running" and running["seconds_left"] > 0
         assert server.http.delete("/jobs/2").json()["state"] == "cancelled"
-        time.sleep(2)
-        count = server.http.get("/stats").json()["images"]
-        time.sleep(1)
-        assert server.http.get("/stats").json()["images"] == count < 3100
+        counts = [0]  # what was at hand is stored; then nothing is any more
+
+        def at_rest() -> bool:
+            time.sleep(2)
+            counts.append(server.http.get("/stats").json()["images"])
+            return counts[-1] == counts[-2]
+
+        until(at_rest)
+        assert counts[-1] < 3100
         assert server.http.get("/jobs/3").status_code == 404
     with Server(tmp_path, model=random_model, **places) as server:
         refused = server.http.post("/jobs/import", json={"source": "shoes"})
