@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def run(url: str, picture: bytes, rate: float, seconds: float) -> Sent:
 
 if PLAN in os.environ:  # in Locust's process, which loads this file
     from gevent import sleep
-    from locust import FastHttpUser, constant_pacing, events, task
+    from locust import FastHttpUser, events, task
 
     _plan: dict[str, Any] = json.loads(Path(os.environ[PLAN]).read_text())
     _body = Path(_plan["body"]).read_bytes()
@@ -68,10 +69,14 @@ if PLAN in os.environ:  # in Locust's process, which loads this file
     _numbers = itertools.count()
 
     class Searcher(FastHttpUser):
-        wait_time = constant_pacing(_plan["period"])
-
         def on_start(self) -> None:
-            sleep(next(_numbers) / _plan["users"] * _plan["period"])
+            first = next(_numbers) / _plan["users"] * _plan["period"]
+            self.due = time.monotonic() + first
+            sleep(first)
+
+        def wait_time(self) -> float:
+            self.due += _plan["period"]
+            return max(0.0, self.due - time.monotonic())
 
         @task
         def search(self) -> None:
