@@ -68,20 +68,14 @@ def with_means(
 ) -> Codebook:
     """The same codewords, with the means of codes of ``data``'s unlabelled pictures, and of the
     classes of its labelled ones."""
-
-    def features(pixels: Tensor, rows: Tensor, what: str) -> Tensor:
-        parts = []
-        for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
-            images = rules.normalise(pixels[part].to(codebook.Z.device))
-            parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
-        return torch.cat(parts)
-
     rows, known = (
         spread(len(pixels), MEANS_OF).to(pixels.device)
         for pixels in (data.unlabelled, data.labelled)
     )
-    means = codebook.means_of(features(data.unlabelled, rows, "means of codes"))
-    labelled = intra_normalise(features(data.labelled, known, "means of classes"), codebook.M)
+    raw = _features(network, data.unlabelled, rows, rules, "means of codes")
+    means = codebook.means_of(raw)
+    raw = _features(network, data.labelled, known, rules, "means of classes")
+    labelled = intra_normalise(raw, codebook.M)
     classes = class_means(labelled, data.labels[known].to(labelled.device))
     return replace(codebook, means=means, classes=classes)
 
@@ -131,21 +125,30 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
     was_training = model.training
     model.eval()
     if same_features:
-        dead = _dead(model.sub_vectors(_raw(model, data.labelled[rows], rules)))
+        raw = _features(model.F, data.labelled, rows, rules, "dead codebooks")
+        dead = _dead(model.sub_vectors(raw))
         alive = [m for m in range(model.M) if m not in dead]
         model.Z[alive] = source.codebook.Z[alive].to(model.Z)
         shape = (model.M, -1)
         for name, first in drawn.items():
             taken = model.F.get_parameter(name)
             taken.view(shape)[dead] = first.view(shape)[dead]
-    x = model.class_part(model.sub_vectors(_raw(model, data.labelled[rows], rules)))
+    raw = _features(model.F, data.labelled, rows, rules, "means of classes")
+    x = model.class_part(model.sub_vectors(raw))
     model.train(was_training)
     model.C.copy_(functional.normalize(class_means(x, data.labels[rows]), dim=-1))
 
 
-def _raw(model: GPQ, pixels: Tensor, rules: Preprocess) -> Tensor:
-    """(N,3,S,S) uint8 -> raw features (N,D) float32."""
-    return torch.cat([model.features(rules.normalise(part)) for part in torch.split(pixels, 256)])
+def _features(
+    network: nn.Module, pixels: Tensor, rows: Tensor, rules: Preprocess, what: str
+) -> Tensor:
+    """Of these rows of (N,3,S,S) uint8 the raw features (R,D) float32, on the network's device."""
+    device = next(network.parameters()).device
+    parts = []
+    for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
+        images = rules.normalise(pixels[part].to(device))
+        parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
+    return torch.cat(parts)
 
 
 def _dead(x: Tensor) -> list[int]:
