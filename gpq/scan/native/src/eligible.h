@@ -1,0 +1,70 @@
+// Which rows and scores a search may find.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "hits.h"
+#include "mask.h"
+#include "search.h"
+
+namespace gpq {
+
+class Eligible {
+  public:
+    explicit Eligible(const Request& r) : r_(r) {}
+
+    bool row(uint32_t row) const {
+        if (r_.removed && r_.removed[row / 64] >> row % 64 & 1) return false;
+        return !r_.mask || row < r_.mask_from || (row < r_.mask_rows && r_.mask[row]);
+    }
+    // Whether a row before this one can be refused by the mask.
+    bool masked(uint32_t last_row) const { return r_.mask && last_row > r_.mask_from; }
+    void prefetch(uint32_t row) const {
+        if (row < r_.mask_rows) __builtin_prefetch(r_.mask + row);
+    }
+    // Of the rows from first to last, at most STRETCH blocks of 64, those blocks that the mask and
+    // the removals leave some of; how many they are.
+    static constexpr size_t STRETCH = 64;
+    size_t rows(uint64_t first, uint64_t last, Survivors (&left)[STRETCH]) const {
+        last = std::min(last, r_.mask_rows);
+        if (first >= last) return 0;
+        const uint64_t begin = first / BLOCK, whole = last / BLOCK, rest = last % BLOCK;
+        uint64_t bits[STRETCH];
+        if (whole > begin) set_bits(r_.mask + begin * BLOCK, whole - begin, bits);
+        if (rest) bits[whole - begin] = set_bits(r_.mask + whole * BLOCK, size_t(rest));
+        bits[0] &= ~uint64_t(0) << first % BLOCK;
+        size_t found = 0;
+        for (uint64_t block = begin; block < whole + (rest != 0); ++block) {
+            const uint64_t removed = r_.removed ? r_.removed[block] : 0;
+            left[found] = {bits[block - begin] & ~removed, uint32_t(block)};
+            found += left[found].codes != 0;
+        }
+        return found;
+    }
+    // Of the first so many rows, by a sample; the same in all parts of a search. An odd step, so
+    // that no pattern of rows is hit or missed as a whole.
+    double share(uint32_t end) const {
+        constexpr uint64_t SAMPLE = 256, TOGETHER = 64;  // which are in one line of memory
+        const uint64_t last = std::min<uint64_t>(end, r_.mask_rows);
+        const uint64_t step = last / SAMPLE | 1;
+        size_t seen = 0, eligible = 0;
+        for (uint64_t row = 0; row < last; row += step) {
+            const size_t count = std::min(TOGETHER, last - row);
+            eligible += count_bits(set_bits(r_.mask + row, count));
+            seen += count;
+        }
+        return seen ? double(eligible) / double(seen) * double(last) / end : 0;
+    }
+    bool hit(const Hit& hit) const {
+        if (!r_.has_after || hit.score < r_.after_score) return true;
+        return hit.score == r_.after_score && int64_t(hit.row) > r_.after_row;
+    }
+    bool score(float score) const { return !r_.has_after || score <= r_.after_score; }
+
+  private:
+    const Request& r_;
+};
+
+}  // namespace gpq
