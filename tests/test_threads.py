@@ -15,6 +15,8 @@ from gpq.scan.native import NativeScanner, missing
 from service.encoder import Encoder, Picture
 from service.settings import Settings
 from service.threads import spin_little
+from tests.conftest import SHIPPED
+from tests.server import ROOT
 
 
 def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_little(
@@ -120,3 +122,25 @@ def test_jobs_encode_calls_at_the_same_time_each_by_itself(
         encoder.close()
         torch.set_num_threads(before)
     assert seen == {1}
+
+
+def test_the_garbage_collector_never_looks_at_what_was_there_at_start(tmp_path: Path) -> None:
+    """A full collection stops all threads: with torch's objects for a fifth of a second."""
+    look = """
+import gc, sys, uvicorn
+from service.__main__ import main
+uvicorn.run = lambda app, **_: print(len(gc.get_objects()), gc.get_freeze_count())
+sys.argv = ["service"]
+main()
+"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "GPQ_MODEL": str(SHIPPED),
+        "GPQ_PORT": "0",
+    }
+    printed = subprocess.check_output(
+        [sys.executable, "-c", look], cwd=tmp_path, env=environment, text=True
+    )
+    looked_at, frozen = map(int, printed.split())
+    assert looked_at < 1000 < 100_000 < frozen
