@@ -97,7 +97,7 @@ def _serve(settings: Settings) -> int:
     _require_free_port(settings)
     app = create_app(settings)
     # What is there by now stays. The collector would stop all threads to look at torch's half a
-    # million objects: for a fifth of a second, every few thousand searches.
+    # million objects: for up to a fifth of a second, every few thousand searches.
     gc.freeze()
     # uvicorn raises the signal again after an orderly stop; a stop asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
