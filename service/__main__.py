@@ -96,8 +96,8 @@ def _serve(settings: Settings) -> int:
 
     _require_free_port(settings)
     app = create_app(settings)
-    # What is there by now stays. The collector would stop all threads to look at torch's half a
-    # million objects: for up to a fifth of a second, every few thousand searches.
+    # What is there by now stays. To look at torch's objects the collector would stop all threads
+    # for longer than a search takes.
     gc.freeze()
     # uvicorn raises the signal again after an orderly stop; a stop asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -125,7 +125,7 @@ def test_jobs_encode_calls_at_the_same_time_each_by_itself(
 
 
 def test_the_garbage_collector_never_looks_at_what_was_there_at_start(tmp_path: Path) -> None:
-    """A full collection stops all threads: with torch's objects for a fifth of a second."""
+    """A full collection stops all threads: with torch's objects for longer than a search."""
     look = """
 import gc, sys, uvicorn
 from service.__main__ import main
