@@ -9,7 +9,9 @@ encodes 64 at a time, traced as the import has it; what comes of it is dropped. 
 reads the folder anew, hashes, looks for what is stored already, and commits to SQLite; with
 originals kept in a folder, and without. Its time is that of its job less that of an empty
 folder's, which is start-up. Rounds take turns. With GOMP_SPINCOUNT=1000 in the environment, as
-the import sets it. Results go to bench/results/imports.json.
+the import sets it. Nothing is removed before the end: ext4 steps over the inodes of files that
+were removed in the last minutes, one by one, and so is slow to make new files.
+Results go to bench/results/imports.json.
 """
 
 import argparse
@@ -50,18 +52,17 @@ def alone(files: list[Path]) -> float:
     return time.perf_counter() - started
 
 
-def imported(folder: Path, pictures: int, image_store: str) -> float:
-    """Seconds of the job, in a new database."""
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        url = f"sqlite:///{place}/gpq.db"
-        settings = {"database_url": url, "model": SHIPPED, "image_store": image_store}
-        commands.service("import", str(folder), folder=place, **settings)
-        store = Store(url)
-        job = store.jobs.page(1)[0]
-        store.close()
-        assert (job.done, job.failed) == (pictures, 0), job
-        return job.seconds
+def imported(folder: Path, pictures: int, image_store: str, place: Path) -> float:
+    """Seconds of the job, in a new database in ``place``."""
+    place.mkdir()
+    url = f"sqlite:///{place}/gpq.db"
+    settings = {"database_url": url, "model": SHIPPED, "image_store": image_store}
+    commands.service("import", str(folder), folder=place, **settings)
+    store = Store(url)
+    job = store.jobs.page(1)[0]
+    store.close()
+    assert (job.done, job.failed) == (pictures, 0), job
+    return job.seconds
 
 
 def main() -> None:
@@ -73,35 +74,46 @@ def main() -> None:
     found = (path for path in options.data.rglob("*.*") if path.suffix in (".jpg", ".png", ".webp"))
     files = list(islice(found, options.pictures))
     results: dict[str, object] = {"machine": describe(), "pictures": len(files)}
-    for size, make in (("as they are", copied), ("640×480", enlarged)):
-        with tempfile.TemporaryDirectory() as name:
-            make(files, Path(name))
-            results[size] = compare(Path(name), options.rounds)
+    with tempfile.TemporaryDirectory() as name:
+        for size, make in (("as they are", copied), ("640×480", enlarged)):
+            folder = Path(name) / size
+            folder.mkdir()
+            results[size] = compare(make(files, folder), folder, options.rounds)
     print(json.dumps(results, indent=2))
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def copied(files: list[Path], folder: Path) -> None:
+def copied(files: list[Path], folder: Path) -> Path:
+    pictures = folder / "pictures"
+    pictures.mkdir()
     for n, path in enumerate(files):
-        shutil.copy(path, folder / f"{n:06}{path.suffix}")
+        shutil.copy(path, pictures / f"{n:06}{path.suffix}")
+    return pictures
 
 
-def enlarged(files: list[Path], folder: Path) -> None:
+def enlarged(files: list[Path], folder: Path) -> Path:
     """Some of them drawn large, each several times: with other bytes behind the same pixels."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
     large = [drawn(path, 640, 480) for path in tqdm(files[:DRAWN], desc="drawing")]
     for n in range(len(files)):
-        (folder / f"{n:06}.jpg").write_bytes(large[n % len(large)] + n.to_bytes(4))
+        (pictures / f"{n:06}.jpg").write_bytes(large[n % len(large)] + n.to_bytes(4))
+    return pictures
 
 
-def compare(folder: Path, rounds: int) -> dict[str, object]:
-    files = sorted(folder.iterdir())
+def compare(pictures: Path, folder: Path, rounds: int) -> dict[str, object]:
+    files = sorted(pictures.iterdir())
     seconds: dict[str, list[float]] = {"alone": [], "none": [], "images": []}
-    with tempfile.TemporaryDirectory() as empty:
-        start = statistics.median(imported(Path(empty), 0, "none") for _ in range(rounds))
-    for _ in tqdm(range(rounds)):
+    empty = folder / "empty"
+    empty.mkdir()
+    start = statistics.median(
+        imported(empty, 0, "none", folder / f"start-{n}") for n in range(rounds)
+    )
+    for n in tqdm(range(rounds)):
         seconds["alone"].append(alone(files))
         for store in ("none", "images"):
-            seconds[store].append(imported(folder, len(files), store) - start)
+            place = folder / f"{store}-{n}"
+            seconds[store].append(imported(pictures, len(files), store, place) - start)
     median = {what: statistics.median(values) for what, values in seconds.items()}
     return {
         "start_s": round(start, 2),

@@ -1,5 +1,6 @@
 """Feature extractors F: (B,3,H,W) float32 -> (B,D) float32, not normalised."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -71,9 +72,10 @@ class Residual(nn.Module):
 
 def _stage(channels: int, *, early: bool) -> nn.Sequential:
     """Half the side, twice the channels, one residual block."""
-    halving = conv_bn_relu(channels, 2 * channels, pool=not early)
-    if early:
-        halving.insert(0, nn.MaxPool2d(2))
+    halving = conv_bn_relu(channels, 2 * channels, pool=True)
+    if early:  # under the same names: either kind can start from the other's weights
+        conv, pool, *rest = halving.named_children()
+        halving = nn.Sequential(OrderedDict([pool, conv, *rest]))
     return nn.Sequential(halving, Residual(2 * channels))
 
 

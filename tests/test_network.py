@@ -52,3 +52,9 @@ def test_an_unknown_network_is_named_with_those_there_are() -> None:
         ValueError, match="'lenet'; there are alexnet, cnn-f, early32, early64, resnet, "
     ):
         network.build("lenet", 36)
+
+
+@pytest.mark.parametrize(("late", "early"), [("resnet32", "early32"), ("resnet64", "early64")])
+def test_a_network_that_halves_early_starts_from_one_that_does_not(late: str, early: str) -> None:
+    weights = network.build(late, 36, 4).state_dict()
+    network.build(early, 36, 4).load_state_dict(weights)
