@@ -1,8 +1,8 @@
 """Files that are whole or not there."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,10 +27,38 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         temporary.replace(path)
         sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_together(files: Mapping[Path, bytes], suffix: str) -> None:
+    """Write new files, whose names are on the disk once their folders are synced.
+
+    All are written before the first is synced, which takes half the time of one after another.
+    suffix: of temporary files beside them, of this writer alone; none is left where anything is
+    raised.
+    """
+    temporary = {path: path.with_name(path.name + suffix) for path in files}
+    try:
+        with ExitStack() as stack:
+            opened = []
+            for path, data in files.items():
+                opened.append(stack.enter_context(temporary[path].open("wb")))
+                opened[-1].write(data)
+            for file in opened:
+                _sync(file)
+        for path in files:
+            temporary[path].replace(path)
+    except BaseException:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -81,8 +81,7 @@ class Catalogue:
         if not ready:
             return items, 0
         puts = self.ingest.encode(ready, models)
-        for prepared in ready:
-            self.ingest.keep(prepared)
+        self.ingest.keep(ready)
         with stages.stage("db"):
             stored = self.store.put(puts)
         newest = max(entry.seq for entry in stored)

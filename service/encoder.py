@@ -22,6 +22,7 @@ from gpq.fallback import Fallback
 from gpq.model import Model
 from service import patience, problems, stages
 from service.batcher import Batcher
+from service.groups import groups
 from service.patience import Patience
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
@@ -116,7 +117,8 @@ class Encoder:
         accepted: list[Picture | Problem] = []
         decoding: deque[Future[list[Picture | Problem]]] = deque()
         waits = patience.current()
-        for group in _groups(uploads):
+        # Small ones together: handing each over takes as long as decoding it.
+        for group in groups(uploads, GROUP, len, GROUP_BYTES):
             decoding.append(self._begin(partial(self._accept, group, models), waits))
             waits = Patience(math.inf)  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
@@ -210,18 +212,6 @@ def _large_given_back() -> Iterator[list[int]]:
         raise
     if math.prod(sizes) > LARGE_PIXELS:
         memory.give_back()
-
-
-def _groups(uploads: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Small ones together, for one thread: handing each over takes as long as decoding it."""
-    group: list[bytes] = []
-    for data in uploads:
-        group.append(data)
-        if sum(map(len, group)) > GROUP_BYTES or len(group) == GROUP:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _prepared(pictures: Sequence[Picture], model: Model) -> list[Prepared]:

@@ -10,6 +10,7 @@ from itertools import islice
 
 from gpq.model import Model
 from gpq.processors import processors
+from service.groups import groups
 from service.ingest import Ingest, Prepared, Upload, digest
 from service.jobrun import JobRun
 from service.metadata import encode_metadata
@@ -48,7 +49,9 @@ class Import:
         """Go on where the job was broken off. Raises SourceError, Problem 503 and 507,
         SQLAlchemyError."""
         run.expect(source.count())
-        batches = _batches(self._remaining(source, run))
+        batches = groups(
+            self._remaining(source, run), IMPORT_BATCH, lambda entry: entry.held, IMPORT_BATCH_BYTES
+        )
         threads = processors() + WAITING_THREADS
         networks = self.ingest.encoder.networks
         most = BATCHES + networks
@@ -82,8 +85,12 @@ class Import:
     ) -> list[Outcome]:
         read = [self._read(entry, known.get(entry.id)) for entry in entries]
         uploads = [each for each in read if isinstance(each, Upload)]
-        prepared = iter(self.ingest.prepare(uploads, self.models))
-        return [self._kept(next(prepared)) if isinstance(r, Upload) else r for r in read]
+        prepared = self.ingest.prepare(uploads, self.models)
+        self.ingest.keep(each for each in prepared if isinstance(each, Prepared))
+        for upload in uploads:
+            upload.file.close()  # its bytes need not wait for the batch
+        outcomes = map(_outcome, prepared)
+        return [next(outcomes) if isinstance(each, Upload) else each for each in read]
 
     def _read(self, entry: Entry, known: tuple[str, str | None] | None) -> Upload | Failure | None:
         try:
@@ -98,13 +105,6 @@ class Import:
             if known == (sha256, metadata) and self.ingest.originals.has(sha256):
                 return None
         return upload
-
-    def _kept(self, prepared: Prepared | Problem) -> Outcome:
-        if isinstance(prepared, Problem):
-            return Failure(prepared.detail)
-        self.ingest.keep(prepared)
-        prepared.upload.file.close()  # its bytes need not wait for the batch
-        return prepared
 
     def _encode(self, prepared: list[Future[list[Outcome]]]) -> tuple[list[Outcome], list[Put]]:
         outcomes = [outcome for each in prepared for outcome in each.result()]
@@ -145,14 +145,5 @@ class Import:
         self._names.update(entry.name.encode("utf-8", "surrogatepass") + b"\0")
 
 
-def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
-    held = 0
-    for entry in entries:
-        batch.append(entry)
-        held += entry.held
-        if len(batch) == IMPORT_BATCH or held > IMPORT_BATCH_BYTES:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
+def _outcome(prepared: Prepared | Problem) -> Outcome:
+    return Failure(prepared.detail) if isinstance(prepared, Problem) else prepared

@@ -2,19 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import SEEK_END
 from typing import BinaryIO
 
 from gpq.model import Model
 from service.encoder import Encoder, Picture
+from service.groups import groups
 from service.originals import Originals
 from service.problems import Problem
 from service.records import KEEP, Keep, Put
 from service.settings import ID_PATTERN
 
 DEFAULT_ID_DIGITS = 32
+KEPT_TOGETHER, KEPT_BYTES = 8, 2**21  # originals that are in memory at the same time
 UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
 
 
@@ -65,12 +67,13 @@ class Ingest:
             for upload, sha256, picture in zip(uploads, hashes, accepted, strict=True)
         ]
 
-    def keep(self, prepared: Prepared) -> None:
-        """Its original, durably. Soon before it is stored: the sweep spares what is young.
+    def keep(self, prepared: Iterable[Prepared]) -> None:
+        """Their originals, durably. Soon before they are stored: the sweep spares what is young.
 
         Raises Problem 503 or 507.
         """
-        self.originals.put(prepared.put.sha256, _read(prepared.upload))
+        for group in groups(prepared, KEPT_TOGETHER, lambda each: each.put.bytes, KEPT_BYTES):
+            self.originals.put({each.put.sha256: _read(each.upload) for each in group})
 
     def encode(self, prepared: Sequence[Prepared], models: Collection[Model]) -> list[Put]:
         """What is to be stored, with a code of every model."""

@@ -32,7 +32,7 @@ def test_a_folder_is_named_as_it_is_and_in_a_url_by_the_rules_of_urls(
         f"file://{tmp_path}/c%20d": "c d",
         f"file://localhost{tmp_path}/e": "e",
     }.items():
-        open_originals(location).put(KEY, b"bytes")
+        open_originals(location).put({KEY: b"bytes"})
         assert (tmp_path / folder / KEY[:2] / KEY).is_file()
     with pytest.raises(ValueError, match="this machine"):
         open_originals("file://host/data")
@@ -42,14 +42,14 @@ def test_a_folder_is_named_as_it_is_and_in_a_url_by_the_rules_of_urls(
 def test_what_is_put_is_got(location: str, tmp_path: Path) -> None:
     originals = open_originals(location if "://" in location else str(tmp_path / location))
     assert originals.get(KEY) is None
-    originals.put(KEY, b"bytes")
-    originals.put(KEY, b"bytes")
-    assert originals.get(KEY) == b"bytes"
+    originals.put({KEY: b"bytes"})
+    originals.put({KEY: b"bytes", OTHER: b"other"})
+    assert (originals.get(KEY), originals.get(OTHER)) == (b"bytes", b"other")
 
 
 def test_none_keeps_nothing() -> None:
     originals = NoOriginals()
-    originals.put(KEY, b"bytes")
+    originals.put({KEY: b"bytes"})
     assert originals.get(KEY) is None
 
 
@@ -60,7 +60,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     originals = LocalOriginals(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Problem) as caught:
-        originals.put(KEY, b"bytes")
+        originals.put({KEY: b"bytes", OTHER: b"other"})
     assert caught.value.status == 507
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
@@ -81,19 +81,23 @@ def test_every_name_is_on_the_disk_when_a_put_returns(
     for key, expected in {
         KEY: [KEY, KEY[:2], "root"], beside: [beside, KEY[:2]], OTHER: [OTHER, OTHER[:2], "root"],
     }.items():  # fmt: skip
-        originals.put(key, b"bytes")
+        originals.put({key: b"bytes"})
         assert synced == expected
         synced.clear()
     another = LocalOriginals(tmp_path / "root")
-    another.put(KEY, b"bytes")
+    another.put({KEY: b"bytes"})
     assert synced == [KEY[:2], "root"]
+    synced.clear()
+    third = KEY[:-1] + "2"
+    another.put({OTHER: b"bytes", third: b"bytes", beside: b"bytes"})
+    assert synced == [third, KEY[:2], OTHER[:2], "root"]  # each folder once, the new file first
 
 
 def test_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
     originals = LocalOriginals(tmp_path)
     young = "ef" + "2" * 62
     for key in (KEY, OTHER, young):
-        originals.put(key, b"bytes")
+        originals.put({key: b"bytes"})
     hours_ago = time.time() - 7200
     for key in (KEY, OTHER):
         os.utime(tmp_path / key[:2] / key, (hours_ago, hours_ago))
@@ -104,21 +108,21 @@ def test_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
 
 def test_putting_again_makes_an_original_young(tmp_path: Path) -> None:
     originals = LocalOriginals(tmp_path)
-    originals.put(KEY, b"bytes")
+    originals.put({KEY: b"bytes"})
     hours_ago = time.time() - 7200
     os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
-    originals.put(KEY, b"bytes")
+    originals.put({KEY: b"bytes"})
     assert originals.sweep(lambda keys: set()) == 0
 
 
 def test_a_sweep_gives_back_what_a_put_made_young_meanwhile(tmp_path: Path) -> None:
     originals = LocalOriginals(tmp_path)
-    originals.put(KEY, b"bytes")
+    originals.put({KEY: b"bytes"})
     hours_ago = time.time() - 7200
     os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
 
     def put_meanwhile(keys: Sequence[str]) -> set[str]:
-        originals.put(KEY, b"bytes")
+        originals.put({KEY: b"bytes"})
         return set()
 
     assert originals.sweep(put_meanwhile) == 0
@@ -129,7 +133,7 @@ def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
     """A process was killed while it wrote one original, and while it swept two others."""
     originals = LocalOriginals(tmp_path)
     for key in (KEY, OTHER):
-        originals.put(key, key.encode())
+        originals.put({key: key.encode()})
         path = tmp_path / key[:2] / key
         path.rename(path.with_name(f"{key}.swept"))
     half = tmp_path / "ab" / f"{KEY}.1-2-3.tmp"
@@ -147,11 +151,11 @@ def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
 def test_only_the_database_that_found_it_empty_may_sweep_a_place(tmp_path: Path) -> None:
     one, two = LocalOriginals(tmp_path), LocalOriginals(tmp_path)
     assert one.claim("a") is True
-    one.put(KEY, b"bytes")
+    one.put({KEY: b"bytes"})
     assert two.claim("b") is False
     assert two.claim("a") is True
     used = LocalOriginals(tmp_path / "used")
-    used.put(KEY, b"bytes")
+    used.put({KEY: b"bytes"})
     assert used.claim("a") is False
 
 
@@ -171,7 +175,7 @@ def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_a_503(tmp_path: Path) -> None:
     originals = LocalOriginals(tmp_path)
     (tmp_path / KEY[:2]).write_text("not a folder")
-    for call in (lambda: originals.put(KEY, b"x"), lambda: originals.get(KEY)):
+    for call in (lambda: originals.put({KEY: b"x"}), lambda: originals.get(KEY)):
         with pytest.raises(Problem) as caught:
             call()
         assert caught.value.status == 503

@@ -4,7 +4,7 @@ An original is in its place before its row is written and is taken away only by 
 after a grace period, so that a picture stored again meanwhile keeps its bytes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -20,8 +20,8 @@ class Originals(Protocol):
         """Whether the place is that of this database alone, so that it may be swept. The
         first to find it empty claims it. Raises Problem 503."""
 
-    def put(self, sha256: str, data: bytes) -> None:
-        """Durable on return. Raises Problem 503, or 507 where the disk is full."""
+    def put(self, originals: Mapping[str, bytes]) -> None:
+        """All durable on return. Raises Problem 503, or 507 where the disk is full."""
 
     def has(self, sha256: str) -> bool:
         """Whether there is nothing to put. Raises Problem 503."""
@@ -62,7 +62,7 @@ class NoOriginals:
     def claim(self, database: str) -> bool:
         return False
 
-    def put(self, sha256: str, data: bytes) -> None:
+    def put(self, originals: Mapping[str, bytes]) -> None:
         pass
 
     def has(self, sha256: str) -> bool:

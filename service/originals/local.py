@@ -5,11 +5,11 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpq.files import replacing, sync_folder
+from gpq.files import sync_folder, write_together
 from service.originals.names import (
     ASIDE,
     OURS,
@@ -46,17 +46,19 @@ class LocalOriginals:
         log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
         return False
 
-    def put(self, sha256: str, data: bytes) -> None:
-        path = self.path(sha256)
+    def put(self, originals: Mapping[str, bytes]) -> None:
+        paths = {self.path(sha256): data for sha256, data in originals.items()}
+        folders = sorted({path.parent for path in paths})
         with answering(self.root):
-            try:
-                os.utime(path)  # young again: the sweep leaves it alone
-                sync_folder(path.parent)  # who has written it may not have come to this yet
-            except FileNotFoundError:
-                self._write(path, data)
-            if path.parent not in self._known:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            missing = {path: data for path, data in paths.items() if not _make_young(path)}
+            write_together(missing, f".{_writer()}{TEMPORARY}")
+            for folder in folders:  # of what was there too: its writer may not have come to this
+                sync_folder(folder)
+            if not self._known.issuperset(folders):
                 sync_folder(self.root)
-                self._known.add(path.parent)
+                self._known.update(folders)
 
     def has(self, sha256: str) -> bool:
         with answering(self.root):
@@ -71,12 +73,6 @@ class LocalOriginals:
 
     def path(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
-
-    def _write(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{_writer()}{TEMPORARY}")
-        with replacing(path, temporary) as file:
-            file.write(data)
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Also tidies up what killed processes left half-written or half-swept."""
@@ -105,6 +101,15 @@ class LocalOriginals:
 
 def _writer() -> str:
     return f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
+
+
+def _make_young(path: Path) -> bool:
+    """So that the sweep leaves it alone; False where it is not there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _modified(path: Path) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,12 +42,14 @@ class RemoteOriginals:
         log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
         return False
 
-    def put(self, sha256: str, data: bytes) -> None:
-        key = self._key(sha256)
-        with answering(self.root):
-            if self._age(key) > SWEEP_GRACE_SECONDS / 2:  # young again: the sweep leaves it alone
-                self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
-                self.files.pipe_file(key, data)
+    def put(self, originals: Mapping[str, bytes]) -> None:
+        for sha256, data in originals.items():
+            key = self._key(sha256)
+            with answering(self.root):
+                # Young again: the sweep leaves it alone.
+                if self._age(key) > SWEEP_GRACE_SECONDS / 2:
+                    self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
+                    self.files.pipe_file(key, data)
 
     def has(self, sha256: str) -> bool:
         with answering(self.root):

@@ -212,7 +212,7 @@ def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
 def test_a_service_that_stops_leaves_its_job_to_the_next(
     random_model: Path, database_url: str, tmp_path: Path, folder: Path
 ) -> None:
-    tree(folder, *(f"many/{n:04}.png" for n in range(1500)))
+    tree(folder, *(f"many/{n:04}.png" for n in range(4000)))
     places = {"database_url": database_url, "image_store": tmp_path / "images"}
     service = Server(tmp_path, model=random_model, import_folder=folder, **places)
     with service as server:
@@ -220,7 +220,7 @@ def test_a_service_that_stops_leaves_its_job_to_the_next(
         until(lambda: server.http.get("/jobs/1").json()["done"] > 0)
     with service as server:
         job = server.http.get("/jobs/1").json()
-        assert job["state"] in ("waiting", "running") and 0 < job["done"] < 1500
+        assert job["state"] in ("waiting", "running") and 0 < job["done"] < 4000
         until(lambda: server.http.get("/jobs/1").json()["state"] == "done")
-        assert server.http.get("/jobs/1").json()["done"] == 1500
-        assert server.http.get("/stats").json()["images"] == 1500
+        assert server.http.get("/jobs/1").json()["done"] == 4000
+        assert server.http.get("/stats").json()["images"] == 4000

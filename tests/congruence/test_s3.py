@@ -73,14 +73,14 @@ def test_a_sweep_sets_aside_first_and_gives_back(
     originals = open_originals(place)
     assert originals.claim("database")
     for key in (kept, unused, back):
-        originals.put(key, key.encode())
+        originals.put({key: key.encode()})
     assert not open_originals(place).claim("another database")
     assert originals.claim("database")
     assert originals.sweep(lambda keys: set()) == 0  # all are young
     monkeypatch.setattr("service.originals.remote.SWEEP_GRACE_SECONDS", -1)
     assert originals.sweep(lambda keys: {kept} & set(keys)) == 0
     assert originals.get(unused) == unused.encode()  # set aside, and still there
-    originals.put(back, back.encode())  # stored again meanwhile
+    originals.put({back: back.encode()})  # stored again meanwhile
     in_use = {kept, back}
     assert originals.sweep(lambda keys: in_use & set(keys)) == 1
     assert originals.get(unused) is None
