@@ -1,5 +1,6 @@
 """What each kind of job does."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     os.nice(NICENESS)
     limit_decoding(settings.max_pixels)
     memory.keep_tensors()
+    gc.freeze()  # what is imported by now: the collector would look at it again and again
     place = device.pick(settings.device)
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
