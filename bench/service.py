@@ -9,7 +9,8 @@ machine, which the load generator shares. Capacity, by autocannon (node), is the
 in which they take turns. The shipped network alone takes its turn too, with 64 pictures already
 decoded at a time and nothing else at work: a picture's time in the route of Pillow and its time in
 the network, one after the other, are what to measure the rest of a search by. Then each at shares
-of its own capacity, evenly spaced, by Locust. Results go to bench/results/service.json and docs/service.png.
+of its own capacity, evenly spaced, by Locust. Results go to bench/results/service.json and
+docs/service.png.
 """
 
 import argparse
