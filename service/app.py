@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from gpq import __version__
-from service import problems
+from service import handlers
 from service.body import BodyLimit, HeadAsGet
 from service.metrics import Measured
 from service.replies import ProblemReply
@@ -17,7 +17,7 @@ from service.runtime import Runtime
 from service.security import require_key
 from service.settings import Settings
 
-PROBLEM = {problems.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
+PROBLEM = {handlers.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses={"default": {"description": "RFC 9457 problem", "content": PROBLEM}},
     )
     app.state.runtime = runtime
-    problems.install(app)
+    handlers.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Measured, metrics=runtime.metrics)
     app.add_middleware(HeadAsGet)

@@ -5,7 +5,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import Problem, response
+from service.handlers import response
+from service.problems import Problem
 
 LINGER_SECONDS = 10  # how long a body nobody wants is read on after the reply
 SOON_BYTES, SOON_SECONDS = 2**18, 0.1  # a body that is most likely here, and the wait for it

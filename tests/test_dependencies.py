@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -53,3 +54,9 @@ def test_the_service_needs_only_what_is_installed_with_it() -> None:
     names = {n: {found.lower().replace("_", "-") for found in of_package[n]} for n in needed}
     missing = {n for n in needed if not declared & names[n]}
     assert missing == set()
+
+
+def test_commands_start_without_what_only_the_service_needs() -> None:
+    loaded = "import service.__main__, sys; print(sorted({'fastapi', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
