@@ -38,8 +38,8 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
 def write_together(files: Mapping[Path, bytes], suffix: str) -> None:
     """Write new files, whose names are on the disk once their folders are synced.
 
-    All are written before the first is synced: that is less work for the disk than one after
-    another. suffix: of temporary files beside them, of this writer alone; none is left where anything is
+    All are written before the first is synced: less work for the disk than one after another.
+    suffix: of temporary files beside them, of this writer alone; none is left where anything is
     raised.
     """
     temporary = {path: path.with_name(path.name + suffix) for path in files}
