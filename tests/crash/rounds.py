@@ -25,7 +25,9 @@ from tests.server import Server
 WRITERS = 4
 SEARCHERS = 2
 IDS = 40  # of one writer
-LONGEST_ROUND_SECONDS = 1.5
+MOST_WRITES = 100  # acknowledged in a round before the kill
+LONGEST_ROUND_SECONDS = 60
+LONGEST_DELAY_SECONDS = 0.1  # so that a kill is not always just after a reply
 LONGEST_START_SECONDS = 4.0
 KILLED_WHILE_STARTING = 0.2  # share of rounds
 HOURS_AGO = 7200  # past the grace period of the sweep
@@ -77,7 +79,7 @@ class Rounds:
         self.server.start()
         self.server.wait_until_ready()
         for _ in range(rounds):
-            self._traffic(self.random.uniform(0.02, LONGEST_ROUND_SECONDS))
+            self._traffic(self.random.randrange(MOST_WRITES))
             if self.random.random() < KILLED_WHILE_STARTING:
                 self.server.start()
                 time.sleep(self.random.uniform(0.5, LONGEST_START_SECONDS))
@@ -90,8 +92,10 @@ class Rounds:
         self.server.stop()
         return self.tally
 
-    def _traffic(self, seconds: float) -> None:
-        """Until the kill, ``seconds`` after the clients have begun."""
+    def _traffic(self, writes: int) -> None:
+        """Until the kill, a moment after so many were acknowledged."""
+        wanted = self.tally.acknowledged.total() + writes
+        deadline = time.monotonic() + LONGEST_ROUND_SECONDS
         seeds = [self.random.random() for _ in range(WRITERS + SEARCHERS)]
         clients = [
             threading.Thread(target=self._write, args=(n, random.Random(seeds[n])))
@@ -99,7 +103,9 @@ class Rounds:
         ] + [threading.Thread(target=self._search, args=(seed,)) for seed in seeds[WRITERS:]]
         for client in clients:
             client.start()
-        time.sleep(seconds)
+        while self.tally.acknowledged.total() < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(self.random.uniform(0, LONGEST_DELAY_SECONDS))
         self.server.kill()
         for client in clients:
             client.join()
