@@ -11,7 +11,7 @@ FROM python:3.11-slim-bookworm AS build
 ARG TORCH=torch
 ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# For the scan kernel; the image itself needs no compiler.
+# For the scan and the network; the image itself needs no compiler.
 RUN apt-get update -q && apt-get install -qy --no-install-recommends g++
 RUN python -m venv /venv
 # The largest layer first: it changes with torch alone.

@@ -5,8 +5,8 @@
 # make bench  side-by-side benchmarks
 # make crash  kill the service at random, 100 times on each database, and check it
 # make compose  docker compose up, index, search, down and up, upgrade, three processes
-# make sanitize, make fuzz, make neon   the scan kernel against a plain loop: with address and
-#             undefined-behaviour sanitizers, under clang's fuzzer, for ARM under qemu
+# make sanitize, make fuzz, make neon   the C++ against plain loops: with address and
+#             undefined-behaviour sanitizers; the scan under clang's fuzzer, and for ARM under qemu
 # make gpu    on a machine with a card: CUDA tests, the scan measured, models trained; docs/gpu.png
 #
 # All but these last four set up .venv by themselves, from Python 3.11 or newer.
@@ -17,8 +17,11 @@ BIN := $(VENV)/bin
 OUT ?= runs/gpu
 SECONDS ?= 60
 KERNEL := gpq/scan/native/src
+WINOGRAD := gpq/winograd/src
 KERNEL_SOURCES := $(filter-out %/api.cc,$(wildcard $(KERNEL)/*.cc))
 KERNEL_CHECK := tests/native/check.cc $(KERNEL_SOURCES) -I$(KERNEL) -std=c++17 -ffp-contract=off
+WINOGRAD_CHECK := tests/native/winograd.cc $(filter-out %/api.cc,$(wildcard $(WINOGRAD)/*.cc)) \
+  -I$(WINOGRAD) -I$(KERNEL) -std=c++17 -ffp-contract=fast
 SANITIZED := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
@@ -53,8 +56,10 @@ sanitize:
 	@mkdir -p runs
 	$(CXX) $(SANITIZED) $(KERNEL_CHECK) -o runs/sanitized
 	$(CXX) $(SANITIZED) -DGPQ_SMALL $(KERNEL_CHECK) -o runs/sanitized-small
+	$(CXX) $(SANITIZED) $(WINOGRAD_CHECK) -o runs/sanitized-winograd
 	runs/sanitized $(SECONDS)
 	runs/sanitized-small $(SECONDS)
+	runs/sanitized-winograd $(SECONDS)
 
 fuzz:
 	@mkdir -p runs
@@ -79,19 +84,19 @@ $(VENV)/pip.stamp:
 	  { echo "error: $(PYTHON) has no ensurepip; install it (Debian: python3-venv)"; exit 1; }
 	@command -v $(CXX) >/dev/null || { test -n "$(SUDOLESS_APT)" && \
 	  apt-get update -q && apt-get install -qy --no-install-recommends g++; } || \
-	  echo "note: no C++ compiler, so no native scan engine; searches will be slower"
+	  echo "note: no C++ compiler, so nothing native; all will be slower"
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/*)
+$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[train]
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/*)
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[dev]
 	@touch $@ $(VENV)/run.stamp
 
-$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/*)
+$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[bench]
 	@touch $@
 

@@ -5,7 +5,7 @@
 
 As they are, and as JPEGs of 640×480 drawn from a thousand of them, with the grain of a camera.
 Alone: a pool decodes as many pictures at a time as the service does, and the shipped network
-encodes 64 at a time, traced as the import has it; what comes of it is dropped. The import also
+encodes 64 at a time, as the import has it; what comes of it is dropped. The import also
 reads the folder anew, hashes, looks for what is stored already, and commits to SQLite; with
 originals kept in a folder, and without. Its time is that of its job less that of an empty
 folder's, which is start-up. Rounds take turns. With GOMP_SPINCOUNT=1000 in the environment, as

@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
+from gpq import winograd
+from gpq.artifact import GOLDEN_MARGIN
 from gpq.model import Model
 
 SAMPLE = 32  # pictures of noise that must come out the same
@@ -16,34 +19,53 @@ log = logging.getLogger("gpq")
 
 @torch.inference_mode()
 def in_one_call(model: Model) -> Model:
-    """The model with its network traced and frozen, batch normalisation folded into the
-    convolutions; as it is where that changes a code of a sample, cannot be done, or is of no use
-    (on CUDA)."""
+    """The model with its network by our own convolutions, or where that cannot be, traced and
+    frozen by torch; as it is where both change a sample, or on CUDA."""
     if model.device.type != "cpu":
         return model
+    faster = _by_winograd(model) or _traced(model)
+    if faster is None:
+        log.warning("the network runs layer by layer")
+        return model
+    return faster
+
+
+def _by_winograd(model: Model) -> Model | None:
+    if missing := winograd.missing():
+        log.info("torch computes the network: %s", missing)
+        return None
+    try:
+        plan = winograd.plan(model.network.eval(), model.rules.size)
+    except winograd.Unsupported as error:
+        log.info("torch computes the network: no steps for %s", error)
+        return None
+    return _if_it_agrees(model, winograd.WinogradNetwork(plan))
+
+
+def _traced(model: Model) -> Model | None:
+    """Batch normalisation is folded into the convolutions."""
     side = model.rules.size
-    sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, side, side), dtype=np.uint8)
-    images = model.rules.normalise(torch.as_tensor(sample[:2]))
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = torch.zeros(2, 3, side, side).contiguous(memory_format=torch.channels_last)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another way that needs a compiler at run time
-            network = model.network.eval()
-            traced = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
-            frozen = replace(model, network=torch.jit.freeze(traced))
-            same = _agree(model, frozen, sample)
+            traced = torch.jit.trace(model.network.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
+            return _if_it_agrees(model, torch.jit.freeze(traced))
     except RuntimeError as error:
-        log.warning("the network runs layer by layer: it cannot be traced: %s", error)
-        return model
-    if not same:
-        log.warning("the network runs layer by layer: traced, it computes something else")
-        return model
-    return frozen
+        log.warning("the network cannot be traced: %s", error)
+        return None
 
 
-def _agree(model: Model, other: Model, sample: np.ndarray) -> bool:
+def _if_it_agrees(model: Model, network: nn.Module) -> Model | None:
+    other, side = replace(model, network=network), model.rules.size
+    sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, side, side), dtype=np.uint8)
     features, found = model.features(sample), other.features(sample)
-    near = (features - found).abs().max() <= TOLERANCE * features.abs().max()
-    alone = other.features(sample[:1])
-    near &= (features[:1] - alone).abs().max() <= TOLERANCE * features.abs().max()
-    return bool(near) and bool((model.encode(sample) == other.encode(sample)).all())
+    most = TOLERANCE * features.abs().max()
+    near = (features - found).abs().max() <= most
+    near &= (features[:1] - other.features(sample[:1])).abs().max() <= most
+    sure = model.codebook.margin(features) >= GOLDEN_MARGIN
+    same = (model.codebook.encode(features) == model.codebook.encode(found)).all(dim=1)
+    if near and same[sure].all():
+        return other
+    log.warning("the network is not run by %s: it changes what comes of it", type(network).__name__)
+    return None

@@ -35,14 +35,14 @@ def use(folder: Path, device: torch.device) -> Model:
     the CPU where the device has no room for it."""
     model = _load(folder, device)
     if model.device != device:
-        return model  # a traced one could not go to the device later
-    traced = in_one_call(model)
+        return model  # one that is made for the CPU could not go to the device later
+    faster = in_one_call(model)
     try:
-        artifact.verify(traced, folder)
+        artifact.verify(faster, folder)
     except ArtifactError as error:
-        log.warning("the network runs layer by layer, as traced %s", error)
+        log.warning("the network runs layer by layer, as otherwise %s", error)
         return model
-    return traced
+    return faster
 
 
 def _load(folder: Path, device: torch.device) -> Model:

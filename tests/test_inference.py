@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from gpq import artifact
+from gpq import artifact, winograd
 from gpq.inference import in_one_call
 from gpq.model import Model
+from gpq.winograd.network import WinogradNetwork
 from service import artifacts
 from tests.conftest import SHIPPED
 
@@ -19,9 +20,24 @@ def shipped() -> Model:
     return artifact.load(SHIPPED)
 
 
-def test_codes_of_examples_are_the_same_in_any_batch(shipped: Model) -> None:
+@pytest.fixture
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where our own convolutions were not built."""
+    monkeypatch.setattr(winograd, "missing", lambda: "it was not built")
+
+
+@pytest.mark.usefixtures("by_torch")
+def test_codes_are_the_same_traced(shipped: Model) -> None:
+    assert isinstance(in_one_call(shipped).network, torch.jit.ScriptModule)
+    assert_same_codes(shipped)
+
+
+def test_codes_are_the_same_in_any_batch(shipped: Model) -> None:
+    assert_same_codes(shipped)
+
+
+def assert_same_codes(shipped: Model) -> None:
     fast = in_one_call(shipped)
-    assert isinstance(fast.network, torch.jit.ScriptModule)
     artifact.verify(fast, Path(SHIPPED))
     pixels = np.random.default_rng(3).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
     for count in (1, 2, 7, 40):
@@ -63,4 +79,5 @@ def test_what_does_not_give_the_golden_codes_is_not_served(
     assert not isinstance(model.network, Halved)
     assert "golden vector 0" in caplog.text
     monkeypatch.undo()
-    assert isinstance(artifacts.use(SHIPPED, torch.device("cpu")).network, torch.jit.ScriptModule)
+    faster = (WinogradNetwork, torch.jit.ScriptModule)
+    assert isinstance(artifacts.use(SHIPPED, torch.device("cpu")).network, faster)

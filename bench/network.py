@@ -1,0 +1,89 @@
+"""A network's three ways on the CPU: our own convolutions, traced and frozen, layer by layer.
+
+    python -m bench.network      the shipped network and the paper's VGG, about two minutes
+
+Decoded pictures to features, so many at a time, on one thread and on all of them; rounds take
+turns. Results go to bench/results/network.json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bench.machine import describe
+from gpq import artifact, winograd
+from gpq.network import build
+from gpq.processors import processors
+from gpq.winograd import library
+from tests.conftest import SHIPPED
+
+RESULTS = Path(__file__).parent / "results" / "network.json"
+SIDE, D = 32, 144
+BATCHES = (1, 8, 64)
+SECONDS = 0.3  # of one measurement
+
+Network = Callable[[Tensor], Tensor]
+
+
+def ways(network: nn.Module) -> dict[str, Network]:
+    """By name; "avx512" and "avx2" where they are there."""
+    plan, images = winograd.plan(network, SIDE), torch.zeros(2, 3, SIDE, SIDE)
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    traced = torch.jit.trace(network, channels_last, check_trace=False)  # type: ignore[no-untyped-call]
+    ours = {
+        name: winograd.WinogradNetwork(plan, name)
+        for name in ("avx512", "avx2")
+        if library.instructions(name)
+    }
+    return {**ours, "traced": torch.jit.freeze(traced), "by layer": network}
+
+
+def pictures_a_second(network: Network, count: int) -> float:
+    images = torch.randn(count, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+    network(images)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        network(images)
+        done += count
+    return done / (time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    networks = {"shipped": artifact.load(SHIPPED).network, "VGG": build("vgg", D)}
+    results: list[dict[str, object]] = []
+    for threads in sorted({1, processors()}):
+        torch.set_num_threads(threads)
+        for name, network in networks.items():
+            there = ways(network.eval())
+            for count in tqdm(BATCHES, desc=f"{name}, {threads} threads"):
+                rates: dict[str, list[float]] = {way: [] for way in there}
+                for _ in range(options.rounds):
+                    for way, run in there.items():
+                        rates[way].append(pictures_a_second(run, count))
+                median = {way: statistics.median(values) for way, values in rates.items()}
+                results.append(
+                    {"network": name, "threads": threads, "batch": count}
+                    | {"pictures_a_second": {way: round(rate) for way, rate in median.items()}}
+                    | {
+                        "times_traced": {
+                            w: round(r / median["traced"], 2) for w, r in median.items()
+                        }
+                    }
+                )
+    print(json.dumps(results, indent=1))
+    RESULTS.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
