@@ -15,7 +15,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gpq.errors import ScanError
 from gpq.scan.mask import Mask
-from gpq.scan.native import NativeScanner, division, library, merging, missing, scanner, tail
+from gpq.scan.native import (
+    NativeScanner,
+    division,
+    library,
+    masks,
+    merging,
+    missing,
+    scanner,
+    tail,
+)
+from gpq.scan.native.repeats import MOST, Repeats
 from gpq.scan.native.segment import Segment
 from gpq.scan.reference import ReferenceScanner
 from tests.scanners import assert_same, codes_like, luts_like
@@ -101,6 +111,72 @@ def test_a_mask_for_many_searches_is_prepared_once_and_as_long_as_it_lives() -> 
     assert not native._masks._known
 
 
+def test_an_array_that_comes_again_is_prepared_in_the_background() -> None:
+    random = np.random.default_rng(5)
+    packed = codes_like("uniform", 300_000, 6, random)
+    native, reference = NativeScanner(packed, 6), ReferenceScanner(packed, 6)
+    tables = luts_like("normal", 1, 6, random)
+    rows = random.random(300_000) < 0.2
+
+    def is_prepared() -> bool:
+        snapshot = native._snapshot
+        known = native._masks.known(snapshot, rows)
+        return known is not None and native._masks.eligible(snapshot, known) is not snapshot
+
+    for _ in range(2):
+        assert native._masks._known.ready(Mask(rows), native._snapshot.segments) is False
+        assert_same(native, reference, tables, 10, rows)
+    wait_for_sorting()
+    assert is_prepared()
+    assert_same(native, reference, tables, 10, rows)
+    rows[reference.search(tables, 1, rows)[0][0, 0]] = False  # the best is not eligible any more
+    assert_same(native, reference, tables, 10, rows)
+    wait_for_sorting()
+    assert is_prepared()
+    assert_same(native, reference, tables, 10, rows)
+
+
+def test_arrays_that_come_once_are_not_kept_and_of_the_others_the_last_used() -> None:
+    random = np.random.default_rng(6)
+    repeats, arrays = Repeats(), [random.random(5000) < 0.1 for _ in range(3 * MOST)]
+    for rows in arrays:
+        assert repeats.find(rows, 5000) is None
+        assert repeats.masks() == []
+    for rows in arrays:
+        assert repeats.find(rows, 5000) is None  # too many between
+    for rows in arrays[: MOST + 1]:
+        repeats.find(rows, 5000)
+        found = repeats.find(rows.copy(), 5000)
+        assert found is not None
+        assert (found.rows == rows).all()
+        assert repeats.find(arrays[0], 5000)  # used all the time
+    kept = [mask.rows.tolist() for mask in repeats.masks()]
+    assert len(kept) == MOST
+    assert arrays[0].tolist() in kept
+    assert arrays[1].tolist() not in kept
+
+
+def test_kept_arrays_have_no_more_eligible_rows_than_there_are_codes() -> None:
+    repeats = Repeats()
+    half, more, all_of = np.zeros((3, 1000), dtype=bool)
+    half[::2], more[:700], all_of[:] = True, True, True
+    for rows, kept in ((half, [500]), (more, [700]), (half, [500]), (all_of, [1000])):
+        repeats.find(rows, 1000)
+        assert repeats.find(rows, 1000) is not None
+        assert [int(mask.rows.sum()) for mask in repeats.masks()] == kept
+    assert repeats.find(all_of, 999) is not None  # kept before codes were taken out
+    longer = np.ones(1001, dtype=bool)
+    assert [repeats.find(longer, 1000) for _ in range(3)] == [None] * 3
+    assert repeats.masks() == []
+
+
+def test_an_empty_array_of_eligible_rows() -> None:
+    repeats = Repeats()
+    for _ in range(3):
+        repeats.find(np.zeros(0, dtype=bool), 10)
+    assert [len(mask.rows) for mask in repeats.masks()] == [0]
+
+
 def test_a_search_whose_instructions_are_gone_is_refused() -> None:
     native = NativeScanner(np.zeros((1, 1), dtype=np.uint8), 2)
     native.instructions = "sse9"
@@ -129,7 +205,7 @@ class Changes(RuleBasedStateMachine):
         self.random, self.M = np.random.default_rng(seed), M
         codes = codes_like("uniform", n, M, self.random)
         self.native, self.reference = NativeScanner(codes, M), ReferenceScanner(codes, M)
-        self.mask = Mask(self.random.random(n) < 0.5)
+        self._choose(self.random.random(n) < 0.5)
 
     @rule(n=st.integers(0, 700), kind=st.sampled_from(["uniform", "clustered", "one"]))
     def add(self, n: int, kind: str) -> None:
@@ -149,16 +225,35 @@ class Changes(RuleBasedStateMachine):
 
     @rule(share=st.sampled_from([0.5, 0.01]))
     def choose(self, share: float) -> None:
-        self.mask = Mask(self.random.random(self.native._snapshot.count) < share)
+        self._choose(self.random.random(self.native._snapshot.count) < share)
+
+    def _choose(self, rows: np.ndarray) -> None:
+        self.array, self.mask = rows, Mask(rows)
+
+    @rule(share=st.sampled_from([0.5, 0.01]))
+    def change_some(self, share: float) -> None:
+        """Of the array that came before."""
+        changed = self.random.random(len(self.array)) < share
+        self.array[changed] = ~self.array[changed]
 
     @rule(
         k=st.sampled_from([1, 20, 5000]),
-        mask=st.sampled_from(["none", "new", "for many"]),
+        mask=st.sampled_from(["none", "new", "again", "for many"]),
         paging=st.booleans(),
     )
     def search(self, k: int, mask: str, paging: bool) -> None:
         tables = luts_like("levels", 2, self.M, self.random)
-        given = {"none": None, "new": self.mask.rows, "for many": self.mask}[mask]
+        count = self.native._snapshot.count
+        given = {
+            "none": None,
+            "new": self.random.random(count) < 0.3,
+            "again": self.array,
+            "for many": self.mask,
+        }[mask]
+        if mask == "again":
+            for _ in range(2):
+                self.native.search(tables, k, self.array)
+            wait_for_sorting()
         after = None
         if paging:
             rows, scores = self.reference.search(tables[:1], k, given)
@@ -174,11 +269,18 @@ class Changes(RuleBasedStateMachine):
         assert self.native.codes(rows).tolist() == self.reference.codes(rows).tolist()
 
 
+def wait_for_sorting() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "scan-sort":
+            thread.join()
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tails of 128 rows and segments of at most 512, so that little data has many."""
     monkeypatch.setattr(tail, "ROWS", 128)
     monkeypatch.setattr(merging, "LEAST_LARGEST", 512)
+    monkeypatch.setattr(masks, "WORTH_KNOWING", 1)
 
 
 @pytest.mark.usefixtures("small")
@@ -352,7 +454,7 @@ def test_a_merge_that_fails_is_told_and_not_tried_at_once(
         time.sleep(0.01)
     time.sleep(0.1)
     assert len(calls) == 1
-    assert "added codes cannot be sorted; it is tried again" in caplog.text
+    assert "codes cannot be sorted; it is tried again" in caplog.text
     assert native.search(np.zeros((1, 2, 16), dtype=np.float32), 1000)[0][0].tolist()[:600] == list(
         range(600)
     )

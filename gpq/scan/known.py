@@ -28,6 +28,12 @@ class KnownMasks(Generic[P]):
         """Masks that are known."""
         return len(self._known)
 
+    def ready(self, mask: Mask, parts: Sequence[P]) -> bool:
+        """Whether all parts are prepared for it."""
+        with self._finding:
+            known = self._known.get(mask)
+        return known is not None and all(part in known.prepared for part in parts)
+
     def left(self, mask: Mask, parts: Sequence[P], prepare: Callable[[int], P]) -> tuple[P, ...]:
         """``prepare(n)`` of parts[n], once, whoever searches."""
         with self._finding:

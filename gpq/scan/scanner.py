@@ -27,7 +27,8 @@ class Scanner(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """luts (Q,M,K) float32 -> rows (Q,k) int64, scores (Q,k) float32.
 
-        mask (n,) bool: only rows below n that are True. As a ``Mask`` it is for many searches.
+        mask (n,) bool: only rows below n that are True. As a ``Mask`` it is for many searches;
+        an engine may also recognise an array that comes again.
         after: only hits that come later in the order than this (score, row).
         Missing hits are row -1, score -inf.
         Raises ScanError for a wrong shape, k < 1, or a look-up table that is not finite, or so

@@ -82,10 +82,10 @@ class Background:
         if time.monotonic() < self._not_before or not self._running.acquire(blocking=False):
             return
         try:
-            threading.Thread(target=self._run, name="scan-merge", daemon=True).start()
+            threading.Thread(target=self._run, name="scan-sort", daemon=True).start()
         except RuntimeError as error:  # no more threads, or the end of the process
             self._running.release()
-            log.warning("added codes are not sorted now: %s", error)
+            log.warning("codes are not sorted now: %s", error)
 
     def _run(self) -> None:
         try:
@@ -94,7 +94,7 @@ class Background:
                 self.work()
         except Exception:
             self._not_before = time.monotonic() + RETRY_SECONDS
-            log.exception("added codes cannot be sorted; it is tried again")
+            log.exception("codes cannot be sorted; it is tried again")
         finally:
             self._running.release()
         if self._asked:  # since it was last looked at

@@ -57,7 +57,7 @@ class NativeScanner:
         self.threads = threads or min(MOST_THREADS, processors())
         self._writing, self._merging = threading.Lock(), threading.Lock()
         self._background = merging.Background(self.merge)
-        self._masks = masks.Masks()
+        self._masks = masks.Masks(lambda: self._snapshot)
         codes = checked_codes(packed, M)
         _require_room(len(codes))
         segments = tuple(self._sorted(codes)) if len(codes) > tail.ROWS else ()
@@ -136,8 +136,11 @@ class NativeScanner:
         eligible = None if mask is None else checked_mask(mask)
         snapshot = self._snapshot
         mask_from = 0
-        if isinstance(mask, Mask):
-            snapshot = self._masks.eligible(snapshot, mask)
+        known = mask if isinstance(mask, Mask) else None
+        if known is None and eligible is not None:
+            known = self._masks.known(snapshot, eligible)
+        if known is not None:
+            snapshot = self._masks.eligible(snapshot, known)
             mask_from = snapshot.tails[0].first_row
         worth = len(tables) * snapshot.count >= WORTH_THREADS
         shares = division.shares(len(tables), k, snapshot.count, self.threads if worth else 1)
