@@ -96,7 +96,7 @@ struct Layer {
 };
 
 void check(gpq::Functions functions, const char* name) {
-    const int side = 2 + below(16), real = 1 + below(4), count = 1 + below(10);
+    const int side = 2 + below(16), real = 1 + below(4), count = 1 + below(20);
     const int channels = PANEL * (1 + below(2)), threads = 1 + below(4);
     const bool pool = below(2), halve = below(2) && side / (pool ? 4 : 2) > 0;
     const Layer first(gpq::LANES, real, channels), second(channels, channels, channels);

@@ -10,7 +10,9 @@
 namespace gpq {
 namespace {
 
-constexpr int MOST_AT_ONCE = 8;  // pictures that one thread takes through all steps
+// Pictures that one thread takes through all steps. More threads of fewer would be done sooner, and
+// read all weights once each.
+constexpr int SHARE = 8;
 
 // Of one call, for whoever has time.
 struct Shares {
@@ -97,11 +99,11 @@ std::unique_ptr<Network::Room> Network::take_room() {
         }
     }
     auto room = std::make_unique<Room>();
-    for (const Map& map : maps_) room->maps.emplace_back(MOST_AT_ONCE * map.size());
+    for (const Map& map : maps_) room->maps.emplace_back(SHARE * map.size());
     for (Buffer<float>* points : {&room->read, &room->made})
         *points = Buffer<float>(size_t(POINTS) * TOGETHER * most_channels_);
-    room->features = Buffer<float>(size_t(MOST_AT_ONCE) * last_.features);
-    room->out = Buffer<float>(size_t(MOST_AT_ONCE) * PANEL);
+    room->features = Buffer<float>(size_t(SHARE) * last_.features);
+    room->out = Buffer<float>(size_t(SHARE) * PANEL);
     return room;
 }
 
@@ -143,16 +145,15 @@ void Network::run(const float* pictures, int count, float* out, Room& room) cons
 
 // Nobody waits for a helper that has not begun, as it may not where the processors are busy.
 void Network::run(const float* pictures, int count, float* out, int threads) {
-    const int share = std::clamp((count + threads - 1) / threads, 1, MOST_AT_ONCE);
-    const auto shares = std::make_shared<Shares>((count + share - 1) / share);
+    const auto shares = std::make_shared<Shares>((count + SHARE - 1) / SHARE);
     const size_t picture = size_t(maps_[0].side) * maps_[0].side * channels_;
     const auto work = [=] {
         for (int i; (i = shares->next++) < shares->count;) {
-            const int first = i * share;
+            const int first = i * SHARE;
             bool good = true;
             try {
                 auto room = take_room();
-                run(pictures + first * picture, std::min(share, count - first),
+                run(pictures + first * picture, std::min(SHARE, count - first),
                     out + size_t(first) * last_.made, *room);
                 give_back(std::move(room));
             } catch (...) {  // std::bad_alloc
