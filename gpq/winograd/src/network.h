@@ -55,7 +55,7 @@ struct Scratch {
     float* read;
     float* made;
 };
-constexpr int TOGETHER = 24;  // tiles that share the reading of weights
+constexpr int TOGETHER = 12;  // tiles that share the reading of weights
 
 // from, plus (or null) and to: of so many pictures, one behind the other.
 using Convolve = void (*)(const Step& step, const Map& from_map, const Map& to_map,
