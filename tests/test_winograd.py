@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.conftest import SHIPPED
 
 pytestmark = pytest.mark.skipif(bool(winograd.missing()), reason=winograd.missing())
 SETS = ["avx512", "avx2"]
+ROOT = Path(__file__).parent.parent
 
 
 def instructions_there() -> list[str]:
@@ -203,6 +206,25 @@ def test_one_that_computes_something_else_is_not_used(
     with caplog.at_level(logging.WARNING, "gpq"):
         assert isinstance(inference.in_one_call(model).network, torch.jit.ScriptModule)
     assert "WinogradNetwork" in caplog.text
+
+
+def test_the_end_of_the_process_does_not_wait_or_crash_in_a_network() -> None:
+    program = f"""
+import threading, pathlib, torch
+from gpq import artifact, winograd
+network = artifact.load(pathlib.Path({str(SHIPPED)!r})).network.eval()
+fast = winograd.WinogradNetwork(winograd.plan(network, 32))
+images = torch.zeros(64, 3, 32, 32)
+def run():
+    while True:
+        with torch.inference_mode():
+            fast(images)
+threading.Thread(target=run, daemon=True).start()
+with torch.inference_mode():
+    fast(images)
+"""
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_its_memory_is_given_back(shipped: nn.Module) -> None:

@@ -37,7 +37,8 @@ class WinogradNetwork(nn.Module):
         )  # fmt: skip
         if not self.handle:
             raise MemoryError("no memory for a network")
-        weakref.finalize(self, self.kernel.gpq_network_free, self.handle)
+        free = weakref.finalize(self, self.kernel.gpq_network_free, self.handle)
+        free.atexit = False  # at the end of the process a thread may still be in it
 
     def forward(self, images: Tensor) -> Tensor:
         """Raises ValueError for images of another shape, MemoryError."""

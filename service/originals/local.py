@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpq.files import sync_folder, write_together
+from gpq.files import sync_folders, write_together
 from service.originals.names import (
     ASIDE,
     OURS,
@@ -54,11 +54,10 @@ class LocalOriginals:
                 folder.mkdir(parents=True, exist_ok=True)
             missing = {path: data for path, data in paths.items() if not _make_young(path)}
             write_together(missing, f".{_writer()}{TEMPORARY}")
-            for folder in folders:  # of what was there too: its writer may not have come to this
-                sync_folder(folder)
-            if not self._known.issuperset(folders):
-                sync_folder(self.root)
-                self._known.update(folders)
+            # Of what was there too: its writer may not have come to this.
+            new = not self._known.issuperset(folders)
+            sync_folders([*folders, self.root] if new else folders)
+            self._known.update(folders)
 
     def has(self, sha256: str) -> bool:
         with answering(self.root):

@@ -10,8 +10,8 @@
 namespace gpq {
 namespace {
 
-// Pictures that one thread takes through all steps. More threads of fewer would be done sooner, and
-// read all weights once each.
+// Pictures that one thread takes through all steps: so many, or where there are threads for it as few
+// as half of them. Each share reads all weights once.
 constexpr int SHARE = 8;
 
 // Of one call, for whoever has time.
@@ -145,15 +145,17 @@ void Network::run(const float* pictures, int count, float* out, Room& room) cons
 
 // Nobody waits for a helper that has not begun, as it may not where the processors are busy.
 void Network::run(const float* pictures, int count, float* out, int threads) {
-    const auto shares = std::make_shared<Shares>((count + SHARE - 1) / SHARE);
+    const int share =
+        count <= SHARE ? SHARE : std::clamp((count + threads - 1) / threads, SHARE / 2, SHARE);
+    const auto shares = std::make_shared<Shares>((count + share - 1) / share);
     const size_t picture = size_t(maps_[0].side) * maps_[0].side * channels_;
     const auto work = [=] {
         for (int i; (i = shares->next++) < shares->count;) {
-            const int first = i * SHARE;
+            const int first = i * share;
             bool good = true;
             try {
                 auto room = take_room();
-                run(pictures + first * picture, std::min(SHARE, count - first),
+                run(pictures + first * picture, std::min(share, count - first),
                     out + size_t(first) * last_.made, *room);
                 give_back(std::move(room));
             } catch (...) {  // std::bad_alloc
