@@ -21,7 +21,7 @@ from service.sources import Entry, Source, SourceError
 from service.store import Store
 
 BATCHES = 3  # under way beside those that are encoded: one is stored, one decoded, one read
-TOGETHER = 8  # entries that a thread reads and has decoded
+TOGETHER = 16  # entries that a thread reads and has decoded
 WAITING_THREADS = 4  # beside those that decode: for disks, and the image store
 
 

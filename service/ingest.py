@@ -16,7 +16,7 @@ from service.records import KEEP, Keep, Put
 from service.settings import ID_PATTERN
 
 DEFAULT_ID_DIGITS = 32
-KEPT_TOGETHER, KEPT_BYTES = 8, 2**21  # originals that are in memory at the same time
+KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals that are in memory at the same time
 UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
 
 

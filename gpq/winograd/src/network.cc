@@ -10,8 +10,8 @@
 namespace gpq {
 namespace {
 
-// Pictures that one thread takes through all steps: so many, or where there are threads for it as few
-// as half of them. Each share reads all weights once.
+// Pictures that one thread takes through all steps: so many, or as few as half of them where there
+// are threads for it. Each share reads all weights once.
 constexpr int SHARE = 8;
 
 // Of one call, for whoever has time.
