@@ -32,12 +32,12 @@ def in_one_call(model: Model) -> Model:
 
 def _by_winograd(model: Model) -> Model | None:
     if missing := winograd.missing():
-        log.info("torch computes the network: %s", missing)
+        log.debug("torch computes the network: %s", missing)
         return None
     try:
         plan = winograd.plan(model.network.eval(), model.rules.size)
     except winograd.Unsupported as error:
-        log.info("torch computes the network: no steps for %s", error)
+        log.debug("torch computes the network: no steps for %s", error)
         return None
     return _if_it_agrees(model, winograd.WinogradNetwork(plan))
 

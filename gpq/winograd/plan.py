@@ -94,6 +94,7 @@ class _Planner(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule, side: int) -> None:
         super().__init__(graph)
+        self.extra_traceback = False  # of an error: it is told in one line
         self.plan = Plan([Map(side, LANES)])
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
