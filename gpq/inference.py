@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpq import winograd
+from gpq import memory, winograd
 from gpq.artifact import GOLDEN_MARGIN
 from gpq.model import Model
 
@@ -39,7 +39,9 @@ def _by_winograd(model: Model) -> Model | None:
     except winograd.Unsupported as error:
         log.debug("torch computes the network: no steps for %s", error)
         return None
-    return _if_it_agrees(model, winograd.WinogradNetwork(plan))
+    faster = _if_it_agrees(model, winograd.WinogradNetwork(plan))
+    memory.give_back()  # of the transformation, several times the weights
+    return faster
 
 
 def _traced(model: Model) -> Model | None:
