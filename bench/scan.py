@@ -308,7 +308,7 @@ def compare_masks(rows: int, M: int) -> list[dict[str, Any]]:
         start = time.perf_counter()
         native.search(luts[0], 100, known)
         first_s[str(share)] = round(time.perf_counter() - start, 3)
-        for n in range(2):
+        for n in range(3):
             native.search(luts[n], 100, again)
         for thread in threading.enumerate():
             if thread.name == "scan-sort":

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from gpq.syncfs import syncfs
 
-# From so many files or folders on, all of their file system is written at once: three times as
-# fast as one after another, and others' writes to it are waited for.
+# From so many files or folders on, all of their file system is written at once: less work than one
+# after another, and others' writes to it are waited for.
 MANY = 4
 
 

@@ -1,12 +1,12 @@
-"""The compiled kernel, by ctypes: it is plain C outside, and calls let other threads run."""
+"""The compiled kernel's functions and structures."""
 
 import ctypes
-import sysconfig
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
-from pathlib import Path
 
-FILE = Path(__file__).parent / f"_kernel{sysconfig.get_config_var('EXT_SUFFIX')}"
+from gpq import compiled
+
+FILE = compiled.file(__file__)
 CONVOLVE, HALVE, MEAN, MOST = range(4)  # kinds of steps, as in src/network.h
 
 
@@ -40,23 +40,15 @@ class Last(ctypes.Structure):
 @cache
 def missing() -> str:
     """Why the kernel cannot be used here, or nothing where it can."""
-    if not FILE.is_file():
-        return "the C++ kernel was not built when gpq was installed; it needs a C++ compiler"
-    try:
-        if not instructions():
-            return "this processor has neither AVX-512 nor AVX2"
-    except (OSError, AttributeError) as error:
-        return f"the C++ kernel cannot be loaded: {error}"
-    return ""
+    if reason := compiled.missing(FILE, kernel):
+        return reason
+    return "" if instructions() else "this processor has neither AVX-512 nor AVX2"
 
 
 @cache
 def kernel() -> ctypes.CDLL:
     """Raises OSError or AttributeError where it is not there, of another machine or version."""
-    library = ctypes.CDLL(str(FILE))
-    if library.gpq_step_bytes() != ctypes.sizeof(Step):
-        raise OSError(f"{FILE.name} is of another version; install gpq again")
-    for name, result, arguments in (
+    functions: list[compiled.Function] = [
         ("gpq_instructions", c_char_p, [c_char_p]),
         (
             "gpq_network",
@@ -65,10 +57,8 @@ def kernel() -> ctypes.CDLL:
         ),
         ("gpq_network_free", None, [c_void_p]),
         ("gpq_network_run", c_int, [c_void_p, c_void_p, c_int, c_void_p, c_int]),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    ]
+    return compiled.load(FILE, "gpq_step_bytes", Step, functions)
 
 
 def instructions(name: str = "") -> str:

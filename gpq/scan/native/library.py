@@ -1,7 +1,6 @@
-"""The compiled kernel, by ctypes: it is plain C outside, and calls let other threads run."""
+"""The compiled kernel's functions and structures."""
 
 import ctypes
-import sysconfig
 from ctypes import (
     POINTER,
     c_char_p,
@@ -14,11 +13,11 @@ from ctypes import (
     c_void_p,
 )
 from functools import cache
-from pathlib import Path
 
+from gpq import compiled
 from gpq.errors import ScanError
 
-FILE = Path(__file__).parent / f"_kernel{sysconfig.get_config_var('EXT_SUFFIX')}"
+FILE = compiled.file(__file__)
 NO_MEMORY, NOT_FINITE = 1, 2  # of what gpq_search returns; 0 is success
 
 
@@ -57,22 +56,13 @@ class Request(ctypes.Structure):
 @cache
 def missing() -> str:
     """Why there is no native engine here, or nothing where there is one."""
-    if not FILE.is_file():
-        return "the C++ kernel was not built when gpq was installed; it needs a C++ compiler"
-    try:
-        kernel()
-    except (OSError, AttributeError) as error:
-        return f"the C++ kernel cannot be loaded: {error}"
-    return ""
+    return compiled.missing(FILE, kernel)
 
 
 @cache
 def kernel() -> ctypes.CDLL:
     """Raises OSError or AttributeError where it is not there, of another machine or version."""
-    library = ctypes.CDLL(str(FILE))
-    if library.gpq_request_bytes() != ctypes.sizeof(Request):
-        raise OSError(f"{FILE.name} is of another version; install gpq again")
-    for name, result, arguments in (
+    functions: list[compiled.Function] = [
         ("gpq_filter", c_char_p, [c_char_p]),
         ("gpq_search", c_int, [POINTER(Request), c_char_p]),
         ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int, c_int]),
@@ -80,10 +70,8 @@ def kernel() -> ctypes.CDLL:
         ("gpq_trim", None, []),
         ("gpq_segment_bytes", c_size_t, [c_void_p]),
         ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    ]
+    return compiled.load(FILE, "gpq_request_bytes", Request, functions)
 
 
 def instructions(name: str = "") -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gpq.scan.known import KnownMasks
 from gpq.scan.mask import Mask
-from gpq.scan.native.merging import Background
+from gpq.scan.native.background import Background
 from gpq.scan.native.repeats import Repeats
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import Snapshot
@@ -24,6 +24,7 @@ class Masks:
         self._known: KnownMasks[Segment] = KnownMasks()
         self._repeats = Repeats()
         self._snapshot = snapshot
+        self._wanted: set[Mask] = set()
         self._background = Background(self._prepare)
 
     def known(self, snapshot: Snapshot, rows: NDArray[np.bool_]) -> Mask | None:
@@ -33,12 +34,13 @@ class Masks:
         mask = self._repeats.find(rows, snapshot.count)
         if mask is None or self._known.ready(mask, snapshot.segments):
             return mask
+        self._wanted.add(mask)
         self._background.ask()
         return None
 
     def _prepare(self) -> None:
-        for mask in self._repeats.masks():
-            self.eligible(self._snapshot(), mask)
+        while self._wanted:
+            self.eligible(self._snapshot(), self._wanted.pop())
 
     def eligible(self, snapshot: Snapshot, mask: Mask) -> Snapshot:
         """With segments of eligible rows alone."""

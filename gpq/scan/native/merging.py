@@ -1,10 +1,7 @@
 """When codes that were added are sorted, and what with."""
 
 import itertools
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +17,6 @@ LARGEST_SHARE = 4
 PURGED_SHARE = 16
 LEAST_LARGEST = 1 << 17
 WORTH_PURGING = 3 / 5  # of the codes of a segment live, or fewer
-RETRY_SECONDS = 60  # after a failure
-
-log = logging.getLogger("gpq.scan")
 
 
 @dataclass(frozen=True)
@@ -66,36 +60,3 @@ def next_job(snapshot: Snapshot) -> Job | None:
             return Job(i, i + 1, 0)
         start = segment.last_row
     return None
-
-
-class Background:
-    """Calls ``work`` in a thread of its own, soon and once, however often it is asked for."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.work = work
-        self._asked = False
-        self._running = threading.Lock()
-        self._not_before = 0.0
-
-    def ask(self) -> None:
-        self._asked = True
-        if time.monotonic() < self._not_before or not self._running.acquire(blocking=False):
-            return
-        try:
-            threading.Thread(target=self._run, name="scan-sort", daemon=True).start()
-        except RuntimeError as error:  # no more threads, or the end of the process
-            self._running.release()
-            log.warning("codes are not sorted now: %s", error)
-
-    def _run(self) -> None:
-        try:
-            while self._asked:
-                self._asked = False
-                self.work()
-        except Exception:
-            self._not_before = time.monotonic() + RETRY_SECONDS
-            log.exception("codes cannot be sorted; it is tried again")
-        finally:
-            self._running.release()
-        if self._asked:  # since it was last looked at
-            self.ask()

@@ -32,7 +32,7 @@ class Repeats:
             return list(self._kept.values())
 
     def find(self, rows: NDArray[np.bool_], codes: int) -> Mask | None:
-        """Of exactly these rows (n,) bool, from the second time on. codes: how many there are."""
+        """Of exactly these rows (n,) bool, from the third time on. codes: how many there are."""
         sample = _sample(rows)
         with self._changing:
             kept = self._kept.pop(sample, None)
@@ -43,7 +43,7 @@ class Repeats:
         if kept is not None and _equal(kept.rows, rows):
             return kept
         self._keep(sample, Mask(rows), codes)
-        return self._kept.get(sample)
+        return None
 
     def _keep(self, sample: Sample, mask: Mask, codes: int) -> None:
         with self._changing:

@@ -12,6 +12,7 @@ from gpq.processors import processors
 from gpq.scan.hits import Hits
 from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.native import division, library, masks, merging, tail
+from gpq.scan.native.background import Background
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import WORD, Snapshot
 from gpq.scan.native.tail import Tail
@@ -56,7 +57,7 @@ class NativeScanner:
         self.instructions = library.instructions(instructions)
         self.threads = threads or min(MOST_THREADS, processors())
         self._writing, self._merging = threading.Lock(), threading.Lock()
-        self._background = merging.Background(self.merge)
+        self._background = Background(self.merge)
         self._masks = masks.Masks(lambda: self._snapshot)
         codes = checked_codes(packed, M)
         _require_room(len(codes))
