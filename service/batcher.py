@@ -1,10 +1,12 @@
-"""What threads ask for at the same time, done at once."""
+"""What is asked for at the same time, done at once."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from service import patience, stages
@@ -17,126 +19,114 @@ R = TypeVar("R")
 
 
 @dataclass(eq=False)
-class _Request(Generic[R]):
-    """Of one thread, in parts. turn: that its thread need not wait any more, as all is done or
-    the next batch is for it to do."""
+class _Request(Generic[K, I, R]):
+    """What is asked for, with the patience and the stage times of who asks."""
 
-    parts: int
-    waits: Patience = field(default_factory=patience.current)
-    asked: float = field(default_factory=time.perf_counter)
-    results: dict[int, Sequence[R]] = field(default_factory=dict)  # by their places
-    error: BaseException | None = None
-    spent: stages.Spent = field(default_factory=dict)
-    turn: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def done(self) -> bool:
-        return self.error is not None or len(self.results) == self.parts
-
-    def begin(self) -> None:
-        """What has begun is brought to its end; what comes too late for that ends here."""
-        if "queue" not in self.spent:
-            self.spent["queue"] = time.perf_counter() - self.asked
-            try:
-                self.waits.spend(self.spent["queue"])
-            except Problem as error:
-                self.error = error
-
-    def result(self) -> list[R]:
-        for name, seconds in self.spent.items():
-            stages.add(name, seconds)
-        if self.error is not None:
-            raise self.error
-        return [result for place in sorted(self.results) for result in self.results[place]]
-
-
-@dataclass(eq=False)
-class _Part(Generic[K, I, R]):
-    request: _Request[R]
     key: K
-    place: int
     items: Sequence[I]
+    answer: Future[Sequence[R]] = field(default_factory=Future)
+    waits: Patience = field(default_factory=patience.current)
+    spent: stages.Spent = field(default_factory=stages.current)
+    asked: float = field(default_factory=time.perf_counter)
+
+    def begin(self) -> bool:
+        """False where nobody waits for it any more, or it comes too late; that is its answer."""
+        if not self.answer.set_running_or_notify_cancel():
+            return False
+        waited = time.perf_counter() - self.asked
+        stages.add("queue", waited, self.spent)
+        try:
+            self.waits.spend(waited)
+        except Problem as error:
+            self.answer.set_exception(error)
+            return False
+        return True
 
 
 class Batcher(Generic[K, I, R]):
-    """Nobody waits for a batch to fill: who finds no one at work does what is there, of one key
-    and at most so many items; what comes meanwhile is the next batch, and whose request is the
-    oldest then does that. Nobody waits for a batch without a part of its own.
+    """Threads of its own do what there is, of one key and at most so many items at once, or more
+    where one asks for more; what comes meanwhile is the next batch, the oldest first. Nothing
+    waits for a batch to fill.
 
-    work: a key and items -> a result for each. Waiting threads are bounded by who asks.
+    work: a key and items -> a result for each. initializer: what each thread begins with.
+    How many wait is bounded by who asks. Threads begin with the first that is asked for, and end
+    with ``close``.
     """
 
-    def __init__(self, work: Callable[[K, Sequence[I]], Sequence[R]], most: int) -> None:
-        self.work, self.most = work, most
-        self._waiting: deque[_Part[K, I, R]] = deque()
-        self._at_work = False  # some thread
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[K, Sequence[I]], Sequence[R]],
+        most: int,
+        threads: int = 1,
+        initializer: Callable[[], object] | None = None,
+    ) -> None:
+        self.work, self.most, self._initializer = work, most, initializer
+        self._waiting: deque[_Request[K, I, R]] = deque()
+        self._asked: SimpleQueue[bool] = SimpleQueue()  # once a request; False ends a thread
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}_{n}") for n in range(threads)
+        ]
+        self._begun = self._closed = False
         self._changing = threading.Lock()
 
-    def do(self, key: K, items: Sequence[I]) -> list[R]:
-        """Raises what ``work`` raises, Problem 503 where it would be too late."""
-        if not items:
-            return []
-        places = range(0, len(items), self.most)
-        request: _Request[R] = _Request(len(places))
+    def ask(self, key: K, items: Sequence[I]) -> Future[Sequence[R]]:
+        """For at least one item. The future raises what ``work`` raises, Problem 503 where its
+        turn came too late."""
+        request: _Request[K, I, R] = _Request(key, items)
         with self._changing:
-            for at in places:
-                self._waiting.append(_Part(request, key, at, items[at : at + self.most]))
-            wait, self._at_work = self._at_work, True
-        if wait:
-            request.turn.wait()
-        if not (wait and request.done):
-            try:
-                while not request.done:
-                    self._do(self._take())
-            finally:
-                self._hand_over()
-        return request.result()
+            if self._closed:
+                request.answer.cancel()
+                return request.answer
+            if not self._begun:
+                self._begun = True
+                for thread in self._threads:
+                    thread.start()
+            self._waiting.append(request)
+        self._asked.put(True)
+        return request.answer
 
-    def _hand_over(self) -> None:
+    def close(self) -> None:
+        """What has begun comes to its end, the rest is cancelled; nothing waits for that."""
         with self._changing:
-            if self._waiting:
-                self._waiting[0].request.turn.set()
-            else:
-                self._at_work = False
+            self._closed = True
+            for request in self._waiting:
+                request.answer.cancel()
+        for _ in self._threads:
+            self._asked.put(False)
 
-    def _take(self) -> list[_Part[K, I, R]]:
+    def _run(self) -> None:
+        if self._initializer is not None:
+            self._initializer()
+        while self._asked.get():
+            good = [request for request in self._take() if request.begin()]
+            if good:
+                self._do(good)
+
+    def _take(self) -> list[_Request[K, I, R]]:
+        """The oldest, and with it what there is room for; nothing where it went with others."""
+        batch: list[_Request[K, I, R]] = []
+        room = self.most
         with self._changing:
-            batch = [self._waiting.popleft()]
-            room = self.most - len(batch[0].items)
-            for part in [part for part in self._waiting if part.key == batch[0].key]:
-                if len(part.items) <= room:
-                    room -= len(part.items)
-                    batch.append(part)
-                    self._waiting.remove(part)
+            for request in [*self._waiting]:
+                if not batch or (request.key == batch[0].key and len(request.items) <= room):
+                    room -= len(request.items)
+                    batch.append(request)
+                    self._waiting.remove(request)
         return batch
 
-    def _do(self, batch: list[_Part[K, I, R]]) -> None:
-        for part in batch:
-            part.request.begin()
-        good = [part for part in batch if part.request.error is None]
+    def _do(self, batch: list[_Request[K, I, R]]) -> None:
         try:
-            if good:
-                self._work(good)
+            with stages.collected() as spent:
+                items = [item for request in batch for item in request.items]
+                results = self.work(batch[0].key, items)
         except BaseException as error:
-            for part in good:
-                part.request.error = error
-        for part in batch:
-            if part.request.done:
-                self._end(part.request)
-
-    def _work(self, batch: list[_Part[K, I, R]]) -> None:
-        with stages.collected() as spent:
-            results = self.work(batch[0].key, [item for part in batch for item in part.items])
+            for request in batch:
+                request.answer.set_exception(error)
+            return
         done = 0
-        for part in batch:
+        for request in batch:
             for name, seconds in spent.items():
-                part.request.spent[name] = part.request.spent.get(name, 0.0) + seconds
-            part.request.results[part.place] = results[done : done + len(part.items)]
-            done += len(part.items)
-
-    def _end(self, request: _Request[R]) -> None:
-        """Of one that failed, no other part is done any more."""
-        with self._changing:
-            for part in [part for part in self._waiting if part.request is request]:
-                self._waiting.remove(part)
-        request.turn.set()
+                stages.add(name, seconds, request.spent)
+            request.answer.set_result(results[done : done + len(request.items)])
+            done += len(request.items)

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -22,6 +21,7 @@ from gpq.fallback import Fallback
 from gpq.model import Model
 from service import patience, problems, stages
 from service.batcher import Batcher
+from service.futures import in_turn
 from service.groups import groups
 from service.patience import Patience
 from service.problems import Problem
@@ -53,6 +53,7 @@ class Picture:
 class Encoder:
     """Pictures are decoded by few threads: that bounds memory whatever is uploaded. Those of
     requests at the same time go through the network together, as many as pays on the device.
+    What a search asks for comes as a future or by a coroutine: it holds no thread while it waits.
 
     models: by their ids. Calls under way go on with those they began with. together: pictures
     that may be encoded at once, where these are small, and nobody waits for the first of them.
@@ -77,21 +78,20 @@ class Encoder:
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
-        # Threads of its own, whoever asks: OpenMP has a team of threads for each that computes.
         self.networks = networks if device == "cpu" else 1  # ``Fallback`` takes one at a time
-        self._network = ThreadPoolExecutor(
-            self.networks, "encode", initializer=torch.set_num_threads, initargs=(encode_threads,)
+        self._most = max(together, BATCHES[device])
+        self._network: Batcher[Wanted, Prepared, Any] = Batcher(
+            "encode",
+            self._compute,
+            BATCHES[device],
+            self.networks,
+            partial(torch.set_num_threads, encode_threads),
         )
-        self._usual = BATCHES[device]
-        self._most = max(together, self._usual)
-        self._together: Batcher[Wanted, Prepared, Any] = Batcher(self._compute, self._most)
-        # Calls of a job are large enough, and need not wait for each other.
-        self._codes = self._compute if together else self._together.do
 
     def close(self) -> None:
-        """What is being decoded comes to its end; nothing waits for that."""
-        for pool in (self._decoding, self._network):
-            pool.shutdown(wait=False, cancel_futures=True)
+        """What has begun comes to its end; nothing waits for that."""
+        self._decoding.shutdown(wait=False, cancel_futures=True)
+        self._network.close()
 
     def learn(self, model: Model) -> None:
         """One that is on the CPU, for want of room, goes to the device when there is some."""
@@ -103,9 +103,10 @@ class Encoder:
         self.models = {known: model for known, model in self.models.items() if known != id}
         self._fallback.forget(id)
 
-    def decode(self, data: bytes, models: Collection[Model]) -> Picture:
-        """For these models. Raises gpq.errors.ImageError, Problem 503 where it waits too long."""
-        return self._begin(partial(self._decode, data, models), patience.current()).result()
+    def decode(self, read: Callable[[], bytes], models: Collection[Model]) -> Future[Picture]:
+        """Of what a decoding thread reads. The future raises gpq.errors.ImageError, Problem 503
+        where it waits too long."""
+        return self._begin(lambda: self._decode(read(), models), patience.current())
 
     def accept(
         self, uploads: Iterable[bytes], models: Collection[Model]
@@ -131,32 +132,46 @@ class Encoder:
 
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
-        most = min(self._most, max(self._usual, BATCH_PIXELS // model.rules.size**2))
         codes: list[bytes] = []
-        for first in range(0, len(pictures), most):
-            part = _prepared(pictures[first : first + most], model)
-            codes += self._codes(("codes", model.id), part)
+        for part in self._parts(pictures, model):
+            codes += self._network.ask(("codes", model.id), part).result()
         return codes
 
-    def luts(self, pictures: Sequence[Picture], model: Model) -> NDArray[np.float32]:
-        """(Q,M,K) float32, for at least one picture."""
-        return np.stack(self._together.do(("luts", model.id), _prepared(pictures, model)))
+    def lut(self, picture: Picture, model: Model) -> Future[Sequence[NDArray[np.float32]]]:
+        """One of (M,K) float32."""
+        return self._network.ask(("luts", model.id), [(model, picture.pixels[model.id])])
+
+    async def luts(self, pictures: Sequence[Picture], model: Model) -> list[NDArray[np.float32]]:
+        """(M,K) float32 of each."""
+        luts: list[NDArray[np.float32]] = []
+        for part in self._parts(pictures, model):
+            luts.extend(await in_turn(self._network.ask(("luts", model.id), part)))
+        return luts
 
     def lut_of_code(self, code: bytes, model: Model) -> NDArray[np.float32]:
         """(1,M,K) float32 of a stored code."""
         return model.lut_of_code(np.frombuffer(code, dtype=np.uint8)[None].copy())
 
     def _begin(self, work: Callable[[], R], waits: Patience) -> Future[R]:
-        asked = time.perf_counter()
+        asked, spent = time.perf_counter(), stages.current()
 
         def begin() -> R:
-            waited = time.perf_counter() - asked
-            stages.add("queue", waited)
-            waits.spend(waited)
-            with stages.stage("decode"):
+            began = time.perf_counter()
+            stages.add("queue", began - asked, spent)
+            waits.spend(began - asked)
+            try:
                 return work()
+            finally:
+                stages.add("decode", time.perf_counter() - began, spent)
 
-        return self._decoding.submit(copy_context().run, begin)
+        return self._decoding.submit(begin)
+
+    def _parts(self, pictures: Sequence[Picture], model: Model) -> Iterator[list[Prepared]]:
+        """One after another, so that those of other requests come in between."""
+        most = min(self._most, max(self._network.most, BATCH_PIXELS // model.rules.size**2))
+        for first in range(0, len(pictures), most):
+            part = pictures[first : first + most]
+            yield [(model, picture.pixels[model.id]) for picture in part]
 
     def _accept(
         self, uploads: Sequence[bytes], models: Collection[Model]
@@ -196,7 +211,7 @@ class Encoder:
         pixels = np.stack([of_one for _, of_one in prepared])
         with stages.stage("encode"):
             compute = Model.encode if wanted[0] == "codes" else Model.lut
-            found = self._network.submit(self._fallback.run, compute, model, pixels).result()
+            found = self._fallback.run(compute, model, pixels)
         return [row.tobytes() for row in found] if wanted[0] == "codes" else list(found)
 
 
@@ -212,10 +227,6 @@ def _large_given_back() -> Iterator[list[int]]:
         raise
     if math.prod(sizes) > LARGE_PIXELS:
         memory.give_back()
-
-
-def _prepared(pictures: Sequence[Picture], model: Model) -> list[Prepared]:
-    return [(model, picture.pixels[model.id]) for picture in pictures]
 
 
 def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.float32]:

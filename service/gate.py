@@ -30,7 +30,8 @@ class Gate:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """One place, from before the body is read: that bounds the memory of all bodies.
+        """One place, from before the body is read: that bounds the memory of all bodies. What is
+        inside has ``seconds`` of patience, in all queues together.
 
         Raises Problem 429 at once where ``limit`` requests are inside.
         """
@@ -38,25 +39,26 @@ class Gate:
             raise busy(f"{self.limit} requests are being handled; try again")
         self.inside += 1
         try:
-            yield
+            with patience.of(self.seconds):
+                yield
         finally:
             self.inside -= 1
 
     async def run(self, work: Callable[[], R]) -> R:
         """Run blocking work off the event loop. Raises Problem 503 where its turn does not come
         in time; what has begun is never broken off."""
-        with patience.of(self.seconds):
-            await self._turn(work)
-            try:
-                return await to_thread.run_sync(work, limiter=self._threads)
-            finally:
-                self._turns.release_on_behalf_of(work)
+        borrower = object()
+        await self._turn(borrower)
+        try:
+            return await to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            self._turns.release_on_behalf_of(borrower)
 
     async def _turn(self, borrower: object) -> None:
-        asked = time.perf_counter()
+        waits, asked = patience.current(), time.perf_counter()
         try:
-            with stages.stage("queue"), anyio.fail_after(self.seconds):
+            with stages.stage("queue"), anyio.fail_after(waits.left):
                 await self._turns.acquire_on_behalf_of(borrower)
         except TimeoutError as error:
             raise patience.too_late() from error
-        patience.current().left -= time.perf_counter() - asked
+        waits.left -= time.perf_counter() - asked

@@ -26,8 +26,8 @@ _patience: ContextVar[Patience] = ContextVar("patience", default=Patience(math.i
 
 @contextmanager
 def of(seconds: float) -> Iterator[None]:
-    """In all queues together, in this context and copies of it. What has begun is never broken
-    off."""
+    """In all queues together, of what is asked for in this context and copies of it. What has
+    begun is never broken off."""
     token = _patience.set(Patience(seconds))
     try:
         yield

@@ -57,14 +57,14 @@ class Runtime:
             self.metrics.device_full.inc,
             self.device.type,
         )
-        self._given = artifacts.use(settings.model, self.device)
-        self._given_files = artifacts.read(settings.model)
-        self._serve(self._given)
         # Of their own, so that no flood of the others keeps a search waiting.
         self.gate, self.light = (
             Gate(settings.max_waiting, threads, settings.wait_seconds)
             for threads in (WORKER_THREADS, LIGHT_THREADS)
         )
+        self._given = artifacts.use(settings.model, self.device)
+        self._given_files = artifacts.read(settings.model)
+        self._serve(self._given)
         self._measure()
         self.jobs = JobHost(self.store)
         self.not_ready: str | None = "starting"
@@ -83,6 +83,7 @@ class Runtime:
             self.store,
             self.feed,
             self.encoder,
+            self.gate,
             self.metrics.batch.labels("scan").observe,
         )
 
@@ -121,6 +122,7 @@ class Runtime:
         self.upkeep.stop()
         self.lineup.stop()
         self.feed.stop()
+        self.searcher.close()
         self.encoder.close()
         self.store.close()
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from service.batcher import Batcher
 from service.catalogue import Catalogue
 from service.encoder import Encoder, Picture, scores
 from service.feed import Feed
+from service.futures import in_turn
+from service.gate import Gate
 from service.metadata import decode_metadata
 from service.problems import Problem
 from service.records import OtherModel, Resolved
@@ -70,7 +73,8 @@ class Wanted(Protocol):
 
 
 class Searcher:
-    """All methods block; call them off the event loop. Scores below ``min_score`` are no hits.
+    """Scores below ``min_score`` are no hits. A search goes from one queue to the next and holds
+    no thread while it waits; what else blocks takes a turn of ``gate``.
 
     A search is by one model, the active one; where another becomes active meanwhile, it is
     done again by that.
@@ -82,83 +86,115 @@ class Searcher:
         store: Store,
         feed: Feed,
         encoder: Encoder,
+        gate: Gate,
         watch: Callable[[int], object] = lambda n: None,
     ) -> None:
-        self.catalogue, self.store, self.feed, self.encoder = catalogue, store, feed, encoder
+        self.catalogue, self.store, self.feed = catalogue, store, feed
+        self.encoder, self.gate = encoder, gate
         self._watch = watch
-        self._together: Batcher[Asked, NDArray[np.float32], list[Hit]] = Batcher(
-            self._search_all, SCANNED_TOGETHER
+        self._scans: Batcher[Asked, NDArray[np.float32], list[Hit]] = Batcher(
+            "scan", self._search_all, SCANNED_TOGETHER
         )
 
-    def by_pictures(self, files: Sequence[BinaryIO], options: Wanted) -> Answer:
-        """The nearest to each, by one scan; what is wrong with one stands in its place."""
-        return self._by_active(lambda model: self._by_pictures(files, options, model))
+    def close(self) -> None:
+        self._scans.close()
 
-    def by_id(self, id: str, options: Wanted) -> Answer:
+    async def by_pictures(self, files: Sequence[BinaryIO], options: Wanted) -> Answer:
+        """The nearest to each; what is wrong with one stands in its place."""
+        return await self._by_active(lambda model: self._by_pictures(files, options, model))
+
+    async def by_id(self, id: str, options: Wanted) -> Answer:
         """Nearest to a stored picture, itself included. Raises Problem 404."""
-        return self._by_active(lambda model: self._by_id(id, options, model))
+        return await self._by_active(lambda model: self._by_id(id, options, model))
 
-    def _by_active(self, search: Callable[[Model], R]) -> R:
+    async def _by_active(self, search: Callable[[Model], Awaitable[R]]) -> R:
         for _ in range(SEARCH_TRIES):
             model = self.encoder.models[self.feed.model]
             try:
-                return search(model)
+                return await search(model)
             except OtherModel:
-                self.catalogue.catch_up()
+                await self.gate.run(self.catalogue.catch_up)
         raise problems.unavailable("models change faster than can be searched; try again")
 
-    def _by_pictures(self, files: Sequence[BinaryIO], options: Wanted, model: Model) -> Answer:
-        accepted = self.encoder.accept(map(_read, files), [model])
-        good = [picture for picture in accepted if isinstance(picture, Picture)]
-        if not good:
-            wrong = [entry for entry in accepted if isinstance(entry, Problem)]
-            return Answer([*wrong], "image", model.id)
-        left_out = [
-            self.store.reader.ids_of(hashlib.sha256(_read(file)).hexdigest())
-            if options.exclude_same and isinstance(entry, Picture)
-            else set()
-            for file, entry in zip(files, accepted, strict=True)
-        ]
-        most = max(map(len, left_out))
-        luts = self.encoder.luts(good, model)
-        found = iter(self._search(luts, options.k + most, options.min_score, model))
+    async def _by_pictures(
+        self, files: Sequence[BinaryIO], options: Wanted, model: Model
+    ) -> Answer:
+        left_out: list[set[str]] = [set()] * len(files)
+        if options.exclude_same:
+            left_out = await self.gate.run(lambda: [self._same(file) for file in files])
+        asked = Asked(model.id, options.k + max(map(len, left_out)), options.min_score)
+        if len(files) == 1:
+            near = [await self._near_one(files[0], asked, model)]
+        else:
+            near = await self._near_many(files, asked, model)
         queries = [
             entry
             if isinstance(entry, Problem)
-            else [hit for hit in next(found) if hit.id not in same][: options.k]
-            for entry, same in zip(accepted, left_out, strict=True)
+            else [hit for hit in entry if hit.id not in same][: options.k]
+            for entry, same in zip(near, left_out, strict=True)
         ]
         return Answer(queries, "image", model.id)
 
-    def _by_id(self, id: str, options: Wanted, model: Model) -> Answer:
+    async def _near_one(self, file: BinaryIO, asked: Asked, model: Model) -> list[Hit] | Problem:
+        try:
+            found: list[list[Hit]] = await in_turn(
+                self.encoder.decode(partial(_read, file), [model]),
+                lambda picture: self.encoder.lut(picture, model),
+                lambda lut: self._scans.ask(asked, lut),
+            )
+            return found[0]
+        except ImageError as error:
+            return problems.of_image(error)
+
+    async def _near_many(
+        self, files: Sequence[BinaryIO], asked: Asked, model: Model
+    ) -> list[list[Hit] | Problem]:
+        # They are read as there is room, which a thread waits for.
+        accepted = await self.gate.run(lambda: self.encoder.accept(map(_read, files), [model]))
+        good = [picture for picture in accepted if isinstance(picture, Picture)]
+        found = iter(await self._search(await self.encoder.luts(good, model), asked))
+        return [entry if isinstance(entry, Problem) else next(found) for entry in accepted]
+
+    def _same(self, file: BinaryIO) -> set[str]:
+        """Ids of the stored pictures that have its bytes."""
+        return self.store.reader.ids_of(hashlib.sha256(_read(file)).hexdigest())
+
+    async def _by_id(self, id: str, options: Wanted, model: Model) -> Answer:
         k, min_score = options.k, options.min_score
-        row = self.catalogue.get(id)
-        lut, query = self._lut_of_stored(row, model)
+        row = await self.gate.run(lambda: self.catalogue.get(id))
+        lut, query = await self._lut_of_stored(row, model)
         if options.exclude_same:
-            same = self.store.reader.ids_of(row.sha256) | {id}
-            hits = self._search(lut, k + len(same), min_score, model)[0]
+            same = await self.gate.run(lambda: self.store.reader.ids_of(row.sha256)) | {id}
+            hits = (await self._search([lut], Asked(model.id, k + len(same), min_score)))[0]
             return Answer([[hit for hit in hits if hit.id not in same][:k]], query, model.id)
-        hits = self._search(lut, k, min_score, model)[0]
+        hits = (await self._search([lut], Asked(model.id, k, min_score)))[0]
         if id not in [hit.id for hit in hits]:
             # Lost among ties, or its own code is not its nearest: it belongs to its results.
-            row = self.catalogue.get(id)
-            own_score = float(scores(lut, [self._code_of(row, model)])[0, 0])
-            if own_score >= min_score:
-                hits[k - 1 :] = [Hit(id, own_score, decode_metadata(row.metadata))]
+            own = await self.gate.run(lambda: self._own_hit(id, lut, model))
+            if own.score >= min_score:
+                hits[k - 1 :] = [own]
         return Answer([hits], query, model.id)
 
-    def _lut_of_stored(
+    def _own_hit(self, id: str, lut: NDArray[np.float32], model: Model) -> Hit:
+        row = self.catalogue.get(id)
+        score = float(scores(lut[None], [self._code_of(row, model)])[0, 0])
+        return Hit(id, score, decode_metadata(row.metadata))
+
+    async def _lut_of_stored(
         self, row: Row[Any], model: Model
     ) -> tuple[NDArray[np.float32], Literal["original", "code"]]:
+        """(M,K) float32, and what it is of."""
         try:
-            data = self.catalogue.originals.get(row.sha256)
+            data = await self.gate.run(lambda: self.catalogue.originals.get(row.sha256))
             if data is not None:
-                picture = self.encoder.decode(data, [model])
-                return self.encoder.luts([picture], model), "original"
+                picture = self.encoder.decode(lambda: data, [model])
+                lut = await in_turn(picture, lambda decoded: self.encoder.lut(decoded, model))
+                return lut[0], "original"
         # Limits were lowered, the file was damaged, or the store does not answer.
         except (ImageError, Problem) as error:
             log.warning("original %s cannot be read, searching by code: %s", row.sha256, error)
-        return self.encoder.lut_of_code(self._code_of(row, model), model), "code"
+        code = await self.gate.run(lambda: self._code_of(row, model))
+        return self.encoder.lut_of_code(code, model)[0], "code"
 
     def _code_of(self, row: Row[Any], model: Model) -> bytes:
         """Of the picture, also where it was put anew since its row was read.
@@ -172,19 +208,20 @@ class Searcher:
             raise OtherModel(f"{row.id} has no code of model {model.id}")
         return code
 
-    def _search(
-        self, luts: NDArray[np.float32], k: int, min_score: float, model: Model
-    ) -> list[list[Hit]]:
-        """The exact hits of one moment after this call began, whoever writes meanwhile; with
-        those of other requests that ask for as much.
+    async def _search(self, luts: Sequence[NDArray[np.float32]], asked: Asked) -> list[list[Hit]]:
+        hits: list[list[Hit]] = []
+        for first in range(0, len(luts), SCANNED_TOGETHER):
+            part = luts[first : first + SCANNED_TOGETHER]
+            hits.extend(await in_turn(self._scans.ask(asked, part)))
+        return hits
+
+    def _search_all(self, wanted: Asked, tables: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
+        """The exact hits of one moment after they were asked for, whoever writes meanwhile: the
+        index at some feed number, and on top of it what the database holds since.
 
         Raises OtherModel where another model became active, Problem 503 where writers outrun
         every try.
         """
-        return self._together.do(Asked(model.id, k, min_score), list(luts))
-
-    def _search_all(self, wanted: Asked, tables: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
-        """The index at some feed number, and on top of it what the database holds since."""
         self._watch(len(tables))
         model, k, min_score = wanted
         luts, asked = np.stack(tables), k

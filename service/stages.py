@@ -21,10 +21,16 @@ def collected() -> Iterator[Spent]:
         _spent.reset(token)
 
 
-def add(stage: str, seconds: float) -> None:
+def current() -> Spent:
+    """Of this context, for who does its work elsewhere; one of nobody where none is collected."""
     spent = _spent.get()
-    if spent is not None:
-        spent[stage] = spent.get(stage, 0.0) + seconds
+    return {} if spent is None else spent
+
+
+def add(stage: str, seconds: float, spent: Spent | None = None) -> None:
+    """To those of this context, where no others are given."""
+    spent = current() if spent is None else spent
+    spent[stage] = spent.get(stage, 0.0) + seconds
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -37,14 +38,15 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     place = device.pick(settings.device)
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
-        encoder = _encoder(settings, place, threads=settings.encode_threads)
         throttle = Throttle(share, store.replicas.latencies)
-        _reindex(store, Reindex(store, encoder, originals, throttle), place, run)
+        with closing(_encoder(settings, place, threads=settings.encode_threads)) as encoder:
+            _reindex(store, Reindex(store, encoder, originals, throttle), place, run)
     else:
         # Threads that share a batch wait for each other at every layer, and for what else is
         # done meanwhile: each has its own.
-        encoder = _encoder(settings, place, threads=1, networks=settings.encode_threads)
-        _import(store, settings, Ingest(encoder, originals), place, run)
+        each = _encoder(settings, place, threads=1, networks=settings.encode_threads)
+        with closing(each) as encoder:
+            _import(store, settings, Ingest(encoder, originals), place, run)
 
 
 def _encoder(settings: Settings, place: torch.device, threads: int, networks: int = 1) -> Encoder:

@@ -1,7 +1,8 @@
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -18,8 +19,14 @@ from service.routes import images, index, jobs, models, search, system
 from service.settings import Settings
 
 
-def test_waiting_is_counted_in_all_queues_together() -> None:
-    batcher = Batcher(lambda key, items: (time.sleep(0.2), items)[1], 1)
+@pytest.fixture
+def slow() -> Iterator[Batcher[str, int, int]]:
+    """Each batch takes 0.2 s."""
+    with closing(Batcher("slow", lambda key, items: (time.sleep(0.2), items)[1], 1)) as batcher:
+        yield batcher
+
+
+def test_waiting_is_counted_in_all_queues_together(slow: Batcher[str, int, int]) -> None:
     gate = Gate(9, 1, 0.3)
 
     async def main() -> list[object]:
@@ -27,40 +34,52 @@ def test_waiting_is_counted_in_all_queues_together() -> None:
 
         async def ask(n: int, work: Callable[[], object]) -> None:
             try:
-                found[n] = await gate.run(work)
+                with gate.slot():
+                    found[n] = await gate.run(work)
             except Problem as problem:
                 found[n] = problem.status
 
         async with anyio.create_task_group() as group:
             group.start_soon(ask, 0, lambda: time.sleep(0.2))
             await anyio.sleep(0.01)
-            group.start_soon(ask, 1, lambda: behind(batcher))
+            group.start_soon(ask, 1, lambda: behind(slow))
         return found
 
     assert anyio.run(main) == [None, 503]
 
 
-def behind(batcher: Batcher[str, int, int]) -> list[int]:
-    """Ask for a batch while another, of 0.2 s, is done."""
-    begun = threading.Thread(target=batcher.do, args=("first", [1]))
-    begun.start()
-    time.sleep(0.02)
-    try:
-        return batcher.do("a", [1])
-    finally:
-        begun.join()
+def behind(batcher: Batcher[str, int, int]) -> Sequence[int]:
+    """Ask for a batch while another is done."""
+    with patience.of(9):
+        batcher.ask("first", [1])
+    return batcher.ask("a", [1]).result(10)
 
 
-def test_work_does_not_use_up_patience() -> None:
-    batcher = Batcher(lambda key, items: items, 1)
+def test_work_does_not_use_up_patience(slow: Batcher[str, int, int]) -> None:
+    gate = Gate(1, 1, 0.05)
 
-    def work() -> list[int]:
+    def work() -> Sequence[int]:
         time.sleep(0.1)
-        return batcher.do("a", [1])
+        return slow.ask("a", [1]).result(10)
 
-    assert anyio.run(Gate(1, 1, 0.05).run, work) == [1]
+    async def main() -> Sequence[int]:
+        with gate.slot():
+            return await gate.run(work)
+
+    assert anyio.run(main) == [1]
     with patience.of(0.05), pytest.raises(Problem):
-        behind(Batcher(lambda key, items: (time.sleep(0.2), items)[1], 1))
+        behind(slow)
+
+
+def test_the_same_work_takes_a_turn_each_time_it_is_asked_for() -> None:
+    gate, began = Gate(9, 2), threading.Barrier(2)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(gate.run, began.wait)
+
+    anyio.run(main)
 
 
 def test_what_only_asks_the_database_has_places_of_its_own(

@@ -111,13 +111,15 @@ def test_jobs_encode_calls_at_the_same_time_each_by_itself(
         return np.full((len(pixels), 6), pixels[0, 0, 0, 0], np.uint8)
 
     def encode(n: int) -> list[bytes]:
-        return encoder.encode([Picture(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})], model)
+        picture = Picture(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})
+        return encoder.encode([picture] * 8, model)
 
     monkeypatch.setattr("gpq.fallback.Fallback.run", compute)
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(3) as callers:
-            assert list(callers.map(encode, range(3))) == [[bytes([n]) * 6] for n in range(3)]
+            found = callers.map(encode, range(3))
+            assert list(found) == [[bytes([n]) * 6] * 8 for n in range(3)]
     finally:
         encoder.close()
         torch.set_num_threads(before)

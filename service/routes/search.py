@@ -85,18 +85,17 @@ async def _search(request: Request, runtime: Runtime) -> Answer:
     if uploads.media_type(request) == "application/json":
         wanted = await uploads.search_json(request, model)
         with runtime.latency.measured():
-            return await runtime.gate.run(lambda: searcher.by_id(wanted.id, wanted))
+            return await searcher.by_id(wanted.id, wanted)
     async with uploads.form(request, max_files=1) as fields:
         file, options = uploads.search_form(fields, model)
         with runtime.latency.measured():
-            return await runtime.gate.run(lambda: searcher.by_pictures([file.file], options))
+            return await searcher.by_pictures([file.file], options)
 
 
 async def _batch(request: Request, runtime: Runtime) -> Answer:
     async with uploads.form(request, runtime.settings.max_images) as fields:
         files, options = uploads.batch_form(fields, runtime.model.id)
-        pictures = [file.file for file in files]
-        return await runtime.gate.run(lambda: runtime.searcher.by_pictures(pictures, options))
+        return await runtime.searcher.by_pictures([file.file for file in files], options)
 
 
 def _results(hits: list[Hit]) -> list[dict[str, Any]]:

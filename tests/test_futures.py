@@ -1,0 +1,106 @@
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from service.futures import in_turn
+
+who: ContextVar[str] = ContextVar("who", default="nobody")
+
+
+def run(*steps: Callable[[Any], Any]) -> Any:
+    """``in_turn`` with 1 and these steps, each by a thread of its own."""
+    pools = [ThreadPoolExecutor(1, f"step-{n}") for n in range(len(steps))]
+
+    async def main() -> Any:
+        who.set("caller")
+        first: Future[Any] = pools[0].submit(steps[0], 1)
+        rest = [
+            lambda result, pool=pool, step=step: pool.submit(step, result)
+            for pool, step in zip(pools[1:], steps[1:], strict=True)
+        ]
+        return await in_turn(first, *rest)
+
+    try:
+        return asyncio.run(main())
+    finally:
+        for pool in pools:
+            pool.shutdown()
+
+
+def fail(result: int) -> int:
+    raise ValueError(f"not {result}")
+
+
+def test_each_step_has_the_result_of_the_one_before() -> None:
+    assert run(lambda n: n + 1, lambda n: n * 10, str) == "20"
+    assert run(lambda n: n + 1) == 2
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_error_of_any_step_ends_it(place: int) -> None:
+    done: list[int] = []
+
+    def step(n: int) -> int:
+        done.append(n)
+        return n
+
+    steps = [step, step, step]
+    steps[place] = fail
+    with pytest.raises(ValueError, match="not 1"):
+        run(*steps)
+    assert len(done) == place
+
+
+def test_a_step_that_cannot_begin_ends_it() -> None:
+    async def main() -> Any:
+        first: Future[int] = Future()
+        first.set_result(1)
+        return await in_turn(first, fail)
+
+    with pytest.raises(ValueError, match="not 1"):
+        asyncio.run(main())
+
+
+def test_steps_are_begun_in_the_context_of_who_waits_and_not_by_the_event_loop() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def main() -> None:
+        who.set("caller")
+        loop = threading.get_ident()
+
+        def begin(result: int) -> Future[int]:
+            seen.append((who.get(), threading.get_ident() == loop))
+            return pool.submit(int, result)
+
+        go = threading.Event()
+        first = pool.submit(lambda: go.wait(10) and 1)
+        waiting = asyncio.ensure_future(in_turn(first, begin, begin))
+        await asyncio.sleep(0.01)
+        go.set()
+        assert await waiting == 1
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(main())
+    assert seen == [("caller", False)] * 2
+
+
+def test_nobody_is_told_what_nobody_waits_for_any_more() -> None:
+    async def main() -> list[dict[str, Any]]:
+        wrong: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, told: wrong.append(told))
+        first: Future[int] = Future()
+        waiting = asyncio.ensure_future(in_turn(first))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        first.set_result(1)
+        await asyncio.sleep(0.01)
+        return wrong
+
+    assert asyncio.run(main()) == []
