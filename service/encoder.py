@@ -32,7 +32,8 @@ from service.settings import THUMBNAIL_PIXELS
 BATCHES = {"cpu": 8, "cuda": 64}
 # Of a batch, where that is more: of a ResNet-50, whose memory is kept from one to the next.
 BATCH_PIXELS = 8 * 224 * 224
-GROUP, GROUP_BYTES = 8, 16_384  # pictures that a thread decodes at a time
+# Pictures that a thread decodes at a time; of a job also large ones, as nobody waits for it.
+GROUP, GROUP_BYTES, JOB_GROUP_BYTES = 8, 16_384, 2**20
 LARGE_PIXELS = 4_000_000  # of a picture whose memory goes back to the system at once
 
 Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
@@ -77,6 +78,7 @@ class Encoder:
         self._device = torch.device(device)
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
+        self._group_bytes = JOB_GROUP_BYTES if together else GROUP_BYTES
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
         self.networks = networks if device == "cpu" else 1  # ``Fallback`` takes one at a time
         self._most = max(together, BATCHES[device])
@@ -119,7 +121,7 @@ class Encoder:
         decoding: deque[Future[list[Picture | Problem]]] = deque()
         waits = patience.current()
         # Small ones together: handing each over takes as long as decoding it.
-        for group in groups(uploads, GROUP, len, GROUP_BYTES):
+        for group in groups(uploads, GROUP, len, self._group_bytes):
             decoding.append(self._begin(partial(self._accept, group, models), waits))
             waits = Patience(math.inf)  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
