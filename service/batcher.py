@@ -10,7 +10,8 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from service import patience, stages
-from service.patience import Patience
+from service.futures import in_turn
+from service.patience import ENDLESS, Patience
 from service.problems import Problem
 
 K = TypeVar("K", bound=Hashable)
@@ -24,8 +25,8 @@ class _Request(Generic[K, I, R]):
 
     key: K
     items: Sequence[I]
+    waits: Patience
     answer: Future[Sequence[R]] = field(default_factory=Future)
-    waits: Patience = field(default_factory=patience.current)
     spent: stages.Spent = field(default_factory=stages.current)
     asked: float = field(default_factory=time.perf_counter)
 
@@ -70,21 +71,31 @@ class Batcher(Generic[K, I, R]):
         self._begun = self._closed = False
         self._changing = threading.Lock()
 
-    def ask(self, key: K, items: Sequence[I]) -> Future[Sequence[R]]:
+    def ask(self, key: K, items: Sequence[I], waits: Patience | None = None) -> Future[Sequence[R]]:
         """For at least one item. The future raises what ``work`` raises, Problem 503 where its
-        turn came too late."""
-        request: _Request[K, I, R] = _Request(key, items)
+        turn came too late. waits: with whose patience; that of this context if not given."""
+        request: _Request[K, I, R] = _Request(key, items, waits or patience.current())
         with self._changing:
             if self._closed:
                 request.answer.cancel()
                 return request.answer
             if not self._begun:
-                self._begun = True
                 for thread in self._threads:
                     thread.start()
+                self._begun = True
             self._waiting.append(request)
         self._asked.put(True)
         return request.answer
+
+    async def ask_all(self, key: K, items: Sequence[I]) -> list[R]:
+        """In parts of ``most``, one after another, so that others' come in between. The parts after
+        the first may wait as long as it takes: what has begun is brought to its end."""
+        results: list[R] = []
+        waits = patience.current()
+        for first in range(0, len(items), self.most):
+            results += await in_turn(self.ask(key, items[first : first + self.most], waits))
+            waits = ENDLESS
+        return results
 
     def close(self) -> None:
         """What has begun comes to its end, the rest is cancelled; nothing waits for that."""
@@ -99,9 +110,7 @@ class Batcher(Generic[K, I, R]):
         if self._initializer is not None:
             self._initializer()
         while self._asked.get():
-            good = [request for request in self._take() if request.begin()]
-            if good:
-                self._do(good)
+            self._do([request for request in self._take() if request.begin()])
 
     def _take(self) -> list[_Request[K, I, R]]:
         """The oldest, and with it what there is room for; nothing where it went with others."""
@@ -116,6 +125,8 @@ class Batcher(Generic[K, I, R]):
         return batch
 
     def _do(self, batch: list[_Request[K, I, R]]) -> None:
+        if not batch:
+            return
         try:
             with stages.collected() as spent:
                 items = [item for request in batch for item in request.items]

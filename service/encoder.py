@@ -21,9 +21,8 @@ from gpq.fallback import Fallback
 from gpq.model import Model
 from service import patience, problems, stages
 from service.batcher import Batcher
-from service.futures import in_turn
 from service.groups import groups
-from service.patience import Patience
+from service.patience import ENDLESS, Patience
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
@@ -32,8 +31,8 @@ from service.settings import THUMBNAIL_PIXELS
 BATCHES = {"cpu": 8, "cuda": 64}
 # Of a batch, where that is more: of a ResNet-50, whose memory is kept from one to the next.
 BATCH_PIXELS = 8 * 224 * 224
-# Pictures that a thread decodes at a time; of a job also large ones, as nobody waits for it.
-GROUP, GROUP_BYTES, JOB_GROUP_BYTES = 8, 16_384, 2**20
+GROUP, GROUP_BYTES = 8, 16_384  # pictures that a thread decodes at a time
+IMPORT_GROUP_BYTES = 2**20  # of many callers, who need not be quick
 LARGE_PIXELS = 4_000_000  # of a picture whose memory goes back to the system at once
 
 Wanted = tuple[Literal["codes", "luts"], str]  # of the model of that id
@@ -59,6 +58,7 @@ class Encoder:
     models: by their ids. Calls under way go on with those they began with. together: pictures
     that may be encoded at once, where these are small, and nobody waits for the first of them.
     networks: calls that are encoded at the same time, on the CPU, each by encode_threads.
+    group_bytes: of a caller's pictures that one thread decodes, in groups of at most 8.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Encoder:
         device: str = "cpu",
         together: int = 0,
         networks: int = 1,
+        group_bytes: int = GROUP_BYTES,
     ) -> None:
         self.models: Mapping[str, Model] = {}
         self.max_pixels = max_pixels
@@ -78,7 +79,7 @@ class Encoder:
         self._device = torch.device(device)
         self._fallback = Fallback(watch_full)
         self._decoding = ThreadPoolExecutor(decode_threads, "decode")
-        self._group_bytes = JOB_GROUP_BYTES if together else GROUP_BYTES
+        self._group_bytes = group_bytes
         self._most_decoding = 2 * decode_threads  # of one caller: the others wait, unread
         self.networks = networks if device == "cpu" else 1  # ``Fallback`` takes one at a time
         self._most = max(together, BATCHES[device])
@@ -105,10 +106,10 @@ class Encoder:
         self.models = {known: model for known, model in self.models.items() if known != id}
         self._fallback.forget(id)
 
-    def decode(self, read: Callable[[], bytes], models: Collection[Model]) -> Future[Picture]:
+    def decode(self, read: Callable[[], bytes], model: Model) -> Future[Picture]:
         """Of what a decoding thread reads. The future raises gpq.errors.ImageError, Problem 503
         where it waits too long."""
-        return self._begin(lambda: self._decode(read(), models), patience.current())
+        return self._begin(lambda: self._decode(read(), [model]), patience.current())
 
     def accept(
         self, uploads: Iterable[bytes], models: Collection[Model]
@@ -120,10 +121,10 @@ class Encoder:
         accepted: list[Picture | Problem] = []
         decoding: deque[Future[list[Picture | Problem]]] = deque()
         waits = patience.current()
-        # Small ones together: handing each over takes as long as decoding it.
+        # Together: handing over a small one takes as long as decoding it.
         for group in groups(uploads, GROUP, len, self._group_bytes):
             decoding.append(self._begin(partial(self._accept, group, models), waits))
-            waits = Patience(math.inf)  # the others wait for the first ones
+            waits = ENDLESS  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
                 accepted += decoding.popleft().result()
         return accepted + [picture for group in decoding for picture in group.result()]
@@ -134,21 +135,22 @@ class Encoder:
 
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
+        most = min(self._most, max(self._network.most, BATCH_PIXELS // model.rules.size**2))
+        prepared, waits = _prepared(pictures, model), patience.current()
         codes: list[bytes] = []
-        for part in self._parts(pictures, model):
-            codes += self._network.ask(("codes", model.id), part).result()
+        for first in range(0, len(prepared), most):
+            part = prepared[first : first + most]
+            codes += self._network.ask(("codes", model.id), part, waits).result()
+            waits = ENDLESS  # what has begun is brought to its end
         return codes
 
     def lut(self, picture: Picture, model: Model) -> Future[Sequence[NDArray[np.float32]]]:
         """One of (M,K) float32."""
-        return self._network.ask(("luts", model.id), [(model, picture.pixels[model.id])])
+        return self._network.ask(("luts", model.id), _prepared([picture], model))
 
     async def luts(self, pictures: Sequence[Picture], model: Model) -> list[NDArray[np.float32]]:
         """(M,K) float32 of each."""
-        luts: list[NDArray[np.float32]] = []
-        for part in self._parts(pictures, model):
-            luts.extend(await in_turn(self._network.ask(("luts", model.id), part)))
-        return luts
+        return await self._network.ask_all(("luts", model.id), _prepared(pictures, model))
 
     def lut_of_code(self, code: bytes, model: Model) -> NDArray[np.float32]:
         """(1,M,K) float32 of a stored code."""
@@ -167,13 +169,6 @@ class Encoder:
                 stages.add("decode", time.perf_counter() - began, spent)
 
         return self._decoding.submit(begin)
-
-    def _parts(self, pictures: Sequence[Picture], model: Model) -> Iterator[list[Prepared]]:
-        """One after another, so that those of other requests come in between."""
-        most = min(self._most, max(self._network.most, BATCH_PIXELS // model.rules.size**2))
-        for first in range(0, len(pictures), most):
-            part = pictures[first : first + most]
-            yield [(model, picture.pixels[model.id]) for picture in part]
 
     def _accept(
         self, uploads: Sequence[bytes], models: Collection[Model]
@@ -229,6 +224,10 @@ def _large_given_back() -> Iterator[list[int]]:
         raise
     if math.prod(sizes) > LARGE_PIXELS:
         memory.give_back()
+
+
+def _prepared(pictures: Sequence[Picture], model: Model) -> list[Prepared]:
+    return [(model, picture.pixels[model.id]) for picture in pictures]
 
 
 def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import anyio
@@ -18,8 +18,8 @@ R = TypeVar("R")
 class Gate:
     """Used from the event loop only; blocking work runs on threads of its own.
 
-    limit: requests inside, of which so many ``threads`` are at work. seconds: how long a request
-    may wait for its turns, here and in what it asks of others.
+    limit: requests inside, of which so many ``threads`` have a turn to block, or to hold much
+    memory. seconds: how long a request may wait for its turns, here and in what it asks of others.
     """
 
     def __init__(self, limit: int, threads: int, seconds: float = math.inf) -> None:
@@ -46,19 +46,25 @@ class Gate:
 
     async def run(self, work: Callable[[], R]) -> R:
         """Run blocking work off the event loop. Raises Problem 503 where its turn does not come
-        in time; what has begun is never broken off."""
-        borrower = object()
-        await self._turn(borrower)
-        try:
-            return await to_thread.run_sync(work, limiter=self._threads)
-        finally:
-            self._turns.release_on_behalf_of(borrower)
+        while there is patience; what has begun is never broken off."""
+        async with self.turn():
+            return await self.blocking(work)
 
-    async def _turn(self, borrower: object) -> None:
-        waits, asked = patience.current(), time.perf_counter()
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One of those at work. Raises as ``run``."""
+        waits, asked, borrower = patience.current(), time.perf_counter(), object()
         try:
             with stages.stage("queue"), anyio.fail_after(waits.left):
                 await self._turns.acquire_on_behalf_of(borrower)
         except TimeoutError as error:
             raise patience.too_late() from error
         waits.left -= time.perf_counter() - asked
+        try:
+            yield
+        finally:
+            self._turns.release_on_behalf_of(borrower)
+
+    async def blocking(self, work: Callable[[], R]) -> R:
+        """Off the event loop, for who has a turn."""
+        return await to_thread.run_sync(work, limiter=self._threads)

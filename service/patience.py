@@ -21,7 +21,8 @@ class Patience:
             raise too_late()
 
 
-_patience: ContextVar[Patience] = ContextVar("patience", default=Patience(math.inf))  # noqa: B039
+ENDLESS = Patience(math.inf)
+_patience: ContextVar[Patience] = ContextVar("patience", default=ENDLESS)
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def of(seconds: float) -> Iterator[None]:
 
 
 def current() -> Patience:
-    """Infinite where nobody is waiting for a reply."""
+    """Endless where nobody is waiting for a reply."""
     return _patience.get()
 
 

@@ -51,6 +51,13 @@ class Answer:
     model: str
 
 
+class Stored(NamedTuple):
+    """A stored picture as a query: decoded, or (M,K) float32 of its code. same: to leave out."""
+
+    query: Picture | NDArray[np.float32]
+    same: set[str]
+
+
 class Asked(NamedTuple):
     """Queries of which are answered together."""
 
@@ -73,8 +80,8 @@ class Wanted(Protocol):
 
 
 class Searcher:
-    """Scores below ``min_score`` are no hits. A search goes from one queue to the next and holds
-    no thread while it waits; what else blocks takes a turn of ``gate``.
+    """Scores below ``min_score`` are no hits. A search by one picture goes from queue to queue and
+    holds no thread while it waits; what else blocks takes a turn of ``gate``.
 
     A search is by one model, the active one; where another becomes active meanwhile, it is
     done again by that.
@@ -138,7 +145,7 @@ class Searcher:
     async def _near_one(self, file: BinaryIO, asked: Asked, model: Model) -> list[Hit] | Problem:
         try:
             found: list[list[Hit]] = await in_turn(
-                self.encoder.decode(partial(_read, file), [model]),
+                self.encoder.decode(partial(_read, file), model),
                 lambda picture: self.encoder.lut(picture, model),
                 lambda lut: self._scans.ask(asked, lut),
             )
@@ -149,10 +156,13 @@ class Searcher:
     async def _near_many(
         self, files: Sequence[BinaryIO], asked: Asked, model: Model
     ) -> list[list[Hit] | Problem]:
-        # They are read as there is room, which a thread waits for.
-        accepted = await self.gate.run(lambda: self.encoder.accept(map(_read, files), [model]))
-        good = [picture for picture in accepted if isinstance(picture, Picture)]
-        found = iter(await self._search(await self.encoder.luts(good, model), asked))
+        async with self.gate.turn():  # for the pixels of all, which take much memory
+            accepted = await self.gate.blocking(
+                lambda: self.encoder.accept(map(_read, files), [model])
+            )
+            good = [picture for picture in accepted if isinstance(picture, Picture)]
+            luts = await self.encoder.luts(good, model)
+        found = iter(await self._scans.ask_all(asked, luts))
         return [entry if isinstance(entry, Problem) else next(found) for entry in accepted]
 
     def _same(self, file: BinaryIO) -> set[str]:
@@ -161,40 +171,38 @@ class Searcher:
 
     async def _by_id(self, id: str, options: Wanted, model: Model) -> Answer:
         k, min_score = options.k, options.min_score
-        row = await self.gate.run(lambda: self.catalogue.get(id))
-        lut, query = await self._lut_of_stored(row, model)
+        stored = await self.gate.run(lambda: self._stored(id, options, model))
+        lut = stored.query
+        if by_original := isinstance(lut, Picture):
+            lut = (await in_turn(self.encoder.lut(lut, model)))[0]
+        asked = Asked(model.id, k + len(stored.same), min_score)
+        hits: list[Hit] = (await in_turn(self._scans.ask(asked, [lut])))[0]
         if options.exclude_same:
-            same = await self.gate.run(lambda: self.store.reader.ids_of(row.sha256)) | {id}
-            hits = (await self._search([lut], Asked(model.id, k + len(same), min_score)))[0]
-            return Answer([[hit for hit in hits if hit.id not in same][:k]], query, model.id)
-        hits = (await self._search([lut], Asked(model.id, k, min_score)))[0]
-        if id not in [hit.id for hit in hits]:
+            hits = [hit for hit in hits if hit.id not in stored.same][:k]
+        elif id not in [hit.id for hit in hits]:
             # Lost among ties, or its own code is not its nearest: it belongs to its results.
             own = await self.gate.run(lambda: self._own_hit(id, lut, model))
             if own.score >= min_score:
                 hits[k - 1 :] = [own]
-        return Answer([hits], query, model.id)
+        return Answer([hits], "original" if by_original else "code", model.id)
+
+    def _stored(self, id: str, options: Wanted, model: Model) -> Stored:
+        row = self.catalogue.get(id)
+        same = self.store.reader.ids_of(row.sha256) | {id} if options.exclude_same else set()
+        try:
+            data = self.catalogue.originals.get(row.sha256)
+            if data is not None:
+                return Stored(self.encoder.decode(lambda: data, model).result(), same)
+        # Limits were lowered, the file was damaged, or the store does not answer.
+        except (ImageError, Problem) as error:
+            log.warning("original %s cannot be read, searching by code: %s", row.sha256, error)
+        code = self._code_of(row, model)
+        return Stored(self.encoder.lut_of_code(code, model)[0], same)
 
     def _own_hit(self, id: str, lut: NDArray[np.float32], model: Model) -> Hit:
         row = self.catalogue.get(id)
         score = float(scores(lut[None], [self._code_of(row, model)])[0, 0])
         return Hit(id, score, decode_metadata(row.metadata))
-
-    async def _lut_of_stored(
-        self, row: Row[Any], model: Model
-    ) -> tuple[NDArray[np.float32], Literal["original", "code"]]:
-        """(M,K) float32, and what it is of."""
-        try:
-            data = await self.gate.run(lambda: self.catalogue.originals.get(row.sha256))
-            if data is not None:
-                picture = self.encoder.decode(lambda: data, [model])
-                lut = await in_turn(picture, lambda decoded: self.encoder.lut(decoded, model))
-                return lut[0], "original"
-        # Limits were lowered, the file was damaged, or the store does not answer.
-        except (ImageError, Problem) as error:
-            log.warning("original %s cannot be read, searching by code: %s", row.sha256, error)
-        code = await self.gate.run(lambda: self._code_of(row, model))
-        return self.encoder.lut_of_code(code, model)[0], "code"
 
     def _code_of(self, row: Row[Any], model: Model) -> bytes:
         """Of the picture, also where it was put anew since its row was read.
@@ -207,13 +215,6 @@ class Searcher:
         if code is None:
             raise OtherModel(f"{row.id} has no code of model {model.id}")
         return code
-
-    async def _search(self, luts: Sequence[NDArray[np.float32]], asked: Asked) -> list[list[Hit]]:
-        hits: list[list[Hit]] = []
-        for first in range(0, len(luts), SCANNED_TOGETHER):
-            part = luts[first : first + SCANNED_TOGETHER]
-            hits.extend(await in_turn(self._scans.ask(asked, part)))
-        return hits
 
     def _search_all(self, wanted: Asked, tables: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
         """The exact hits of one moment after they were asked for, whoever writes meanwhile: the

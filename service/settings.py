@@ -31,7 +31,7 @@ MAX_METADATA_DEPTH = 64  # objects and arrays inside one another
 MAX_ECHOED_ID = 200  # characters of a wrong id that are said back
 MAX_ECHOED_NAME = 255  # characters of a file's name that are said back
 BODY_SECONDS = 300  # how long a form may take to arrive
-WORKER_THREADS = 16  # requests at work at once; the rest of max_waiting waits
+WORKER_THREADS = 16  # requests that block at once; searches by one picture do not
 LIGHT_THREADS = 4  # those that only ask the database, beside the others
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # of a change of metadata: \u escapes, spaces
@@ -42,7 +42,9 @@ FEED_POLL_SECONDS = 0.5  # how long another process's write may go unnoticed
 SWEEP_SECONDS = 3600  # between sweeps of originals nothing points to
 SWEEP_GRACE_SECONDS = 3600  # an original younger than this is never swept
 
-POOL_CONNECTIONS = 20  # of a process to its database, beside one for heartbeats and one to listen
+# Of a process to its database, for the two above and scans, beside one for heartbeats and one to
+# listen.
+POOL_CONNECTIONS = WORKER_THREADS + LIGHT_THREADS + 1
 DATABASE_CONNECT_SECONDS = 5  # how long a new connection to Postgres may take
 DATABASE_STALL_SECONDS = 30  # how long a lock, or a silent server, is waited for
 STOP_SECONDS = 5  # how long a thread is waited for at the end

@@ -11,7 +11,7 @@ from gpq import artifact, device, memory
 from gpq.decode import limit_decoding
 from gpq.model import Model
 from service import artifacts
-from service.encoder import Encoder
+from service.encoder import GROUP_BYTES, IMPORT_GROUP_BYTES, Encoder
 from service.imports import Import
 from service.ingest import Ingest
 from service.jobrun import JobRun
@@ -39,17 +39,20 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
         throttle = Throttle(share, store.replicas.latencies)
-        with closing(_encoder(settings, place, threads=settings.encode_threads)) as encoder:
+        with closing(_encoder(settings, place, settings.encode_threads)) as encoder:
             _reindex(store, Reindex(store, encoder, originals, throttle), place, run)
     else:
-        # Threads that share a batch wait for each other at every layer, and for what else is
-        # done meanwhile: each has its own.
-        each = _encoder(settings, place, threads=1, networks=settings.encode_threads)
-        with closing(each) as encoder:
+        with closing(_encoder_of_import(settings, place)) as encoder:
             _import(store, settings, Ingest(encoder, originals), place, run)
 
 
-def _encoder(settings: Settings, place: torch.device, threads: int, networks: int = 1) -> Encoder:
+def _encoder(
+    settings: Settings,
+    place: torch.device,
+    threads: int,
+    networks: int = 1,
+    group_bytes: int = GROUP_BYTES,
+) -> Encoder:
     return Encoder(
         settings.max_pixels,
         settings.decode_threads,
@@ -57,7 +60,14 @@ def _encoder(settings: Settings, place: torch.device, threads: int, networks: in
         device=place.type,
         together=IMPORT_BATCH,
         networks=networks,
+        group_bytes=group_bytes,
     )
+
+
+def _encoder_of_import(settings: Settings, place: torch.device) -> Encoder:
+    # Threads that share a batch wait for each other at every layer, and for what else is done
+    # meanwhile: each has its own.
+    return _encoder(settings, place, 1, settings.encode_threads, IMPORT_GROUP_BYTES)
 
 
 def _reindex(store: Store, reindex: Reindex, place: torch.device, run: JobRun) -> None:

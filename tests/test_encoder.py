@@ -1,3 +1,8 @@
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpq import artifact
+from service import patience
 from service.encoder import Encoder, Picture
 from service.problems import Problem
 from tests.images import png
@@ -20,11 +26,10 @@ def test_jobs_encode_more_at_once_as_far_as_pixels_go(
     loaded = artifact.load(random_model)
     model = replace(loaded, rules=replace(loaded.rules, size=side))
     seen: list[int] = []
-    encoder = Encoder(10_000, 1, 1, seen.append, together=together)
     count = sum(batches)
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    found = encoder.encode([Picture(32, 32, {model.id: each}) for each in pixels], model)
-    encoder.close()
+    with closing(Encoder(10_000, 1, 1, seen.append, together=together)) as encoder:
+        found = encoder.encode([Picture(32, 32, {model.id: each}) for each in pixels], model)
     assert seen == batches
     assert found == [row.tobytes() for row in loaded.encode(pixels)]
 
@@ -33,15 +38,40 @@ def test_many_small_pictures_come_out_in_order_whatever_is_wrong_with_some(
     random_model: Path,
 ) -> None:
     model = artifact.load(random_model)
-    encoder = Encoder(10_000, 3, 1)
     uploads = [png(n) for n in range(30)]
     uploads[::7] = [b"no picture"] * 5
     uploads[3] = png(3) + b"x" * 20_000
-    found = encoder.accept(iter(uploads), [model])
-    encoder.close()
+    with closing(Encoder(10_000, 3, 1)) as encoder:
+        found = encoder.accept(iter(uploads), [model])
     for data, picture in zip(uploads, found, strict=True):
         if data == b"no picture":
             assert isinstance(picture, Problem) and picture.status == 415
         else:
             assert isinstance(picture, Picture)
             assert np.array_equal(picture.pixels[model.id], model.read(data))
+
+
+def test_what_has_begun_is_encoded_to_its_end(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(0.05)
+        return np.zeros((len(pixels), 6), np.uint8)
+
+    monkeypatch.setattr("gpq.fallback.Fallback.run", compute)
+    model = artifact.load(random_model)
+    pictures = [Picture(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})] * 32
+    with closing(Encoder(10_000, 1, 1)) as encoder, ThreadPoolExecutor(1) as other:
+        stop = threading.Event()
+
+        def rival() -> None:
+            while not stop.is_set():
+                encoder.encode(pictures[:8], model)
+
+        going = other.submit(rival)
+        with patience.of(0.15):  # each of four parts waits for one of the rival's
+            assert len(encoder.encode(pictures, model)) == 32
+        with patience.of(0.15):
+            assert len(asyncio.run(encoder.luts(pictures, model))) == 32
+        stop.set()
+        going.result(10)

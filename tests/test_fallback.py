@@ -1,5 +1,6 @@
 """Encoding where memory runs out; a card that is full is played by a network that says so."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,19 +127,18 @@ def test_a_model_that_finds_a_full_card_is_loaded_on_the_cpu_and_goes_there_late
     assert "is on the CPU for now: CUDA out of memory." in caplog.text
     expected = model.encode(pixels[:1])[0].tobytes()
     card = Card(model.network, 0)
-    encoder = Encoder(10_000, 1, 1, device="cuda")
-    encoder.learn(replace(model, network=card))
-    learnt = encoder.models[model.id]
-    assert learnt.device.type == "cuda"
-    assert encoder.encode([Picture(32, 32, {model.id: pixels[0]})], learnt) == [expected]
-    assert encoder.lut_of_code(expected, learnt).shape == (1, 12, 16)
+    with closing(Encoder(10_000, 1, 1, device="cuda")) as encoder:
+        encoder.learn(replace(model, network=card))
+        learnt = encoder.models[model.id]
+        assert learnt.device.type == "cuda"
+        assert encoder.encode([Picture(32, 32, {model.id: pixels[0]})], learnt) == [expected]
+        assert encoder.lut_of_code(expected, learnt).shape == (1, 12, 16)
 
-    def where(model: Model, pixels: np.ndarray) -> np.ndarray:
-        return np.array([model.device.type])
+        def where(model: Model, pixels: np.ndarray) -> np.ndarray:
+            return np.array([model.device.type])
 
-    card.room = 100
-    assert encoder._fallback.run(where, learnt, pixels) == ["cuda"]
-    assert card.on_card
-    encoder.forget(model.id)
-    assert not encoder._fallback._back
-    encoder.close()
+        card.room = 100
+        assert encoder._fallback.run(where, learnt, pixels) == ["cuda"]
+        assert card.on_card
+        encoder.forget(model.id)
+        assert not encoder._fallback._back

@@ -1,13 +1,19 @@
 import asyncio
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
+from service import patience
 from service.futures import in_turn
+from service.problems import Problem
 
 who: ContextVar[str] = ContextVar("who", default="nobody")
 
@@ -89,6 +95,55 @@ def test_steps_are_begun_in_the_context_of_who_waits_and_not_by_the_event_loop()
     assert seen == [("caller", False)] * 2
 
 
+def test_what_waits_too_long_is_given_up_and_what_has_begun_is_not() -> None:
+    async def late(begun: bool) -> object:
+        first: Future[str] = Future()
+        if begun:
+            assert first.set_running_or_notify_cancel()
+            threading.Timer(0.2, first.set_result, ["done"]).start()
+        with patience.of(0.05):
+            try:
+                return await in_turn(first)
+            except Problem as problem:
+                assert first.cancelled()
+                return problem.status
+
+    assert asyncio.run(late(begun=False)) == 503
+    assert asyncio.run(late(begun=True)) == "done"
+
+
+def test_only_waiting_counts() -> None:
+    def work(result: int) -> int:
+        time.sleep(0.1)
+        return result
+
+    with patience.of(0.05):
+        assert run(work, work, work) == 1
+
+
+def test_an_error_holds_nothing_longer_than_who_has_it() -> None:
+    class Read:
+        pass
+
+    def fail_with(result: int) -> int:
+        read = Read()
+        nonlocal held
+        held = weakref.ref(read)
+        raise ValueError("broken")
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool, suppress(ValueError):
+            await in_turn(pool.submit(fail_with, 1))
+
+    held: weakref.ref[Read] | None = None
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert held is not None and held() is None
+    finally:
+        gc.enable()
+
+
 def test_nobody_is_told_what_nobody_waits_for_any_more() -> None:
     async def main() -> list[dict[str, Any]]:
         wrong: list[dict[str, Any]] = []
@@ -99,7 +154,7 @@ def test_nobody_is_told_what_nobody_waits_for_any_more() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        first.set_result(1)
+        assert first.cancelled()
         await asyncio.sleep(0.01)
         return wrong
 

@@ -72,7 +72,7 @@ def test_work_does_not_use_up_patience(slow: Batcher[str, int, int]) -> None:
 
 
 def test_the_same_work_takes_a_turn_each_time_it_is_asked_for() -> None:
-    gate, began = Gate(9, 2), threading.Barrier(2)
+    gate, began = Gate(9, 2), threading.Barrier(2, timeout=10)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:

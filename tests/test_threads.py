@@ -97,7 +97,7 @@ def test_one_thread_encodes_with_as_many_as_are_set(
     assert seen == {("encode_0", 3)}
 
 
-def test_jobs_encode_calls_at_the_same_time_each_by_itself(
+def test_jobs_encode_whole_batches_at_the_same_time_each_by_itself(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = artifact.load(random_model)
