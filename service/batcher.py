@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from service import patience, stages
 from service.futures import in_turn
-from service.patience import ENDLESS, Patience
+from service.patience import Patience
 from service.problems import Problem
 
 K = TypeVar("K", bound=Hashable)
@@ -25,8 +25,8 @@ class _Request(Generic[K, I, R]):
 
     key: K
     items: Sequence[I]
-    waits: Patience
     answer: Future[Sequence[R]] = field(default_factory=Future)
+    waits: Patience = field(default_factory=patience.current)
     spent: stages.Spent = field(default_factory=stages.current)
     asked: float = field(default_factory=time.perf_counter)
 
@@ -71,10 +71,10 @@ class Batcher(Generic[K, I, R]):
         self._begun = self._closed = False
         self._changing = threading.Lock()
 
-    def ask(self, key: K, items: Sequence[I], waits: Patience | None = None) -> Future[Sequence[R]]:
+    def ask(self, key: K, items: Sequence[I]) -> Future[Sequence[R]]:
         """For at least one item. The future raises what ``work`` raises, Problem 503 where its
-        turn came too late. waits: with whose patience; that of this context if not given."""
-        request: _Request[K, I, R] = _Request(key, items, waits or patience.current())
+        turn came too late."""
+        request: _Request[K, I, R] = _Request(key, items)
         with self._changing:
             if self._closed:
                 request.answer.cancel()
@@ -88,13 +88,13 @@ class Batcher(Generic[K, I, R]):
         return request.answer
 
     async def ask_all(self, key: K, items: Sequence[I]) -> list[R]:
-        """In parts of ``most``, one after another, so that others' come in between. The parts after
-        the first may wait as long as it takes: what has begun is brought to its end."""
+        """In parts of ``most``, one after another, so that others' come in between; those after the
+        first wait for as long as it takes."""
         results: list[R] = []
-        waits = patience.current()
         for first in range(0, len(items), self.most):
-            results += await in_turn(self.ask(key, items[first : first + self.most], waits))
-            waits = ENDLESS
+            if first:
+                patience.current().hold_out()
+            results += await in_turn(self.ask(key, items[first : first + self.most]))
         return results
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from gpq.model import Model
 from service import patience, problems, stages
 from service.batcher import Batcher
 from service.groups import groups
-from service.patience import ENDLESS, Patience
+from service.patience import Patience
 from service.problems import Problem
 from service.settings import THUMBNAIL_PIXELS
 
@@ -124,7 +124,7 @@ class Encoder:
         # Together: handing over a small one takes as long as decoding it.
         for group in groups(uploads, GROUP, len, self._group_bytes):
             decoding.append(self._begin(partial(self._accept, group, models), waits))
-            waits = ENDLESS  # the others wait for the first ones
+            waits = Patience(math.inf)  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
                 accepted += decoding.popleft().result()
         return accepted + [picture for group in decoding for picture in group.result()]
@@ -136,12 +136,12 @@ class Encoder:
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
         most = min(self._most, max(self._network.most, BATCH_PIXELS // model.rules.size**2))
-        prepared, waits = _prepared(pictures, model), patience.current()
+        prepared = _prepared(pictures, model)
         codes: list[bytes] = []
         for first in range(0, len(prepared), most):
-            part = prepared[first : first + most]
-            codes += self._network.ask(("codes", model.id), part, waits).result()
-            waits = ENDLESS  # what has begun is brought to its end
+            if first:
+                patience.current().hold_out()
+            codes += self._network.ask(("codes", model.id), prepared[first : first + most]).result()
         return codes
 
     def lut(self, picture: Picture, model: Model) -> Future[Sequence[NDArray[np.float32]]]:

@@ -41,12 +41,12 @@ class _Chain:
         self._look_after(self._waits.left)
 
     def go_on_after(self, under_way: Future[Any]) -> None:
-        self._under_way, self._since = under_way, time.monotonic()
+        self._waiting = under_way, time.monotonic()
         under_way.add_done_callback(self._go_on)
 
     def end(self) -> None:
-        self._under_way.cancel()  # nobody waits for it any more
-        del self._under_way
+        self._waiting[0].cancel()  # nobody waits for it any more
+        del self._waiting
         if self._timer is not None:
             self._timer.cancel()
 
@@ -76,8 +76,9 @@ class _Chain:
             self.answer.set_exception(error)
 
     def _look(self) -> None:
-        left = self._waits.left - (time.monotonic() - self._since)
-        if left > 0 or not self._under_way.cancel():
+        under_way, since = self._waiting
+        left = self._waits.left - (time.monotonic() - since)
+        if left > 0 or not under_way.cancel():
             self._look_after(left if left > 0 else LOOK_SECONDS)
 
     def _look_after(self, seconds: float) -> None:

@@ -20,9 +20,12 @@ class Patience:
         if self.left < 0:
             raise too_late()
 
+    def hold_out(self) -> None:
+        """From now on for as long as it takes: what has begun is brought to its end."""
+        self.left = math.inf
 
-ENDLESS = Patience(math.inf)
-_patience: ContextVar[Patience] = ContextVar("patience", default=ENDLESS)
+
+_patience: ContextVar[Patience] = ContextVar("patience", default=Patience(math.inf))  # noqa: B039
 
 
 @contextmanager

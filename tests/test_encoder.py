@@ -55,7 +55,7 @@ def test_what_has_begun_is_encoded_to_its_end(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
-        time.sleep(0.05)
+        time.sleep(0.06)
         return np.zeros((len(pixels), 6), np.uint8)
 
     monkeypatch.setattr("gpq.fallback.Fallback.run", compute)
@@ -69,9 +69,11 @@ def test_what_has_begun_is_encoded_to_its_end(
                 encoder.encode(pictures[:8], model)
 
         going = other.submit(rival)
-        with patience.of(0.15):  # each of four parts waits for one of the rival's
-            assert len(encoder.encode(pictures, model)) == 32
-        with patience.of(0.15):
-            assert len(asyncio.run(encoder.luts(pictures, model))) == 32
-        stop.set()
+        try:
+            with patience.of(0.08):  # each of four parts waits for one of the rival's
+                assert len(encoder.encode(pictures, model)) == 32
+            with patience.of(0.08):
+                assert len(asyncio.run(encoder.luts(pictures, model))) == 32
+        finally:
+            stop.set()
         going.result(10)
