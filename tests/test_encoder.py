@@ -1,7 +1,4 @@
 import asyncio
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -51,29 +48,21 @@ def test_many_small_pictures_come_out_in_order_whatever_is_wrong_with_some(
             assert np.array_equal(picture.pixels[model.id], model.read(data))
 
 
+@pytest.mark.parametrize("ask", ["encode", "luts"])
 def test_what_has_begun_is_encoded_to_its_end(
-    random_model: Path, monkeypatch: pytest.MonkeyPatch
+    random_model: Path, monkeypatch: pytest.MonkeyPatch, ask: str
 ) -> None:
     def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
-        time.sleep(0.06)
+        waits.left = 0  # the first part's wait has used it up
         return np.zeros((len(pixels), 6), np.uint8)
 
     monkeypatch.setattr("gpq.fallback.Fallback.run", compute)
     model = artifact.load(random_model)
     pictures = [Picture(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})] * 32
-    with closing(Encoder(10_000, 1, 1)) as encoder, ThreadPoolExecutor(1) as other:
-        stop = threading.Event()
-
-        def rival() -> None:
-            while not stop.is_set():
-                encoder.encode(pictures[:8], model)
-
-        going = other.submit(rival)
-        try:
-            with patience.of(0.08):  # each of four parts waits for one of the rival's
-                assert len(encoder.encode(pictures, model)) == 32
-            with patience.of(0.08):
-                assert len(asyncio.run(encoder.luts(pictures, model))) == 32
-        finally:
-            stop.set()
-        going.result(10)
+    with closing(Encoder(10_000, 1, 1)) as encoder, patience.of(60):
+        waits = patience.current()
+        if ask == "encode":
+            found = encoder.encode(pictures, model)
+        else:
+            found = asyncio.run(encoder.luts(pictures, model))
+    assert len(found) == 32

@@ -114,10 +114,10 @@ def test_what_waits_too_long_is_given_up_and_what_has_begun_is_not() -> None:
 
 def test_only_waiting_counts() -> None:
     def work(result: int) -> int:
-        time.sleep(0.1)
+        time.sleep(0.4)
         return result
 
-    with patience.of(0.05):
+    with patience.of(0.3):
         assert run(work, work, work) == 1
 
 

@@ -56,10 +56,10 @@ def behind(batcher: Batcher[str, int, int]) -> Sequence[int]:
 
 
 def test_work_does_not_use_up_patience(slow: Batcher[str, int, int]) -> None:
-    gate = Gate(1, 1, 0.05)
+    gate = Gate(1, 1, 0.3)
 
     def work() -> Sequence[int]:
-        time.sleep(0.1)
+        time.sleep(0.4)
         return slow.ask("a", [1]).result(10)
 
     async def main() -> Sequence[int]:
