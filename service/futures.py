@@ -51,6 +51,8 @@ class _Chain:
             self._timer.cancel()
 
     def _go_on(self, done: Future[Any]) -> None:
+        if self.answer.done():  # nobody waits for it any more
+            return
         if done.cancelled():
             self._tell(None, patience.too_late())
         elif error := done.exception():

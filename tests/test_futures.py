@@ -159,3 +159,20 @@ def test_nobody_is_told_what_nobody_waits_for_any_more() -> None:
         return wrong
 
     assert asyncio.run(main()) == []
+
+
+def test_what_has_begun_is_the_last_step_where_nobody_waits_any_more() -> None:
+    begun: list[int] = []
+
+    async def main() -> None:
+        first: Future[int] = Future()
+        assert first.set_running_or_notify_cancel()
+        waiting = asyncio.ensure_future(in_turn(first, lambda n: begun.append(n)))  # type: ignore[func-returns-value,arg-type]
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        first.set_result(1)
+
+    asyncio.run(main())
+    assert begun == []
