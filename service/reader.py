@@ -94,6 +94,11 @@ class Reader:
             parts = self.database.stream(connection, query, LOAD_ROWS)
             yield Snapshot(Mark(head, created or 0.0), rows, parts)
 
+    def head(self) -> int:
+        """The newest feed number ever committed."""
+        with self.database.read() as connection:
+            return _head(connection)
+
     def lag(self, applied: int) -> tuple[int, float]:
         """The feed's head, and for how many seconds the oldest change past ``applied`` waits."""
         oldest = sa.select(now() - feed.c.created).where(feed.c.seq > applied)

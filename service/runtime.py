@@ -170,8 +170,10 @@ class Runtime:
             self._serve(self._given)
         else:
             self._serve_stored(active)
+        self.upkeep.claim()
         self.not_ready = "loading the index"
         self.feed.load()
+        # Nothing raises from here on: what has begun would be begun twice.
         self.feed.start()
         self.upkeep.start()
         self.lineup.start()

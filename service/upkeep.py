@@ -20,14 +20,15 @@ class Upkeep:
 
     def __init__(self, store: Store, originals: Originals, feed_seconds: int) -> None:
         self.store, self.originals, self.feed_seconds = store, originals, feed_seconds
-        self._database = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
+    def claim(self) -> bool:
+        """Before anything is stored: the image store is told which database comes to it. Whether
+        it may be swept. Raises SQLAlchemyError, Problem 503 or 507."""
+        return self.originals.claim(self.store.identity(), self.store.reader.head())
+
     def start(self) -> None:
-        """Before anything is stored: an empty image store is claimed for this database."""
-        self._database = self.store.identity()
-        self.originals.claim(self._database)
         self._thread.start()
 
     def stop(self) -> None:
@@ -57,7 +58,7 @@ class Upkeep:
             pass
 
     def _sweep(self) -> None:
-        if not self.originals.claim(self._database):
+        if not self.claim():
             return
         removed = self.originals.sweep(self.store.reader.originals_in_use)
         if removed:

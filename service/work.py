@@ -110,4 +110,4 @@ def _begin(store: Store, settings: Settings, originals: Originals, place: torch.
     if not store.models.all():
         model = artifact.load(settings.model, place)
         store.models.adopt(model.id, artifacts.read(settings.model))
-    originals.claim(store.identity())
+    originals.claim(store.identity(), store.reader.head())

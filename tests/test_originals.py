@@ -1,8 +1,10 @@
 import errno
 import os
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -148,15 +150,67 @@ def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [OTHER]
 
 
-def test_only_the_database_that_found_it_empty_may_sweep_a_place(tmp_path: Path) -> None:
-    one, two = LocalOriginals(tmp_path), LocalOriginals(tmp_path)
-    assert one.claim("a") is True
+@pytest.fixture(params=["folder", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "folder":
+        yield str(tmp_path / "images")
+    else:
+        yield f"memory://{uuid.uuid4().hex}"
+
+
+def test_only_a_place_of_one_database_alone_may_be_swept(place: str) -> None:
+    one, two = open_originals(place), open_originals(place)
+    assert one.claim("a", 1)
     one.put({KEY: b"bytes"})
-    assert two.claim("b") is False
-    assert two.claim("a") is True
-    used = LocalOriginals(tmp_path / "used")
-    used.put({KEY: b"bytes"})
-    assert used.claim("a") is False
+    assert two.claim("a", 2) and one.claim("a", 2)
+    assert not two.claim("b", 5)
+    assert not one.claim("a", 3)  # what it does not know may be of the other
+
+
+def test_a_database_that_was_put_back_does_not_sweep_what_it_has_forgotten(place: str) -> None:
+    originals = open_originals(place)
+    assert originals.claim("a", 7)
+    assert not originals.claim("a", 6)
+    assert originals.claim("a", 7) and originals.claim("a", 8)
+
+
+def test_a_place_that_was_used_before_any_claim_is_not_swept(place: str) -> None:
+    originals = open_originals(place)
+    originals.put({KEY: b"bytes"})
+    assert not originals.claim("a", 1) and not originals.claim("a", 2)
+
+
+def test_the_claim_of_an_earlier_version_counts(tmp_path: Path) -> None:
+    (tmp_path / "database.txt").write_text("a")
+    originals = LocalOriginals(tmp_path)
+    originals.put({KEY: b"bytes"})
+    assert originals.claim("a", 1) and originals.claim("a", 1)
+    assert not originals.claim("b", 1)
+
+
+def test_on_a_full_disk_a_place_may_be_swept_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, temporary: Path) -> NoReturn:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    originals = LocalOriginals(tmp_path)
+    assert originals.claim("a", 1)
+    monkeypatch.setattr("service.originals.local.replacing", full)
+    assert originals.claim("a", 2)
+    with pytest.raises(Problem) as caught:
+        originals.claim("b", 1)
+    assert caught.value.status == 507
+
+
+def test_a_claim_that_cannot_be_made_is_a_503(tmp_path: Path) -> None:
+    originals = LocalOriginals(tmp_path / "images")
+    (tmp_path / "images").rename(tmp_path / "away")
+    with pytest.raises(Problem) as caught:
+        originals.claim("a", 1)
+    assert caught.value.status == 503
+    (tmp_path / "away").rename(tmp_path / "images")
+    assert originals.claim("a", 1)
 
 
 def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from service.originals.remote import RemoteOriginals
 class Originals(Protocol):
     """Where originals are kept. Keys are sha256 hex digests."""
 
-    def claim(self, database: str) -> bool:
-        """Whether the place is that of this database alone, so that it may be swept. The
-        first to find it empty claims it. Raises Problem 503."""
+    def claim(self, database: str, head: int) -> bool:
+        """Whether the place is that of this database alone, whose feed is at ``head``, so that
+        it may be swept; see ``claims``. Raises Problem 503 or 507."""
 
     def put(self, originals: Mapping[str, bytes]) -> None:
         """All durable on return. Raises Problem 503, or 507 where the disk is full."""
@@ -59,7 +59,7 @@ def open_originals(location: str) -> Originals:
 class NoOriginals:
     """Keeps nothing: searches by id use the stored code."""
 
-    def claim(self, database: str) -> bool:
+    def claim(self, database: str, head: int) -> bool:
         return False
 
     def put(self, originals: Mapping[str, bytes]) -> None:

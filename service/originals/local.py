@@ -1,19 +1,17 @@
 """Originals in a folder."""
 
-import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from gpq.files import sync_folders, write_together
+from gpq.files import replacing, sync_folders, write_together
+from service.originals import claims
 from service.originals.names import (
     ASIDE,
     OURS,
-    OWNER,
     SWEEP_BATCH,
     TEMPORARY,
     answering,
@@ -21,8 +19,6 @@ from service.originals.names import (
     sha256_of,
 )
 from service.settings import SWEEP_GRACE_SECONDS
-
-log = logging.getLogger("gpq.service")
 
 
 class LocalOriginals:
@@ -33,18 +29,19 @@ class LocalOriginals:
         self._known: set[Path] = set()  # folders whose names are on the disk
         root.mkdir(parents=True, exist_ok=True)
 
-    def claim(self, database: str) -> bool:
-        owner = self.root / OWNER
-        if all(path.suffix == TEMPORARY for path in self.root.iterdir()):
-            mine = self.root / f"{_writer()}{TEMPORARY}"
-            mine.write_text(database)
-            with suppress(FileExistsError):
-                os.link(mine, owner)
-            mine.unlink()
-        if owner.exists() and owner.read_text() == database:
-            return True
-        log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
-        return False
+    def claim(self, database: str, head: int) -> bool:
+        with answering(self.root):
+            return claims.claim(self, self.root, database, head)
+
+    def names(self) -> list[str]:
+        return [path.name for path in self.root.iterdir() if path.suffix != TEMPORARY]
+
+    def read(self, name: str) -> str:
+        return (self.root / name).read_text()
+
+    def write(self, name: str, text: str) -> None:
+        with replacing(self.root / name, self.root / f"{_writer()}{TEMPORARY}") as file:
+            file.write(text.encode())
 
     def put(self, originals: Mapping[str, bytes]) -> None:
         paths = {self.path(sha256): data for sha256, data in originals.items()}

@@ -13,7 +13,6 @@ from service.problems import Problem
 SWEEP_BATCH = 500
 TEMPORARY = ".tmp"  # being written
 ASIDE = ".swept"  # about to be removed
-OWNER = "database.txt"  # names the database whose pictures these are
 OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
 log = logging.getLogger("gpq.service")
 

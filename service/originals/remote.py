@@ -1,6 +1,5 @@
 """Originals as objects of a remote store, or whatever else there is a driver for."""
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -9,18 +8,16 @@ from pathlib import Path
 
 import fsspec
 
+from service.originals import claims
 from service.originals.names import (
     ASIDE,
     OURS,
-    OWNER,
     SWEEP_BATCH,
     answering,
     batches,
     sha256_of,
 )
 from service.settings import SWEEP_GRACE_SECONDS
-
-log = logging.getLogger("gpq.service")
 
 
 class RemoteOriginals:
@@ -31,16 +28,19 @@ class RemoteOriginals:
         self.files, root = fsspec.url_to_fs(url, use_listings_cache=False)
         self.root = root.rstrip("/")
 
-    def claim(self, database: str) -> bool:
-        owner = f"{self.root}/{OWNER}"
+    def claim(self, database: str, head: int) -> bool:
         with answering(self.root):
-            if not self.files.exists(owner) and not self._list(""):
-                self.files.makedirs(self.root, exist_ok=True)
-                self.files.pipe_file(owner, database.encode())
-            if self.files.exists(owner) and self.files.cat_file(owner) == database.encode():
-                return True
-        log.info("%s is not swept: %s names another database, or is missing", self.root, OWNER)
-        return False
+            return claims.claim(self, self.root, database, head)
+
+    def names(self) -> list[str]:
+        return [str(key).rsplit("/", 1)[-1] for key in self._list("")]
+
+    def read(self, name: str) -> str:
+        return bytes(self.files.cat_file(f"{self.root}/{name}")).decode()
+
+    def write(self, name: str, text: str) -> None:
+        self.files.makedirs(self.root, exist_ok=True)
+        self.files.pipe_file(f"{self.root}/{name}", text.encode())
 
     def put(self, originals: Mapping[str, bytes]) -> None:
         for sha256, data in originals.items():
