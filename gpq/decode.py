@@ -26,6 +26,11 @@ AVIF_BRANDS = {b"avif", b"avis"}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 MAX_JPEG_SCANS = 100  # a progressive file has about ten; each costs a pass over all pixels
 JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+# What Pillow reads one by one before the picture begins, all Exif segments into one anew.
+MAX_JPEG_EXIFS, MAX_JPEG_SEGMENTS, MAX_JPEG_JUNK_BYTES = 64, 10_000, 65_536
+JPEG_EXIF, SCAN, FILL, STUFFED = b"Exif\0\0", 0xDA, 0xFF, 0x00
+JPEG_ALONE = {0x01, *range(0xD0, 0xDA)}  # markers without a segment
+MAX_PNG_CHUNKS = 10_000  # beside those of pixels
 PNG_SIGNATURE_BYTES = 8
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_PNG_METADATA_BYTES = 16 * 2**20  # a colour profile, inflated
@@ -135,8 +140,8 @@ def decode(
 
 
 def _open(name: str, data: bytes) -> Image.Image:
-    if name == "JPEG" and sum(1 for _ in JPEG_SCAN.finditer(data)) > MAX_JPEG_SCANS:
-        raise ValueError(f"more than {MAX_JPEG_SCANS} scans")
+    if name == "JPEG":
+        _check_jpeg(data)
     if name == "PNG":
         data = _without_texts(data)
     image = Image.open(io.BytesIO(data), formats=[name])
@@ -169,18 +174,55 @@ def _why_unknown(data: bytes) -> str:
     return f"not an image of a format we read ({', '.join(formats())})"
 
 
+def _check_jpeg(data: bytes) -> None:
+    """Raises ValueError for more of anything than a picture has."""
+    if sum(1 for _ in JPEG_SCAN.finditer(data)) > MAX_JPEG_SCANS:
+        raise ValueError(f"more than {MAX_JPEG_SCANS} scans")
+    if data.count(JPEG_EXIF) > MAX_JPEG_EXIFS:
+        raise ValueError(f"more than {MAX_JPEG_EXIFS} Exif segments")
+    segments = junk = place = 0
+    while (marker := data.find(b"\xff", place, -3)) >= 0:
+        junk += marker - place
+        kind = data[marker + 1]
+        if kind == SCAN:
+            return
+        if kind == FILL:
+            junk, place = junk + 1, marker + 1
+        elif kind == STUFFED:
+            junk, place = junk + 2, marker + 2
+        elif kind in JPEG_ALONE:
+            segments, place = segments + 1, marker + 2
+        else:
+            length = int.from_bytes(data[marker + 2 : marker + 4], "big")
+            segments, place = segments + 1, marker + 2 + max(2, length)
+        if segments > MAX_JPEG_SEGMENTS:
+            raise ValueError(f"more than {MAX_JPEG_SEGMENTS:,} segments before the picture")
+        if junk > MAX_JPEG_JUNK_BYTES:
+            raise ValueError(f"more than {MAX_JPEG_JUNK_BYTES:,} bytes between its segments")
+
+
 def _without_texts(data: bytes) -> bytes:
     """A PNG without its text chunks, which may be damaged or large and say nothing we need."""
-    if not any(kind in data for kind in PNG_TEXTS):
+    chunks = _png_chunks(data)
+    if not any(kind in PNG_TEXTS for kind, _, _ in chunks):
         return data
-    kept, place = [data[:PNG_SIGNATURE_BYTES]], PNG_SIGNATURE_BYTES
+    kept = [data[place:end] for kind, place, end in chunks if kind not in PNG_TEXTS]
+    return data[:PNG_SIGNATURE_BYTES] + b"".join(kept)
+
+
+def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
+    """The kind of each, and where it begins and ends. Raises ValueError for more of them than a
+    picture has."""
+    chunks, place, others = [], PNG_SIGNATURE_BYTES, 0
     while place < len(data):
         length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         end = len(data) if kind == b"IEND" else place + 12 + length
-        if kind not in PNG_TEXTS:
-            kept.append(data[place:end])
+        chunks.append((kind, place, end))
+        others += kind != b"IDAT"
+        if others > MAX_PNG_CHUNKS:
+            raise ValueError(f"more than {MAX_PNG_CHUNKS:,} chunks beside its pixels")
         place = end
-    return b"".join(kept)
+    return chunks
 
 
 def _over_nothing(image: Image.Image, painted: tuple[int, int, int, int]) -> Image.Image:

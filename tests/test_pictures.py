@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -247,3 +248,47 @@ def test_a_fourth_byte_of_a_bmp_that_nobody_filled_is_no_alpha() -> None:
     pixels = int.from_bytes(plain[10:14], "little")
     plain[pixels + 3 :: 4] = bytes(len(plain[pixels + 3 :: 4]))
     assert (np.asarray(load(bytes(plain))) == np.asarray(quarters())).all()
+
+
+def jpeg_with(before: bytes) -> bytes:
+    """A JPEG with more before its first segment."""
+    plain = encoded(quarters(), "JPEG")
+    return plain[:2] + before + plain[2:]
+
+
+def png_with(before: bytes) -> bytes:
+    plain = encoded(quarters())
+    return plain[:33] + before + plain[33:]
+
+
+@pytest.mark.parametrize(
+    ("with_", "one", "most"),
+    [
+        (jpeg_with, b"\xff\xe1\0\x09Exif\0\0x", 64),
+        (jpeg_with, b"\xff\xe9\0\x02", 9_900),
+        (jpeg_with, b"\xff\xd0", 9_900),
+        (jpeg_with, b"\xff", 65_536),
+        (jpeg_with, b"\xff\0", 32_768),
+        (png_with, png_chunk(b"prVt", b""), 9_900),
+        (png_with, png_chunk(b"tEXt", b"a\0b"), 9_900),
+    ],
+)
+def test_more_parts_than_a_picture_has_are_refused(
+    with_: Callable[[bytes], bytes], one: bytes, most: int
+) -> None:
+    assert load(with_(one * most)).size == quarters().size
+    with pytest.raises(BrokenImage, match="more than"):
+        load(with_(one * (most + 200)))
+
+
+def test_bytes_between_the_segments_of_a_jpeg_are_bounded() -> None:
+    app = b"\xff\xe9\0\x04ab"
+    assert load(jpeg_with((app + b"x" * 1000) * 60)).size == quarters().size
+    with pytest.raises(BrokenImage, match="between"):
+        load(jpeg_with((app + b"x" * 1000) * 70))
+
+
+def test_a_jpeg_without_an_end_to_its_segments_is_broken() -> None:
+    for data in (b"\xff\xd8\xff", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe0\xff\xff" + b"x" * 80_000):
+        with pytest.raises(BrokenImage):
+            load(data)
