@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -81,21 +81,24 @@ class Batcher(Generic[K, I, R]):
                 return request.answer
             if not self._begun:
                 for thread in self._threads:
-                    thread.start()
+                    if thread.ident is None:  # there may have been no room for all before
+                        thread.start()
                 self._begun = True
             self._waiting.append(request)
         self._asked.put(True)
         return request.answer
 
     async def ask_all(self, key: K, items: Sequence[I]) -> list[R]:
-        """In parts of ``most``, one after another, so that others' come in between; those after the
+        """Of all ``parts``."""
+        return [result async for part in self.parts(key, items) for result in part]
+
+    async def parts(self, key: K, items: Sequence[I]) -> AsyncGenerator[Sequence[R], None]:
+        """Of ``most`` items, one after another, so that others' come in between; those after the
         first wait for as long as it takes."""
-        results: list[R] = []
         for first in range(0, len(items), self.most):
             if first:
                 patience.current().hold_out()
-            results += await in_turn(self.ask(key, items[first : first + self.most]))
-        return results
+            yield await in_turn(self.ask(key, items[first : first + self.most]))
 
     def close(self) -> None:
         """What has begun comes to its end, the rest is cancelled; nothing waits for that."""

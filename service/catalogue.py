@@ -16,6 +16,7 @@ from service.feed import Feed
 from service.ingest import Ingest, Prepared, Upload
 from service.lineup import Lineup
 from service.originals import Originals
+from service.originals.names import Parts
 from service.problems import Problem
 from service.records import OtherModel
 from service.settings import ID_PATTERN
@@ -26,11 +27,11 @@ PUT_TRIES = 4
 
 @dataclass(frozen=True)
 class Original:
-    """What is kept of an upload, or made of it: a file or its bytes, to be sent."""
+    """What is kept of an upload, or made of it: a file, or its bytes, to be sent."""
 
     sha256: str
     media_type: str
-    content: Path | bytes
+    content: Path | Parts | bytes
 
 
 class Catalogue:
@@ -42,7 +43,7 @@ class Catalogue:
         self.store, self.feed, self.encoder, self.originals = store, feed, encoder, originals
         self.ingest = Ingest(encoder, originals)
         self.lineup = lineup
-        self._counted = -1, (0, 0, 0)
+        self._counted = (-1, ""), (0, 0, 0)
 
     def put(self, uploads: Sequence[Upload]) -> tuple[list[dict[str, Any]], int]:
         """Store pictures; one reply item for each, failures in place, and the newest seq.
@@ -103,9 +104,10 @@ class Catalogue:
 
     def counts(self, head: int) -> tuple[int, int, int]:
         """Pictures, distinct codes, and the most pictures that share one, at feed number
-        ``head`` or later; counted anew only where it has moved."""
-        if self._counted[0] != head:
-            self._counted = head, self.store.reader.counts(self.feed.model)
+        ``head`` or later; counted anew only where it has moved, or the model is another one."""
+        of, model = (head, self.feed.model), self.feed.model
+        if self._counted[0] != of:
+            self._counted = of, self.store.reader.counts(model)
         return self._counted[1]
 
     def describe(self, id: str, metadata: str | None) -> Row[Any]:
@@ -125,11 +127,12 @@ class Catalogue:
         """The picture as it was uploaded; raises Problem 404 where originals are not kept."""
         row = self.get(id)
         file = self.originals.path(row.sha256)
-        start = self.originals.get(row.sha256) if file is None else _start(file)
-        if start is None:
+        content = self.originals.parts(row.sha256) if file is None else file
+        start = None if content is None else _start(content)
+        if content is None or start is None:
             raise _no_original(id)
         media_type = decode.media_type(start) or "application/octet-stream"
-        return Original(row.sha256, media_type, file if file else start)
+        return Original(row.sha256, media_type, content)
 
     def thumbnail(self, id: str, known: str) -> Original:
         """A small WebP; raises Problem 404 where there is nothing to make it of. Not made
@@ -152,9 +155,11 @@ class Catalogue:
             raise problems.unavailable(str(error)) from error
 
 
-def _start(file: Path) -> bytes | None:
+def _start(content: Path | Parts) -> bytes | None:
+    if isinstance(content, Parts):
+        return content.first
     try:
-        with file.open("rb") as opened:
+        with content.open("rb") as opened:
             return opened.read(decode.SIGNATURE_BYTES)
     except FileNotFoundError:
         return None

@@ -17,27 +17,39 @@ def find(store: Store, start: str) -> ModelRow:
     return found[0]
 
 
-def activate(store: Store, row: ModelRow) -> str:
-    """When every live process has its codes, so that none has to refuse a search. Returns the
-    id of the model before. Raises ModelError, and nothing was changed then."""
-    deadline = time.monotonic() + ACTIVATE_SECONDS
-    while row.whole and (lacking := _without(store, row.id)):
-        if time.monotonic() > deadline:
-            raise ModelError(
-                f"{', '.join(lacking)} has not loaded the codes of {row.id} within "
-                f"{ACTIVATE_SECONDS} s: see its log; nothing was changed"
-            )
-        time.sleep(FEED_POLL_SECONDS)
-    return store.models.activate(row.id)
-
-
-def roll_back(store: Store) -> tuple[str, str]:
-    """Activate the model that was before; ids of it and of the one until now. Raises
-    ModelError."""
+def before(store: Store) -> ModelRow:
+    """The model that was active before. Raises ModelError."""
     previous = store.models.previous()
     if previous is None:
         raise ModelError("there is no model that was active before, or it was pruned")
-    return previous, activate(store, find(store, previous))
+    return find(store, previous)
+
+
+def activate(store: Store, row: ModelRow) -> str:
+    """When every live process has its codes. Returns the id of the model until now. Raises
+    ModelError, and nothing was changed then."""
+    deadline = give_up_at()
+    while (until_now := attempt(store, row, deadline)) is None:
+        time.sleep(FEED_POLL_SECONDS)
+    return until_now
+
+
+def give_up_at() -> float:
+    return time.monotonic() + ACTIVATE_SECONDS
+
+
+def attempt(store: Store, row: ModelRow, deadline: float) -> str | None:
+    """``activate`` where every live process has the codes now, so that none has to refuse a
+    search; else None, until the deadline."""
+    lacking = _without(store, row.id) if row.whole else []
+    if not lacking:
+        return store.models.activate(row.id)
+    if time.monotonic() > deadline:
+        raise ModelError(
+            f"{', '.join(lacking)} has not loaded the codes of {row.id} within "
+            f"{ACTIVATE_SECONDS} s: see its log; nothing was changed"
+        )
+    return None
 
 
 def _without(store: Store, id: str) -> list[str]:

@@ -119,19 +119,28 @@ class Encoder:
         They are read as there is room. Raises Problem 503 where it waits too long.
         """
         accepted: list[Picture | Problem] = []
-        decoding: deque[Future[list[Picture | Problem]]] = deque()
+        decoding: deque[tuple[Patience, Future[list[Picture | Problem]]]] = deque()
+
+        def accept_next() -> None:
+            waits, under_way = decoding.popleft()
+            group = waits.result_of(under_way)
+            accepted.extend(group)
+
         waits = patience.current()
         # Together: handing over a small one takes as long as decoding it.
         for group in groups(uploads, GROUP, len, self._group_bytes):
-            decoding.append(self._begin(partial(self._accept, group, models), waits))
+            decoding.append((waits, self._begin(partial(self._accept, group, models), waits)))
             waits = Patience(math.inf)  # the others wait for the first ones
             if len(decoding) == self._most_decoding:
-                accepted += decoding.popleft().result()
-        return accepted + [picture for group in decoding for picture in group.result()]
+                accept_next()
+        while decoding:
+            accept_next()
+        return accepted
 
     def thumbnail(self, data: bytes) -> bytes:
         """WebP of at most THUMBNAIL_PIXELS a side; raises as ``decode``."""
-        return self._begin(partial(self._shrink, data), patience.current()).result()
+        waits = patience.current()
+        return waits.result_of(self._begin(partial(self._shrink, data), waits))
 
     def encode(self, pictures: Sequence[Picture], model: Model) -> list[bytes]:
         """Packed codes of ceil(M/2) bytes each."""
@@ -141,7 +150,9 @@ class Encoder:
         for first in range(0, len(prepared), most):
             if first:
                 patience.current().hold_out()
-            codes += self._network.ask(("codes", model.id), prepared[first : first + most]).result()
+            part = self._network.ask(("codes", model.id), prepared[first : first + most])
+            encoded: Sequence[bytes] = patience.current().result_of(part)
+            codes += encoded
         return codes
 
     def lut(self, picture: Picture, model: Model) -> Future[Sequence[NDArray[np.float32]]]:

@@ -85,7 +85,8 @@ def _activate(store: Store, start: str) -> int:
 
 
 def _rollback(store: Store) -> int:
-    _tell_active(*changeover.roll_back(store))
+    row = changeover.before(store)
+    _tell_active(row.id, changeover.activate(store, row))
     return 0
 
 

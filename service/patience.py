@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 from service.problems import Problem, unavailable
+
+R = TypeVar("R")
 
 
 class Patience:
@@ -23,6 +27,14 @@ class Patience:
     def hold_out(self) -> None:
         """From now on for as long as it takes: what has begun is brought to its end."""
         self.left = math.inf
+
+    def result_of(self, under_way: Future[R]) -> R:
+        """What was begun with this patience. Raises Problem 503 where it is used up and that
+        still waits in a queue, which it leaves."""
+        done, _ = wait([under_way], None if self.left == math.inf else max(0.0, self.left))
+        if not done and under_way.cancel():
+            raise too_late()
+        return under_way.result()
 
 
 _patience: ContextVar[Patience] = ContextVar("patience", default=Patience(math.inf))  # noqa: B039

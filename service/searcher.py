@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeVar
@@ -13,20 +14,21 @@ from sqlalchemy.engine import Row
 
 from gpq.errors import ImageError
 from gpq.model import Model
-from service import problems, stages
+from service import patience, problems, stages
 from service.batcher import Batcher
 from service.catalogue import Catalogue
 from service.encoder import Encoder, Picture, scores
 from service.feed import Feed
 from service.futures import in_turn
 from service.gate import Gate
-from service.metadata import decode_metadata
 from service.problems import Problem
 from service.records import OtherModel, Resolved
+from service.settings import MAX_REPLY_METADATA
 from service.store import Store
 
 SEARCH_TRIES = 8
 SCANNED_TOGETHER = 64  # queries
+RESOLVED_TOGETHER = 10_000  # hits, of which the metadata are in memory at the same time
 SPARE = 16  # hits asked for beyond those needed, where some were taken out meanwhile
 
 Found = list[tuple[int, float]]  # (seq, score), in order
@@ -36,9 +38,11 @@ log = logging.getLogger("gpq.service")
 
 @dataclass(frozen=True)
 class Hit:
+    """metadata: a JSON object as text, or None."""
+
     id: str
     score: float
-    metadata: Any
+    metadata: str | None
 
 
 @dataclass(frozen=True)
@@ -162,8 +166,21 @@ class Searcher:
             )
             good = [picture for picture in accepted if isinstance(picture, Picture)]
             luts = await self.encoder.luts(good, model)
-        found = iter(await self._scans.ask_all(asked, luts))
-        return [entry if isinstance(entry, Problem) else next(found) for entry in accepted]
+        found: list[list[Hit]] = []
+        characters = 0
+        async with aclosing(self._scans.parts(asked, luts)) as parts:
+            async for part in parts:
+                found += part
+                characters += sum(len(hit.metadata or "") for hits in part for hit in hits)
+                if characters > MAX_REPLY_METADATA:
+                    raise Problem(
+                        422,
+                        "too-many-results",
+                        f"k: the metadata of all results are more than {MAX_REPLY_METADATA:,} "
+                        "characters; ask for fewer results, or for fewer images at a time",
+                    )
+        hits = iter(found)
+        return [entry if isinstance(entry, Problem) else next(hits) for entry in accepted]
 
     def _same(self, file: BinaryIO) -> set[str]:
         """Ids of the stored pictures that have its bytes."""
@@ -192,7 +209,8 @@ class Searcher:
         try:
             data = self.catalogue.originals.get(row.sha256)
             if data is not None:
-                return Stored(self.encoder.decode(lambda: data, model).result(), same)
+                decoding = self.encoder.decode(lambda: data, model)
+                return Stored(patience.current().result_of(decoding), same)
         # Limits were lowered, the file was damaged, or the store does not answer.
         except (ImageError, Problem) as error:
             log.warning("original %s cannot be read, searching by code: %s", row.sha256, error)
@@ -202,7 +220,7 @@ class Searcher:
     def _own_hit(self, id: str, lut: NDArray[np.float32], model: Model) -> Hit:
         row = self.catalogue.get(id)
         score = float(scores(lut[None], [self._code_of(row, model)])[0, 0])
-        return Hit(id, score, decode_metadata(row.metadata))
+        return Hit(id, score, row.metadata)
 
     def _code_of(self, row: Row[Any], model: Model) -> bytes:
         """Of the picture, also where it was put anew since its row was read.
@@ -217,13 +235,21 @@ class Searcher:
         return code
 
     def _search_all(self, wanted: Asked, tables: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
+        self._watch(len(tables))
+        most = max(1, RESOLVED_TOGETHER // wanted.k)
+        return [
+            hits
+            for first in range(0, len(tables), most)
+            for hits in self._search_some(wanted, tables[first : first + most])
+        ]
+
+    def _search_some(self, wanted: Asked, tables: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
         """The exact hits of one moment after they were asked for, whoever writes meanwhile: the
         index at some feed number, and on top of it what the database holds since.
 
         Raises OtherModel where another model became active, Problem 503 where writers outrun
         every try.
         """
-        self._watch(len(tables))
         model, k, min_score = wanted
         luts, asked = np.stack(tables), k
         for _ in range(SEARCH_TRIES):
@@ -288,4 +314,4 @@ def _rank(hit: tuple[int, float]) -> tuple[float, int]:
 
 def _hit(seq: int, score: float, resolved: Resolved) -> Hit:
     id, metadata = resolved.stored[seq]
-    return Hit(id, score, decode_metadata(metadata))
+    return Hit(id, score, metadata)

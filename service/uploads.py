@@ -1,14 +1,14 @@
 """Request bodies -> checked arguments. Everything wrong in them is a 4xx Problem."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.ingest import Upload
@@ -29,6 +29,8 @@ from service.settings import (
     MAX_METADATA_JSON_BYTES,
     MAX_PATH,
     MAX_RESULTS,
+    SMALL_BODY_BYTES,
+    SPOOLED_BYTES,
 )
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -88,9 +90,20 @@ class ImportWanted(BaseModel):
 
 
 class _Form(MultiPartParser):
-    """Knows whether the form came to its end: a part that was cut is dropped in silence."""
+    """Knows whether the form came to its end: a part that was cut is dropped in silence.
+
+    Many large forms must not fill the memory: of one that may be large little is kept there.
+    """
 
     ended = False
+
+    def __init__(
+        self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int
+    ) -> None:
+        super().__init__(headers, stream, **limits)
+        size = headers.get("content-length", "")
+        if not size.isdecimal() or int(size) > SMALL_BODY_BYTES:
+            self.spool_max_size = SPOOLED_BYTES
 
     def on_end(self) -> None:
         self.ended = True
@@ -282,6 +295,13 @@ def _array(fields: FormData, name: str, length: int) -> list[Any] | None:
         return None
     if not isinstance(text, str):
         raise Problem(422, "not-text", f"{name}: send it as a text field, not as a file")
+    # Read, it may take twenty times the memory.
+    if len(text) > length * MAX_METADATA_JSON_BYTES:
+        raise Problem(
+            422,
+            "field-too-large",
+            f"{name}: {len(text)} characters; at most {MAX_METADATA_JSON_BYTES} for each image",
+        )
     value = _json(text, name)
     if not isinstance(value, list) or len(value) != length:
         raise Problem(

@@ -158,3 +158,22 @@ def test_each_is_told_its_time_in_the_queue_and_that_of_its_batch() -> None:
         assert (first.result(10), second.result(10)) == ([2], [2])
     assert of_first["queue"] < 0.1 <= of_second["queue"]
     assert of_second["encode"] >= 0.01
+
+
+def test_threads_that_could_not_begin_do_with_the_next_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin, begun = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        begun.append(thread.name)
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with closing(Batcher("batch", lambda key, items: items, 4, threads=3)) as batcher:
+        with pytest.raises(RuntimeError):
+            batcher.ask("a", [1])
+        assert batcher.ask("a", [2]).result(10) == [2]
+    assert begun == ["batch_0", "batch_1", "batch_1", "batch_2"]

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -66,3 +67,26 @@ def test_what_has_begun_is_encoded_to_its_end(
         else:
             found = asyncio.run(encoder.luts(pictures, model))
     assert len(found) == 32
+
+
+def test_what_waits_too_long_to_be_decoded_is_given_up_and_what_has_begun_is_not(
+    random_model: Path,
+) -> None:
+    model = artifact.load(random_model)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        begun.set()
+        assert go.wait(10)
+        return png(1)
+
+    with closing(Encoder(10_000, 1, 1)) as encoder:
+        first = encoder.decode(slow, model)
+        assert begun.wait(10)
+        for ask in (lambda: encoder.accept([png(2)], [model]), lambda: encoder.thumbnail(png(2))):
+            with patience.of(0.05), pytest.raises(Problem) as caught:
+                ask()
+            assert caught.value.status == 503
+        with patience.of(0.05):
+            threading.Timer(0.3, go.set).start()
+            assert patience.current().result_of(first).width == 40

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import time
 import uuid
@@ -9,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 from service.originals import LocalOriginals, NoOriginals, RemoteOriginals, open_originals
+from service.originals.names import PART_BYTES
 from service.problems import Problem
 
 KEY = "ab" + "0" * 62
@@ -233,3 +235,16 @@ def test_a_store_that_does_not_answer_is_a_503(tmp_path: Path) -> None:
         with pytest.raises(Problem) as caught:
             call()
         assert caught.value.status == 503
+
+
+def test_large_originals_of_a_remote_store_come_in_parts() -> None:
+    originals = open_originals(f"memory://{uuid.uuid4().hex}")
+    for size in (0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES):
+        data = os.urandom(size)
+        key = hashlib.sha256(data).hexdigest()
+        originals.put({key: data})
+        parts = originals.parts(key)
+        assert parts is not None and parts.size == size
+        assert max(map(len, parts)) <= PART_BYTES
+        assert b"".join(parts) == data
+    assert originals.parts(OTHER) is None

@@ -10,6 +10,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from service.originals.local import LocalOriginals
+from service.originals.names import Parts
 from service.originals.remote import RemoteOriginals
 
 
@@ -31,6 +32,10 @@ class Originals(Protocol):
 
     def path(self, sha256: str) -> Path | None:
         """The file of the bytes, where they are files; it need not be there."""
+
+    def parts(self, sha256: str) -> Parts | None:
+        """The bytes, where they are not files, to be read one after another; None where they
+        are not kept. Raises Problem 503."""
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Remove what is not in use and older than the grace period; returns how many."""
@@ -72,6 +77,9 @@ class NoOriginals:
         return None
 
     def path(self, sha256: str) -> Path | None:
+        return None
+
+    def parts(self, sha256: str) -> Parts | None:
         return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:

@@ -70,6 +70,9 @@ class LocalOriginals:
     def path(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
 
+    def parts(self, sha256: str) -> None:
+        return None
+
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Also tidies up what killed processes left half-written or half-swept."""
         old = time.time() - SWEEP_GRACE_SECONDS

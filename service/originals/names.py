@@ -3,18 +3,36 @@
 import errno
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from service import problems
 from service.problems import Problem
 
 SWEEP_BATCH = 500
+PART_BYTES = 2**20
 TEMPORARY = ".tmp"  # being written
 ASIDE = ".swept"  # about to be removed
 OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
 log = logging.getLogger("gpq.service")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An original of ``size`` bytes: the first PART_BYTES of it, and as many from a place on, which
+    raises Problem 503."""
+
+    size: int
+    first: bytes
+    read: Callable[[int], bytes]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """However slowly they are taken, no more than one is in memory."""
+        yield self.first
+        for start in range(PART_BYTES, self.size, PART_BYTES):
+            yield self.read(start)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -12,7 +13,9 @@ from service.originals import claims
 from service.originals.names import (
     ASIDE,
     OURS,
+    PART_BYTES,
     SWEEP_BATCH,
+    Parts,
     answering,
     batches,
     sha256_of,
@@ -65,6 +68,24 @@ class RemoteOriginals:
 
     def path(self, sha256: str) -> Path | None:
         return None
+
+    def parts(self, sha256: str) -> Parts | None:
+        key = self._key(sha256)
+        with answering(self.root):
+            for place in (key, key + ASIDE):
+                with suppress(FileNotFoundError):
+                    first = self._part(place, 0)
+                    whole = len(first) < PART_BYTES
+                    size = len(first) if whole else int(self.files.size(place))
+                    return Parts(size, first, partial(self._answered_part, place))
+        return None
+
+    def _part(self, key: str, start: int) -> bytes:
+        return bytes(self.files.cat_file(key, start=start, end=start + PART_BYTES))
+
+    def _answered_part(self, key: str, start: int) -> bytes:
+        with answering(self.root):
+            return self._part(key, start)
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """What is unused is set aside, and is removed a grace period later if it still is: no

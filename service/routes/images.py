@@ -3,12 +3,13 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.engine import Row
 
 from service import uploads
 from service.catalogue import Original
 from service.metadata import decode_metadata
+from service.originals.names import Parts
 from service.replies import ImageReply, ListReply
 from service.routes import ReadyRuntime, body, light
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES, THUMBNAIL_PIXELS
@@ -119,6 +120,11 @@ def _send(original: Original, known: str) -> Response:
         return Response(status_code=304, headers=headers)
     if isinstance(original.content, bytes):
         return Response(original.content, media_type=original.media_type, headers=headers)
+    if isinstance(original.content, Parts):
+        length = {"Content-Length": str(original.content.size)}
+        return StreamingResponse(
+            iter(original.content), media_type=original.media_type, headers=headers | length
+        )
     return FileResponse(original.content, media_type=original.media_type, headers=headers)
 
 

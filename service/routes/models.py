@@ -1,16 +1,20 @@
 """The models that have codes: add one, let it take over, go back."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Path, Request, Response
 
 from gpq import artifact
 from gpq.errors import ArtifactError
 from service import artifacts, changeover, uploads
 from service.problems import Problem
+from service.records import ModelRow
 from service.replies import ActiveReply, ModelRowReply, ModelsReply
 from service.routes import FILE, ReadyRuntime, body, form, light
 from service.runtime import Runtime
+from service.settings import FEED_POLL_SECONDS
 
 router = APIRouter()
 
@@ -52,20 +56,16 @@ async def add(request: Request, response: Response, runtime: ReadyRuntime) -> di
 @router.post(
     "/models/rollback", summary="Search by the model before again", response_model=ActiveReply
 )
-@light
-def roll_back(runtime: ReadyRuntime) -> dict[str, str]:
+async def roll_back(runtime: ReadyRuntime) -> dict[str, str]:
     """At once and everywhere. 409 where there is none, or it was taken out."""
-    active, before = changeover.roll_back(runtime.store)
-    return {"active": active, "before": before}
+    return await _activate(lambda: changeover.before(runtime.store), runtime)
 
 
 @router.post("/models/{id}/activate", summary="Search by this model", response_model=ActiveReply)
-@light
-def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
+async def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
     """At once and everywhere, as soon as every live process has loaded its codes. 409 where
     pictures have none yet."""
-    row = changeover.find(runtime.store, id)
-    return {"active": row.id, "before": changeover.activate(runtime.store, row)}
+    return await _activate(lambda: changeover.find(runtime.store, id), runtime)
 
 
 @router.delete("/models/{id}", summary="Take a model out", status_code=204)
@@ -73,6 +73,20 @@ def activate(id: Id, runtime: ReadyRuntime) -> dict[str, str]:
 def remove(id: Id, runtime: ReadyRuntime) -> None:
     """And, within moments, its codes. 409 for the active one."""
     runtime.store.models.remove(changeover.find(runtime.store, id).id)
+
+
+async def _activate(find: Callable[[], ModelRow], runtime: Runtime) -> dict[str, str]:
+    """Asked again and again: no thread is held while other processes load the codes."""
+    with runtime.light.slot():
+        row = await runtime.light.run(find)
+        deadline = changeover.give_up_at()
+
+        def attempt() -> str | None:
+            return changeover.attempt(runtime.store, row, deadline)
+
+        while (until_now := await runtime.light.run(attempt)) is None:
+            await anyio.sleep(FEED_POLL_SECONDS)
+        return {"active": row.id, "before": until_now}
 
 
 def _add(files: dict[str, bytes], runtime: Runtime) -> str:

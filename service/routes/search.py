@@ -1,9 +1,11 @@
 """POST /search and /search/batch: the nearest pictures to an upload or to a stored one."""
 
+import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from service import uploads
 from service.problems import Problem
@@ -42,7 +44,7 @@ BATCH_BODY = form(
     response_model=SearchReply,
     openapi_extra=body(SEARCH_BODY),
 )
-async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
+async def search(request: Request, runtime: ReadyRuntime) -> Response:
     """Top-k by mean cosine, in [-1, 1], higher is nearer; ties in order of storing."""
     started = time.perf_counter()
     with runtime.gate.slot():
@@ -50,12 +52,12 @@ async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     hits = answer.queries[0]
     if isinstance(hits, Problem):
         raise hits
-    return {
-        "results": _results(hits),
+    rest = {
         "model": answer.model,
         "took_ms": _milliseconds_since(started),
         "query": answer.query,
     }
+    return _reply("results", _results(hits), rest)
 
 
 @router.post(
@@ -65,19 +67,14 @@ async def search(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
     response_model_exclude_unset=True,
     openapi_extra=body(BATCH_BODY),
 )
-async def batch(request: Request, runtime: ReadyRuntime) -> dict[str, Any]:
+async def batch(request: Request, runtime: ReadyRuntime) -> Response:
     """One entry an image, in order: its results, or what is wrong with it."""
     started = time.perf_counter()
     with runtime.gate.slot():
         answer = await _batch(request, runtime)
-    queries = [
-        {"error": {"code": entry.code, "detail": entry.detail, "status": entry.status}}
-        if isinstance(entry, Problem)
-        else {"results": _results(entry)}
-        for entry in answer.queries
-    ]
-    took_ms = _milliseconds_since(started)
-    return {"queries": queries, "model": answer.model, "took_ms": took_ms}
+        queries = await runtime.gate.run(lambda: _array(map(_entry, answer.queries)))
+    rest = {"model": answer.model, "took_ms": _milliseconds_since(started)}
+    return _reply("queries", queries, rest)
 
 
 async def _search(request: Request, runtime: Runtime) -> Answer:
@@ -98,8 +95,29 @@ async def _batch(request: Request, runtime: Runtime) -> Answer:
         return await runtime.searcher.by_pictures([file.file for file in files], options)
 
 
-def _results(hits: list[Hit]) -> list[dict[str, Any]]:
-    return [{"id": hit.id, "score": hit.score, "metadata": hit.metadata} for hit in hits]
+def _reply(name: str, array: str, rest: dict[str, Any]) -> Response:
+    """The first field is JSON already."""
+    content = f'{{"{name}":{array},{json.dumps(rest)[1:]}'
+    return Response(content.encode(), media_type="application/json")
+
+
+def _entry(entry: list[Hit] | Problem) -> str:
+    if isinstance(entry, Problem):
+        error = {"code": entry.code, "detail": entry.detail, "status": entry.status}
+        return json.dumps({"error": error})
+    return f'{{"results":{_results(entry)}}}'
+
+
+def _results(hits: list[Hit]) -> str:
+    """JSON. Metadata are JSON as they are stored: they are not read only to be written again."""
+    return _array(
+        f'{{"id":{json.dumps(hit.id)},"score":{hit.score},"metadata":{hit.metadata or "null"}}}'
+        for hit in hits
+    )
+
+
+def _array(entries: Iterable[str]) -> str:
+    return f"[{','.join(entries)}]"
 
 
 def _milliseconds_since(started: float) -> float:

@@ -6,11 +6,14 @@ import json
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from service.settings import LIGHT_THREADS
+from service.store import Store
 from tests import commands, waiting
 from tests.conftest import make_artifact
 from tests.images import png
@@ -239,3 +242,40 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         assert (wrong.returncode, "is there already" in wrong.stderr) == (1, True)
         assert "no model begins with zz" in run("activate", "zz", **command).stderr
         assert "more than 0" in run("reindex", "--share", "0", **command).stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_waiting_for_a_process_that_lacks_the_codes_keeps_nothing_else_waiting(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+) -> None:
+    folder, new = other_model
+    files = {
+        "config": (folder / "config.json").read_bytes(),
+        "weights": (folder / "model.safetensors").read_bytes(),
+    }
+    with Server(tmp_path, model=random_model, database_url=database_url) as server:
+        assert server.http.post("/models", files=files).json()["ready"]
+        store = Store(database_url)
+        loading = threading.Event()
+        loading.set()
+
+        def load_slowly() -> None:
+            while loading.is_set():
+                store.replicas.beat("slow", 0)
+                time.sleep(1)
+            store.replicas.leave("slow")
+
+        with ThreadPoolExecutor(2 * LIGHT_THREADS + 1) as pool:
+            pool.submit(load_slowly)
+            until(lambda: any(replica.name == "slow" for replica in store.replicas.alive()))
+            asked = [
+                pool.submit(server.http.post, f"/models/{new}/activate", timeout=60)
+                for _ in range(2 * LIGHT_THREADS)
+            ]
+            time.sleep(2)
+            for path in ("/images", "/stats", "/models"):
+                assert server.http.get(path, timeout=10).status_code == 200
+            assert not any(reply.done() for reply in asked)
+            loading.clear()
+            assert {reply.result().status_code for reply in asked} == {200}
+        store.close()

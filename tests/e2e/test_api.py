@@ -46,6 +46,16 @@ def test_a_batch_gives_what_single_searches_give(server: Server) -> None:
     assert 3 <= len(kept) < 9
 
 
+def test_metadata_come_back_as_they_were_sent_whatever_is_in_them(server: Server) -> None:
+    described = {"né": ['"\\', "\u2028</script>", 1e-300, -0.5, None, True, {}], "": "\x7f"}
+    server.index(png(1), png(2), metadata=json.dumps([described, None]))
+    assert server.search(png(1), k=1).json()["results"][0]["metadata"] == described
+    for entry, expected in zip(
+        batch(server, png(1), png(2), k=1).json()["queries"], (described, None), strict=True
+    ):
+        assert entry["results"][0]["metadata"] == expected
+
+
 def test_a_bad_picture_of_a_batch_fails_alone(server: Server) -> None:
     server.index(png(1))
     queries = batch(server, png(1), b"no picture", b"", png(2), k=1).json()["queries"]

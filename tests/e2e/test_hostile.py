@@ -160,6 +160,7 @@ FORMS = {
     "other name": ({"image": b"x"}, {}, 422, "unknown-field"),
     "ids not json": ({"images": b"x"}, {"ids": "["}, 422, "invalid-json"),
     "ids not array": ({"images": b"x"}, {"ids": '"a"'}, 422, "wrong-length"),
+    "ids too long": ({"images": b"x"}, {"ids": f"[{'{},' * 50_000}0]"}, 422, "field-too-large"),
     "ids too many": ({"images": b"x"}, {"ids": '["a","b"]'}, 422, "wrong-length"),
     "id a number": ({"images": b"x"}, {"ids": "[7]"}, 422, "invalid-id"),
     "deep json": ({"images": b"x"}, {"metadata": "[" * 100_000}, 422, "invalid-json"),
