@@ -10,21 +10,37 @@ the environment.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 
-PICTURES_A_REQUEST = 100
+PICTURES_A_REQUEST, BYTES_A_REQUEST = 100, 64 * 2**20
+
+
+def parts(files: list[Path]) -> Iterator[list[Path]]:
+    """So many files, or bytes, at a time; at least one."""
+    part: list[Path] = []
+    size = 0
+    for path in files:
+        size += path.stat().st_size
+        if part and (len(part) == PICTURES_A_REQUEST or size > BYTES_A_REQUEST):
+            yield part
+            part, size = [], path.stat().st_size
+        part.append(path)
+    if part:
+        yield part
 
 
 def main(folder: Path, url: str) -> int:
     key = os.environ.get("GPQ_API_KEYS", "").split(",")[0]
     headers = {"authorization": f"Bearer {key}"} if key else {}
+    if not folder.is_dir():
+        sys.exit(f"there is no folder {folder}")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     failed = 0
     with httpx.Client(base_url=url, headers=headers, timeout=300) as service:
-        for first in range(0, len(files), PICTURES_A_REQUEST):
-            part = files[first : first + PICTURES_A_REQUEST]
+        for part in parts(files):
             reply = service.post(
                 "/index",
                 files=[("images", (path.name, path.read_bytes())) for path in part],

@@ -132,7 +132,7 @@ def decode(
             width, height = height, width
         return Decoded(colour.to_srgb(image), width, height)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise TooManyPixels(str(error)) from error
+        raise TooManyPixels(f"more pixels than the limit of {max_pixels:,}") from error
     except UnidentifiedImageError as error:
         raise BrokenImage(f"{name} that is damaged, or of a kind that is not read") from error
     except DECODE_ERRORS as error:

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
-from service import backup, jobs, models
+from service import backup, database, jobs, models
 from service.migrate import NewerSchema, migrate
 from service.problems import Problem
 from service.records import Refused
@@ -59,6 +59,8 @@ def main() -> int:
             log.warning(line)
         if arguments.command not in (None, "migrate"):
             logging.getLogger("alembic").setLevel(logging.WARNING)
+        if arguments.command in ("export", "backup", "jobs", "models"):
+            database.require(settings.database_url)
         if arguments.command == "migrate":
             return _migrate(settings, arguments.revision)
         if arguments.command == "models":

@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             return 0
         migrate(store.database)
         work, verb = (export, "to") if arguments.command == "export" else (restore, "from")
-        with tqdm(unit="picture", disable=None) as bar:
+        total = store.reader.count() if arguments.command == "export" else None
+        with tqdm(unit="picture", total=total, disable=None) as bar:
             count = work(store, arguments.file, bar.update)
         print(f"{count} pictures {verb} {arguments.file}; the originals are where they were")
         return 0

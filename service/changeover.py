@@ -41,7 +41,8 @@ def give_up_at() -> float:
 def attempt(store: Store, row: ModelRow, deadline: float) -> str | None:
     """``activate`` where every live process has the codes now, so that none has to refuse a
     search; else None, until the deadline."""
-    lacking = _without(store, row.id) if row.whole else []
+    # Pictures that lacked a code may have been put again, or deleted.
+    lacking = _without(store, row.id) if store.models.settle(row.id) else []
     if not lacking:
         return store.models.activate(row.id)
     if time.monotonic() > deadline:

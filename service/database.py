@@ -256,6 +256,13 @@ _POSTGRES: dict[str, Any] = {
 }
 
 
+def require(url: str) -> None:
+    """Raises ValueError where it names a file that is not there: to open it would make one."""
+    file = sa.make_url(url).database if url.startswith("sqlite") else None
+    if file and not Path(file).is_file():
+        raise ValueError(f"GPQ_DATABASE_URL: there is no database {Path(file).absolute()}")
+
+
 def _engine(url: sa.URL, durable: bool) -> Engine:
     # Only the feed's thread writes lightly.
     pool = {"pool_size": POOL_CONNECTIONS if durable else 1, "max_overflow": 0}

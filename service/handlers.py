@@ -69,8 +69,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ModelError)
     @app.exception_handler(JobError)
     async def _conflict(request: Request, error: ModelError | JobError) -> JSONResponse:
-        status = 404 if isinstance(error, NoSuchModel) else 409
-        return response(request, Problem(status, "conflict", str(error)))
+        if isinstance(error, NoSuchModel):
+            return response(request, Problem(404, "no-such-model", str(error)))
+        return response(request, Problem(409, "conflict", str(error)))
 
     @app.exception_handler(SQLAlchemyError)
     async def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import SEEK_END
 from itertools import islice
 
 from gpq.model import Model
@@ -43,6 +44,7 @@ class Import:
     def __init__(self, store: Store, ingest: Ingest, models: Collection[Model]) -> None:
         self.store, self.ingest, self.models = store, ingest, models
         self._broken = False
+        self._counts: Counter[str] = Counter()  # of pictures, by what became of them
         self._names = hashlib.sha256()  # of the entries done
 
     def run(self, source: Source, run: JobRun) -> None:
@@ -102,7 +104,8 @@ class Import:
             return Failure(problem.detail)
         if known is not None:
             sha256 = digest(upload)
-            if known == (sha256, metadata) and self.ingest.originals.has(sha256):
+            size = upload.file.seek(0, SEEK_END)
+            if known == (sha256, metadata) and self.ingest.originals.has(sha256, size):
                 return None
         return upload
 
@@ -119,7 +122,8 @@ class Import:
         self._broken = True
         outcomes, puts = encoded.result()
         if puts:
-            self.store.put(puts)
+            self._counts.update(stored.status for stored in self.store.put(puts))
+        self._counts["unchanged"] += outcomes.count(None)
         failures = [
             (entry.name, outcome.reason)
             for entry, outcome in zip(batch, outcomes, strict=True)
@@ -128,6 +132,7 @@ class Import:
         for entry in batch:
             self._pass(entry)
         run.advance(len(batch), self._names.hexdigest(), failures)
+        run.outcome = ", ".join(f"{n} {status}" for status, n in sorted(self._counts.items()) if n)
         self._broken = False
 
     def _remaining(self, source: Source, run: JobRun) -> Iterator[Entry]:

@@ -43,6 +43,7 @@ class JobRun:
         if claimed is None:
             raise JobError(f"job {number} does not wait: another process is at it, or it has ended")
         self.job = replace(claimed, state="running")
+        self.outcome = ""  # what there is to know of it when it has ended well
         self.stop = threading.Event()
         self._jobs, self._leave, self._watch = jobs, leave, watch
         self._failures: list[tuple[str, str]] = []
@@ -67,7 +68,7 @@ class JobRun:
         self._beat.join()
         state: JobState = "failed" if error else self._leave if self.stop.is_set() else "done"
         with self._changing:
-            self.job = replace(self.job, state=state, detail=_shown(str(error or "")))
+            self.job = replace(self.job, state=state, detail=_shown(str(error or self.outcome)))
         self._tell()
 
     def expect(self, total: int, done: int | None = None) -> None:

@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     store = _open(settings)
     try:
         if arguments.action == "list":
-            for job in store.jobs.page(SHOWN_JOBS):
-                print(_line(job))
+            known = store.jobs.page(SHOWN_JOBS)
+            print("\n".join(map(_line, known)) or "there are no jobs")
             return 0
         if arguments.action == "cancel":
             if not store.jobs.cancel(arguments.number):
@@ -82,7 +82,8 @@ def at_it(
 
             work(store, settings, run, share)
     job = run.job
-    print(f"{job.state}: {job.done - job.failed} of {job.total} pictures")
+    outcome = f"; this time {run.outcome}" if run.outcome else ""
+    print(f"{job.state}: {job.done - job.failed} of {job.total} pictures{outcome}")
     _tell_failures(store.jobs, job)
     return 1 if job.failed or job.state != "done" else 0
 

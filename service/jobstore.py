@@ -39,7 +39,10 @@ class JobStore:
                 return _insert(connection, kind, source, by_service)
             job = _job(known)
             if job.state == "running" or (job.state == "waiting" and job.by_service):
-                raise JobError(f"job {job.number} is at it already; cancel that one first")
+                raise JobError(
+                    f"job {job.number} is at it already: cancel that one first, or, where its "
+                    "process was killed, ask again in ten seconds"
+                )
             change = {"state": "waiting", "detail": "", "by_service": by_service}
             _change(connection, job.number, **change)
             return job.number
@@ -102,10 +105,10 @@ class JobStore:
         return self.database.write(cancel)
 
     def prune(self, seconds: float) -> None:
-        """Forget jobs that ended so long ago."""
+        """Forget jobs that ended so long ago, also where they might have gone on."""
 
         def prune(connection: Connection) -> None:
-            old = (jobs.c.seen < now() - seconds) & jobs.c.state.in_(ENDED)
+            old = (jobs.c.seen < now() - seconds) & jobs.c.state.in_((*ENDED, "failed"))
             numbers = list(connection.scalars(sa.select(jobs.c.number).where(old)))
             for table, column in ((job_failures, job_failures.c.job), (jobs, jobs.c.number)):
                 connection.execute(sa.delete(table).where(column.in_(numbers)))

@@ -52,7 +52,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list(store: Store) -> int:
-    for row in store.models.all():
+    rows = store.models.all()
+    if not rows:
+        print("there are no models yet: a service begins with GPQ_MODEL")
+    for row in rows:
         state = "active" if row.active else "ready" if row.whole else "added"
         missing = "" if row.whole else f"  {store.models.count_missing(row.number)} without a code"
         print(f"{row.id}  {state:6}  {row.added}{missing}")
@@ -73,7 +76,7 @@ def _reindex(store: Store, settings: Settings, share: float) -> int:
     if not 0 < share <= 1:
         raise ModelError(f"--share {share}: more than 0, at most 1")
     if all(row.whole for row in store.models.all()):
-        print("every picture has a code of every model; nothing to do")
+        print("every picture has a code of every model there is; nothing to do")
         return 0
     return jobs.at_it(store, settings, store.jobs.ask("reindex", "", by_service=False), share=share)
 

@@ -107,6 +107,11 @@ class Reader:
             waiting = connection.scalar(oldest.order_by(feed.c.seq).limit(1))
         return head, max(0.0, float(waiting or 0))
 
+    def count(self) -> int:
+        """Of all pictures."""
+        with self.database.read() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(images)) or 0
+
     def counts(self, model: str) -> tuple[int, int, int]:
         """Pictures with a code of the model, distinct codes, and the most that share one."""
         number = sa.select(models.c.number).where(models.c.id == model).scalar_subquery()

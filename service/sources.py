@@ -66,7 +66,7 @@ def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
     if within is not None and not _is_within(path, within):
         raise SourceError(f"{path} is not within {within}")
     if path.is_dir():
-        return Folder(path, within or path, max_bytes)
+        return Folder(path, within, max_bytes)
     if not path.is_file():
         raise SourceError(f"there is no folder or file {path}")
     if path.name.endswith(TARS):
@@ -85,9 +85,10 @@ def id_of(name: str) -> str:
 
 
 class Folder:
-    """All files below a folder but hidden ones, in order of their names."""
+    """All files below a folder but hidden ones, in order of their names; those that links lead to,
+    too, but no folder by a link again."""
 
-    def __init__(self, root: Path, within: Path, max_bytes: int) -> None:
+    def __init__(self, root: Path, within: Path | None, max_bytes: int) -> None:
         self.root, self.within, self.max_bytes = root, within, max_bytes
 
     def count(self) -> int:
@@ -96,19 +97,30 @@ class Folder:
     def entries(self) -> Iterator[Entry]:
         for path in self._files():
             name = path.relative_to(self.root).as_posix()
-            yield _entry(name, {}, _reader(path, self.max_bytes))
+            if self._leads_away(path):
+                yield _entry(name, {}, _failing(f"a link that leads out of {self.within}"))
+            else:
+                yield _entry(name, {}, _reader(path, self.max_bytes))
+
+    def _leads_away(self, path: Path) -> bool:
+        return self.within is not None and path.is_symlink() and not _is_within(path, self.within)
 
     def _files(self) -> Iterator[Path]:
         def fail(error: OSError) -> None:
             raise SourceError(f"{error.filename}: {error.strerror}") from error
 
-        for folder, folders, files in os.walk(self.root, onerror=fail):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                path = Path(folder) / name
-                leads_away = path.is_symlink() and not _is_within(path, self.within)
-                if not name.startswith(".") and not leads_away:
-                    yield path
+        entered = {os.path.realpath(self.root)}
+        for folder, folders, files in os.walk(self.root, onerror=fail, followlinks=True):
+            below = [Path(folder) / name for name in sorted(folders) if not name.startswith(".")]
+            away = [path for path in below if self._leads_away(path)]
+            folders.clear()
+            for path in below:
+                place = os.path.realpath(path)
+                if path not in away and not (path.is_symlink() and place in entered):
+                    entered.add(place)
+                    folders.append(path.name)
+            yield from away
+            yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
 
 class Manifest:

@@ -248,3 +248,19 @@ def test_large_originals_of_a_remote_store_come_in_parts() -> None:
         assert max(map(len, parts)) <= PART_BYTES
         assert b"".join(parts) == data
     assert originals.parts(OTHER) is None
+
+
+def test_a_damaged_original_is_put_anew(place: str) -> None:
+    originals = open_originals(place)
+    originals.put({KEY: b"bytes"})
+    assert originals.has(KEY, 5) and not originals.has(OTHER, 5)
+    if isinstance(originals, LocalOriginals):
+        originals.path(KEY).write_bytes(b"bites")
+        originals.put({KEY: b"bytes"})
+        assert originals.get(KEY) == b"bytes"
+        originals.path(KEY).write_bytes(b"")
+    else:
+        originals.files.pipe_file(originals._key(KEY), b"")  # type: ignore[attr-defined]
+    assert not originals.has(KEY, 5)
+    originals.put({KEY: b"bytes"})
+    assert originals.get(KEY) == b"bytes" and originals.has(KEY, 5)

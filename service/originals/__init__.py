@@ -22,10 +22,11 @@ class Originals(Protocol):
         it may be swept; see ``claims``. Raises Problem 503 or 507."""
 
     def put(self, originals: Mapping[str, bytes]) -> None:
-        """All durable on return. Raises Problem 503, or 507 where the disk is full."""
+        """All durable on return, also where a damaged one was there. Raises Problem 503, or 507
+        where the disk is full."""
 
-    def has(self, sha256: str) -> bool:
-        """Whether there is nothing to put. Raises Problem 503."""
+    def has(self, sha256: str, size: int) -> bool:
+        """Whether there is nothing to put: so many bytes are there. Raises Problem 503."""
 
     def get(self, sha256: str) -> bytes | None:
         """The bytes, None where they are not kept. Raises Problem 503."""
@@ -70,7 +71,7 @@ class NoOriginals:
     def put(self, originals: Mapping[str, bytes]) -> None:
         pass
 
-    def has(self, sha256: str) -> bool:
+    def has(self, sha256: str, size: int) -> bool:
         return True
 
     def get(self, sha256: str) -> bytes | None:

@@ -49,16 +49,19 @@ class LocalOriginals:
         with answering(self.root):
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            missing = {path: data for path, data in paths.items() if not _make_young(path)}
+            missing = {path: data for path, data in paths.items() if not _is_there(path, data)}
             write_together(missing, f".{_writer()}{TEMPORARY}")
             # Of what was there too: its writer may not have come to this.
             new = not self._known.issuperset(folders)
             sync_folders([*folders, self.root] if new else folders)
             self._known.update(folders)
 
-    def has(self, sha256: str) -> bool:
+    def has(self, sha256: str, size: int) -> bool:
         with answering(self.root):
-            return self.path(sha256).exists()
+            try:
+                return self.path(sha256).stat().st_size == size
+            except FileNotFoundError:
+                return False
 
     def get(self, sha256: str) -> bytes | None:
         with answering(self.root):
@@ -102,13 +105,13 @@ def _writer() -> str:
     return f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
 
 
-def _make_young(path: Path) -> bool:
-    """So that the sweep leaves it alone; False where it is not there."""
+def _is_there(path: Path, data: bytes) -> bool:
+    """And is undamaged; made young, so that the sweep leaves it alone."""
     try:
         os.utime(path)
+        return path.stat().st_size == len(data) and path.read_bytes() == data
     except FileNotFoundError:
         return False
-    return True
 
 
 def _modified(path: Path) -> float:

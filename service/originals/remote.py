@@ -50,13 +50,13 @@ class RemoteOriginals:
             key = self._key(sha256)
             with answering(self.root):
                 # Young again: the sweep leaves it alone.
-                if self._age(key) > SWEEP_GRACE_SECONDS / 2:
+                if self._age(key) > SWEEP_GRACE_SECONDS / 2 or self._size(key) != len(data):
                     self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
                     self.files.pipe_file(key, data)
 
-    def has(self, sha256: str) -> bool:
+    def has(self, sha256: str, size: int) -> bool:
         with answering(self.root):
-            return bool(self.files.exists(self._key(sha256)))
+            return self._size(self._key(sha256)) == size
 
     def get(self, sha256: str) -> bytes | None:
         key = self._key(sha256)
@@ -76,7 +76,7 @@ class RemoteOriginals:
                 with suppress(FileNotFoundError):
                     first = self._part(place, 0)
                     whole = len(first) < PART_BYTES
-                    size = len(first) if whole else int(self.files.size(place))
+                    size = len(first) if whole else self._size(place) or 0
                     return Parts(size, first, partial(self._answered_part, place))
         return None
 
@@ -115,6 +115,13 @@ class RemoteOriginals:
             self.files.cp_file(key, key + ASIDE)
             self.files.rm_file(key)
         return False
+
+    def _size(self, key: str) -> int | None:
+        """In bytes; None where it is not there."""
+        try:
+            return int(self.files.size(key))
+        except FileNotFoundError:
+            return None
 
     def _age(self, key: str) -> float:
         """In seconds; infinitely old where it is not there."""

@@ -177,3 +177,16 @@ def test_the_recipe_for_postgres(postgres: Postgres, tmp_path: Path) -> None:
         assert answers(server) == expected
         assert server.index(picture(46), ids='["new"]').status_code == 200
         assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]
+
+
+@pytest.mark.parametrize(
+    "command", [("backup", "b.db"), ("export", "e.jsonl"), ("models", "list"), ("jobs", "list")]
+)
+def test_a_database_that_is_not_there_is_told_and_not_made(
+    command: tuple[str, str], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/none/typo.db"
+    done = commands.run(*command, folder=tmp_path, database_url=url)
+    assert done.returncode == 1
+    assert "GPQ_DATABASE_URL" in done.stderr and f"{tmp_path}/none/typo.db" in done.stderr
+    assert [*tmp_path.iterdir()] == []

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import commands, waiting
 from tests.images import png, tree
@@ -64,7 +65,11 @@ def test_a_folder_is_stored_and_found_and_read_only_once_more(
         path.unlink()
         commands.service("import", str(folder), folder=tmp_path, **places)
         assert path.read_bytes() == png(9)
-        jobs = server.http.get("/jobs").json()["jobs"][1:]
+        path.write_bytes(b"damaged")
+        again = commands.service("import", str(folder), folder=tmp_path, **places)
+        assert path.read_bytes() == png(9)
+        assert f"; this time {PICTURES} unchanged" in again
+        jobs = server.http.get("/jobs").json()["jobs"][2:]
         assert [(job["number"], job["state"], job["failed"]) for job in jobs] == [
             (2, "done", 0), (1, "done", 2),
         ]  # fmt: skip
@@ -86,7 +91,11 @@ def test_an_import_begins_a_database_that_a_service_then_serves(
         tar.add(tmp_path / "in" / "a.png", "x/y.png")
     done = commands.run("import", str(manifest), folder=tmp_path, model=random_model, **places)
     assert (done.returncode, done.stderr) == (1, "c.png: there is no such file\n")
+    assert "pictures; this time 2 created" in done.stdout
     commands.service("import", str(archive), folder=tmp_path, model=random_model, **places)
+    Image.new("RGB", (40, 40)).save(tmp_path / "in" / "a.png")
+    again = commands.run("import", str(manifest), folder=tmp_path, model=random_model, **places)
+    assert "pictures; this time 1 replaced, 1 unchanged" in again.stdout
     with Server(tmp_path, model=random_model, **places) as server:
         assert ids(server) == {"one", "b.png", "x:y.png"}
         one = server.http.get("/images/one").json()
@@ -178,6 +187,7 @@ def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
         until(lambda: server.http.get("/jobs/1").json()["state"] == "done")
         job = server.http.get("/jobs/1").json()
         assert (job["done"], job["failed"], job["total"]) == (101, 1, 101)
+        assert job["detail"] == "100 created"
         failures = server.http.get("/jobs/1/failures").json()
         assert failures["next_cursor"] is None
         assert [failure["name"] for failure in failures["failures"]] == ["broken.png"]
