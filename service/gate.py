@@ -66,5 +66,5 @@ class Gate:
             self._turns.release_on_behalf_of(borrower)
 
     async def blocking(self, work: Callable[[], R]) -> R:
-        """Off the event loop, for who has a turn."""
+        """Off the event loop at once: for who has a turn, or needs neither much memory nor time."""
         return await to_thread.run_sync(work, limiter=self._threads)

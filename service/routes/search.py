@@ -72,7 +72,7 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
     started = time.perf_counter()
     with runtime.gate.slot():
         answer = await _batch(request, runtime)
-        queries = await runtime.gate.run(lambda: _array(map(_entry, answer.queries)))
+        queries = await runtime.gate.blocking(lambda: _array(map(_entry, answer.queries)))
     rest = {"model": answer.model, "took_ms": _milliseconds_since(started)}
     return _reply("queries", queries, rest)
 
