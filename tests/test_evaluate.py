@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_refit_keeps_the_codes_and_learns_what_they_stand_for(
     assert torch.equal(short.classes, after.codebook.classes[:6])
     with pytest.raises(TrainerError, match="has a model"):
         refit(random_model, sample, "folder", tmp_path / "refitted")
+
+
+def test_refit_names_what_it_skips(
+    random_model: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sample, tmp_path / "data")
+    (tmp_path / "data" / "labeled" / "dog" / "broken.jpg").write_bytes(b"no picture")
+    refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted")
+    told = capsys.readouterr().err
+    assert "skipped 1 files" in told and "broken.jpg" in told
 
 
 def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> None:

@@ -145,6 +145,11 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     assert train(photos, second, *SMALL, "--steps", "2", "--overwrite") == 0
     assert artifact.load(second).about["training"]["started_from"] is None
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first), "--overwrite") == 0
+    assert "--init" not in capsys.readouterr().err
+    other = ["--size", "48", "--overwrite"]
+    assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first), *other) == 0
+    told = capsys.readouterr().err
+    assert "pixels a side" in told and "2/2" in told  # and the bar comes to its end
     training = artifact.load(second).about["training"]
     assert training["started_from"]["id"] == artifact.load(first).id
     assert training["started_from"]["training"]["steps"] == 2

@@ -147,7 +147,7 @@ def run(
                 last_saved = time.monotonic()
             if asked and not ended:
                 raise Stopped(f"stopped at step {done} of {config.steps}; go on with --resume")
-            if ended:
+            if best.exhausted:
                 break
     progress.close()
     if best.exhausted and distributed.is_first():

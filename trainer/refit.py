@@ -7,6 +7,7 @@ from gpq import artifact
 from trainer.cut import derive, require_free
 from trainer.data import training_set
 from trainer.export import with_means
+from trainer.skipped import print_skipped
 
 
 def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:
@@ -18,6 +19,7 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
     require_free(folder, overwrite=overwrite)
     model = artifact.load(source)
     pictures = training_set(data, dataset, model.rules)
+    print_skipped(pictures.skipped)
     codebook = with_means(model.codebook, model.network, pictures, model.rules)
     about = {name: value for name, value in model.about.items() if name != "golden"}
     about = {**about, "measured": None, "refitted_from": {"id": model.id}}

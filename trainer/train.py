@@ -50,6 +50,12 @@ def train(options: argparse.Namespace) -> None:
     teacher = artifact.load(options.teacher) if options.teacher else None
     config = _config(options, source.id if source else "", teacher.id if teacher else "")
     _require_fitting_size(config)
+    if source and source.rules.size != config.size:
+        print(
+            f"--init {options.init} has seen pictures of {source.rules.size} pixels a side, this "
+            f"run shows it {config.size}: --size {source.rules.size} keeps them",
+            file=sys.stderr,
+        )
     if config.compile:
         device.require_backend(config.compile, gpq_device.pick(options.device))
     where = distributed.start(gpq_device.pick(options.device))
