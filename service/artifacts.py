@@ -27,7 +27,10 @@ def load(files: Mapping[str, bytes], device: torch.device) -> Model:
     with TemporaryDirectory(prefix="gpq-model-") as folder:
         for name in NAMES:
             (Path(folder) / name).write_bytes(files[name])
-        return use(Path(folder), device)
+        try:
+            return use(Path(folder), device)
+        except ArtifactError as error:  # where its files are is nobody's business
+            raise ArtifactError(str(error).replace(f"{folder}/", "")) from error
 
 
 def use(folder: Path, device: torch.device) -> Model:

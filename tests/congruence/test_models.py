@@ -179,6 +179,7 @@ def test_another_model_becomes_active_over_http(
         assert one.http.post("/models/rollback").status_code == 409
         broken = one.http.post("/models", files={**files, "weights": b"no weights"})
         assert broken.status_code == 422, broken.text
+        assert broken.json()["detail"].startswith("config.json: "), broken.text
         config = json.loads(files["config"])
         for change in (
             {"M": float("inf")}, {"preprocess": {**config["compute"]["preprocess"], "size": 30000}},
