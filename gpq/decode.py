@@ -132,7 +132,9 @@ def decode(
             width, height = height, width
         return Decoded(colour.to_srgb(image), width, height)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise TooManyPixels(f"more pixels than the limit of {max_pixels:,}") from error
+        count = re.search(r"\d+", str(error))  # Pillow's own limit is told as twice ours
+        found = f"{int(count[0]):,}" if count else "too many"
+        raise TooManyPixels(f"{found} pixels; the limit is {max_pixels:,} in all") from error
     except UnidentifiedImageError as error:
         raise BrokenImage(f"{name} that is damaged, or of a kind that is not read") from error
     except DECODE_ERRORS as error:
