@@ -69,9 +69,9 @@ def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
         return Folder(path, within, max_bytes)
     if not path.is_file():
         raise SourceError(f"there is no folder or file {path}")
-    if path.name.endswith(TARS):
+    if path.name.lower().endswith(TARS):
         return Tar(path, max_bytes)
-    if path.suffix in MANIFESTS:
+    if path.suffix.lower() in MANIFESTS:
         return Manifest(path, within, max_bytes)
     raise SourceError(f"{path} is no folder, and no {', '.join((*MANIFESTS, *TARS))}")
 
@@ -142,8 +142,11 @@ class Manifest:
     def _rows(self) -> Iterator[Row]:
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
-                yield from _csv(file) if self.path.suffix == ".csv" else _json_lines(file)
-        except (UnicodeDecodeError, csv.Error, OSError) as error:
+                of_csv = self.path.suffix.lower() == ".csv"
+                yield from _csv(file) if of_csv else _json_lines(file)
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{self.path}: {error}; save it as UTF-8") from error
+        except (csv.Error, OSError) as error:
             raise SourceError(f"{self.path}: {error}") from error
 
     def _entry(self, row: Row, where: str) -> Entry:
@@ -216,8 +219,9 @@ def _entry(
 
 def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
     reader = csv.DictReader(file)
-    if "path" not in (reader.fieldnames or ()):
-        raise csv.Error(f"it has no column path, but {reader.fieldnames}")
+    columns = reader.fieldnames or ()
+    if "path" not in columns:
+        raise csv.Error(f"its first line has no column path, but {', '.join(columns) or 'nothing'}")
     for row in reader:
         yield {key: value for key, value in row.items() if value}
 
@@ -227,9 +231,9 @@ def _json_lines(file: Iterable[str]) -> Iterator[Row]:
         if line.strip():
             try:
                 row = json.loads(line)
+                yield row if isinstance(row, dict) else "no JSON object"
             except (ValueError, RecursionError) as error:
-                row = f"not JSON: {error}"
-            yield row if isinstance(row, dict | str) else "no JSON object"
+                yield f"not JSON: {error}"
 
 
 def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:

@@ -1,3 +1,4 @@
+import json
 import resource
 import signal
 from dataclasses import replace
@@ -199,3 +200,14 @@ def test_held_out_pictures_are_searched_as_the_run_goes(tmp_path: Path) -> None:
     assert 0 < result.held_out["mAP"] <= 1
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert sum("held_out_mAP" in line for line in lines) == result.steps // 2
+
+
+def test_a_log_goes_on_behind_the_steps_that_are_done(tmp_path: Path) -> None:
+    """Of what was logged after the checkpoint there is nothing twice."""
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in range(1, 6)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"step": 6, "lo']))
+    loop._log(tmp_path, 3)({"step": 4})
+    logged = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in logged] == [1, 2, 3, 4]
+    loop._log(tmp_path, 0)({"step": 1})
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n'

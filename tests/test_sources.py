@@ -205,3 +205,26 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path: Path) -> None:
         told = f"a link that leads out of {within}"
         kept = {**inside, "l": told, "m": told, "n": told}
         assert names_and_bytes(tmp_path / "in", within) == kept
+
+
+def test_manifests_and_archives_in_capitals(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    (tmp_path / "M.CSV").write_text("path\na.jpg\n")
+    (tmp_path / "M.JSONL").write_text('{"path": "a.jpg"}\n')
+    tar(tmp_path / "A.TAR", "a.jpg")
+    for name in ("M.CSV", "M.JSONL", "A.TAR"):
+        assert names_and_bytes(tmp_path / name) == {"a.jpg": b"a.jpg"}
+
+
+def test_manifests_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
+    wrong = {
+        "utf16.csv": ("path\na.jpg\n".encode("utf-16"), "save it as UTF-8"),
+        "empty.csv": (b"", "no column path, but nothing"),
+        "other.csv": (b"file,label\n", "no column path, but file, label"),
+    }
+    for name, (data, why) in wrong.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(SourceError, match=why):
+            open_source(tmp_path / name, None, MOST).count()
+    (tmp_path / "text.jsonl").write_text('"a.jpg"\n')
+    assert [*names_and_bytes(tmp_path / "text.jsonl").values()] == ["no JSON object"]

@@ -102,7 +102,7 @@ def run(
     model.train()
     last_saved = time.monotonic()
     pictures, since = 0, seconds  # of the rate, since the last line of the log
-    log = _log(out, append=saved is not None)
+    log = _log(out, done)
     progress = tqdm(
         range(done, done if best.exhausted else config.steps),
         initial=done,
@@ -201,19 +201,29 @@ def _checked(held_out: HeldOut | None, best: Best) -> dict[str, Any] | None:
     return {"pictures": len(held_out.pixels), "mAP": round(best.mAP, 4), "step": best.step}
 
 
-def _log(out: Path, *, append: bool) -> Callable[[dict[str, Any]], None]:
-    """A function that writes one JSON line; it writes nothing in all processes but the first."""
+def _log(out: Path, done: int) -> Callable[[dict[str, Any]], None]:
+    """A function that writes one JSON line behind those of the steps that are done; it writes
+    nothing in all processes but the first."""
     if not distributed.is_first():
         return lambda line: None
     path = out / "log.jsonl"
     with writing(path):
-        path.open("a" if append else "w").close()
+        kept = path.read_text().splitlines() if done and path.exists() else []
+        path.write_text("".join(f"{line}\n" for line in kept if _step_of(line) <= done))
 
     def write(line: dict[str, Any]) -> None:
         with writing(path), path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     return write
+
+
+def _step_of(line: str) -> float:
+    """Endless of one that was cut when the process was killed."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _check_finite(loss: Tensor, step: int) -> None:
