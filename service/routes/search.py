@@ -97,14 +97,14 @@ async def _batch(request: Request, runtime: Runtime) -> Answer:
 
 def _reply(name: str, array: str, rest: dict[str, Any]) -> Response:
     """The first field is JSON already."""
-    content = f'{{"{name}":{array},{json.dumps(rest)[1:]}'
+    content = f'{{"{name}":{array},{_compact(rest)[1:]}'
     return Response(content.encode(), media_type="application/json")
 
 
 def _entry(entry: list[Hit] | Problem) -> str:
     if isinstance(entry, Problem):
         error = {"code": entry.code, "detail": entry.detail, "status": entry.status}
-        return json.dumps({"error": error})
+        return _compact({"error": error})
     return f'{{"results":{_results(entry)}}}'
 
 
@@ -114,6 +114,10 @@ def _results(hits: list[Hit]) -> str:
         f'{{"id":{json.dumps(hit.id)},"score":{hit.score},"metadata":{hit.metadata or "null"}}}'
         for hit in hits
     )
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _array(entries: Iterable[str]) -> str:
