@@ -175,7 +175,8 @@ def test_another_model_becomes_active_over_http(
             assert two.http.delete(f"/models/{new}").status_code == 204
             time.sleep(1)
         assert clients.failures == []
-        assert one.http.delete(f"/models/{new}").status_code == 404
+        gone = one.http.delete(f"/models/{new}")
+        assert (gone.status_code, gone.json()["code"]) == (404, "no-such-model")
         assert one.http.post("/models/rollback").status_code == 409
         broken = one.http.post("/models", files={**files, "weights": b"no weights"})
         assert broken.status_code == 422, broken.text
