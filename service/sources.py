@@ -112,14 +112,14 @@ class Folder:
         entered = {os.path.realpath(self.root)}
         for folder, folders, files in os.walk(self.root, onerror=fail, followlinks=True):
             below = [Path(folder) / name for name in sorted(folders) if not name.startswith(".")]
-            away = [path for path in below if self._leads_away(path)]
             folders.clear()
             for path in below:
                 place = os.path.realpath(path)
-                if path not in away and not (path.is_symlink() and place in entered):
+                if self._leads_away(path):
+                    yield path
+                elif not (path.is_symlink() and place in entered):
                     entered.add(place)
                     folders.append(path.name)
-            yield from away
             yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
 
