@@ -76,6 +76,21 @@ def test_rows_and_scores_are_the_references(
         assert_same(native, reference, tables, k, mask, (float(scores[0, at]), int(rows[0, at])))
 
 
+@pytest.mark.parametrize("Q", [1, 3])
+def test_a_mask_whose_sample_misleads_leaves_all_hits(Q: int) -> None:
+    random = np.random.default_rng(5)
+    n, sampled = 200_000, 64 * np.arange(7, 200_000 // 64, 15)  # as gpq/scan/native/src/sample.h
+    tables = luts_like("normal", Q, 12, random)
+    packed = codes_like("uniform", n, 12, random)
+    best = tables[0].argmax(axis=1)
+    packed[sampled] = best[0::2] | best[1::2] << 4  # fewer than k, all of them seen beforehand
+    mask = random.random(n) < 0.5
+    mask[sampled] = True
+    native, reference = NativeScanner(packed, 12), ReferenceScanner(packed, 12)
+    for k in (1, 100, 1000):
+        assert_same(native, reference, tables, k, mask)
+
+
 @pytest.mark.parametrize("codes", ["uniform", "clustered"])
 def test_sorted_groups_whose_first_sub_codes_are_stored_once(codes: str) -> None:
     random = np.random.default_rng(4)

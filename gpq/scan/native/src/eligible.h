@@ -7,6 +7,7 @@
 
 #include "hits.h"
 #include "mask.h"
+#include "query.h"
 #include "search.h"
 
 namespace gpq {
@@ -43,25 +44,16 @@ class Eligible {
         }
         return found;
     }
-    // Of the first so many rows, by a sample; the same in all parts of a search. An odd step, so
-    // that no pattern of rows is hit or missed as a whole.
-    double share(uint32_t end) const {
-        constexpr uint64_t SAMPLE = 256, TOGETHER = 64;  // which are in one line of memory
-        const uint64_t last = std::min<uint64_t>(end, r_.mask_rows);
-        const uint64_t step = last / SAMPLE | 1;
-        size_t seen = 0, eligible = 0;
-        for (uint64_t row = 0; row < last; row += step) {
-            const size_t count = std::min(TOGETHER, last - row);
-            eligible += count_bits(set_bits(r_.mask + row, count));
-            seen += count;
-        }
-        return seen ? double(eligible) / double(seen) * double(last) / end : 0;
-    }
     bool hit(const Hit& hit) const {
         if (!r_.has_after || hit.score < r_.after_score) return true;
-        return hit.score == r_.after_score && int64_t(hit.row) > r_.after_row;
+        return hit.score == r_.after_score && later(hit.row);
     }
+    // Whether a row of the score that hits come after comes late enough.
+    bool later(uint32_t row) const { return int64_t(row) > r_.after_row; }
     bool score(float score) const { return !r_.has_after || score <= r_.after_score; }
+    void offer(Query& query, const Hit& hit) const {
+        if (query.hits.admits(hit) && row(hit.row) && this->hit(hit)) query.hits.offer(hit);
+    }
 
   private:
     const Request& r_;

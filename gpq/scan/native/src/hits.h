@@ -31,6 +31,9 @@ class Hits {
     // The score below which nothing is a hit any more; -inf while any may be one.
     float threshold() const { return threshold_; }
 
+    // Whether there are k.
+    bool enough() const { return ranks_.size() >= k_; }
+
     bool admits(const Hit& hit) const { return rank(hit) > last_; }
 
     void offer(const Hit& hit) {

@@ -31,14 +31,23 @@ class Query {
     float threshold() const { return std::max(floor_, hits.threshold()); }
     bool selective() const { return threshold() > -std::numeric_limits<float>::infinity(); }
 
-    // The largest deficit of a hit; what is above it cannot reach the threshold.
-    double limit() const { return sum_of_maxima_ - double(threshold()) + margin_; }
-
     // Begin anew, knowing that k hits reach what the k-th has reached so far.
     void restart() {
         floor_ = threshold();
         hits.clear();
     }
+    // k hits should reach this score; whether they do is known at the end.
+    void suppose(float score) { floor_ = score; }
+    bool supposed_rightly() const { return !selective() || hits.enough(); }
+    // Begin anew, supposing nothing.
+    void forget() {
+        floor_ = -std::numeric_limits<float>::infinity();
+        quantised_for_ = -1;
+        hits.clear();
+    }
+
+    // The largest deficit of a hit; what is above it cannot reach the threshold.
+    double limit() const { return sum_of_maxima_ - double(threshold()) + margin_; }
 
     // Blocks to filter with one threshold: few at first, while it still rises fast.
     static constexpr size_t CHUNK = 128;

@@ -6,39 +6,30 @@
 #include <utility>
 #include <vector>
 
+#include "candidates.h"
+#include "codes.h"
 #include "eligible.h"
 #include "mask.h"
 #include "query.h"
+#include "sample.h"
 
 namespace gpq {
 namespace {
 
 #if defined(GPQ_SMALL)  // so that little data sees everything
-constexpr size_t TILE = 3, FIRST_VISITS = 100;
-constexpr size_t WALKED = 70, AWAITED = 30, ASKED_TOGETHER = 7;
+constexpr size_t TILE = 3;
+constexpr double FIRST_VISITS = 100;
+constexpr size_t WALKED = 70, AWAITED = 30;
 #else
 constexpr size_t WALKED = 256;          // rows scanned together, in their order
 constexpr size_t AWAITED = 128;         // rows whose codes are on their way from memory meanwhile
 constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
-constexpr size_t ASKED_TOGETHER = 64;   // candidates of which it is asked whether a mask refuses them
-constexpr size_t FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
+constexpr double FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
 #endif
 constexpr uint64_t TOP = uint64_t(1) << 63;
 // In the time that one code is filtered: the byte of a row in a mask looked at, a code found by its
 // row, and a candidate asked whether the mask refuses it.
-constexpr double LOOKED_AT = 0.2, FOUND = 80, ASKED = 150;
-
-// Where codes lie that have their dropped sub-codes in common.
-struct Run {
-    const uint8_t* blocks;
-    int planes;
-    int dropped;
-
-    // Its bytes are BLOCK apart.
-    const uint8_t* code(uint32_t position) const {
-        return blocks + size_t(position / BLOCK) * planes * BLOCK + position % BLOCK;
-    }
-};
+constexpr double LOOKED_AT = 0.2, FOUND = 100, ASKED = 200;
 
 // A query of a run, and the deficit of the dropped sub-codes.
 struct Asking {
@@ -50,7 +41,8 @@ struct Asking {
 
 class Search {
   public:
-    Search(const Request& request, Filter filter) : r_(request), filter_(filter), eligible_(request) {}
+    Search(const Request& request, Filter filter)
+        : r_(request), filter_(filter), eligible_(request), candidates_(eligible_) {}
 
     bool run() {
         queries_.reserve(r_.queries);
@@ -58,91 +50,32 @@ class Search {
             queries_.emplace_back(r_.luts + q * r_.M * K, r_.M, r_.k);
             if (!queries_.back().finite()) return false;
         }
-        std::vector<Query*> unfinished;
-        for (Query& query : queries_) unfinished.push_back(&query);
-        const double share = walked_share();
-        const bool walking = worth_walking(share);
-        // Where the parts are of rows, no query may be through with its part of the blocks.
-        if (!walking || (r_.parts == 1 && share * FIRST_VISITS >= 4 * double(r_.k))) {
-            const size_t most = walking ? size_t(share * FOUND * sorted_end()) : SIZE_MAX;
-            const bool alone = !walking && r_.queries == 1;
-            const auto done = [&](Query* query) { return visit_best_first(*query, most, alone); };
-            unfinished.erase(std::remove_if(unfinished.begin(), unfinished.end(), done),
-                             unfinished.end());
-        }
-        for (size_t s = 0; s < r_.segment_count; ++s)
-            if (walking) walk_segment(*r_.segments[s], unfinished);
-            else scan_segment(codes_of(s), unfinished);
-        for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t]);
+        std::vector<Query*> queries;
+        for (Query& query : queries_) queries.push_back(&query);
+        if (r_.mask && !r_.mask_from && sorted_end()) plan();
+        find(queries);
+        const auto right = [](Query* query) { return query->supposed_rightly(); };
+        queries.erase(std::remove_if(queries.begin(), queries.end(), right), queries.end());
+        for (Query* query : queries) query->forget();
+        if (!queries.empty()) find(queries);
         for (size_t q = 0; q < r_.queries; ++q) write(q);
         return true;
     }
 
   private:
-    struct Candidate {
-        float score;
-        uint32_t position;
-    };
-
-    // Whose codes they are: of a segment, of some of its rows, or of a tail.
-    struct SortedCodes {
-        const Segment& segment;
-        bool masked;
-        uint16_t prefix(uint32_t position) const { return prefix_of(segment, position); }
-        void prefetch(uint32_t position) const {
-            if (segment.starts.empty()) __builtin_prefetch(&segment.rows[position * segment.row_bytes]);
-            else __builtin_prefetch(&segment.starts[position]);
+    void find(const std::vector<Query*>& queries) {
+        std::vector<Query*> unfinished = queries;
+        // Where the parts are of rows, no query may be through with its part of the blocks.
+        if (!walking_ || (r_.parts == 1 && r_.k / share_ * ASKED < most_)) {
+            const bool alone = !walking_ && r_.queries == 1;
+            const auto done = [&](Query* query) { return search_best_first(*query, alone); };
+            unfinished.erase(std::remove_if(unfinished.begin(), unfinished.end(), done),
+                             unfinished.end());
         }
-        uint32_t first_row(uint32_t position) const {
-            const size_t begin = segment.rows_begin(position);
-            return begin == segment.rows_end(position) ? NONE : segment.row(begin);
-        }
-        bool only_row(uint32_t position) const {
-            return segment.rows_end(position) - segment.rows_begin(position) == 1;
-        }
-        void offer(const Search& search, Query& query, uint32_t position, float score) const {
-            size_t i = segment.rows_begin(position);
-            const size_t end = segment.rows_end(position);
-            if (i < end && !search.eligible_.hit({score, segment.row(i)}))
-                i = search.first_later(segment, i, end);
-            for (; i < end; ++i) {
-                const Hit hit = {score, segment.row(i)};
-                if (!query.hits.admits(hit)) return;  // later rows come later in the order
-                search.offer(query, hit);
-            }
-        }
-    };
-    struct CodesOfRows {
-        const uint32_t* rows;
-        static constexpr bool masked = false;  // they are eligible
-        uint16_t prefix(uint32_t) const { return 0; }
-        void prefetch(uint32_t) const {}
-        uint32_t first_row(uint32_t position) const { return rows[position]; }
-        bool only_row(uint32_t) const { return true; }
-        void offer(const Search& search, Query& query, uint32_t position, float score) const {
-            search.offer(query, {score, rows[position]});
-        }
-    };
-    struct CodesByRow {
-        uint32_t start;
-        bool masked;
-        uint16_t prefix(uint32_t) const { return 0; }
-        void prefetch(uint32_t) const {}
-        uint32_t first_row(uint32_t position) const { return start + position; }
-        bool only_row(uint32_t) const { return true; }
-        void offer(const Search& search, Query& query, uint32_t position, float score) const {
-            search.offer(query, {score, start + position});
-        }
-    };
-
-    // Of a position's rows from first to last the first that comes late enough.
-    size_t first_later(const Segment& segment, size_t first, size_t last) const {
-        while (first < last) {
-            const size_t middle = first + (last - first) / 2;
-            if (int64_t(segment.row(middle)) <= r_.after_row) first = middle + 1;
-            else last = middle;
-        }
-        return first;
+        for (size_t s = 0; s < r_.segment_count; ++s)
+            if (walking_) walk_segment(*r_.segments[s], unfinished);
+            else scan_segment(codes_of(s), unfinished);
+        for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t], queries);
     }
 
     // Which of so many things are in this request's part.
@@ -172,10 +105,19 @@ class Search {
         bool operator<(const Visit& other) const { return deficit > other.deficit; }
     };
 
-    // Nodes in order of the best score they can hold, until none can hold a hit: true. Where
-    // that shuts too little out, or takes more than so many codes, what is left is scanned whole
-    // for a query that is alone; any other has only learnt a threshold: false.
-    bool visit_best_first(Query& query, size_t most, bool alone) {
+    // Where the best nodes do not hold all hits, what is left is scanned whole for a query that is
+    // alone; any other has only learnt a threshold: false.
+    bool search_best_first(Query& query, bool alone) {
+        const bool done = visit_best_first(query);
+        if (!done && alone) scan_queued(query);
+        take_waiting(query);
+        if (!done && !alone) query.restart();
+        return done || alone;
+    }
+
+    // Nodes in order of the best score they can hold, until none can hold a hit: true. False where
+    // that shuts too little out, or takes more than most_; the others are still queued.
+    bool visit_best_first(Query& query) {
         size_t all = 0;
         queue_.clear();
         for (uint32_t s = 0; s < r_.segment_count; ++s) {
@@ -186,7 +128,8 @@ class Search {
             all += (blocks.last - blocks.first) * BLOCK;
         }
         std::make_heap(queue_.begin(), queue_.end());
-        size_t visited = 0, allowed = FIRST_VISITS;
+        double visited = 0, allowed = FIRST_VISITS;
+        candidates_.count_anew();
         while (!queue_.empty()) {
             std::pop_heap(queue_.begin(), queue_.end());
             const Visit visit = queue_.back();
@@ -199,18 +142,16 @@ class Search {
                 expand(query, segment, node, visit);
                 continue;
             }
-            const uint16_t prefix = prefix_of(segment, node.first);
-            const Asking asking = {&query, query.partial_deficit(prefix, segment.dropped)};
             const SortedCodes codes = codes_of(visit.segment);
+            const uint16_t prefix = codes.prefix(node.first);
+            const Asking asking = {&query, query.partial_deficit(prefix, segment.dropped)};
+            begin_with(visit.segment, query);
             scan(&asking, 1, run_of(segment), node.first, node.last, codes);
-            take(query, run_of(segment), codes);
             visited += node.last - node.first;
+            if (visited + double(candidates_.asked()) * ASKED > most_) return false;
             if (visited > allowed) {
-                if (visited > most || still_to_visit(query) > all / 2) {
-                    if (alone) scan_queued(query);
-                    else query.restart();
-                    return alone;
-                }
+                take_waiting(query);
+                if (!walking_ && still_to_visit(query) > all / 2) return false;
                 allowed = 2 * visited;
             }
         }
@@ -227,9 +168,20 @@ class Search {
         for (const Visit& visit : queue_) {
             const SortedCodes codes = codes_of(visit.segment);
             const Node node = own(codes.segment, codes.segment.nodes[visit.node]);
+            begin_with(visit.segment, query);
             if (visit.deficit <= query.limit() && node.first < node.last)
                 scan_groups({&query}, codes, node.first, node.last);
         }
+    }
+
+    // What a mask may refuse waits from leaf to leaf, but not for another segment.
+    void begin_with(uint32_t segment, Query& query) {
+        if (segment != waiting_of_) take_waiting(query);
+        waiting_of_ = segment;
+    }
+    void take_waiting(Query& query) {
+        if (query.surviving.empty()) return;
+        candidates_.take(query, run_of(*r_.segments[waiting_of_]), codes_of(waiting_of_));
     }
 
     void expand(const Query& query, const Segment& segment, const Node& node, const Visit& visit) {
@@ -254,16 +206,13 @@ class Search {
         return codes;
     }
 
-    static uint16_t prefix_of(const Segment& segment, uint32_t position) {
-        return segment.prefixes[segment.group_of[position / BLOCK]];
-    }
-
     void scan_segment(const SortedCodes& codes, const std::vector<Query*>& queries) {
         const Share blocks = own(codes.segment.block_count);
         for (size_t tile = blocks.first; tile < blocks.last && !queries.empty(); tile += TILE) {
             const size_t end = std::min(tile + TILE, blocks.last);
             scan_groups(queries, codes, uint32_t(tile * BLOCK), uint32_t(end * BLOCK));
         }
+        for (Query* query : queries) candidates_.take(*query, run_of(codes.segment), codes);
     }
 
     // The positions from first to end, a group at a time.
@@ -283,36 +232,56 @@ class Search {
             scan_all(run_of(segment), first, last, codes);
             first = last;
         }
-        for (Query* query : queries) take(*query, run_of(segment), codes);
     }
 
     static Run run_of(const Segment& segment) {
         return {segment.blocks.data(), segment.planes, segment.dropped};
     }
 
-    void scan_tail(const Tail& tail) {
+    void scan_tail(const Tail& tail, const std::vector<Query*>& queries) {
         const Run run = {tail.blocks, (r_.M + 1) / 2, 0};
         const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
-        asking_.clear();
-        for (Query& query : queries_) asking_.emplace_back(&query, 0);
+        ask(queries);
         scan_all(run, 0, tail.count, codes);
-        for (Query& query : queries_) take(query, run, codes);
+        for (Query* query : queries) candidates_.take(*query, run, codes);
     }
 
-    // Whether it costs less to find the codes of all eligible rows, and to filter these, than to
-    // filter all codes. With n eligible of N, about k N/n (1 + ln(n/k)) get through before k
-    // eligible ones have raised the threshold, and the mask is asked for each of them.
-    bool worth_walking(double share) const {
-        if (share == 1) return false;
-        const double all = sorted_end(), n = share * all, k = double(r_.k), Q = double(r_.queries);
-        const double walk = all * LOOKED_AT + n * (FOUND + Q);
-        return n <= k || walk < Q * (all + k / share * (1 + std::log(n / k)) * ASKED);
+    // How to search, the same in all parts of it, and what score the k best should reach.
+    //
+    // Either all codes are filtered: of n eligible ones the threshold begins at the m-th; of N
+    // codes, about k N/n (1 + ln(m/k)) get through before it is at the k-th, and the mask is asked
+    // for each of them. Or the codes of all eligible rows are found, and filtered.
+    void plan() {
+        const Sample sample(eligible_, sorted_end(), r_.k);
+        share_ = sample.share();
+        const double all = sorted_end(), n = share_ * all, k = double(r_.k), Q = double(r_.queries);
+        const double m = std::max(k, std::min(n, sample.reaching()));
+        const double filtering = Q * (all + k / share_ * (1 + std::log(m / k)) * ASKED);
+        const double walking = all * LOOKED_AT + n * (FOUND + Q);
+        walking_ = n <= k || walking < filtering;
+        if (walking_) most_ = walking / 8;
+        if (r_.parts == 1) suppose(sample);
     }
 
-    // Of all rows in segments, those the mask leaves; 1 where no mask is asked for each of them.
-    double walked_share() const {
-        const uint32_t end = sorted_end();
-        return r_.mask && !r_.mask_from && end ? eligible_.share(end) : 1;
+    // That k eligible codes reach the score that Sample::expected() of the sampled blocks do.
+    void suppose(const Sample& sample) {
+        if (sample.blocks().size() < sample.expected()) return;
+        const size_t most = std::min(r_.k, 4 * sample.expected());
+        std::vector<Query> probes;
+        probes.reserve(r_.queries);
+        std::vector<Query*> asked;
+        for (size_t q = 0; q < r_.queries; ++q) {
+            probes.emplace_back(r_.luts + q * r_.M * K, r_.M, most);
+            asked.push_back(&probes.back());
+        }
+        for (size_t s = 0; s < r_.segment_count; ++s) {
+            const Segment& segment = *r_.segments[s];
+            const std::vector<uint32_t> rows = sample.rows(segment.first_row, segment.last_row);
+            for (const uint32_t row : rows) __builtin_prefetch(segment.code_of(row));
+            scan_rows(segment, rows.data(), rows.size(), asked);
+        }
+        for (size_t q = 0; q < r_.queries; ++q)
+            queries_[q].suppose(sample.score(probes[q].hits.take()));
     }
 
     uint32_t sorted_end() const {
@@ -364,9 +333,13 @@ class Search {
         segment.gather(rows, count, gathered_.data());
         const Run run = {gathered_.data(), int(segment.width()), 0};
         const CodesOfRows codes = {rows};
+        ask(queries);
+        scan_all(run, 0, uint32_t(count), codes);
+    }
+
+    void ask(const std::vector<Query*>& queries) {
         asking_.clear();
         for (Query* query : queries) asking_.emplace_back(query, 0);
-        scan_all(run, 0, uint32_t(count), codes);
     }
 
     // For all that are asking_.
@@ -412,36 +385,11 @@ class Search {
                 if (!filtered[q].found) continue;
                 Query& query = *asking[q].query;
                 list_positions(query, survivors[q], filtered[q].found, block, first, last);
-                if (!codes.masked || query.surviving.size() >= ASKED_TOGETHER)
-                    take(query, run, codes);
+                if (!codes.masked || query.surviving.size() >= Candidates::TOGETHER)
+                    candidates_.take(query, run, codes);
             }
             block += count;
         }
-    }
-
-    // Offers a query what is a hit of its survivors.
-    template <class Codes>
-    void take(Query& query, const Run& run, const Codes& codes) {
-        if (query.surviving.empty()) return;
-        if (codes.masked) leave_eligible(query.surviving, run, codes);
-        score(query, run, codes);
-        query.surviving.clear();
-        for (const Candidate& c : candidates_) codes.offer(*this, query, c.position, c.score);
-    }
-
-    // Of positions, those whose first row is eligible, or that have more rows than one. All
-    // memory of one kind is asked for before any of it is used.
-    template <class Codes>
-    void leave_eligible(std::vector<uint32_t>& positions, const Run& run, const Codes& codes) {
-        for (const uint32_t position : positions) codes.prefetch(position);
-        for (const uint32_t position : positions) eligible_.prefetch(codes.first_row(position));
-        const auto gone = [&](uint32_t p) {
-            return codes.only_row(p) && !eligible_.row(codes.first_row(p));
-        };
-        positions.erase(std::remove_if(positions.begin(), positions.end(), gone), positions.end());
-        for (const uint32_t position : positions)
-            for (int p = 0; p < run.planes; ++p)
-                __builtin_prefetch(run.code(position) + p * BLOCK);
     }
 
     // To a query's survivors: those from first to last of these, which count from block.
@@ -455,42 +403,6 @@ class Search {
             for (; left; left &= left - 1)
                 query.surviving.push_back(uint32_t(begin + __builtin_ctzll(left)));
         }
-    }
-
-    // The survivors that can be hits, with their scores, to candidates_.
-    template <class Codes>
-    void score(Query& query, const Run& run, const Codes& codes) {
-        constexpr size_t SUMS = 4;  // that do not wait for each other
-        std::vector<uint32_t>& positions = query.surviving;
-        candidates_.clear();
-        const size_t count = positions.size();
-        if (!count) return;
-        positions.resize((count + SUMS - 1) / SUMS * SUMS, positions[0]);
-        uint16_t prefix = codes.prefix(positions[0]);
-        float partial = query.partial_score(prefix, run.dropped);
-        for (size_t i = 0; i < count; i += SUMS) {
-            const uint8_t* bytes[SUMS];
-            float scores[SUMS];
-            for (size_t j = 0; j < SUMS; ++j) {
-                const uint32_t position = positions[i + j];
-                bytes[j] = run.code(position);
-                if (codes.prefix(position) != prefix) {
-                    prefix = codes.prefix(position);
-                    partial = query.partial_score(prefix, run.dropped);
-                }
-                scores[j] = partial;
-                codes.prefetch(position);
-            }
-            query.add_scores(bytes, run.planes, run.dropped, scores);
-            for (size_t j = 0; j < std::min(SUMS, count - i); ++j)
-                if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
-                    candidates_.push_back({scores[j], positions[i + j]});
-        }
-    }
-
-    void offer(Query& query, const Hit& hit) const {
-        if (query.hits.admits(hit) && eligible_.row(hit.row) && eligible_.hit(hit))
-            query.hits.offer(hit);
     }
 
     void write(size_t q) {
@@ -507,10 +419,14 @@ class Search {
     const Request& r_;
     Filter filter_;
     Eligible eligible_;
+    Candidates candidates_;
+    double share_ = 1;      // of the rows in segments, those that the mask leaves
+    bool walking_ = false;  // from eligible row to row, not through all codes
+    double most_ = std::numeric_limits<double>::infinity();  // for the best nodes, before walking
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
+    uint32_t waiting_of_ = 0;  // the segment of what survives in the best nodes
     std::vector<Asking> asking_;
-    std::vector<Candidate> candidates_;
     std::vector<uint8_t> gathered_;
 };
 
