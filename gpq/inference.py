@@ -1,6 +1,7 @@
 """A network as one call without Python between its layers, so that other threads run meanwhile."""
 
 import logging
+import threading
 import warnings
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from gpq.model import Model
 
 SAMPLE = 32  # pictures of noise that must come out the same
 TOLERANCE = 1e-4  # of a feature, in units of the largest
+_TRACING = threading.Lock()  # torch keeps what it traces in one place
 log = logging.getLogger("gpq")
 
 
@@ -49,7 +51,7 @@ def _traced(model: Model) -> Model | None:
     side = model.rules.size
     images = torch.zeros(2, 3, side, side).contiguous(memory_format=torch.channels_last)
     try:
-        with warnings.catch_warnings():
+        with _TRACING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another way that needs a compiler at run time
             traced = torch.jit.trace(model.network.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
             return _if_it_agrees(model, torch.jit.freeze(traced))

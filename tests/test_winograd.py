@@ -209,6 +209,19 @@ def test_one_that_computes_something_else_is_not_used(
     assert "WinogradNetwork" in caplog.text
 
 
+def test_other_threads_compute_while_a_plan_is_made(shipped: nn.Module) -> None:
+    called = nn.Module.__call__
+    alone, images = winograd.plan(shipped, 32), torch.randn(1, 3, 32, 32)
+    fast = WinogradNetwork(alone)
+    with ThreadPoolExecutor(4) as threads, torch.inference_mode():
+        plans = [threads.submit(winograd.plan, copy.deepcopy(shipped), 32) for _ in range(20)]
+        while not all(plan.done() for plan in plans):
+            fast(images)
+            shipped(images)
+        assert {len(plan.result().steps) for plan in plans} == {len(alone.steps)}
+    assert nn.Module.__call__ is called
+
+
 def test_the_end_of_the_process_does_not_wait_or_crash_in_a_network() -> None:
     program = f"""
 import threading, pathlib, torch

@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     shorter.set_defaults(command=_cut)
     add = shorter.add_argument
     add("--model", type=Path, required=True, help="artifact folder")
-    add("--bits", type=int, required=True, help="code length, 12, 24 or 32 of a nested model")
+    add("--bits", type=int, required=True, help="code length, of 4 each; 12, 24 and 32 are learnt")
     add("--out", type=Path, required=True, help="folder for the artifact")
     add("--overwrite", action="store_true", help="replace the model that is in --out")
 

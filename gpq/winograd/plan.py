@@ -1,6 +1,7 @@
 """What a network's forward pass is made of, as steps of the kernel."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ G = torch.tensor(
     ],
     dtype=torch.float64,
 )
+_TRACING = threading.Lock()  # of two that trace, each would put back what the other has put there
 
 
 class Unsupported(ValueError):
@@ -79,14 +81,34 @@ class Plan:
 def plan(network: nn.Module, side: int) -> Plan:
     """For pictures of ``side`` pixels a side. Raises Unsupported, saying what is."""
     try:
-        graph = fx.symbolic_trace(network)
+        with _TRACING:
+            graph = _Tracer().trace(network)
     except Exception as error:  # whatever its forward raises on what is no tensor
         raise Unsupported(f"it cannot be traced: {error}") from error
-    planner = _Planner(graph, side)
+    planner = _Planner(fx.GraphModule(network, graph), side)
     planner.run(0)
     if not planner.plan.last:
         raise Unsupported("it does not end in a linear layer")
     return planner.plan
+
+
+class _Tracer(fx.Tracer):
+    """While fx traces, a call of any module comes here, in all threads: those of others, who search
+    meanwhile, go on as ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 class _Planner(fx.Interpreter):
