@@ -43,6 +43,7 @@ class Query {
     void forget() {
         floor_ = -std::numeric_limits<float>::infinity();
         quantised_for_ = -1;
+        chunked_ = 0;
         hits.clear();
     }
 

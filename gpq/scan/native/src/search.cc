@@ -250,22 +250,24 @@ class Search {
     //
     // Either all codes are filtered: of n eligible ones the threshold begins at the m-th; of N
     // codes, about k N/n (1 + ln(m/k)) get through before it is at the k-th, and the mask is asked
-    // for each of them. Or the codes of all eligible rows are found, and filtered.
+    // for each of them. Each part of a search has a threshold of its own, which nothing is supposed
+    // of. Or the codes of all eligible rows are found, and filtered.
     void plan() {
         const Sample sample(eligible_, sorted_end(), r_.k);
         share_ = sample.share();
         const double all = sorted_end(), n = share_ * all, k = double(r_.k), Q = double(r_.queries);
-        const double m = std::max(k, std::min(n, sample.reaching()));
-        const double filtering = Q * (all + k / share_ * (1 + std::log(m / k)) * ASKED);
+        const bool supposing = r_.parts == 1 && sample.blocks().size() >= sample.expected();
+        const double m = std::max(k, supposing ? std::min(n, sample.reaching()) : n / r_.parts);
+        const double asked = r_.parts * k / share_ * (1 + std::log(m / k));
+        const double filtering = Q * (all + asked * ASKED);
         const double walking = all * LOOKED_AT + n * (FOUND + Q);
         walking_ = n <= k || walking < filtering;
-        if (walking_) most_ = walking / 8;
-        if (r_.parts == 1) suppose(sample);
+        if (walking_) most_ = walking / (8 * Q);
+        if (supposing) suppose(sample);
     }
 
     // That k eligible codes reach the score that Sample::expected() of the sampled blocks do.
     void suppose(const Sample& sample) {
-        if (sample.blocks().size() < sample.expected()) return;
         const size_t most = std::min(r_.k, 4 * sample.expected());
         std::vector<Query> probes;
         probes.reserve(r_.queries);
@@ -422,7 +424,7 @@ class Search {
     Candidates candidates_;
     double share_ = 1;      // of the rows in segments, those that the mask leaves
     bool walking_ = false;  // from eligible row to row, not through all codes
-    double most_ = std::numeric_limits<double>::infinity();  // for the best nodes, before walking
+    double most_ = std::numeric_limits<double>::infinity();  // for a query's best nodes, before walking
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
     uint32_t waiting_of_ = 0;  // the segment of what survives in the best nodes
