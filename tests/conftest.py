@@ -4,6 +4,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import torch
 from gpq import artifact, network
 from gpq.codebook import Codebook, intra_normalise
 from gpq.preprocess import Preprocess
-from tests.postgres import Postgres, binaries
 from tests.server import Server
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 HERE = Path(__file__).parent
 
@@ -64,8 +67,10 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres() -> "Iterator[Postgres]":
     """A server of this run's own; skipped by name where its programs are not installed."""
+    from tests.postgres import Postgres, binaries  # beside a card there may be no driver
+
     if binaries() is None:
         pytest.skip("Postgres is not installed")
     with Postgres() as server:
