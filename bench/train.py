@@ -27,6 +27,7 @@ from trainer.device import autocast
 from trainer.device import describe as describe_device
 from trainer.model import GPQ
 from trainer.recipes import RECIPES
+from trainer.step import Step
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 NETWORKS = {32: "resnet32", 64: "resnet64"}
@@ -58,14 +59,11 @@ def measure(
     batch = labelled + unlabelled
     images = rules.normalise(data.labelled[:batch]).contiguous(memory_format=torch.channels_last)
 
+    learn = Step(recipe, optimiser)
+
     def full() -> None:
-        total, _ = recipe.losses()
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        recipe.clip_gradients()
-        optimiser.step()
+        learn()
         schedule.step()
-        recipe.after_step()
 
     def bare() -> None:
         model.zero_grad(set_to_none=True)

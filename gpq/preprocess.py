@@ -5,6 +5,7 @@ the same everywhere. The rules are constants of the artifact (``Preprocess``).
 """
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,7 @@ class Preprocess:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B,3,H,W) on the 0–255 scale, any dtype -> float32 network input."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        mean, std = (_channels(of_each, pixels.device) for of_each in (self.mean, self.std))
         return (pixels.float() - mean) / std
 
     def tensor(self, images: list[Image.Image]) -> Tensor:
@@ -79,3 +79,10 @@ class Preprocess:
             return torch.empty(0, 3, self.size, self.size)
         stacked = np.stack([self.pixels(image) for image in images])
         return self.normalise(torch.from_numpy(stacked).permute(0, 3, 1, 2))
+
+
+@lru_cache(maxsize=64)
+def _channels(of_each: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(3,1,1) float32. Kept: a copy to a card waits for it, and cannot be in a CUDA graph."""
+    with torch.inference_mode(False):
+        return torch.tensor(of_each, device=device).view(3, 1, 1)

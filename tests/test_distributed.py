@@ -38,7 +38,7 @@ def step(name: str, mode: str) -> Tensors:
     made.autocast = nullcontext()  # bfloat16 would hide small mistakes
     made.model.F = distributed.synchronise_batch_norm(made.model.F)
     made.model.train(mode == "train")
-    total, _ = made.losses()
+    total, _ = made.losses(made.draw())
     total.backward()
     distributed.average_gradients(made.model)
     gradients = {f"gradient of {name}": p.grad for name, p in made.model.named_parameters()}

@@ -15,6 +15,7 @@ from trainer.data import TrainingSet
 from trainer.errors import TrainerError
 from trainer.holdout import HeldOut
 from trainer.model import GPQ
+from trainer.recipes.batches import Batch
 from trainer.recipes.modern import Modern
 
 CPU = torch.device("cpu")
@@ -44,11 +45,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     taken: list[int] = []
     losses = Modern.losses
 
-    def limited(recipe: Modern) -> object:
+    def limited(recipe: Modern, batch: Batch) -> object:
         if recipe.labelled.batch > 8:
             raise error
         taken.append(recipe.labelled.batch)
-        return losses(recipe)
+        return losses(recipe, batch)
 
     monkeypatch.setattr(Modern, "losses", limited)
     result = run(tmp_path, steps=3, batch_labelled=32, batch_unlabelled=16)
@@ -78,7 +79,7 @@ def test_out_of_memory_of_the_optimiser_halves_the_batch_too(
 def test_memory_for_nothing_at_all_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(recipe: Modern) -> object:
+    def never(recipe: Modern, batch: Batch) -> object:
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(Modern, "losses", never)
@@ -104,7 +105,7 @@ def test_pictures_are_embedded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch
 def test_another_runtime_error_is_not_taken_for_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(recipe: Modern) -> object:
+    def wrong(recipe: Modern, batch: Batch) -> object:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(Modern, "losses", wrong)

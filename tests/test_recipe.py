@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import one_hot
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpq import artifact
 from gpq.codebook import Codebook
@@ -47,11 +48,32 @@ def recipe(name: str, **more: object) -> Recipe:
     return RECIPES[name](model, pictures(), Preprocess(32), wanted, precision)
 
 
+class _FromTheHost(TorchDispatchMode):
+    """What a CUDA graph cannot hold: numbers of the host, and shapes that depend on numbers."""
+
+    operations = ("lift_fresh", "nonzero", "masked_select", "unique")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not any(name in str(function) for name in self.operations), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_takes_nothing_from_the_host(name: str) -> None:
+    made = recipe(name, bits=16, details=1 if name == "modern" else 0)
+    made.losses(made.draw())
+    batch = made.draw()
+    with _FromTheHost():
+        made.losses(batch)[0].backward()
+        made.clip_gradients()
+        made.after_step()
+
+
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("logits", ["averaged", "per-subspace"])
 def test_a_step_reaches_every_parameter(name: str, logits: str) -> None:
     made = recipe(name, logits=logits)
-    total, parts = made.losses()
+    total, parts = made.losses(made.draw())
     total.backward()
     assert {"npair", "cls", "entropy"} <= set(parts)
     for parameter_name, parameter in made.model.named_parameters():
@@ -62,8 +84,10 @@ def test_a_step_reaches_every_parameter(name: str, logits: str) -> None:
 def test_batches_are_moved_from_where_the_pictures_are() -> None:
     made = recipe("modern")
     made.device = torch.device("meta")
-    assert {part.device.type for part in made._next_labelled()} == {"meta"}
-    assert made._next_unlabelled()[0].device.type == "meta"
+    batch = made.draw()
+    assert {part.device.type for part in (batch.labelled, batch.labels, batch.unlabelled)} == {
+        "meta"
+    }
 
 
 def test_only_modern_scales_gradients_down() -> None:
@@ -94,21 +118,22 @@ def test_the_papers_optimiser() -> None:
 
 def test_the_papers_variants() -> None:
     hashed = recipe("paper", variant="gpq-h", details=4)  # no codebook has prototypes
-    total, parts = hashed.losses()
+    total, parts = hashed.losses(hashed.draw())
     total.backward()
     assert set(parts) == {"npair"}
     assert hashed.model.C.numel() == 0
     Z = torch.nn.functional.normalize(hashed.model.Z, dim=-1)
     assert torch.equal(hashed.model.codewords(), Z)
     assert (hashed.model.Z.grad.abs().sum(dim=(1, 2)) > 0).all()
-    assert set(recipe("paper", variant="gpq-t").losses()[1]) == {"triplet", "cls", "entropy"}
+    triplets = recipe("paper", variant="gpq-t")
+    assert set(triplets.losses(triplets.draw())[1]) == {"triplet", "cls", "entropy"}
 
 
 def test_the_papers_batches_pass_the_network_apart() -> None:
     made = recipe("paper")
     sizes: list[int] = []
     made.model.F.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    made.losses()
+    made.losses(made.draw())
     assert sizes == [8, 8]
 
 
@@ -116,7 +141,7 @@ def test_details_reach_every_parameter_and_have_no_prototypes() -> None:
     made = recipe("modern", bits=16, details=1)
     assert made.model.C.shape == (3, 3, 12)
     assert made.config.prefixes == (3,)
-    total, parts = made.losses()
+    total, parts = made.losses(made.draw())
     total.backward()
     assert parts["details"] > 0
     assert (made.model.Z.grad.abs().sum(dim=(1, 2)) > 0).all()
@@ -139,10 +164,10 @@ def test_nested_bits_are_prefixes_and_the_classes_codebooks_the_last() -> None:
 def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) -> None:
     made = recipe("modern")
     monkeypatch.setattr(made, "confidence", lambda p: (p.argmax(dim=1), torch.zeros(len(p))))
-    _, unsure = made.losses()
+    _, unsure = made.losses(made.draw())
     made = recipe("modern")
     monkeypatch.setattr(made, "confidence", lambda p: (p.argmax(dim=1), torch.ones(len(p))))
-    _, sure = made.losses()
+    _, sure = made.losses(made.draw())
     assert (unsure["sure"], sure["sure"]) == (0, 1)
     assert sure["cls"] > unsure["cls"]
 
@@ -152,11 +177,11 @@ def test_pictures_of_several_classes_get_shares_of_them(monkeypatch) -> None:
     similarity = losses.class_similarity
     monkeypatch.setattr(losses, "class_similarity", lambda y: asked.append(y) or similarity(y))
     made = recipe("modern")
-    made.losses()
+    made.losses(made.draw())
     several = replace(made.data, labels=torch.tensor([[1, 1, 0], [0, 1, 1]] * 6))
     made.data = several
     made.begin()
-    made.losses()
+    made.losses(made.draw())
     one, more = (labels[8:].float() for labels in asked)
     assert ((one == 0) | (one == 1)).all()
     assert torch.allclose(more.sum(dim=1), torch.ones(8))
@@ -168,10 +193,10 @@ def test_where_all_pictures_have_labels_none_is_guessed(monkeypatch) -> None:
     data = made.data
     made.data = TrainingSet(data.labelled, data.labels, data.labelled, data.classes)
     monkeypatch.setattr(made, "confidence", None)  # not asked
-    assert made.losses()[1]["sure"] == 1
-    pixels, known = made._next_unlabelled()
-    rows = [int((data.labelled == one).flatten(1).all(dim=1).nonzero()) for one in pixels]
-    assert torch.equal(known, data.labels[rows])
+    assert made.losses(made.draw())[1]["sure"] == 1
+    batch = made.draw()
+    rows = [int((data.labelled == one).flatten(1).all(dim=1).nonzero()) for one in batch.unlabelled]
+    assert torch.equal(batch.known, data.labels[rows])
 
 
 def test_where_a_teacher_guessed_its_labels_count_wholly(monkeypatch) -> None:
@@ -180,12 +205,12 @@ def test_where_a_teacher_guessed_its_labels_count_wholly(monkeypatch) -> None:
     made.data = replace(made.data, guesses=guesses)
     monkeypatch.setattr(made, "confidence", None)  # not asked
     monkeypatch.setattr(made, "average", None)  # nor is the average of the weights
-    total, parts = made.losses()
+    total, parts = made.losses(made.draw())
     total.backward()
     assert parts["sure"] == 1
-    pixels, known = made._next_unlabelled()
-    rows = [int((made.data.unlabelled == one).flatten(1).all(dim=1).nonzero()) for one in pixels]
-    assert torch.equal(known, guesses[rows])
+    batch, pixels = made.draw(), made.data.unlabelled
+    rows = [int((pixels == one).flatten(1).all(dim=1).nonzero()) for one in batch.unlabelled]
+    assert torch.equal(batch.known, guesses[rows])
 
 
 def test_weights_are_one_above_the_mean_and_fall_below_it() -> None:
@@ -226,6 +251,7 @@ def test_modern_ships_the_average_of_its_weights() -> None:
     before = made.average.Z.clone()
     with torch.no_grad():
         made.model.Z += 1
+    made.draw()
     made.after_step()
     moved = (made.average.Z - before).mean().item()
     assert 0 < moved < 1

@@ -69,7 +69,7 @@ def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
     in_rows = (torch.arange(h, device=device) - y).abs() < side / 2
     in_columns = (torch.arange(w, device=device) - x).abs() < side / 2
     hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return torch.where(hole, 0.5, images)
+    return images.masked_fill(hole, 0.5)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpq.codebook import Codebook
-from gpq.device import out_of_memory
 from gpq.preprocess import Preprocess
 from trainer import checkpoint, distributed
 from trainer.best import CHECKS, Best
@@ -28,6 +27,7 @@ from trainer.errors import TrainerError, writing
 from trainer.holdout import HeldOut, mean_average_precision
 from trainer.model import GPQ
 from trainer.recipes import RECIPES, Recipe
+from trainer.step import Step
 
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 25
@@ -98,6 +98,7 @@ def run(
         checkpoint.restore(saved, recipe, optimiser, schedule, best)
         done, seconds = saved["step"], saved["seconds"]
     check_steps = max(1, config.steps // CHECKS)
+    learn = Step(recipe, optimiser)
 
     model.train()
     last_saved = time.monotonic()
@@ -114,11 +115,8 @@ def run(
     with _orderly_stop() as stop:
         for step in progress:
             started = time.monotonic()
-            while (found := _learn(recipe, optimiser)) is None:
-                pass
-            total, parts = found
+            total, parts = learn()
             schedule.step()
-            recipe.after_step()
             done = step + 1
             last = done == config.steps
             pictures += recipe.labelled.batch + recipe.unlabelled.batch
@@ -159,34 +157,6 @@ def run(
     best.restore(recipe.trained)
     batches = recipe.labelled.batch, recipe.unlabelled.batch
     return Result(recipe.trained, seconds, done, batches, _checked(held_out, best))
-
-
-def _learn(
-    recipe: Recipe, optimiser: torch.optim.Optimizer
-) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """One step; None where memory did not suffice, and the next is to be a smaller one."""
-    optimiser.zero_grad(set_to_none=True)
-    try:
-        total, parts = recipe.losses()
-        total.backward()  # type: ignore[no-untyped-call]
-        distributed.average_gradients(recipe.model)
-        recipe.clip_gradients()
-        optimiser.step()
-        return total, parts
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not out_of_memory(error) or distributed.world() > 1:
-            raise
-        optimiser.zero_grad(set_to_none=True)
-    # Here, where the error and the tensors of its frames are gone.
-    labelled, unlabelled = recipe.halve_batches()
-    if recipe.device.type == "cuda":
-        torch.cuda.empty_cache()
-    print(
-        f"out of memory: going on with {labelled} labelled and {unlabelled} unlabelled "
-        "pictures a step",
-        file=sys.stderr,
-    )
-    return None
 
 
 def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:

@@ -51,7 +51,7 @@ class Muon(torch.optim.AdamW):
         loss: float | None = super().step(closure)
         return loss
 
-    def _turn(self, weight: Tensor, rate: float, state: dict[str, Any]) -> None:
+    def _turn(self, weight: Tensor, rate: float | Tensor, state: dict[str, Any]) -> None:
         gradient = weight.grad
         assert gradient is not None
         if not state:
@@ -60,4 +60,4 @@ class Muon(torch.optim.AdamW):
         average = state["average"].mul_(self.momentum).add_(gradient)
         step = gradient.add(average, alpha=self.momentum)
         weight.mul_(len(weight) ** 0.5 / weight.norm())
-        weight.sub_(orthogonalise(step.reshape(len(step), -1)).view_as(step), alpha=rate)
+        weight.sub_(rate * orthogonalise(step.reshape(len(step), -1)).view_as(step))

@@ -14,6 +14,7 @@ from trainer.export import export
 from trainer.holdout import HeldOut
 from trainer.model import GPQ
 from trainer.recipes import RECIPES
+from trainer.step import Step
 
 pytestmark = pytest.mark.cuda
 CARD = torch.device("cuda")
@@ -24,12 +25,36 @@ def test_a_step_on_the_card_reaches_every_parameter(name: str) -> None:
     wanted = config(name, bits=16, details=1 if name == "modern" else 0)
     model = GPQ(wanted, 3).to(CARD).train()
     made = RECIPES[name](model, pictures().to(CARD), Preprocess(32), wanted, autocast(CARD))
-    total, parts = made.losses()
+    total, parts = made.losses(made.draw())
     total.backward()
     assert total.isfinite()
     assert all(value.device.type == "cuda" for value in parts.values())
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
+    """Other rows, views, rates and averages in each, as if launched one by one."""
+    found = []
+    for graph in (False, True):
+        torch.manual_seed(0)
+        wanted = config(name, bits=48, details=4 if name == "modern" else 0, steps=20)
+        model = GPQ(wanted, 3).to(CARD, memory_format=torch.channels_last).train()
+        made = RECIPES[name](model, pictures().to(CARD), Preprocess(32), wanted, autocast(CARD))
+        optimiser, schedule = made.optimiser()
+        step = Step(made, optimiser, graph=graph)
+        totals = []
+        for _ in range(12):
+            totals.append(step()[0].item())
+            schedule.step()
+        assert (step._graph is not None) == graph
+        found.append((totals, [p.detach().clone() for p in made.trained.parameters()]))
+    (totals, weights), (of_graph, recorded) = found
+    assert len(set(of_graph)) == 12
+    assert of_graph == pytest.approx(totals, rel=0.02)
+    for one, other in zip(weights, recorded, strict=True):
+        assert torch.allclose(one, other, atol=0.02 * float(one.abs().max()))
 
 
 @pytest.mark.parametrize("name", RECIPES)

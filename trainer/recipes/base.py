@@ -13,7 +13,7 @@ from trainer.data import TrainingSet
 from trainer.device import Autocast
 from trainer.errors import TrainerError
 from trainer.model import GPQ
-from trainer.recipes.batches import Batches
+from trainer.recipes.batches import Batch, Batches
 
 EMBED_BATCH = 512
 LEAST_BATCH = 4  # pictures of either kind
@@ -68,16 +68,29 @@ class Recipe(ABC):
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """The optimiser and its schedule, stepped together."""
 
+    def draw(self) -> Batch:
+        """The next step's pictures, on the device, and whatever else changes from step to step."""
+        labelled, unlabelled = self.labelled.next(), self.unlabelled.next()
+        known = self.data.labels if self.data.all_labelled else self.data.guesses
+        return Batch(
+            self._take(self.data.labelled, labelled),
+            self._take(self.data.labels, labelled),
+            self._take(self.data.unlabelled, unlabelled),
+            None if known is None else self._take(known, unlabelled),
+        )
+
     @abstractmethod
-    def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step's total loss and its named parts."""
+    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step's total loss and its named parts. As ``after_step``, it is work for the device
+        alone, the same each time: no number comes from it or goes to it, for a CUDA graph of it
+        would keep that of its first time."""
 
     def clip_gradients(self) -> None:
         if self.gradient_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_norm)
 
     def after_step(self) -> None:  # noqa: B027  a recipe may have nothing to do
-        """Called once the parameters have moved."""
+        """What follows once the parameters have moved."""
 
     def state(self) -> dict[str, object]:
         """What a resumed run needs beside model and optimiser."""
@@ -142,17 +155,6 @@ class Recipe(ABC):
         images = self.rules.normalise(views).contiguous(memory_format=torch.channels_last)
         with self.autocast:
             return model.features(images)
-
-    def _next_labelled(self) -> tuple[Tensor, Tensor]:
-        rows = self.labelled.next()
-        return self._take(self.data.labelled, rows), self._take(self.data.labels, rows)
-
-    def _next_unlabelled(self) -> tuple[Tensor, Tensor | None]:
-        """Pictures, and their labels where all have some or a teacher guessed them."""
-        rows = self.unlabelled.next()
-        known = self.data.labels if self.data.all_labelled else self.data.guesses
-        labels = None if known is None else self._take(known, rows)
-        return self._take(self.data.unlabelled, rows), labels
 
     def _take(self, of_all: Tensor, rows: Tensor) -> Tensor:
         return of_all[rows.to(of_all.device)].to(self.device)

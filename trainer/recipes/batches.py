@@ -1,7 +1,28 @@
 """Which pictures a step sees."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """labelled (L,3,S,S) uint8 and labels (L,C), unlabelled (U,3,S,S) uint8; known (U,C): labels
+    of these where all have some, or what a teacher guessed."""
+
+    labelled: Tensor
+    labels: Tensor
+    unlabelled: Tensor
+    known: Tensor | None
+
+    def copy_(self, other: "Batch") -> None:
+        """Another one's values, in the same memory."""
+        self.labelled.copy_(other.labelled)
+        self.labels.copy_(other.labels)
+        self.unlabelled.copy_(other.unlabelled)
+        if self.known is not None and other.known is not None:
+            self.known.copy_(other.known)
 
 
 class Batches:

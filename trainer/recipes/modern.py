@@ -12,7 +12,7 @@ from trainer import augment, losses
 from trainer.model import GPQ
 from trainer.muon import Muon, scale_free
 from trainer.recipes.base import Recipe
-from trainer.recipes.batches import balanced_rows
+from trainer.recipes.batches import Batch, balanced_rows
 from trainer.recipes.confidence import Confidence
 
 
@@ -45,6 +45,7 @@ class Modern(Recipe):
         self.confidence = Confidence(len(self.data.classes), self.device)
         self.several = bool((self.data.labels.sum(dim=1) > 1).any())
         self.steps_done = 0
+        self.newest = torch.zeros((), device=self.device)  # share of a step's weights in it
 
     def labelled_rows(self) -> Tensor:
         return balanced_rows(self.data.labels)
@@ -74,10 +75,15 @@ class Modern(Recipe):
         warm = min(1.0, (step + 1) / self.warm_up_steps)
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.config.steps)))
 
-    def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
-        model = self.model
-        pixels, labels = self._next_labelled()
-        unlabelled, known = self._next_unlabelled()
+    def draw(self) -> Batch:
+        self.steps_done += 1
+        decay = min(self.average_decay, self.steps_done / (self.steps_done + 10))
+        self.newest.fill_(1 - decay)
+        return super().draw()
+
+    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        model, known = self.model, batch.known
+        pixels, labels, unlabelled = batch.labelled, batch.labels, batch.unlabelled
         everything = torch.cat([pixels, unlabelled])
         if known is not None:
             pseudo, sure = known, torch.ones(len(known), device=self.device)
@@ -140,10 +146,8 @@ class Modern(Recipe):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        self.steps_done += 1
-        decay = min(self.average_decay, self.steps_done / (self.steps_done + 10))
         for averaged, current in zip(_floats(self.average), _floats(self.model), strict=True):
-            averaged.lerp_(current, 1 - decay)
+            averaged.lerp_(current, self.newest)
 
     def state(self) -> dict[str, object]:
         more = {

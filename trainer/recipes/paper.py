@@ -6,6 +6,7 @@ from torch import Tensor
 from gpq.codebook import soft_assign
 from trainer import augment, losses
 from trainer.recipes.base import Recipe
+from trainer.recipes.batches import Batch
 
 
 class Paper(Recipe):
@@ -23,9 +24,9 @@ class Paper(Recipe):
         )
         return adam, torch.optim.lr_scheduler.StepLR(adam, step_size=100, gamma=0.95)
 
-    def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         model, config = self.model, self.config
-        pixels, labels = self._next_labelled()
+        pixels, labels, unlabelled = batch.labelled, batch.labels, batch.unlabelled
         # Labelled and unlabelled pass F apart: each has its own batch statistics.
         x = model.sub_vectors(self._features(model, augment.weak(pixels, self.view_generator)))
         q = soft_assign(x, model.codewords())
@@ -38,7 +39,6 @@ class Paper(Recipe):
         if config.variant == "gpq-h":
             return total, search
 
-        unlabelled, _ = self._next_unlabelled()
         raw = self._features(model, augment.weak(unlabelled, self.view_generator))
         x_unlabelled = model.sub_vectors(losses.reverse_gradient(raw))
         target, averaged = losses.class_target(labels), config.averaged
