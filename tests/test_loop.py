@@ -1,17 +1,20 @@
+import hashlib
 import json
 import resource
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpq.preprocess import Preprocess
 from tests.test_recipe import config, pictures, recipe
 from trainer import best, checkpoint, loop
 from trainer.best import PATIENCE
-from trainer.data import TrainingSet
+from trainer.data import SUMMED_TOGETHER, TrainingSet
 from trainer.errors import TrainerError
 from trainer.holdout import HeldOut
 from trainer.model import GPQ
@@ -133,21 +136,54 @@ def test_other_pictures_than_the_checkpoints_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, steps=3)
-    monkeypatch.setattr(TrainingSet, "fingerprint", lambda data: "other")
+    monkeypatch.setattr(TrainingSet, "fingerprint", "other")
     with pytest.raises(TrainerError, match="others than the checkpoint's"):
         run(tmp_path, resume=True, steps=3)
 
 
 def test_fingerprint_is_of_pictures_labels_and_classes() -> None:
     first = pictures()
-    assert first.fingerprint() == pictures().fingerprint()
+    assert first.fingerprint == pictures().fingerprint
     others = [
         replace(first, labels=first.labels.flip(0)),
         replace(first, classes=("a", "b", "d")),
         replace(first, unlabelled=first.unlabelled[1:]),
         replace(first, labelled=first.labelled.flip(0)),
     ]
-    assert len({first.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+class Sums(TorchDispatchMode):
+    """The most numbers that one sum takes."""
+
+    most = 0
+
+    def __torch_dispatch__(
+        self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if op is torch.ops.aten.sum.dim_IntList:
+            self.most = max(self.most, args[0].numel())
+        return op(*args, **(kwargs or {}))
+
+
+def test_fingerprint_is_of_sums_over_a_few_pictures_at_a_time_and_looked_for_once() -> None:
+    """A sum in int64 takes a copy of uint8 pixels that is eight times as large."""
+    generator = torch.Generator().manual_seed(0)
+    labelled, unlabelled = (
+        torch.randint(256, (n, 3, 4, 4), dtype=torch.uint8, generator=generator)
+        for n in (3, 2 * SUMMED_TOGETHER + 1)
+    )
+    whole = replace(pictures(), labelled=labelled, unlabelled=unlabelled)
+    digest = hashlib.sha256(repr(whole.classes).encode())
+    digest.update(whole.labels.numpy().tobytes())
+    for pixels in (labelled, unlabelled):
+        digest.update(pixels.long().sum(dim=(1, 2, 3)).numpy().tobytes())
+    with Sums() as sums:
+        assert whole.fingerprint == digest.hexdigest()
+    assert sums.most == SUMMED_TOGETHER * 3 * 4 * 4
+    with Sums() as sums:
+        assert whole.fingerprint == digest.hexdigest()
+    assert sums.most == 0
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def save(
     path = folder / NAME
     contents = {
         "config": asdict(config),
-        "data": recipe.data.fingerprint(),
+        "data": recipe.data.fingerprint,
         "device": recipe.device.type,
         "model": recipe.model.state_dict(),
         "recipe": recipe.state(),
@@ -85,7 +85,7 @@ def restore(
 
     Raises TrainerError where it is of other pictures or of another kind of device.
     """
-    if saved["data"] != recipe.data.fingerprint():
+    if saved["data"] != recipe.data.fingerprint:
         raise TrainerError(
             "--resume: the pictures or labels are others than the checkpoint's: go on with the "
             "same, or start anew (--overwrite, with --init for what was learnt)"
