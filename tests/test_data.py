@@ -156,7 +156,7 @@ def test_pictures_stay_in_the_hosts_memory_where_a_device_has_no_room(
     pictures, asked = data.training_set(tmp_path, "folder", RULES), []
     monkeypatch.setattr(data, "has_room", lambda size, device: asked.append(size))
     assert pictures.to(torch.device("meta")) is pictures
-    assert asked == [3 * 3 * 32 * 32]
+    assert asked == [3 * 3 * 32 * 32 + 2 * 2]
     monkeypatch.setattr(data, "has_room", lambda size, device: True)
     moved = pictures.to(torch.device("meta"))
     assert {moved.labelled.device.type, moved.unlabelled.device.type} == {"meta"}

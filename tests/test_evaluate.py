@@ -9,9 +9,11 @@ from torch.nn.functional import one_hot
 from gpq import artifact
 from gpq.codebook import intra_normalise
 from trainer.cut import cut
-from trainer.data import RetrievalSet, among_themselves, training_set
+from trainer.data import RetrievalSet, among_themselves, spread, training_set
 from trainer.errors import TrainerError
 from trainer.evaluate import _nearer, evaluate
+from trainer.export import with_means
+from trainer.listing import class_folders
 from trainer.refit import refit
 
 
@@ -66,6 +68,35 @@ def test_refit_names_what_it_skips(
     refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted")
     told = capsys.readouterr().err
     assert "skipped 1 files" in told and "broken.jpg" in told
+
+
+def test_refit_reads_only_the_pictures_it_uses(
+    random_model: Path,
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = artifact.load(random_model)
+    monkeypatch.setattr("trainer.export.MEANS_OF", 4)
+    whole = training_set(sample, "folder", model.rules)
+    wanted = with_means(model.codebook, model.network, whole, model.rules)
+    files = class_folders(sample / "labeled").files
+    used = [files[row] for row in spread(len(files), 4).tolist()]
+    shutil.copytree(sample, tmp_path / "data")
+    for path in set(files).difference(used):
+        (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"no picture")
+    monkeypatch.setattr("trainer.refit.MEANS_OF", 4)
+    refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted")
+    assert "skipped" not in capsys.readouterr().err
+    found = artifact.load(tmp_path / "refitted")
+    assert found.about["classes"] == list(whole.classes)
+    assert torch.allclose(found.codebook.means, wanted.means)
+    assert torch.allclose(found.codebook.classes, wanted.classes)
+    for path in used:
+        (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"no picture")
+    with pytest.raises(TrainerError, match="no picture can be read of airplane"):
+        refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted", overwrite=True)
 
 
 def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> None:

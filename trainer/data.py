@@ -63,8 +63,8 @@ class TrainingSet:
 
     def to(self, device: torch.device) -> "TrainingSet":
         """On the device; where it has no room, as it is: batches are moved to it."""
-        kinds = (self.labelled,) if self.all_labelled else (self.labelled, self.unlabelled)
-        if not has_room(sum(pixels.nbytes for pixels in kinds), device):
+        moved = [self.labelled, self.labels, *([] if self.all_labelled else [self.unlabelled])]
+        if not has_room(sum(tensor.nbytes for tensor in moved), device):
             return self
         labelled = self.labelled.to(device)
         return replace(
@@ -92,11 +92,14 @@ class RetrievalSet:
     skipped: list[str] = field(default_factory=list)
 
 
-def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
+def training_set(
+    root: Path, dataset: str, rules: Preprocess, most: int | None = None
+) -> TrainingSet:
     """The labelled and unlabelled pictures of ``root``.
 
     folder: ``labeled/<class>/*`` and ``unlabeled/**``, or a manifest (``listing.manifest``);
-    else one of ``datasets``. Raises TrainerError where there is nothing to learn from.
+    else one of ``datasets``. most: files of either kind that are read, spread over all of a
+    folder or a manifest. Raises TrainerError where there is nothing to learn from.
     """
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
@@ -128,14 +131,16 @@ def training_set(root: Path, dataset: str, rules: Preprocess) -> TrainingSet:
             f"{root}: every labelled picture has the label {', '.join(sorted(everywhere))}, so "
             "that all would be right hits of all: leave it out"
         )
-    pixels, targets, skipped = _labelled(labelled_files, classes, rules, "labelled")
+    chosen = _spread(labelled_files, most)
+    pixels, targets, skipped = _labelled(chosen, classes, rules, "labelled")
     lost = [name for name, count in zip(classes, targets.sum(dim=0), strict=True) if not count]
-    if lost:
+    if lost and (chosen is labelled_files or not len(pixels)):  # others may not be among them
         raise TrainerError(
             f"{root}: no picture can be read of {', '.join(lost)}; first: {skipped[0]}: mend it, "
             "or leave the label out"
         )
-    unlabelled, _, more_skipped = read(unlabelled_files.files, rules, "unlabelled")
+    others = _spread(unlabelled_files, most)
+    unlabelled, _, more_skipped = read(others.files, rules, "unlabelled")
     if not len(unlabelled):
         unlabelled = pixels
     return TrainingSet(pixels, targets, unlabelled, classes, loose + skipped + more_skipped)
@@ -219,6 +224,15 @@ def among_themselves(
 def spread(count: int, most: int) -> Tensor:
     """At most ``most`` numbers below ``count``, evenly: all classes, where they stand in order."""
     return torch.linspace(0, max(0, count - 1), min(count, most)).round().long()
+
+
+def _spread(listing: Listing, most: int | None) -> Listing:
+    """At most so many of its files."""
+    if most is None or len(listing) <= most:
+        return listing
+    chosen = torch.zeros(len(listing), dtype=torch.bool)
+    chosen[spread(len(listing), most)] = True
+    return listing.where(chosen.tolist())
 
 
 def _leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> RetrievalSet:

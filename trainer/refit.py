@@ -6,7 +6,7 @@ from pathlib import Path
 from gpq import artifact
 from trainer.cut import derive, require_free
 from trainer.data import training_set
-from trainer.export import with_means
+from trainer.export import MEANS_OF, with_means
 from trainer.skipped import print_skipped
 
 
@@ -18,7 +18,7 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
     """
     require_free(folder, overwrite=overwrite)
     model = artifact.load(source)
-    pictures = training_set(data, dataset, model.rules)
+    pictures = training_set(data, dataset, model.rules, MEANS_OF)
     print_skipped(pictures.skipped)
     codebook = with_means(model.codebook, model.network, pictures, model.rules)
     about = {name: value for name, value in model.about.items() if name != "golden"}
