@@ -51,9 +51,8 @@ class Import:
         """Go on where the job was broken off. Raises SourceError, Problem 503 and 507,
         SQLAlchemyError."""
         run.expect(source.count())
-        batches = groups(
-            self._remaining(source, run), IMPORT_BATCH, lambda entry: entry.held, IMPORT_BATCH_BYTES
-        )
+        remaining = self._remaining(source, run)
+        batches = groups(remaining, IMPORT_BATCH, lambda entry: entry.size(), IMPORT_BATCH_BYTES)
         threads = processors() + WAITING_THREADS
         networks = self.ingest.encoder.networks
         most = BATCHES + networks

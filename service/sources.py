@@ -40,13 +40,13 @@ class SourceError(Refused):
 @dataclass(frozen=True)
 class Entry:
     """One picture of a source. name: where it stands there, with / between folders. read: its
-    bytes; raises OSError or SourceError. held: bytes of it that are in memory already."""
+    bytes; raises OSError or SourceError. size: how many they are, 0 where read raises."""
 
     name: str
     id: str
     metadata: dict[str, Any]
     read: Callable[[], bytes]
-    held: int = 0
+    size: Callable[[], int] = int
 
 
 class Source(Protocol):
@@ -100,7 +100,7 @@ class Folder:
             if self._leads_away(path):
                 yield _entry(name, {}, _failing(f"a link that leads out of {self.within}"))
             else:
-                yield _entry(name, {}, _reader(path, self.max_bytes))
+                yield _of_file(path, self.max_bytes, name, {})
 
     def _leads_away(self, path: Path) -> bool:
         return self.within is not None and path.is_symlink() and not _is_within(path, self.within)
@@ -155,7 +155,7 @@ class Manifest:
             path = self.path.parent / name
             if self.within is not None and not _is_within(path, self.within):
                 raise ValueError(f"{name} is not within {self.within}")
-            return _entry(name, metadata, _reader(path, self.max_bytes), id)
+            return _of_file(path, self.max_bytes, name, metadata, id)
         except (ValueError, RecursionError) as error:
             return Entry(where, "", {}, _failing(str(error)))
 
@@ -180,7 +180,7 @@ class Tar:
             except _DAMAGED as error:  # where the archive was cut, the next member says so
                 yield _entry(member.name, {}, _failing(str(error)))
                 continue
-            yield _entry(member.name, {}, partial(bytes, data), held=len(data))
+            yield _entry(member.name, {}, partial(bytes, data), size=partial(len, data))
 
     def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         try:
@@ -211,10 +211,17 @@ def _entry(
     metadata: dict[str, Any],
     read: Callable[[], bytes],
     id: str | None = None,
-    held: int = 0,
+    size: Callable[[], int] = int,
 ) -> Entry:
     shown = name.encode("utf-8", "replace").decode()
-    return Entry(shown, id or id_of(name), {"path": shown, **metadata}, read, held)
+    return Entry(shown, id or id_of(name), {"path": shown, **metadata}, read, size)
+
+
+def _of_file(
+    path: Path, max_bytes: int, name: str, metadata: dict[str, Any], id: str | None = None
+) -> Entry:
+    size = partial(_size, path, max_bytes)
+    return _entry(name, metadata, _reader(path, max_bytes), id, size)
 
 
 def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -268,6 +275,14 @@ def _reader(path: Path, max_bytes: int) -> Callable[[], bytes]:
         return path.read_bytes()
 
     return read
+
+
+def _size(path: Path, max_bytes: int) -> int:
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+    return size if size <= max_bytes else 0
 
 
 def _failing(reason: str) -> Callable[[], bytes]:

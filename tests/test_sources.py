@@ -79,6 +79,8 @@ def test_what_is_no_file_or_too_large_fails_alone(tmp_path: Path) -> None:
     write(root, "a.jpg")
     os.mkfifo(root / "pipe")
     (root / "large.jpg").write_bytes(bytes(MOST + 1))
+    sizes = {entry.name: entry.size() for entry in open_source(root, None, MOST).entries()}
+    assert sizes == {"a.jpg": 5, "large.jpg": 0, "pipe": 0}
     found = names_and_bytes(root)
     assert found == {
         "a.jpg": b"a.jpg",
