@@ -1,8 +1,9 @@
 """The catalogue as JSON Lines, from one database into another: pictures, codes, models.
 
-The first line names the format, the last one has the SHA-256 of all lines before. Between them
-stand the models, with their files in base64, then the pictures in the order of storing, which
-is that of ties: so searches find the same. Originals are not in it; they are files already.
+The first line names the format, the model before the active one and those that were taken out;
+the last one has the SHA-256 of all lines before. Between them stand the models, with their files
+in base64, then the pictures in the order of storing, which is that of ties: so searches find the
+same. Originals are not in it; they are files already.
 """
 
 import gzip
@@ -20,9 +21,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gpq.files import replacing
-from service.modelstore import all_models
+from service.modelstore import HISTORY, all_models
+from service.reader import all_state
 from service.records import ModelRow, Refused
-from service.schema import artifacts, codes, feed, images, models
+from service.schema import artifacts, codes, feed, images, models, state
 from service.settings import DUMP_ROWS
 from service.store import Store
 
@@ -48,7 +50,8 @@ def export(store: Store, path: Path, progress: Progress) -> int:
         lines = _Lines(file)
         with store.database.snapshot() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(images)) or 0
-            lines.write({"format": FORMAT, "version": VERSION, "images": count, "created": _now()})
+            about = {"format": FORMAT, "version": VERSION, "images": count, "created": _now()}
+            lines.write({**about, "history": _history(connection)})
             rows = all_models(connection)
             for row in rows:
                 lines.write(_model(connection, row))
@@ -72,6 +75,7 @@ def restore(store: Store, path: Path, progress: Progress) -> int:
             raise DumpError("the database has pictures already; restore into an empty one")
         for table in (codes, artifacts, models):
             connection.execute(sa.delete(table))
+        _remember(connection, head.get("history", {}))  # dumps of earlier versions have none
         numbers: dict[str, int] = {}
         batch: list[dict[str, Any]] = []
         for entry in entries:
@@ -149,6 +153,16 @@ def _checked(file: Any, path: Path) -> Iterator[dict[str, Any]]:
         yield entry
     if entry.keys() != {"sha256"}:
         raise DumpError(f"{path} was cut: it has no last line")
+
+
+def _history(connection: Connection) -> dict[str, str]:
+    return {name: value for name, value in all_state(connection).items() if name in HISTORY}
+
+
+def _remember(connection: Connection, history: dict[str, str]) -> None:
+    connection.execute(sa.delete(state).where(state.c.name.in_(HISTORY)))
+    if rows := [{"name": name, "value": history[name]} for name in HISTORY if name in history]:
+        connection.execute(sa.insert(state), rows)
 
 
 def _model(connection: Connection, row: ModelRow) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from service.settings import SEQS_IN_A_QUERY
 
 PREVIOUS = "previous_model"
 RETIRED = "retired_models"  # ids with spaces between them
+HISTORY = PREVIOUS, RETIRED
 SWEPT_CODES = 10_000  # in a transaction
 
 Files = Mapping[str, bytes]

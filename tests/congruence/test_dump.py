@@ -1,6 +1,7 @@
 """A catalogue into another database, and copies of one that is in use."""
 
 import gzip
+import hashlib
 import itertools
 import json
 import sqlite3
@@ -11,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from service import dump
+from service.migrate import migrate
+from service.records import Put
+from service.store import Store
 from tests import commands
 from tests.conftest import SHIPPED, make_artifact
+from tests.congruence.conftest import FILES
 from tests.images import png
 from tests.postgres import Postgres, binaries
 from tests.server import ROOT, Server
@@ -89,6 +95,44 @@ def test_a_restored_database_answers_the_same(
         assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]
     refused = commands.run("restore", name, database_url=url, **place)
     assert refused.returncode == 1 and "has pictures already" in refused.stderr
+
+
+def test_what_was_active_and_what_was_taken_out_is_restored(
+    store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for id in "np":
+        store.models.add(id, FILES)
+    store.models.activate("n")
+    store.models.remove("p")
+    store.put([Put("a", {"m": b"\x01", "n": b"\x02"}, "0" * 64, 4, 3, 100, None)])
+    path, earlier = tmp_path / "new.jsonl", tmp_path / "earlier.jsonl"
+    dump.export(store, path, lambda count: None)
+    head, *lines, _ = path.read_bytes().splitlines(keepends=True)
+    about = json.loads(head)
+    del about["history"]
+    content = b"".join([json.dumps(about).encode() + b"\n", *lines])
+    last = json.dumps({"sha256": hashlib.sha256(content).hexdigest()}).encode() + b"\n"
+    earlier.write_bytes(content + last)
+    for kind, file, previous in (
+        ("sqlite", path, "m"),
+        ("postgres", path, "m"),
+        ("sqlite", earlier, None),
+    ):
+        other = Store(new_url(kind, tmp_path, request))
+        migrate(other.database)
+        other.models.adopt("x", FILES)
+        for id in "ny":  # what it knew itself is gone with its models
+            other.models.add(id, FILES)
+        other.models.activate("n")
+        other.models.activate("x")
+        other.models.remove("y")
+        assert other.models.previous() == "n"
+        dump.restore(other, file, lambda count: None)
+        assert [row.id for row in other.models.all()] == ["m", "n"]
+        assert other.models.previous() == previous
+        known = [id for id in "mnpxy" if other.models.ever_known(id)]
+        assert known == (["m", "n", "p"] if file == path else ["m", "n"])
+        other.close()
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
