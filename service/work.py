@@ -81,10 +81,20 @@ def _reindex(store: Store, reindex: Reindex, place: torch.device, run: JobRun) -
 
 
 def _model(store: Store, row: ModelRow, place: torch.device) -> Model:
+    """Raises OtherModel where it was taken out meanwhile, ModelError where its files were never
+    kept."""
     files = store.models.files(row.id)
-    if not files:
-        raise OtherModel(f"model {row.id} was taken out meanwhile, or its files were never kept")
-    return artifacts.load(files, place)
+    if files:
+        return artifacts.load(files, place)
+    if row.number not in {known.number for known in store.models.all()}:
+        raise OtherModel(f"model {row.id} was taken out meanwhile")
+    if row.active:
+        todo = (
+            "start a service over it once with GPQ_MODEL set to that model's folder: it keeps them"
+        )
+    else:
+        todo = "take that model out (`python -m service models prune`); it can be added again"
+    raise ModelError(f"the database has codes of model {row.id}, but not its files: {todo}")
 
 
 def _import(

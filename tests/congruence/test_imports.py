@@ -9,9 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 
+from service import schema
+from service.store import Store
 from tests import commands, waiting
+from tests.congruence.conftest import FILES
 from tests.images import png, tree
 from tests.server import Server
 
@@ -101,6 +105,45 @@ def test_an_import_begins_a_database_that_a_service_then_serves(
         one = server.http.get("/images/one").json()
         assert one["metadata"] == {"path": "a.png", "price": 3}
         assert len([*(tmp_path / "images").glob("database-*.txt")]) == 1
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_model_whose_files_were_never_kept_ends_an_import(
+    random_model: Path, database_url: str, tmp_path: Path, active: bool
+) -> None:
+    """As in a database of an earlier version, until a service starts over it."""
+    tree(tmp_path / "in", "a.png")
+    places = {"database_url": database_url, "image_store": "none", "model": random_model}
+    commands.service("import", str(tmp_path / "in"), folder=tmp_path, **places)
+    store = Store(database_url)
+    (kept,) = (row.id for row in store.models.all())
+    if active:
+        with store.database.transaction() as connection:
+            connection.execute(sa.delete(schema.artifacts))
+    else:
+        kept = "without-files"
+        store.models.add(kept, FILES)
+        with store.database.transaction() as connection:
+            mine = schema.artifacts.c.model == store.models.get(kept).number
+            connection.execute(sa.delete(schema.artifacts).where(mine))
+    process = commands.start("import", str(tmp_path / "in"), folder=tmp_path, **places)
+    try:
+        errors = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert f"codes of model {kept}, but not its files: " in errors
+    todo = "a service over it once with GPQ_MODEL" if active else "models prune"
+    assert todo in errors
+    assert store.jobs.page(1)[0].state == "failed"
+    store.close()
+    if active:
+        with Server(tmp_path, **places):
+            pass
+    else:
+        commands.service("models", "prune", folder=tmp_path, **places)
+    commands.service("import", str(tmp_path / "in"), folder=tmp_path, **places)
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
