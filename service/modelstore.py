@@ -80,9 +80,8 @@ class ModelStore:
 
     def count_missing(self, number: int) -> int:
         """How many pictures have no code of a model."""
-        query = sa.select(sa.func.count()).select_from(images).where(_has_no_code(number))
         with self.database.read() as connection:
-            return int(connection.scalar(query) or 0)
+            return _count_missing(connection, number)
 
     def fill(self, id: str, found: Mapping[int, bytes]) -> None:
         """Store codes of pictures by their seqs, where those are still theirs and have none.
@@ -130,7 +129,11 @@ class ModelStore:
         def activate(connection: Connection) -> str:
             row = _row_of(connection, id)
             if not row.whole:
-                raise ModelError(f"pictures have no code of model {id} yet: re-index first")
+                missing = _count_missing(connection, row.number)
+                raise ModelError(
+                    f"{missing} pictures have no code of model {id} yet: re-index first; those "
+                    "that its job names as failures, post or import again, or delete"
+                )
             before = active_of(all_models(connection)) or ""
             if before != id:
                 connection.execute(sa.update(models).values(active=models.c.id == id))
@@ -234,6 +237,11 @@ def _row_of(connection: Connection, id: str) -> ModelRow:
 def _has_no_code(number: int) -> sa.ColumnElement[bool]:
     same = (codes.c.model == number) & (codes.c.seq == images.c.seq)
     return ~sa.exists().where(same)
+
+
+def _count_missing(connection: Connection, number: int) -> int:
+    query = sa.select(sa.func.count()).select_from(images).where(_has_no_code(number))
+    return int(connection.scalar(query) or 0)
 
 
 def _first_code(number: int) -> sa.Select[Any]:

@@ -231,7 +231,9 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         assert "p5: its original cannot be decoded" in partly.stderr
         assert "done: 28 of 30 pictures" in partly.stdout
         assert "2 without a code" in models("list", **command)
-        assert "re-index first" in run("activate", new, **command).stderr
+        refused = run("activate", new, **command).stderr
+        assert f"2 pictures have no code of model {new} yet: re-index first" in refused
+        assert "names as failures, post or import again, or delete" in refused
         # The same bytes again change nothing, and bring the code and the original.
         for n, sha256 in ((3, missing), (5, damaged)):
             again = server.index(png(n), ids=f'["p{n}"]').json()["items"][0]

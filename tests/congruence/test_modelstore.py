@@ -52,7 +52,7 @@ def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
 def test_the_active_model_changes_and_changes_back(store: Store) -> None:
     put(store, "a", 1, "m")
     store.models.add("n", FILES)
-    with pytest.raises(ModelError, match="no code of model n yet"):
+    with pytest.raises(ModelError, match="1 pictures have no code of model n yet: re-index"):
         store.models.activate("n")
     assert store.models.previous() is None
     store.models.fill("n", {1: b"\x02"})
