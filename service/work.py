@@ -72,7 +72,9 @@ def _encoder_of_import(settings: Settings, place: torch.device) -> Encoder:
 
 def _reindex(store: Store, reindex: Reindex, place: torch.device, run: JobRun) -> None:
     rows = [row for row in store.models.all() if not row.whole]
-    run.expect(sum(store.models.count_missing(row.number) for row in rows), done=0)
+    missing = sum(store.models.count_missing(row.number) for row in rows)
+    total = max(missing, run.job.total or 0)  # what is not missing any more is done
+    run.expect(total, done=total - missing)
     for row in rows:
         try:
             reindex.run(row, _model(store, row, place), run)

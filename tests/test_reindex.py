@@ -67,13 +67,14 @@ def test_one_that_is_killed_goes_on_where_it_was(random_model: Path, tmp_path: P
     number = store.models.all()[1].number
     first = commands.start("models", "reindex", "--share", "0.02", **places)
     waiting.until(lambda: store.models.count_missing(number) < PICTURES, seconds=120)
+    waiting.until(lambda: store.jobs.page(1)[0].total == PICTURES)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     left = store.models.count_missing(number)
     assert 0 < left < PICTURES
     waiting.until(lambda: store.jobs.page(1)[0].state == "stopped", seconds=60)
     again = commands.service("models", "reindex", "--share", "1", **places)
-    assert f"done: {left} of {left} pictures" in again
+    assert f"done: {PICTURES} of {PICTURES} pictures" in again
     assert store.models.count_missing(number) == 0 and store.models.all()[1].whole
     store.close()
 
