@@ -43,7 +43,7 @@ ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"
 RETRY_AFTER_SECONDS = 1  # what 429 and 503 tell a client to wait
 FEED_POLL_SECONDS = 0.5  # how long another process's write may go unnoticed
 SWEEP_SECONDS = 3600  # between sweeps of originals nothing points to
-SWEEP_GRACE_SECONDS = 3600  # an original younger than this is never swept
+SWEEP_GRACE_SECONDS = 3600  # how old an original must be to be set aside, and then to be removed
 
 # Of a process to its database, for the two above and scans, beside one for heartbeats and one to
 # listen.

@@ -3,13 +3,20 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from service.originals import LocalOriginals, NoOriginals, RemoteOriginals, open_originals
+from service.originals import (
+    LocalOriginals,
+    NoOriginals,
+    Originals,
+    RemoteOriginals,
+    open_originals,
+)
 from service.originals.names import PART_BYTES
 from service.problems import Problem
 
@@ -97,40 +104,150 @@ def test_every_name_is_on_the_disk_when_a_put_returns(
     assert synced == [third, KEY[:2], OTHER[:2], "root"]  # each folder once, the new file first
 
 
-def test_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
-    originals = LocalOriginals(tmp_path)
+@pytest.fixture(params=["folder", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "folder":
+        yield str(tmp_path / "images")
+    else:
+        yield f"memory://{uuid.uuid4().hex}"
+
+
+def grow_old(originals: Originals) -> None:
+    """Everything is as if it had last been touched two hours ago."""
+    if isinstance(originals, LocalOriginals):
+        hours_ago = time.time() - 7200
+        for path in originals.root.rglob("*"):
+            os.utime(path, (hours_ago, hours_ago))
+    elif isinstance(originals, RemoteOriginals):
+        for file in originals.files.store.values():
+            file.modified -= timedelta(hours=2)
+
+
+def nothing(keys: Sequence[str]) -> set[str]:
+    return set()
+
+
+def test_a_sweep_takes_only_what_is_old_and_has_long_been_unused(place: str) -> None:
+    originals = open_originals(place)
     young = "ef" + "2" * 62
-    for key in (KEY, OTHER, young):
-        originals.put({key: b"bytes"})
-    hours_ago = time.time() - 7200
     for key in (KEY, OTHER):
-        os.utime(tmp_path / key[:2] / key, (hours_ago, hours_ago))
-    assert originals.sweep(lambda keys: {OTHER} & set(keys)) == 1
-    assert originals.get(KEY) is None
-    assert originals.get(OTHER) == originals.get(young) == b"bytes"
+        originals.put({key: b"bytes"})
+    grow_old(originals)
+    originals.put({young: b"bytes"})
+    used = {OTHER}
+    for _ in range(2):  # the second time KEY has not been set aside for long
+        assert originals.sweep(lambda keys: used & set(keys)) == 0
+        assert {originals.get(key) for key in (KEY, OTHER, young)} == {b"bytes"}
+    grow_old(originals)
+    assert originals.sweep(lambda keys: used & set(keys)) == 1
+    assert (originals.get(KEY), originals.get(OTHER)) == (None, b"bytes")
+    assert originals.get(young) == b"bytes"  # set aside now
 
 
-def test_putting_again_makes_an_original_young(tmp_path: Path) -> None:
-    originals = LocalOriginals(tmp_path)
+def test_putting_again_makes_an_original_young(place: str) -> None:
+    originals = open_originals(place)
     originals.put({KEY: b"bytes"})
-    hours_ago = time.time() - 7200
-    os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
+    grow_old(originals)
     originals.put({KEY: b"bytes"})
-    assert originals.sweep(lambda keys: set()) == 0
+    assert originals.sweep(nothing) == 0
+    assert originals.has(KEY, 5)  # not even set aside
 
 
-def test_a_sweep_gives_back_what_a_put_made_young_meanwhile(tmp_path: Path) -> None:
-    originals = LocalOriginals(tmp_path)
+@pytest.fixture
+def aside(place: str) -> Originals:
+    """A place where KEY was set aside two hours ago."""
+    originals = open_originals(place)
     originals.put({KEY: b"bytes"})
-    hours_ago = time.time() - 7200
-    os.utime(tmp_path / KEY[:2] / KEY, (hours_ago, hours_ago))
+    grow_old(originals)
+    originals.sweep(nothing)
+    grow_old(originals)
+    assert not originals.has(KEY, 5)
+    return originals
+
+
+def test_what_is_set_aside_is_found(aside: Originals) -> None:
+    assert aside.get(KEY) == b"bytes"
+    file, parts = aside.path(KEY), aside.parts(KEY)
+    assert (file.read_bytes() if file else b"".join(parts or ())) == b"bytes"
+
+
+def test_what_is_set_aside_comes_back_where_it_is_used(aside: Originals) -> None:
+    assert aside.sweep(lambda keys: {KEY} & set(keys)) == 0
+    assert aside.has(KEY, 5) and aside.get(KEY) == b"bytes"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_is_set_aside_comes_back_where_it_is_put_again(
+    aside: Originals, damaged: bool
+) -> None:
+    file = aside.path(KEY)
+    if damaged and file is not None:
+        file.write_bytes(b"bites")
+    aside.put({KEY: b"bytes"})
+    assert aside.has(KEY, 5) and aside.get(KEY) == b"bytes"
+    aside.sweep(lambda keys: {KEY} & set(keys))
+    grow_old(aside)
+    assert aside.sweep(lambda keys: {KEY} & set(keys)) == 0
+    assert aside.has(KEY, 5) and aside.get(KEY) == b"bytes"
+
+
+def test_a_put_during_a_sweep_is_kept(place: str) -> None:
+    """Whether that sweep was about to set it aside or to remove it."""
+    originals = open_originals(place)
 
     def put_meanwhile(keys: Sequence[str]) -> set[str]:
         originals.put({KEY: b"bytes"})
         return set()
 
-    assert originals.sweep(put_meanwhile) == 0
-    assert originals.get(KEY) == b"bytes"
+    originals.put({KEY: b"bytes"})
+    for sweeps_before in range(2):
+        for _ in range(sweeps_before):
+            grow_old(originals)
+            originals.sweep(nothing)
+        grow_old(originals)
+        originals.sweep(put_meanwhile)
+        assert originals.has(KEY, 5) and originals.get(KEY) == b"bytes"
+
+
+def test_a_reader_finds_what_is_brought_back_meanwhile(
+    aside: Originals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+
+    def back_after_the_first_look(real: Callable[..., bytes]) -> Callable[..., bytes]:
+        def read(*arguments: object) -> bytes:
+            looked.append(arguments)
+            if len(looked) == 2:
+                monkeypatch.undo()
+                aside.sweep(lambda keys: {KEY} & set(keys))
+            return real(*arguments)
+
+        return read
+
+    if isinstance(aside, RemoteOriginals):
+        read = back_after_the_first_look(aside.files.cat_file)
+        monkeypatch.setattr(aside.files, "cat_file", read)
+    else:
+        read = back_after_the_first_look(Path.read_bytes)
+        monkeypatch.setattr(Path, "read_bytes", read)
+    assert aside.get(KEY) == b"bytes"
+    assert len(looked) == 2
+
+
+def test_nothing_is_swept_while_a_backup_says_so(place: str) -> None:
+    """As docs/operating.md has it."""
+    originals = open_originals(place)
+    assert originals.claim("a", 1)
+    hold = "database-backup.txt"
+    if isinstance(originals, LocalOriginals):
+        (originals.root / hold).touch()
+        assert not originals.claim("a", 2)
+        (originals.root / hold).unlink()
+    elif isinstance(originals, RemoteOriginals):
+        originals.files.pipe_file(f"{originals.root}/{hold}", b"")
+        assert not originals.claim("a", 2)
+        originals.files.rm_file(f"{originals.root}/{hold}")
+    assert originals.claim("a", 2)
 
 
 def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
@@ -150,14 +267,6 @@ def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
         os.utime(path, (hours_ago, hours_ago))
     originals.sweep(lambda keys: {OTHER} & set(keys))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [OTHER]
-
-
-@pytest.fixture(params=["folder", "memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "folder":
-        yield str(tmp_path / "images")
-    else:
-        yield f"memory://{uuid.uuid4().hex}"
 
 
 def test_only_a_place_of_one_database_alone_may_be_swept(place: str) -> None:

@@ -1,7 +1,8 @@
 """Original bytes, addressed by their sha256; uploaded names never become paths.
 
-An original is in its place before its row is written and is taken away only by ``sweep``,
-after a grace period, so that a picture stored again meanwhile keeps its bytes.
+An original is in its place before its row is written and is taken away only by ``sweep``, which
+sets it aside for a grace period first: a picture stored again meanwhile keeps its bytes, and a copy
+of this place those of a copy of the database that was made before it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,8 @@ class Originals(Protocol):
         are not kept. Raises Problem 503."""
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-        """Remove what is not in use and older than the grace period; returns how many."""
+        """Set aside what is not in use and older than the grace period, and remove what has been
+        set aside for so long; returns how many are gone for good."""
 
 
 def open_originals(location: str) -> Originals:

@@ -1,24 +1,15 @@
 """Originals in a folder."""
 
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gpq.files import replacing, sync_folders, write_together
-from service.originals import claims
-from service.originals.names import (
-    ASIDE,
-    OURS,
-    SWEEP_BATCH,
-    TEMPORARY,
-    answering,
-    batches,
-    sha256_of,
-)
-from service.settings import SWEEP_GRACE_SECONDS
+from service.originals import claims, sweeps
+from service.originals.names import ASIDE, OURS, TEMPORARY, answering, places
 
 
 class LocalOriginals:
@@ -44,7 +35,7 @@ class LocalOriginals:
             file.write(text.encode())
 
     def put(self, originals: Mapping[str, bytes]) -> None:
-        paths = {self.path(sha256): data for sha256, data in originals.items()}
+        paths = {self._path(sha256): data for sha256, data in originals.items()}
         folders = sorted({path.parent for path in paths})
         with answering(self.root):
             for folder in folders:
@@ -59,46 +50,53 @@ class LocalOriginals:
     def has(self, sha256: str, size: int) -> bool:
         with answering(self.root):
             try:
-                return self.path(sha256).stat().st_size == size
+                return self._path(sha256).stat().st_size == size
             except FileNotFoundError:
                 return False
 
     def get(self, sha256: str) -> bytes | None:
         with answering(self.root):
-            try:
-                return self.path(sha256).read_bytes()
-            except FileNotFoundError:
-                return None
+            for place in places(sha256):
+                with suppress(FileNotFoundError):
+                    return self._path(place).read_bytes()
+        return None
 
     def path(self, sha256: str) -> Path:
-        return self.root / sha256[:2] / sha256
+        there = (path for path in map(self._path, places(sha256)) if path.exists())
+        return next(there, self._path(sha256))
 
     def parts(self, sha256: str) -> None:
         return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-        """Also tidies up what killed processes left half-written or half-swept."""
-        old = time.time() - SWEEP_GRACE_SECONDS
-        removed = 0
-        for paths in batches(self._files(), SWEEP_BATCH):
-            aged = [path for path in paths if _modified(path) < old]
-            aside = [path for path in paths if path.suffix == ASIDE]
-            used = in_use(sorted({sha256_of(path) for path in (*aged, *aside)}))
-            for path in aside:
-                if sha256_of(path) in used:
-                    _move(path, self.path(sha256_of(path)))
-            for path in aged:
-                if path.suffix in (TEMPORARY, ASIDE):
-                    path.unlink(missing_ok=True)
-                elif path.name not in used:
-                    removed += _remove_if_old(path, old)
-        return removed
+        """Also tidies up what killed processes left half-written."""
+        return sweeps.sweep(self, self.root, in_use)
 
-    def _files(self) -> Iterator[Path]:
-        """Ours alone, whatever else someone keeps below this folder."""
+    def listed(self) -> Iterator[str]:
         for path in self.root.glob("??/*"):
             if OURS.fullmatch(path.name) and path.name[:2] == path.parent.name and path.is_file():
-                yield path
+                yield path.name
+
+    def age(self, name: str) -> float:
+        return time.time() - self._path(name).stat().st_mtime
+
+    def set_aside(self, sha256: str) -> None:
+        path = self._path(sha256)
+        os.utime(path)  # first: killed between the two, it only stays longer
+        path.rename(self._path(sha256 + ASIDE))
+
+    def bring_back(self, sha256: str) -> None:
+        path, aside = self._path(sha256), self._path(sha256 + ASIDE)
+        if path.exists():
+            aside.unlink()
+        else:
+            aside.rename(path)
+
+    def remove(self, name: str) -> None:
+        self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.root / name[:2] / name
 
 
 def _writer() -> str:
@@ -106,39 +104,14 @@ def _writer() -> str:
 
 
 def _is_there(path: Path, data: bytes) -> bool:
-    """And is undamaged; made young, so that the sweep leaves it alone."""
-    try:
-        os.utime(path)
-        return path.stat().st_size == len(data) and path.read_bytes() == data
-    except FileNotFoundError:
-        return False
-
-
-def _modified(path: Path) -> float:
-    """Seconds since the epoch; infinitely young where another sweep took the file."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return math.inf
-
-
-def _remove_if_old(path: Path, old: float) -> bool:
-    """Move aside, look again, then remove: a put just before made it young, one after
-    no longer finds it and writes it anew."""
-    aside = path.with_name(path.name + ASIDE)
-    if not _move(path, aside):
-        return False
-    if _modified(aside) >= old:
-        _move(aside, path)
-        return False
-    aside.unlink(missing_ok=True)
-    return True
-
-
-def _move(path: Path, to: Path) -> bool:
-    """False where another process was first."""
-    try:
-        path.rename(to)
-    except FileNotFoundError:
-        return False
-    return True
+    """And is undamaged; made young, so that the sweep leaves it alone. One that was set aside is
+    brought back."""
+    for place in (path, path.with_name(path.name + ASIDE)):
+        with suppress(FileNotFoundError):
+            os.utime(place)
+            if place.stat().st_size != len(data) or place.read_bytes() != data:
+                return False
+            if place != path:
+                place.rename(path)
+            return True
+    return False

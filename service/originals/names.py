@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from service import problems
 from service.problems import Problem
 
-SWEEP_BATCH = 500
 PART_BYTES = 2**20
 TEMPORARY = ".tmp"  # being written
-ASIDE = ".swept"  # about to be removed
+ASIDE = ".swept"  # nothing pointed to it, see ``sweeps``
 OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
 log = logging.getLogger("gpq.service")
 
@@ -47,16 +45,6 @@ def answering(root: object) -> Iterator[None]:
         raise problems.unavailable("the image store does not answer; try again") from error
 
 
-def sha256_of(path: Path) -> str:
-    return path.name.partition(".")[0]
-
-
-def batches(paths: Iterator[Path], size: int) -> Iterator[list[Path]]:
-    batch: list[Path] = []
-    for path in paths:
-        batch.append(path)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def places(name: str) -> tuple[str, str, str]:
+    """Where an original is looked for, one after another: it may be brought back meanwhile."""
+    return name, name + ASIDE, name

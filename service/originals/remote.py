@@ -1,7 +1,6 @@
 """Originals as objects of a remote store, or whatever else there is a driver for."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -9,17 +8,8 @@ from pathlib import Path
 
 import fsspec
 
-from service.originals import claims
-from service.originals.names import (
-    ASIDE,
-    OURS,
-    PART_BYTES,
-    SWEEP_BATCH,
-    Parts,
-    answering,
-    batches,
-    sha256_of,
-)
+from service.originals import claims, sweeps
+from service.originals.names import ASIDE, OURS, PART_BYTES, Parts, answering, places
 from service.settings import SWEEP_GRACE_SECONDS
 
 
@@ -47,10 +37,9 @@ class RemoteOriginals:
 
     def put(self, originals: Mapping[str, bytes]) -> None:
         for sha256, data in originals.items():
-            key = self._key(sha256)
             with answering(self.root):
-                # Young again: the sweep leaves it alone.
-                if self._age(key) > SWEEP_GRACE_SECONDS / 2 or self._size(key) != len(data):
+                if not self._is_there(sha256, data):
+                    key = self._key(sha256)
                     self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
                     self.files.pipe_file(key, data)
 
@@ -59,9 +48,8 @@ class RemoteOriginals:
             return self._size(self._key(sha256)) == size
 
     def get(self, sha256: str) -> bytes | None:
-        key = self._key(sha256)
         with answering(self.root):
-            for place in (key, key + ASIDE):
+            for place in places(self._key(sha256)):
                 with suppress(FileNotFoundError):
                     return bytes(self.files.cat_file(place))
         return None
@@ -70,9 +58,8 @@ class RemoteOriginals:
         return None
 
     def parts(self, sha256: str) -> Parts | None:
-        key = self._key(sha256)
         with answering(self.root):
-            for place in (key, key + ASIDE):
+            for place in places(self._key(sha256)):
                 with suppress(FileNotFoundError):
                     first = self._part(place, 0)
                     whole = len(first) < PART_BYTES
@@ -88,33 +75,41 @@ class RemoteOriginals:
             return self._part(key, start)
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-        """What is unused is set aside, and is removed a grace period later if it still is: no
-        driver can look and remove at once, and a put may come between."""
-        removed = 0
+        return sweeps.sweep(self, self.root, in_use)
+
+    def listed(self) -> Iterator[str]:
         for prefix in range(256):
             with answering(self.root):
-                listed = self._list(f"{prefix:02x}")
-            names = (str(key).rsplit("/", 1)[1] for key in listed)
-            ours = (Path(name) for name in names if OURS.fullmatch(name))
-            for batch in batches(ours, SWEEP_BATCH):
-                used = in_use(sorted({sha256_of(name) for name in batch}))
-                with answering(self.root):
-                    removed += sum(self._sweep(name, sha256_of(name) in used) for name in batch)
-        return removed
+                keys = self._list(f"{prefix:02x}")
+            names = (key.rsplit("/", 1)[1] for key in keys)
+            yield from filter(OURS.fullmatch, names)
 
-    def _sweep(self, name: Path, in_use: bool) -> bool:
-        """Whether it was removed for good."""
-        key = self._key(sha256_of(name))
-        if name.suffix == ASIDE:
-            if in_use and not self.files.exists(key):
-                self.files.cp_file(key + ASIDE, key)
-            if in_use or self._age(key + ASIDE) > SWEEP_GRACE_SECONDS:
-                self.files.rm_file(key + ASIDE)
-            return not in_use and not self.files.exists(key + ASIDE)
-        if not in_use and self._age(key) > SWEEP_GRACE_SECONDS:
-            self.files.cp_file(key, key + ASIDE)
-            self.files.rm_file(key)
-        return False
+    def age(self, name: str) -> float:
+        modified: datetime = self.files.modified(self._key(name))
+        zoned = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
+        return (datetime.now(UTC) - zoned).total_seconds()
+
+    def set_aside(self, sha256: str) -> None:
+        key = self._key(sha256)
+        self.files.cp_file(key, key + ASIDE)
+        self.files.rm_file(key)
+
+    def bring_back(self, sha256: str) -> None:
+        key = self._key(sha256)
+        if not self.files.exists(key):
+            self.files.cp_file(key + ASIDE, key)
+        self.files.rm_file(key + ASIDE)
+
+    def remove(self, name: str) -> None:
+        self.files.rm_file(self._key(name))
+
+    def _is_there(self, sha256: str, data: bytes) -> bool:
+        """And is young for long enough: the sweep leaves it alone."""
+        try:
+            young = self.age(sha256) <= SWEEP_GRACE_SECONDS / 2
+        except FileNotFoundError:
+            return False
+        return young and self._size(self._key(sha256)) == len(data)
 
     def _size(self, key: str) -> int | None:
         """In bytes; None where it is not there."""
@@ -123,15 +118,6 @@ class RemoteOriginals:
         except FileNotFoundError:
             return None
 
-    def _age(self, key: str) -> float:
-        """In seconds; infinitely old where it is not there."""
-        try:
-            modified: datetime = self.files.modified(key)
-        except FileNotFoundError:
-            return math.inf
-        zoned = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
-        return (datetime.now(UTC) - zoned).total_seconds()
-
     def _list(self, folder: str) -> list[str]:
         try:
             listed: list[str] = self.files.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
@@ -139,5 +125,5 @@ class RemoteOriginals:
             return []
         return listed
 
-    def _key(self, sha256: str) -> str:
-        return f"{self.root}/{sha256[:2]}/{sha256}"
+    def _key(self, name: str) -> str:
+        return f"{self.root}/{name[:2]}/{name}"

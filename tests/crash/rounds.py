@@ -14,11 +14,13 @@ import random
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from service.originals.names import ASIDE
 from tests.images import png
 from tests.server import Server
 
@@ -208,7 +210,7 @@ class Rounds:
         self.states[id] = seen
 
     def _verify_originals(self, http: httpx.Client, stored: dict[str, dict]) -> None:
-        """Whole, byte by byte; and after the sweep of the start, none too many."""
+        """Whole, byte by byte; and after the sweep of the start, none too many but set aside."""
         known = {id: state[0] for id in stored if (state := self.states[id]) != UNKNOWN}
         for id, seed in known.items():
             if http.get(f"/images/{id}/content").content != png(seed):
@@ -218,8 +220,17 @@ class Rounds:
             return
         needed = len(set(known.values()))
         deadline = time.monotonic() + SETTLE_SECONDS
-        while len([p for p in self.originals.glob("??/*") if p.is_file()]) != needed:
+        while self._to_keep() != needed:
             if time.monotonic() > deadline:
                 self.tally.orphans += 1
                 return
             time.sleep(0.05)
+
+    def _to_keep(self) -> int:
+        """Originals and whatever else is there, but what the last sweep has set aside."""
+        count = 0
+        for path in self.originals.glob("??/*"):
+            with suppress(FileNotFoundError):  # swept meanwhile
+                young = time.time() - path.stat().st_mtime < HOURS_AGO / 2
+                count += not (young and path.suffix == ASIDE)
+        return count
