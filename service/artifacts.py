@@ -12,9 +12,25 @@ from gpq.device import out_of_memory
 from gpq.errors import ArtifactError
 from gpq.inference import in_one_call
 from gpq.model import Model
+from service.settings import ROOT
 
 NAMES = (artifact.CONFIG, artifact.WEIGHTS)
 log = logging.getLogger("gpq.service")
+
+
+def find(folder: Path) -> Path:
+    """A relative one here, or else where the program is: it need not run there, as in Docker.
+
+    Raises ArtifactError where it is in neither.
+    """
+    elsewhere = ROOT / folder
+    if folder.exists() or folder.absolute() == elsewhere:
+        return folder
+    if not elsewhere.exists():
+        raise ArtifactError(
+            f"there is no model {folder.absolute()}, and no {elsewhere}; name the folder of one"
+        )
+    return elsewhere
 
 
 def read(folder: Path) -> dict[str, bytes]:

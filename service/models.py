@@ -66,6 +66,7 @@ def _add(store: Store, folder: Path) -> int:
     from gpq import artifact  # torch is slow to import: a rollback need not wait for it
     from service import artifacts
 
+    folder = artifacts.find(folder)
     model = artifact.load(folder)
     store.models.add(model.id, artifacts.read(folder))
     print(f"added {model.id}; next: python -m service models reindex")

@@ -13,7 +13,8 @@ from gpq.decode import DEFAULT_MAX_PIXELS
 from gpq.processors import processors
 from service import threads
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
+ROOT = Path(__file__).resolve().parent.parent  # of the program
+MODELS = ROOT / "models"
 
 PREFIX = "GPQ_"
 BENCH_DATA = "GPQ_DATA"  # read by ``make gpu``, not by the service
@@ -86,7 +87,8 @@ class Settings(BaseSettings):
     )
     model: Path = Field(
         MODELS / "cifar10",
-        description="folder of the model artifact; a database with pictures keeps theirs",
+        description="folder of the model artifact, below the current folder or else the program's; "
+        "a database with pictures keeps theirs",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where images are encoded")
     scan: Literal["auto", "reference", "native", "cuda"] = Field(

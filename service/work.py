@@ -120,6 +120,6 @@ def _begin(store: Store, settings: Settings, originals: Originals, place: torch.
     """As a service does with a new database: it begins with GPQ_MODEL, and the image store is
     its own."""
     if not store.models.all():
-        model = artifact.load(settings.model, place)
-        store.models.adopt(model.id, artifacts.read(settings.model))
+        folder = artifacts.find(settings.model)
+        store.models.adopt(artifact.load(folder, place).id, artifacts.read(folder))
     originals.claim(store.identity(), store.reader.head())
