@@ -1,28 +1,34 @@
 """The jobs that were asked for by HTTP, done one at a time by a process of their own."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.importfolder import ImportFolder
 from service.jobrun import owner
+from service.records import Job
 from service.settings import JOB_BEAT_SECONDS, STOP_SECONDS
+from service.sources import SourceError
 from service.store import Store
 
 POLL_SECONDS = 0.1
+WAITS = "it waits for a service that has it below its GPQ_IMPORT_FOLDER"
 log = logging.getLogger("gpq.service")
 
 
 class JobHost:
-    """A thread that waits for jobs, and for the process that is at one.
+    """A thread that waits for jobs, and for the process that is at one. What is not below the
+    import folder here is left to other services.
 
     Its own process: it can be nice to searches, and where it dies the service lives.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, folder: ImportFolder) -> None:
+        self.store, self.folder = store, folder
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
@@ -38,12 +44,25 @@ class JobHost:
     def _run(self) -> None:
         while not self._stop.wait(JOB_BEAT_SECONDS):
             try:
-                if number := self.store.jobs.waiting():
-                    self._do(number)
+                waiting = self.store.jobs.waiting()
+                if job := next(filter(self._can_do, waiting), None):
+                    self._do(job.number)
             except SQLAlchemyError as error:
                 log.warning("jobs: %s", error)
             except Exception:
                 log.exception("jobs: an unexpected error")
+
+    def _can_do(self, job: Job) -> bool:
+        if job.kind != "import":
+            return True
+        try:
+            self.folder.open(job.source)
+        except SourceError as error:
+            if not job.detail.startswith(WAITS):
+                me = owner(os.getpid())
+                self.store.jobs.explain(job.number, f"{WAITS}; {me} has not: {error}")
+            return False
+        return True
 
     def _do(self, number: int) -> None:
         log.info("job %d begins", number)

@@ -1,7 +1,7 @@
 """The statements on jobs: what there is to do, who is at it, how far it is."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -57,16 +57,25 @@ class JobStore:
             found = connection.execute(query).one_or_none()
             if found is None:
                 return None
-            _change(connection, found.number, state="running", owner=owner, seen=now())
-            return _job(found)
+            _change(connection, number, state="running", owner=owner, seen=now(), detail="")
+            return replace(_job(found), detail="")
 
         return self.database.write(claim)
 
-    def waiting(self) -> int | None:
-        """The oldest that services are to do, and none is at."""
-        query = sa.select(jobs.c.number).where(_free(), jobs.c.by_service)
+    def waiting(self) -> list[Job]:
+        """Those that services are to do, and none is at; the oldest first."""
+        query = _jobs().where(_free(), jobs.c.by_service).order_by(jobs.c.number)
         with self.database.read() as connection:
-            return connection.scalar(query.order_by(jobs.c.number).limit(1))
+            return [_job(row) for row in connection.execute(query)]
+
+    def explain(self, number: int, detail: str) -> None:
+        """Why it waits, where it still does."""
+
+        def explain(connection: Connection) -> None:
+            change = sa.update(jobs).where(_free(), jobs.c.number == number)
+            connection.execute(change.values(detail=detail))
+
+        self.database.write(explain)
 
     def tell(self, job: Job, owner: str, failures: Failures = (), *, anew: bool = False) -> bool:
         """Store how far it is, and what could not be used since it was told last; anew: since

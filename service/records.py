@@ -141,9 +141,10 @@ JobState = Literal["waiting", "running", "stopped", "done", "failed", "cancelled
 class Job:
     """A long work and how far it is. stopped: broken off; asked for again it goes on.
 
-    source: of an import. by_service: services do it, not a command. done: entries, failed ones
-    among them, of total, None where that is not known yet. cursor: stands for their names.
-    seconds: at work. detail: why it failed; of one under way what else there is to know.
+    source: of an import. by_service: services do it, below GPQ_IMPORT_FOLDER, not a command.
+    done: entries, failed ones among them, of total, None where that is not known yet. cursor:
+    stands for their names.
+    seconds: at work. detail: why it failed, or waits; of one under way what else there is to know.
     """
 
     number: int

@@ -225,7 +225,7 @@ class JobReply(Reply):
     example = {
         "number": 1,
         "kind": "import",
-        "source": "/import/new-arrivals",
+        "source": "new-arrivals",
         "state": "running",
         "by_service": True,
         "done": 5120,

@@ -14,6 +14,7 @@ from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.feed import Feed
 from service.gate import Gate
+from service.importfolder import ImportFolder
 from service.index import Codes, Index
 from service.jobhost import JobHost
 from service.latency import Latency
@@ -67,7 +68,7 @@ class Runtime:
         self._given_files = artifacts.read(given)
         self._serve(self._given)
         self._measure()
-        self.jobs = JobHost(self.store)
+        self.jobs = JobHost(self.store, ImportFolder(settings))
         self.not_ready: str | None = "starting"
         self._stop = threading.Event()
         self._starter = threading.Thread(target=self._start, name="start", daemon=True)

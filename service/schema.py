@@ -99,7 +99,7 @@ jobs = sa.Table(
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("kind", sa.String(16), nullable=False),
-    # What is imported.
+    # What is imported: a path, below GPQ_IMPORT_FOLDER where services do it.
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     # The process that is at it, and when it last said so.

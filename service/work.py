@@ -12,6 +12,7 @@ from gpq.decode import limit_decoding
 from gpq.model import Model
 from service import artifacts
 from service.encoder import GROUP_BYTES, IMPORT_GROUP_BYTES, Encoder
+from service.importfolder import ImportFolder
 from service.imports import Import
 from service.ingest import Ingest
 from service.jobrun import JobRun
@@ -19,7 +20,7 @@ from service.originals import Originals, open_originals
 from service.records import ModelError, ModelRow, OtherModel
 from service.reindex import Reindex
 from service.settings import IMPORT_BATCH, Settings
-from service.sources import SourceError, open_source
+from service.sources import open_source
 from service.store import Store
 from service.throttle import Throttle
 
@@ -103,10 +104,10 @@ def _import(
     store: Store, settings: Settings, ingest: Ingest, place: torch.device, run: JobRun
 ) -> None:
     _begin(store, settings, ingest.originals, place)
-    within = settings.import_folder if run.job.by_service else None
-    if run.job.by_service and within is None:
-        raise SourceError("imports over HTTP are off: set GPQ_IMPORT_FOLDER")
-    source = open_source(Path(run.job.source), within, settings.max_body_bytes)
+    if run.job.by_service:
+        source = ImportFolder(settings).open(run.job.source)
+    else:
+        source = open_source(Path(run.job.source), None, settings.max_body_bytes)
     while not run.stop.is_set():
         try:
             models = [_model(store, row, place) for row in store.models.all()]

@@ -1,19 +1,19 @@
 """Long works: ask for them, see how far they are, cancel them."""
 
 from dataclasses import asdict
-from pathlib import Path as File
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service import uploads
+from service import importfolder, uploads
+from service.importfolder import ImportFolder
 from service.problems import Problem
 from service.records import Job, JobKind
 from service.replies import FailuresReply, JobReply, JobsReply
 from service.routes import ReadyRuntime, body, light
 from service.runtime import Runtime
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES
-from service.sources import SourceError, open_source
+from service.sources import SourceError
 from service.uploads import ImportWanted
 
 MOST_JOBS = 2**31 - 1
@@ -47,7 +47,7 @@ async def ask_import(request: Request, response: Response, runtime: ReadyRuntime
 @light
 def ask_reindex(response: Response, runtime: ReadyRuntime) -> dict[str, Any]:
     """From their originals, in the background; searches go on by the active model."""
-    return _ask("reindex", None, response, runtime)
+    return _ask("reindex", "", response, runtime)
 
 
 @router.get("/jobs", summary="List the jobs", response_model=JobsReply)
@@ -96,21 +96,17 @@ def cancel(number: Number, runtime: ReadyRuntime) -> dict[str, Any]:
 
 
 def _ask_import(source: str, response: Response, runtime: Runtime) -> dict[str, Any]:
-    folder = runtime.settings.import_folder
-    if folder is None:
-        raise Problem(403, "no-import", "imports over HTTP are off: set GPQ_IMPORT_FOLDER")
+    if runtime.settings.import_folder is None:
+        raise Problem(403, "no-import", importfolder.OFF)
     try:
-        path = (folder / source).resolve()
-        open_source(path, folder, runtime.settings.max_body_bytes)
-    except (SourceError, ValueError, OSError, RuntimeError) as error:
+        name = ImportFolder(runtime.settings).name(source)
+    except SourceError as error:
         raise Problem(422, "invalid-source", f"source: {error}") from error
-    return _ask("import", path, response, runtime)
+    return _ask("import", name, response, runtime)
 
 
-def _ask(
-    kind: JobKind, source: File | None, response: Response, runtime: Runtime
-) -> dict[str, Any]:
-    number = runtime.store.jobs.ask(kind, str(source or ""), by_service=True)
+def _ask(kind: JobKind, source: str, response: Response, runtime: Runtime) -> dict[str, Any]:
+    number = runtime.store.jobs.ask(kind, source, by_service=True)
     response.headers["Location"] = f"/jobs/{number}"
     return _reply(_known(number, runtime))
 

@@ -277,3 +277,37 @@ def test_a_service_that_stops_leaves_its_job_to_the_next(
         until(lambda: server.http.get("/jobs/1").json()["state"] == "done")
         assert server.http.get("/jobs/1").json()["done"] == 4000
         assert server.http.get("/stats").json()["images"] == 4000
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_an_import_is_left_to_a_service_that_finds_its_source(
+    random_model: Path, database_url: str, tmp_path: Path, folder: Path
+) -> None:
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    other = tmp_path / "other"
+    other.mkdir()
+    elsewhere = tmp_path / "mounted"
+    elsewhere.symlink_to(folder)
+    without = Server(tmp_path, model=random_model, **places)
+    wrong = Server(tmp_path, model=random_model, import_folder=other, **places)
+    right = Server(tmp_path, model=random_model, import_folder=elsewhere, **places)
+    with without as server, wrong:
+        store = Store(database_url)
+        assert store.jobs.ask("import", "shoes", by_service=True) == 1
+        store.close()
+        server.http.post("/jobs/reindex").raise_for_status()  # is not kept waiting by the first
+        until(lambda: server.http.get("/jobs/2").json()["state"] == "done")
+        until(lambda: "GPQ_IMPORT_FOLDER" in server.http.get("/jobs/1").json()["detail"])
+        time.sleep(2)
+        job = server.http.get("/jobs/1").json()
+        assert (job["state"], job["done"]) == ("waiting", 0)
+        assert job["detail"].startswith("it waits for a service that has it")
+        assert "waits for a service" in commands.service("jobs", "list", folder=tmp_path, **places)
+        with right:
+            until(lambda: right.http.get("/jobs/1").json()["state"] == "done")
+            job = server.http.get("/jobs/1").json()
+            assert (job["done"], job["failed"], job["source"]) == (101, 1, "shoes")
+            assert job["detail"] == "100 created"
+            asked = right.http.post("/jobs/import", json={"source": str(folder / "bags")})
+            assert asked.json()["source"] == "bags"
+            until(lambda: server.http.get("/jobs/3").json()["state"] == "done")
