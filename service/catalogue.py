@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Row
@@ -27,11 +26,11 @@ PUT_TRIES = 4
 
 @dataclass(frozen=True)
 class Original:
-    """What is kept of an upload, or made of it: a file, or its bytes, to be sent."""
+    """What is kept of an upload, or made of it, to be sent."""
 
     sha256: str
     media_type: str
-    content: Path | Parts | bytes
+    content: Parts | bytes
 
 
 class Catalogue:
@@ -126,12 +125,10 @@ class Catalogue:
     def content(self, id: str) -> Original:
         """The picture as it was uploaded; raises Problem 404 where originals are not kept."""
         row = self.get(id)
-        file = self.originals.path(row.sha256)
-        content = self.originals.parts(row.sha256) if file is None else file
-        start = None if content is None else _start(content)
-        if content is None or start is None:
+        content = self.originals.parts(row.sha256)
+        if content is None:
             raise _no_original(id)
-        media_type = decode.media_type(start) or "application/octet-stream"
+        media_type = decode.media_type(content.first) or "application/octet-stream"
         return Original(row.sha256, media_type, content)
 
     def thumbnail(self, id: str, known: str) -> Original:
@@ -153,16 +150,6 @@ class Catalogue:
             self.feed.catch_up(seq)
         except OtherModel as error:
             raise problems.unavailable(str(error)) from error
-
-
-def _start(content: Path | Parts) -> bytes | None:
-    if isinstance(content, Parts):
-        return content.first
-    try:
-        with content.open("rb") as opened:
-            return opened.read(decode.SIGNATURE_BYTES)
-    except FileNotFoundError:
-        return None
 
 
 def _no_original(id: str) -> Problem:

@@ -110,8 +110,8 @@ class _Form(MultiPartParser):
 
 
 @asynccontextmanager
-async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
-    """The multipart form; its spooled files are gone when it closes."""
+async def form(request: Request, max_files: int, setting: str = "") -> AsyncIterator[FormData]:
+    """The multipart form; its spooled files are gone when it closes. setting: says max_files."""
     if media_type(request) != "multipart/form-data":
         raise Problem(415, "not-multipart", "send multipart/form-data")
     try:
@@ -126,6 +126,9 @@ async def form(request: Request, max_files: int) -> AsyncIterator[FormData]:
                 )
                 parsed = await parser.parse()
     except MultiPartException as error:
+        if setting and error.message.startswith("Too many files"):
+            detail = f"more than {max_files} files; send them in several requests, or set {setting}"
+            raise Problem(413, "too-many-images", detail) from error
         raise Problem(400, "invalid-form", error.message) from error
     except UnicodeError as error:
         raise Problem(400, "invalid-form", f"the form is not in its charset: {error}") from error

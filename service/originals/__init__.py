@@ -32,12 +32,9 @@ class Originals(Protocol):
     def get(self, sha256: str) -> bytes | None:
         """The bytes, None where they are not kept. Raises Problem 503."""
 
-    def path(self, sha256: str) -> Path | None:
-        """The file of the bytes, where they are files; it need not be there."""
-
     def parts(self, sha256: str) -> Parts | None:
-        """The bytes, where they are not files, to be read one after another; None where they
-        are not kept. Raises Problem 503."""
+        """The bytes, to be read one after another; None where they are not kept. Raises
+        Problem 503."""
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         """Set aside what is not in use and older than the grace period, and remove what has been
@@ -77,9 +74,6 @@ class NoOriginals:
         return True
 
     def get(self, sha256: str) -> bytes | None:
-        return None
-
-    def path(self, sha256: str) -> Path | None:
         return None
 
     def parts(self, sha256: str) -> Parts | None:

@@ -5,11 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from gpq.files import replacing, sync_folders, write_together
 from service.originals import claims, sweeps
-from service.originals.names import ASIDE, OURS, TEMPORARY, answering, places
+from service.originals.names import ASIDE, OURS, TEMPORARY, Parts, answering, found
+
+PART_BYTES = 2**18  # read at a time
 
 
 class LocalOriginals:
@@ -55,17 +58,18 @@ class LocalOriginals:
                 return False
 
     def get(self, sha256: str) -> bytes | None:
-        with answering(self.root):
-            for place in places(sha256):
-                with suppress(FileNotFoundError):
-                    return self._path(place).read_bytes()
+        with answering(self.root), suppress(FileNotFoundError):
+            return found(sha256, lambda name: self._path(name).read_bytes())
         return None
 
-    def path(self, sha256: str) -> Path:
-        there = (path for path in map(self._path, places(sha256)) if path.exists())
-        return next(there, self._path(sha256))
+    def parts(self, sha256: str) -> Parts | None:
+        def begin(name: str) -> Parts:
+            with self._path(name).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                return Parts(size, file.read(PART_BYTES), partial(self._part, sha256), PART_BYTES)
 
-    def parts(self, sha256: str) -> None:
+        with answering(self.root), suppress(FileNotFoundError):
+            return found(sha256, begin)
         return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
@@ -94,6 +98,15 @@ class LocalOriginals:
 
     def remove(self, name: str) -> None:
         self._path(name).unlink()
+
+    def _part(self, sha256: str, start: int, stop: int) -> bytes:
+        def read(name: str) -> bytes:
+            with self._path(name).open("rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+
+        with answering(self.root):
+            return found(sha256, read)
 
     def _path(self, name: str) -> Path:
         return self.root / name[:2] / name

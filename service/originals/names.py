@@ -4,33 +4,35 @@ import errno
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from service import problems
 from service.problems import Problem
 
-PART_BYTES = 2**20
 TEMPORARY = ".tmp"  # being written
 ASIDE = ".swept"  # nothing pointed to it, see ``sweeps``
 OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
+R = TypeVar("R")
 log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """An original of ``size`` bytes: the first PART_BYTES of it, and as many from a place on, which
-    raises Problem 503."""
+    """An original of ``size`` bytes. first: those it begins with. read: those from a place to
+    another, ``step`` of them; raises Problem 503."""
 
     size: int
     first: bytes
-    read: Callable[[int], bytes]
+    read: Callable[[int, int], bytes]
+    step: int
 
-    def __iter__(self) -> Iterator[bytes]:
-        """However slowly they are taken, no more than one is in memory."""
-        yield self.first
-        for start in range(PART_BYTES, self.size, PART_BYTES):
-            yield self.read(start)
+    def between(self, start: int, stop: int) -> Iterator[bytes]:
+        """However slowly they are taken, no more is in memory than is read at a time."""
+        for begin in range(start, stop, self.step):
+            end = min(begin + self.step, stop)
+            yield self.first[begin:end] if end <= len(self.first) else self.read(begin, end)
 
 
 @contextmanager
@@ -45,6 +47,10 @@ def answering(root: object) -> Iterator[None]:
         raise problems.unavailable("the image store does not answer; try again") from error
 
 
-def places(name: str) -> tuple[str, str, str]:
-    """Where an original is looked for, one after another: it may be brought back meanwhile."""
-    return name, name + ASIDE, name
+def found(sha256: str, look: Callable[[str], R]) -> R:
+    """What ``look`` finds of an original, under its name or set aside. Raises FileNotFoundError,
+    as ``look`` does, where neither is there."""
+    for name in (sha256, sha256 + ASIDE):
+        with suppress(FileNotFoundError):
+            return look(name)
+    return look(sha256)  # it may have been brought back meanwhile

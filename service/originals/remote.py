@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import fsspec
 
 from service.originals import claims, sweeps
-from service.originals.names import ASIDE, OURS, PART_BYTES, Parts, answering, places
+from service.originals.names import ASIDE, OURS, Parts, answering, found
 from service.settings import SWEEP_GRACE_SECONDS
+
+PART_BYTES = 2**20  # asked for at a time
 
 
 class RemoteOriginals:
@@ -48,31 +49,27 @@ class RemoteOriginals:
             return self._size(self._key(sha256)) == size
 
     def get(self, sha256: str) -> bytes | None:
-        with answering(self.root):
-            for place in places(self._key(sha256)):
-                with suppress(FileNotFoundError):
-                    return bytes(self.files.cat_file(place))
-        return None
-
-    def path(self, sha256: str) -> Path | None:
+        with answering(self.root), suppress(FileNotFoundError):
+            return found(sha256, lambda name: bytes(self.files.cat_file(self._key(name))))
         return None
 
     def parts(self, sha256: str) -> Parts | None:
-        with answering(self.root):
-            for place in places(self._key(sha256)):
-                with suppress(FileNotFoundError):
-                    first = self._part(place, 0)
-                    whole = len(first) < PART_BYTES
-                    size = len(first) if whole else self._size(place) or 0
-                    return Parts(size, first, partial(self._answered_part, place))
+        def begin(name: str) -> Parts:
+            key = self._key(name)
+            first = bytes(self.files.cat_file(key, start=0, end=PART_BYTES))
+            size = len(first) if len(first) < PART_BYTES else int(self.files.size(key))
+            return Parts(size, first, partial(self._part, sha256), PART_BYTES)
+
+        with answering(self.root), suppress(FileNotFoundError):
+            return found(sha256, begin)
         return None
 
-    def _part(self, key: str, start: int) -> bytes:
-        return bytes(self.files.cat_file(key, start=start, end=start + PART_BYTES))
+    def _part(self, sha256: str, start: int, stop: int) -> bytes:
+        def read(name: str) -> bytes:
+            return bytes(self.files.cat_file(self._key(name), start=start, end=stop))
 
-    def _answered_part(self, key: str, start: int) -> bytes:
         with answering(self.root):
-            return self._part(key, start)
+            return found(sha256, read)
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
         return sweeps.sweep(self, self.root, in_use)

@@ -3,13 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from sqlalchemy.engine import Row
 
-from service import uploads
+from service import ranges, uploads
 from service.catalogue import Original
 from service.metadata import decode_metadata
-from service.originals.names import Parts
 from service.replies import ImageReply, ListReply
 from service.routes import ReadyRuntime, body, light
 from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES, THUMBNAIL_PIXELS
@@ -28,6 +27,7 @@ PATCH_BODY = {
         "example": {"metadata": {"shelf": 4}},
     }
 }
+PART = {"description": "The bytes of Range, where it is one range"}
 # An upload is never run as a page of ours, whatever it holds.
 HARMLESS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -97,35 +97,38 @@ async def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response
     known = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     with runtime.gate.slot():
         small = await runtime.gate.run(lambda: runtime.catalogue.thumbnail(id, known))
-    return _send(small, known)
+    return _send(small, request, known)
 
 
 @router.get(
     "/images/{id}/content",
     summary="The picture as it was uploaded",
     response_class=Response,
-    responses=_picture("image/*", "The bytes, untouched"),
+    responses={**_picture("image/*", "The bytes, untouched"), 206: PART},
 )
 async def content(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     """404 where originals are not kept."""
     known = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     with runtime.gate.slot():
         original = await runtime.gate.run(lambda: runtime.catalogue.content(id))
-    return _send(original, known)
+    return _send(original, request, known)
 
 
-def _send(original: Original, known: str) -> Response:
-    headers = {**HARMLESS, "ETag": f'"{original.sha256}"'}
+def _send(original: Original, request: Request, known: str) -> Response:
+    etag, media_type = f'"{original.sha256}"', original.media_type
+    headers = {**HARMLESS, "ETag": etag}
     if original.sha256 == known:
         return Response(status_code=304, headers=headers)
-    if isinstance(original.content, bytes):
-        return Response(original.content, media_type=original.media_type, headers=headers)
-    if isinstance(original.content, Parts):
-        length = {"Content-Length": str(original.content.size)}
-        return StreamingResponse(
-            iter(original.content), media_type=original.media_type, headers=headers | length
-        )
-    return FileResponse(original.content, media_type=original.media_type, headers=headers)
+    content = original.content
+    if isinstance(content, bytes):
+        return Response(content, media_type=media_type, headers=headers)
+    part = ranges.wanted(request.headers, etag, content.size)
+    asked = part or range(content.size)
+    headers |= {"Accept-Ranges": "bytes", "Content-Length": str(len(asked))}
+    if part:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{content.size}"
+    sent = content.between(asked.start, asked.stop)
+    return StreamingResponse(sent, 206 if part else 200, headers, media_type)
 
 
 def _reply(row: Row[Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ async def index(
 
 
 async def _put(request: Request, runtime: Runtime) -> tuple[list[dict[str, Any]], int]:
-    async with uploads.form(request, runtime.settings.max_images) as fields:
+    async with uploads.form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
         return await runtime.gate.run(
             lambda: runtime.catalogue.put(uploads.index_uploads(fields, runtime.model.id))
         )

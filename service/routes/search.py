@@ -90,7 +90,7 @@ async def _search(request: Request, runtime: Runtime) -> Answer:
 
 
 async def _batch(request: Request, runtime: Runtime) -> Answer:
-    async with uploads.form(request, runtime.settings.max_images) as fields:
+    async with uploads.form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
         files, options = uploads.batch_form(fields, runtime.model.id)
         return await runtime.searcher.by_pictures([file.file for file in files], options)
 

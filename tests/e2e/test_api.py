@@ -91,7 +91,7 @@ def test_wrong_batches(server: Server) -> None:
     assert_problem(batch(server, png(1), k=0), 422, "invalid-field")
     assert_problem(batch(server, png(1), depth=3), 422, "invalid-field")
     assert_problem(batch(server, *[png(1)] * 101, k=1000), 422, "too-many-results")
-    assert_problem(batch(server, *[b""] * 1001), 400, "invalid-form")
+    assert_problem(batch(server, *[b""] * 1001), 413, "too-many-images")
 
 
 def test_listing_walks_through_everything_in_order_of_storing(server: Server) -> None:

@@ -102,7 +102,8 @@ def test_bad_pictures_alone_in_an_index_request(name: str, server: Server) -> No
 
 def test_ten_thousand_parts(server: Server) -> None:
     files = [("images", (f"{n}", b"x")) for n in range(10_000)]
-    assert_problem(server.http.post("/index", files=files), 400, "invalid-form")
+    body = assert_problem(server.http.post("/index", files=files), 413, "too-many-images")
+    assert "more than 20 files" in body["detail"] and "GPQ_MAX_IMAGES" in body["detail"]
     fields = {f"field{n}": "x" for n in range(10_000)}
     reply = server.http.post("/index", files={"images": png(1)}, data=fields)
     assert_problem(reply, 400, "invalid-form")
