@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent  # of the program
 MODELS = ROOT / "models"
 
 PREFIX = "GPQ_"
+NONE = "none"  # what people write for a setting that they do not want
 BENCH_DATA = "GPQ_DATA"  # read by ``make gpu``, not by the service
 
 MAX_RESULTS = 1000  # largest k of a search
@@ -149,8 +150,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split_keys(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(key.strip() for key in value.split(",") if key.strip())
+            keys = tuple(key.strip() for key in value.split(",") if key.strip())
+            if NONE in map(str.lower, keys):
+                raise ValueError(
+                    f"{NONE} would be a key that anybody guesses; for no keys unset it"
+                )
+            return keys
         return value
+
+    @field_validator("index_file", "import_folder", mode="before")
+    @classmethod
+    def _unset_none(cls, value: object) -> object:
+        return None if value == NONE else value
 
     @model_validator(mode="after")
     def _safe_to_listen(self) -> "Settings":

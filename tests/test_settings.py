@@ -25,6 +25,17 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert "a" not in repr(settings.api_keys)
 
 
+def test_none_is_no_key_and_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPQ_IMPORT_FOLDER", "none")
+    monkeypatch.setenv("GPQ_INDEX_FILE", "none")
+    assert (Settings().import_folder, Settings().index_file) == (None, None)
+    monkeypatch.setenv("GPQ_IMPORT_FOLDER", "./none")
+    assert Settings().import_folder == Path("none")
+    for keys in ("none", "a-key, None"):
+        with pytest.raises(ValidationError, match="anybody guesses"):
+            Settings(api_keys=keys)
+
+
 def test_off_loopback_needs_keys_or_an_explicit_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPQ_HOST", "0.0.0.0")
     with pytest.raises(ValidationError, match="GPQ_ALLOW_ANONYMOUS"):
