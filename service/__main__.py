@@ -40,6 +40,17 @@ log = logging.getLogger("gpq.service")
 
 def main() -> int:
     """Exit status: 0 stopped by a signal or done, 1 what was asked for cannot be done."""
+    try:
+        try:
+            return _run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads has enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run() -> int:
     spin_little()
     parser = argparse.ArgumentParser(prog="python -m service")
     commands = parser.add_subparsers(
@@ -76,6 +87,8 @@ def main() -> int:
         for problem in error.errors():
             place = "GPQ_" + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
             print(f"error: {place}: {problem['msg']}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
     except (
         GPQError, Refused, Problem, ArgumentError, ValueError, OSError, NewerSchema, SQLAlchemyError
     ) as error:  # fmt: skip

@@ -145,28 +145,29 @@ class Runtime:
                 self._open()
                 return
             except SQLAlchemyError as error:
-                self.not_ready = _why(error)
-                log.warning("%s: %s", self.not_ready, error)
-                self._stop.wait(RETRY_SECONDS)
+                self._try_later(_why(error), str(error).partition("\n")[0])
             except Problem as error:  # the image store's
-                self.not_ready = error.detail
-                self._stop.wait(RETRY_SECONDS)
+                self._try_later(error.detail)
+            except OtherModel as error:  # it may be active soon, or not be any more
+                self._try_later(str(error))
             except (NewerSchema, ScanError) as error:
                 self.not_ready = str(error)
                 log.error(self.not_ready)
                 return
-            except OtherModel as error:  # it may be active soon, or not be any more
-                if self.not_ready != str(error):
-                    log.error(str(error))
-                self.not_ready = str(error)
-                self._stop.wait(RETRY_SECONDS)
             except Exception:
                 self.not_ready = "start failed with an unexpected error; it is in the log"
                 log.exception(self.not_ready)
                 return
 
+    def _try_later(self, why: str, cause: str = "") -> None:
+        if self.not_ready != why:  # said once, not at every try
+            log.error(f"{why}: {cause}" if cause else why)
+        self.not_ready = why
+        self._stop.wait(RETRY_SECONDS)
+
     def _open(self) -> None:
         migrate(self.store.database)
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it would tell every try
         active = self.store.models.adopt(self._given.id, self._given_files)
         if active == self._given.id:
             self._serve(self._given)

@@ -15,6 +15,7 @@ import httpx
 import psycopg
 import pytest
 
+from service.runtime import RETRY_SECONDS
 from tests.images import encoded, noise, png
 from tests.postgres import Postgres, binaries
 from tests.server import Server
@@ -129,8 +130,10 @@ def test_a_database_that_comes_late_is_waited_for(
     server = Server(tmp_path, model=random_model, database_url=url)
     server.start()
     server.wait_until_not_ready("does not answer")
+    time.sleep(2 * RETRY_SECONDS)
     own_postgres.start()
     server.wait_until_ready()
+    assert server.printed().count("the database does not answer") == 1
     assert server.index(png(1)).status_code == 200
     assert server.stop() == 0
 

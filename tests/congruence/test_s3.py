@@ -65,6 +65,7 @@ def test_a_service_waits_for_a_store_that_does_not_answer_yet(
         store.make_bucket("pictures")
         server.wait_until_ready()
         assert len(server.http.get("/stats").json()["feed"]["replicas"]) == 1
+        assert server.printed().count("alembic.runtime.migration: Context") == 1
         assert server.index(png(1)).status_code == 200
         assert server.stop() == 0
 
