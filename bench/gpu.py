@@ -6,13 +6,14 @@
     python -m bench.gpu --device cpu --seconds 2 --batch 16 --out /tmp/x
                                              the same steps without a card
 
-Seconds that the steps are expected to take, of an H200 (``steps``; not measured yet):
-    tests-scan 90, scan-1e9 90: one query and 256, k = 100
-    cifar10 and unseen-0 to unseen-4, each --seconds for the training and 60
+Seconds that the steps are expected to take, of an H200 (``steps``; guessed):
+    tests-scan 90, tests 60: all others that need a card
+    cifar10-wide and cifar10-taught, which has its labels from it, photos-all, and unseen-0 to
+    unseen-4, each --seconds for the training and 60
+    rate 300: steps a second of both recipes, without a CUDA graph and compiled too; post 120
     scan-1e8 180: all numbers of queries, k = 10 and 100, and sizes of the filter's programs
-    scan-1e9-all 150, scan-1e7 60, tests 120: all others that need a card, post 120
-    cifar10-from-photos, photos-all, photos-100, seeds and cifar10-paper, each as cifar10
-    rate 300: steps a second of both recipes, compiled too
+    scan-1e9-all 150, scan-1e7 60
+    cifar10, cifar10-from-photos, photos-100, seeds and cifar10-paper, each as the others
 
 GPQ_DATA is a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with what
 is in them; a step whose data is not there is left out, and done when it is. A training is as long
@@ -38,11 +39,13 @@ from pathlib import Path
 from bench.data import cifar10, tinyimagenet
 
 ROOT = Path(__file__).parent.parent
-PHOTOS = ROOT / "models" / "photos"
+SHIPPED, PHOTOS = ROOT / "models" / "cifar10", ROOT / "models" / "photos"
 FEWER = 500_000  # times as few codes without a card
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
 DRAWS = range(5)
+FIRST = 3 + len(DRAWS)  # trainings
+WIDE = 64  # channels of a network that only teaches
 NESTED = ("--bits", "12", "24", "32")
 BATCH = ("--batch-labelled", "128", "--batch-unlabelled", "512")
 
@@ -62,19 +65,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Training:
-    """One model: options of train and of evaluate, and how its folder of data is found."""
+    """One model: options of train and of evaluate, and how its folder of data is found. teacher:
+    the training that guesses its labels, which comes before."""
 
     name: str
     data: Callable[[Path], Path | None]
     train: tuple[str, ...]
     dataset: str = "folder"
     evaluate_data: Callable[[Path], Path | None] | None = None
+    teacher: str = ""
 
 
 def trainings() -> list[Training]:
-    """In the order of their worth."""
+    """In the order of their worth, the first FIRST before all else."""
     modern = ("--bits", "48", "--held-out", "0", *BATCH)
-    photos = [
+    classes = (*modern, "--network", "resnet32", "--details", "0")
+    wide = Training("cifar10-wide", cifar10, (*classes, "--width", str(WIDE)), "cifar10")
+    start = ("--init", str(SHIPPED), "--learning-rate", "0.002")
+    taught = Training("cifar10-taught", cifar10, (*classes, *start), "cifar10", teacher=wide.name)
+    photos_all, photos_100 = [
         Training(
             f"photos-{labels}",
             lambda out, labels=labels: tinyimagenet(out, labels),
@@ -92,10 +101,13 @@ def trainings() -> list[Training]:
     ]
     paper = ("--bits", "48", "--recipe", "paper", "--network", "vgg", "--held-out", "0")
     return [
-        Training("cifar10", cifar10, modern, "cifar10"),
+        wide,
+        taught,
+        photos_all,
         *unseen,
+        Training("cifar10", cifar10, modern, "cifar10"),
         Training("cifar10-from-photos", cifar10, (*modern, "--init", str(PHOTOS)), "cifar10"),
-        *photos,
+        photos_100,
         *seeds,
         Training("cifar10-paper", cifar10, paper, "cifar10"),
     ]
@@ -153,12 +165,13 @@ def post(options: argparse.Namespace) -> dict[str, object] | None:
 
 
 def rates(options: argparse.Namespace) -> dict[str, object]:
-    """Steps a second of the default networks, and the full step against the bare network;
-    compiled too, where the machine has what that needs."""
+    """Steps a second of the default networks, and the full step against the bare network; without
+    a CUDA graph too, and compiled, where the machine has what that needs."""
     runs: list[dict[str, object]] = []
-    for backend in ("", "inductor"):
-        path = options.out / f"train-{backend or 'plain'}.json"
-        if _rate(path, options, "--compile", backend).returncode == 0:
+    kinds = {"plain": (), "launched": ("--launched",), "inductor": ("--compile", "inductor")}
+    for name, more in kinds.items():
+        path = options.out / f"train-{name}.json"
+        if _rate(path, options, *more).returncode == 0:
             runs += json.loads(path.read_text())["runs"]
     return {"runs": runs}
 
@@ -180,12 +193,14 @@ def train(training: Training, options: argparse.Namespace) -> dict[str, object] 
     searched = training.evaluate_data(options.out) if training.evaluate_data else data
     if data is None or searched is None:
         return None
-    if str(PHOTOS) in training.train and not (PHOTOS / "config.json").is_file():
+    if training.teacher and not (options.out / training.teacher / "config.json").is_file():
         return None
     model = options.out / training.name
     command = [sys.executable, "-m", "trainer", "train", "--dataset", training.dataset]
     command += ["--data", str(data), "--out", str(model), "--device", options.device]
     command += [*length(training, options), *training.train]
+    if training.teacher:
+        command += ["--teacher", str(options.out / training.teacher)]
     if options.batch:
         batch = str(options.batch)
         command += ["--batch-labelled", batch, "--batch-unlabelled", batch]
@@ -210,32 +225,37 @@ def length(training: Training, options: argparse.Namespace) -> list[str]:
     """As many steps as fit into --seconds by the rate of this size."""
     if "paper" in training.train:
         return ["--steps", "3000"]  # as published
-    size = 64 if "64" in training.train else 32
-    path = options.out / f"train-{size}.json"
+    size, width = (_option(training, name) for name in ("--size", "--width"))
+    path = options.out / f"train-{size}-{width}.json"
     if not path.is_file():
-        _rate(path, options, "--recipes", "modern", "--sizes", str(size)).check_returncode()
+        network = ("--sizes", size, "--width", width)
+        _rate(path, options, "--recipes", "modern", *network).check_returncode()
     (run,) = json.loads(path.read_text())["runs"]
     pictures = 2 * options.batch if options.batch else sum(map(int, BATCH[1::2]))
     seconds = run["seconds_a_step"] * pictures / run["batch"]
     return ["--steps", str(max(2, int(options.seconds / seconds)))]
 
 
+def _option(training: Training, name: str) -> str:
+    """Its value, 32 by default: pixels, and channels."""
+    given = training.train
+    return given[given.index(name) + 1] if name in given else "32"
+
+
 def steps(options: argparse.Namespace) -> list[Step]:
     """All there are, in the order of their worth."""
 
     learnt = [Step(t.name, options.seconds + 60, partial(train, t)) for t in trainings()]
-    first = 1 + len(DRAWS)
     return [
         Step("tests-scan", 90, tests_scan),
-        Step("scan-1e9", 90, scan(10**9, "--queries", "1", "256", "--k", "100")),
-        *learnt[:first],
+        Step("tests", 60, tests_all),
+        *learnt[:FIRST],
+        Step("rate", 300, rates),
+        Step("post", 120, post),
         Step("scan-1e8", 180, scan(10**8, "--tune")),
         Step("scan-1e9-all", 150, scan(10**9)),
         Step("scan-1e7", 60, scan(10**7)),
-        Step("tests", 120, tests_all),
-        Step("post", 120, post),
-        *learnt[first:],
-        Step("rate", 300, rates),
+        *learnt[FIRST:],
     ]
 
 

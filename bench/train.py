@@ -3,6 +3,7 @@
 .venv/bin/python -m bench.train                 both recipes and sizes, the default batches
 python -m bench.train --device cuda --steps 50
 python -m bench.train --recipes modern --sizes 32 --batch 16 --rounds 2
+python -m bench.train --device cuda --launched    no CUDA graph: each operation by itself
 
 The peer is forward and backward of the same network on the same number of pictures, with a
 sum for a loss: no data, augmentation, teacher, losses, optimiser or average. Synthetic
@@ -40,7 +41,8 @@ def measure(
     labelled, unlabelled = (options.batch,) * 2 if options.batch else BATCHES[recipe_name]
     steps, backend = options.steps, options.compile
     config = Config(
-        recipe=recipe_name, variant="gpq", network=NETWORKS[size], width=32, size=size, bits=48,
+        recipe=recipe_name, variant="gpq", network=NETWORKS[size], width=options.width,
+        size=size, bits=48,
         details=4 if recipe_name == "modern" else 0, logits="averaged", steps=1000,
         batch_labelled=labelled, batch_unlabelled=unlabelled,
         learning_rate=LEARNING_RATES[recipe_name], lambda1=1.0, lambda2=0.1,
@@ -59,7 +61,7 @@ def measure(
     batch = labelled + unlabelled
     images = rules.normalise(data.labelled[:batch]).contiguous(memory_format=torch.channels_last)
 
-    learn = Step(recipe, optimiser)
+    learn = Step(recipe, optimiser, graph=not options.launched)
 
     def full() -> None:
         learn()
@@ -78,6 +80,8 @@ def measure(
     return {
         "recipe": recipe_name,
         "compile": backend,
+        "graph": learn.graphed,
+        "width": options.width,
         "size": size,
         "batch": batch,
         "full_images_s": medians["full"],
@@ -102,7 +106,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="the first is not counted")
     parser.add_argument("--recipes", nargs="+", default=["modern", "paper"])
     parser.add_argument("--sizes", type=int, nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--width", type=int, default=32, help="of the network (%(default)s)")
     parser.add_argument("--batch", type=int, help="pictures of each kind a step")
+    parser.add_argument("--launched", action="store_true", help="no CUDA graph of the step")
     parser.add_argument("--device", choices=device.NAMES, default="auto")
     parser.add_argument("--compile", default="", help="back end of torch.compile")
     parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")

@@ -70,8 +70,10 @@ def _run() -> int:
             log.warning(line)
         if arguments.command not in (None, "migrate"):
             logging.getLogger("alembic").setLevel(logging.WARNING)
-        if arguments.command in ("export", "backup", "jobs", "models"):
-            database.require(settings.database_url)
+        if arguments.command and (absent := database.missing(settings.database_url)):
+            if arguments.command not in ("import", "restore"):
+                raise ValueError(f"GPQ_DATABASE_URL: there is no database {absent}")
+            print(f"a new database: {absent}", file=sys.stderr)
         if arguments.command == "migrate":
             return _migrate(settings, arguments.revision)
         if arguments.command == "models":

@@ -256,11 +256,10 @@ _POSTGRES: dict[str, Any] = {
 }
 
 
-def require(url: str) -> None:
-    """Raises ValueError where it names a file that is not there: to open it would make one."""
+def missing(url: str) -> Path | None:
+    """The file it names, where that is not there: to open it makes one."""
     file = sa.make_url(url).database if url.startswith("sqlite") else None
-    if file and not Path(file).is_file():
-        raise ValueError(f"GPQ_DATABASE_URL: there is no database {Path(file).absolute()}")
+    return Path(file).absolute() if file and not Path(file).is_file() else None
 
 
 def _engine(url: sa.URL, durable: bool) -> Engine:

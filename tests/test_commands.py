@@ -5,6 +5,7 @@ import pytest
 from service.migrate import migrate
 from service.store import Store
 from tests import commands
+from tests.images import png
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -22,3 +23,22 @@ def test_a_command_ends_quietly_where_nobody_reads(
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 1
+
+
+@pytest.mark.parametrize("command", ["export x.jsonl", "backup x.db", "jobs list", "migrate"])
+def test_a_command_in_a_wrong_folder_makes_no_database(command: str, tmp_path: Path) -> None:
+    done = commands.run(*command.split(), folder=tmp_path)
+    assert done.returncode == 1
+    assert f"there is no database {tmp_path}/data/gpq.db" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_may_make_a_database_says_where(random_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "one.png").write_bytes(png(1))
+    first, again = (
+        commands.run("import", "pictures", folder=tmp_path, model=random_model) for _ in range(2)
+    )
+    assert f"a new database: {tmp_path}/data/gpq.db" in first.stderr
+    assert first.returncode == again.returncode == 0
+    assert "a new database" not in again.stderr
