@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from bench import gpu, gpuscan
 from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.reference import ReferenceScanner
 from tests.scanners import CARD, codes_like, luts_like
+from trainer import __main__ as trainer
 
 
 @pytest.mark.parametrize("ks", [(10,), (10, 100)])
@@ -94,3 +96,17 @@ def test_steps_are_done_once_where_there_is_time(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "one.json").read_text())["found"] == 1
     assert gpu.done(gpu.Step("no data", 0, lambda options: None), time.monotonic() + 1, options)
     assert not (tmp_path / "no data.json").exists()
+
+
+def test_trainings_are_such_as_the_trainer_knows(tmp_path: Path) -> None:
+    """And one whose labels come from another comes after it, or not at all."""
+    trainings = gpu.trainings()
+    for place, training in enumerate(trainings):
+        words = ["train", "--data", "data", "--out", "out", "--dataset", training.dataset]
+        parsed = trainer._parser().parse_args([*words, *training.train])
+        assert str(parsed.width or 32) == gpu._option(training, "--width")
+        if training.teacher:
+            assert training.teacher in [before.name for before in trainings[:place]]
+            options = argparse.Namespace(out=tmp_path)
+            assert gpu.train(replace(training, data=lambda out: out), options) is None
+    assert any(training.teacher for training in trainings)

@@ -1,4 +1,4 @@
-"""Labelled pictures whose labels training does not learn from, to choose its best moment by."""
+"""Labelled pictures that training does not see, to choose its best moment by."""
 
 import math
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ class HeldOut:
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
     """Take ``share`` of each class's labelled pictures out, at least two; a class of fewer
-    than LEAST_OF_CLASS keeps all. They stay in training without their labels, unless all
-    other pictures have labels.
+    than LEAST_OF_CLASS keeps all. The unlabelled pictures are the same ones, not copied: they may
+    take half of the memory.
 
     None where nothing can be held out.
     """
@@ -43,7 +43,7 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
         return data, None
     held = HeldOut(data.labelled[chosen], data.labels[chosen])
     labelled, labels = data.labelled[~chosen], data.labels[~chosen]
-    unlabelled = labelled if data.all_labelled else torch.cat([data.unlabelled, held.pixels])
+    unlabelled = labelled if data.all_labelled else data.unlabelled
     return replace(data, labelled=labelled, labels=labels, unlabelled=unlabelled), held
 
 

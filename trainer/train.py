@@ -180,7 +180,7 @@ def _report(
         print(f"no report: {error}; pip install gpq[train]", file=sys.stderr)
         return
     if held_out:
-        what = "Labelled pictures whose labels training did not learn from"
+        what = "Labelled pictures that training did not see"
         pixels, labels = held_out.pixels, held_out.labels
     else:
         what = "Labelled pictures that were trained on, so that others will be found less well"
