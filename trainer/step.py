@@ -69,14 +69,18 @@ class Step:
 
     def _record(self, batch: Batch) -> None:
         """Nothing is computed yet. Where it fails, steps go on as before."""
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.recipe.view_generator)
+        graph, views = torch.cuda.CUDAGraph(), self.recipe.view_generator
+        state = views.get_state()
+        graph.register_generator_state(views)
         self.optimiser.zero_grad(set_to_none=True)  # gradients are to lie in the graph's memory
         try:
             with torch.cuda.graph(graph):
                 found = self._compute(batch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             self.graphed = False
+            # The old one may be left in the middle of the recording.
+            self.recipe.view_generator = torch.Generator(views.device)
+            self.recipe.view_generator.set_state(state)
             reason = str(error).partition("\n")[0]
             print(f"steps without a CUDA graph, slower: {reason}", file=sys.stderr)
             return
