@@ -1,69 +1,99 @@
-"""Draw docs/hits.jpg: queries with their first hits among 300 CIFAR-10 test pictures.
+"""Draw queries with their first hits, green where they share the class.
 
-.venv/bin/python -m bench.hits
+.venv/bin/python -m bench.hits                 docs/hits.jpg: 300 CIFAR-10 test pictures
+python -m bench.hits --model models/photos --data SEARCHED --out docs/hits-photos.jpg
+
+--data: train/ (searched) and test/ (queries), or labelled pictures, each searched for among all
+others. Drawn is the first query of each class, or of ten classes spread over all in their order.
 """
 
+import argparse
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from gpq import artifact, scan
-from gpq.decode import load
+from gpq.model import Model
+from trainer.data import RetrievalSet, retrieval_set, spread
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "data" / "cifar10-sample.tar.xz"
 SIDE, FRAME, GAP = 64, 4, 10  # pixels
-HITS = 9
+LINES, HITS, JUDGED = 10, 9, 10
+BATCH = 256
 GREEN, RED, BACKGROUND = (34, 160, 84), (214, 66, 66), (250, 250, 248)
 
 
-def test_pictures() -> tuple[list[Image.Image], np.ndarray]:
-    """The sample's 300 test pictures and their class names."""
-    images, names = [], []
-    with tarfile.open(SAMPLE) as archive:
-        for member in archive:
-            if member.name.startswith("test/"):
-                file = archive.extractfile(member)
-                assert file is not None
-                images.append(load(file.read()))
-                names.append(member.name.split("/")[1])
-    return images, np.array(names)
+@contextmanager
+def sample() -> Iterator[Path]:
+    """The test pictures in tests/data."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(SAMPLE) as archive:
+        archive.extractall(folder, filter="data")
+        yield Path(folder) / "test"
+
+
+def searched(model: Model, pictures: RetrievalSet) -> NDArray[np.int64]:
+    """(Q,JUDGED) database rows nearest to each query, itself left out."""
+    packed = [model.encode(part) for part in torch.split(pictures.database, BATCH)]
+    scanner = scan.build(np.concatenate(packed), model.codebook.M)
+    luts = [model.lut(part) for part in torch.split(pictures.queries, BATCH)]
+    own = pictures.own_rows
+    asked = [None] * len(pictures.queries) if own is None else own.tolist()
+    rows, _ = scanner.search(np.concatenate(luts), JUDGED + 1)
+    each = zip(asked, rows, strict=True)
+    return np.array([[row for row in found if row != q][:JUDGED] for q, found in each])
+
+
+def drawn(pictures: RetrievalSet, rows: NDArray[np.int64], right: NDArray[np.bool_]) -> Image.Image:
+    """A line a query, on the left."""
+    firsts = pictures.query_labels.argmax(dim=0)  # of each class
+    lines = firsts[spread(len(firsts), LINES)].tolist()
+    cell = SIDE + 2 * FRAME + GAP
+    sheet = Image.new("RGB", (GAP * 3 + cell * (HITS + 1), GAP + cell * len(lines)), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for line, query in enumerate(lines):
+        top = GAP + line * cell
+        _paste(sheet, pictures.queries[query], GAP, top)
+        for column, row in enumerate(rows[query, :HITS]):
+            left = GAP * 3 + (column + 1) * cell
+            colour = GREEN if right[query, column] else RED
+            box = (left - FRAME, top - FRAME, left + SIDE + FRAME - 1, top + SIDE + FRAME - 1)
+            draw.rectangle(box, fill=colour)
+            _paste(sheet, pictures.database[row], left, top)
+    return sheet
+
+
+def _paste(sheet: Image.Image, pixels: Tensor, left: int, top: int) -> None:
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
 
 
 def main() -> None:
-    model = artifact.load(ROOT / "models" / "cifar10")
-    images, names = test_pictures()
-    pixels = np.stack([model.prepare(image) for image in images])
-    scanner = scan.build(model.encode(pixels), model.codebook.M)
-    # The first picture of every class, chosen before looking.
-    queries = [int(np.flatnonzero(names == name)[0]) for name in sorted(set(names))]
-    rows, _ = scanner.search(model.lut(pixels[queries]), k=HITS + 1)
-
-    # The query is left out; a row per picture.
-    all_rows, _ = scanner.search(model.lut(pixels), k=len(images))
-    first_ten = [[h for h in hits if h != q][:10] for q, hits in enumerate(all_rows)]
-    print(f"precision@10 {(names[first_ten] == names[:, None]).mean():.3f}, n = {len(images)}")
-
-    cell = SIDE + 2 * FRAME + GAP
-    sheet = Image.new("RGB", (GAP * 3 + cell * (HITS + 1), GAP + cell * len(queries)), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    for line, (query, hits) in enumerate(zip(queries, rows, strict=True)):
-        top = GAP + line * cell
-        _paste(sheet, images[query], GAP, top)
-        for column, hit in enumerate([h for h in hits if h != query][:HITS]):
-            left = GAP * 3 + (column + 1) * cell
-            colour = GREEN if names[hit] == names[query] else RED
-            box = (left - FRAME, top - FRAME, left + SIDE + FRAME - 1, top + SIDE + FRAME - 1)
-            draw.rectangle(box, fill=colour)
-            _paste(sheet, images[hit], left, top)
-    (ROOT / "docs").mkdir(exist_ok=True)
-    sheet.save(ROOT / "docs" / "hits.jpg", quality=88)
-
-
-def _paste(sheet: Image.Image, image: Image.Image, left: int, top: int) -> None:
-    sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "cifar10")
+    parser.add_argument("--data", type=Path, help="(the sample in tests/data)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "hits.jpg")
+    options = parser.parse_args()
+    model = artifact.load(options.model)
+    if options.data:
+        pictures = retrieval_set(options.data, "folder", model.rules)
+    else:
+        with sample() as folder:
+            pictures = retrieval_set(folder, "folder", model.rules)
+    rows = searched(model, pictures)
+    labels = pictures.database_labels[torch.from_numpy(rows)]
+    right = (labels & pictures.query_labels[:, None]).any(dim=2).numpy()
+    print(f"precision@{JUDGED} {right.mean():.3f}, n = {len(pictures.queries)}")
+    drawn(pictures, rows, right).save(options.out, quality=88)
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":
