@@ -94,7 +94,8 @@ def test_an_import_begins_a_database_that_a_service_then_serves(
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "in" / "a.png", "x/y.png")
     done = commands.run("import", str(manifest), folder=tmp_path, model=random_model, **places)
-    assert (done.returncode, done.stderr) == (1, "c.png: there is no such file\n")
+    begun = f"a new database: {tmp_path}/gpq.db\n"
+    assert (done.returncode, done.stderr) == (1, begun + "c.png: there is no such file\n")
     assert "pictures; this time 2 created" in done.stdout
     commands.service("import", str(archive), folder=tmp_path, model=random_model, **places)
     Image.new("RGB", (40, 40)).save(tmp_path / "in" / "a.png")
