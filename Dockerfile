@@ -17,7 +17,7 @@ RUN python -m venv /venv
 # The largest layer first: it changes with torch alone.
 RUN ${TORCH_INDEX_URL:+env PIP_INDEX_URL="$TORCH_INDEX_URL"} /venv/bin/pip install "$TORCH"
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY gpq gpq
 COPY service service
 COPY trainer trainer

@@ -18,10 +18,11 @@ OUT ?= runs/gpu
 SECONDS ?= 60
 KERNEL := gpq/scan/native/src
 WINOGRAD := gpq/winograd/src
+SHARED := gpq/native/src
 KERNEL_SOURCES := $(filter-out %/api.cc,$(wildcard $(KERNEL)/*.cc))
-KERNEL_CHECK := tests/native/check.cc $(KERNEL_SOURCES) -I$(KERNEL) -std=c++17 -ffp-contract=off
+KERNEL_CHECK := tests/native/check.cc $(KERNEL_SOURCES) -I$(KERNEL) -I$(SHARED) -std=c++17 -ffp-contract=off
 WINOGRAD_CHECK := tests/native/winograd.cc $(filter-out %/api.cc,$(wildcard $(WINOGRAD)/*.cc)) \
-  -I$(WINOGRAD) -I$(KERNEL) -std=c++17 -ffp-contract=fast
+  -I$(WINOGRAD) -I$(SHARED) -std=c++17 -ffp-contract=fast
 SANITIZED := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
@@ -88,15 +89,15 @@ $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/*)
+$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/* $(SHARED)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[train]
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/*)
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/* $(SHARED)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[dev]
 	@touch $@ $(VENV)/run.stamp
 
-$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/*)
+$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/* $(SHARED)/*)
 	$(BIN)/pip install -q -c constraints.txt -e .[bench]
 	@touch $@
 

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from gpq.model import Model
+from gpq.model.model import Model
 
 
 def pictures_a_second(model: Model, batch: int, seconds: float) -> float:

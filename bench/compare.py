@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import artifact
-from gpq.codebook import intra_normalise, pack
-from gpq.model import Model
-from trainer import datasets
-from trainer.data import retrieval_set
-from trainer.evaluate import features
-from trainer.metrics import tie_aware_average_precision, tie_aware_mean_at
+from gpq.model import artifact
+from gpq.model.codebook import intra_normalise, pack
+from gpq.model.model import Model
+from trainer.data import datasets
+from trainer.data.arrays import retrieval_set
+from trainer.evaluation.evaluate import features
+from trainer.evaluation.metrics import tie_aware_average_precision, tie_aware_mean_at
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

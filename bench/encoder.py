@@ -23,12 +23,12 @@ from bench import alone, load
 from bench.machine import describe
 from bench.service import CONNECTIONS, pictures
 from bench.start import fill
-from gpq import artifact, network
-from gpq.codebook import Codebook, intra_normalise
-from gpq.inference import in_one_call
-from gpq.preprocess import JPEG_SCALED, Preprocess
-from service.encoder import BATCHES
-from tests.server import Server
+from gpq.engine.inference import in_one_call
+from gpq.model import artifact, network
+from gpq.model.codebook import Codebook, intra_normalise
+from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
+from harness.server import Server
+from service.models.encoder import BATCHES
 
 RESULTS = Path(__file__).parent / "results" / "encoder.json"
 NAME, SIZE, M, D = "resnet50", 224, 12, 12

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gpq import artifact, scan
-from gpq.codebook import unpack
-from gpq.model import Model
+from gpq import scan
+from gpq.model import artifact
+from gpq.model.codebook import unpack
+from gpq.model.model import Model
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -131,7 +131,7 @@ def tests_scan(options: argparse.Namespace) -> dict[str, object]:
 def tests_all(options: argparse.Namespace) -> dict[str, object]:
     others = ("-m", "cuda", "tests/cuda", "--ignore", "tests/cuda/test_scan.py")
     with_hypothesis = importlib.util.find_spec("hypothesis") is not None
-    return tests(options, others, *[("tests/test_cuda_scan.py",)] * with_hypothesis)
+    return tests(options, others, *[("tests/gpq/scan/test_cuda_scan.py",)] * with_hypothesis)
 
 
 def scan(rows: int, *more: str) -> Run:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gpq import artifact, scan
-from gpq.model import Model
-from trainer.data import RetrievalSet, retrieval_set, spread
+from gpq import scan
+from gpq.model import artifact
+from gpq.model.model import Model
+from trainer.data.arrays import RetrievalSet, retrieval_set, spread
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "data" / "cifar10-sample.tar.xz"

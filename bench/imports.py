@@ -30,11 +30,11 @@ from tqdm import tqdm
 
 from bench.machine import describe
 from bench.service import drawn
-from service import artifacts
+from harness import commands
+from harness.models import SHIPPED
+from service.database.store import Store
+from service.models import artifacts
 from service.settings import IMPORT_BATCH, Settings
-from service.store import Store
-from tests import commands
-from tests.conftest import SHIPPED
 
 DRAWN = 1000
 RESULTS = Path(__file__).parent / "results" / "imports.json"

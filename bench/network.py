@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import artifact, winograd
-from gpq.network import build
-from gpq.processors import processors
+from gpq import winograd
+from gpq.model import artifact
+from gpq.model.network import build
+from gpq.system.processors import processors
 from gpq.winograd import library
-from tests.conftest import SHIPPED
+from harness.models import SHIPPED
 
 RESULTS = Path(__file__).parent / "results" / "network.json"
 SIDE, D = 32, 144

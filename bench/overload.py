@@ -24,9 +24,10 @@ from bench import load
 from bench.machine import describe
 from bench.service import CONNECTIONS, pictures
 from bench.start import fill
-from gpq import artifact
-from tests.conftest import SHIPPED
-from tests.server import ROOT, Server
+from gpq.model import artifact
+from harness import ROOT
+from harness.models import SHIPPED
+from harness.server import Server
 
 RESULTS = Path(__file__).parent / "results" / "overload.json"
 EXAMPLES = ROOT / "examples"  # a folder a class

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.conftest import SHIPPED
-from tests.server import ROOT, Server
+from harness import ROOT
+from harness.models import SHIPPED
+from harness.server import Server
 
 QUERY = ROOT / "examples" / "cat" / "0001.jpg"
 PICTURE = ROOT / "docs" / "page.jpg"

@@ -15,10 +15,10 @@ from fastapi import FastAPI, UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpq import artifact
-from gpq.inference import in_one_call
-from gpq.model import Model
-from tests.conftest import SHIPPED
+from gpq.engine.inference import in_one_call
+from gpq.model import artifact
+from gpq.model.model import Model
+from harness.models import SHIPPED
 
 K = 10
 COPIED = 10_000  # rows at a time

@@ -19,9 +19,10 @@ import httpx
 
 from bench.machine import describe
 from bench.start import fill
-from gpq import artifact
-from tests.conftest import SHIPPED
-from tests.server import ROOT, Server
+from gpq.model import artifact
+from harness import ROOT
+from harness.models import SHIPPED
+from harness.server import Server
 
 CLIENTS = (1, 16, 64)
 

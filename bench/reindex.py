@@ -26,9 +26,10 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.machine import describe
-from tests.conftest import SHIPPED
-from tests.images import png
-from tests.server import ROOT, Server
+from harness import ROOT
+from harness.images import png
+from harness.models import SHIPPED
+from harness.server import Server
 from trainer.cut import cut
 
 RESULTS = Path(__file__).parent / "results" / "reindex.json"

@@ -21,10 +21,10 @@ from pathlib import Path
 import httpx
 
 from bench.machine import describe
-from tests.conftest import make_artifact
-from tests.images import png
-from tests.postgres import Postgres
-from tests.server import Server
+from harness.images import png
+from harness.models import make_artifact
+from harness.postgres import Postgres
+from harness.server import Server
 
 PROCESSES = 3
 WRITERS = 2  # a process

@@ -36,11 +36,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import artifact
+from gpq.model import artifact
 from gpq.scan.mask import Mask
 from gpq.scan.native import NativeScanner
 from gpq.scan.reference import ReferenceScanner
-from service.seqs import Seqs
+from service.index.seqs import Seqs
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

@@ -37,12 +37,13 @@ from tqdm import tqdm
 from bench import alone, load, sender
 from bench.machine import describe
 from bench.start import disk_bytes, fill
-from gpq import artifact
-from gpq.inference import in_one_call
+from gpq.engine.inference import in_one_call
+from gpq.model import artifact
+from harness import ROOT
+from harness.images import encoded
+from harness.models import SHIPPED
+from harness.server import Server
 from service.threads import SPINS
-from tests.conftest import SHIPPED
-from tests.images import encoded
-from tests.server import ROOT, Server
 
 RESULTS = Path(__file__).parent / "results" / "service.json"
 PLOT = ROOT / "docs" / "service.png"

@@ -23,15 +23,15 @@ import sqlalchemy as sa
 from tqdm import tqdm
 
 from bench.machine import describe
-from gpq import artifact
-from service import artifacts
-from service.migrate import migrate
-from service.schema import codes as of_models
-from service.schema import feed, images
-from service.store import Store
-from tests.conftest import SHIPPED
-from tests.postgres import Postgres
-from tests.server import Server
+from gpq.model import artifact
+from harness.models import SHIPPED
+from harness.postgres import Postgres
+from harness.server import Server
+from service.database.migrate import migrate
+from service.database.schema import codes as of_models
+from service.database.schema import feed, images
+from service.database.store import Store
+from service.models import artifacts
 
 M = 12
 CHUNK = 20_000

@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 
 from bench.machine import describe
-from gpq import device, memory
-from gpq.preprocess import Preprocess
+from gpq.pixels.preprocess import Preprocess
+from gpq.system import device, memory
 from trainer.config import BATCHES, LEARNING_RATES, Config
-from trainer.data import TrainingSet
+from trainer.data.arrays import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
-from trainer.model import GPQ
+from trainer.learning.model import GPQ
+from trainer.learning.step import Step
 from trainer.recipes import RECIPES
-from trainer.step import Step
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 NETWORKS = {32: "resnet32", 64: "resnet64"}

@@ -8,14 +8,14 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from gpq import __version__
-from service import handlers
-from service.body import BodyLimit, HeadAsGet
-from service.metrics import Measured
-from service.replies import ProblemReply
-from service.routes import images, index, jobs, models, page, search, system
+from service.http import handlers
+from service.http.body_limit import BodyLimit, HeadAsGet
+from service.http.routes import images, index, jobs, models, page, search, system
+from service.http.schemas import ProblemReply
+from service.http.security import require_key
 from service.runtime import Runtime
-from service.security import require_key
 from service.settings import Settings
+from service.telemetry.metrics import Measured
 
 PROBLEM = {handlers.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
 

@@ -5,29 +5,30 @@ import threading
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from gpq import device, memory, scan
-from gpq.decode import limit_decoding
+from gpq import scan
 from gpq.errors import ScanError
-from gpq.model import Model
-from service import artifacts
-from service.catalogue import Catalogue
-from service.encoder import Encoder
-from service.feed import Feed
-from service.gate import Gate
-from service.importfolder import ImportFolder
-from service.index import Codes, Index
-from service.jobhost import JobHost
-from service.latency import Latency
-from service.lineup import Lineup
-from service.metrics import Metrics
-from service.migrate import NewerSchema, migrate
+from gpq.model.model import Model
+from gpq.pixels.decode import limit_decoding
+from gpq.system import device, memory
+from service.catalogue.images import Catalogue
+from service.catalogue.searcher import Searcher
+from service.concurrency.admission import Gate
+from service.database.migrate import NewerSchema, migrate
+from service.database.records import OtherModel
+from service.database.store import Store
+from service.index.feed import Feed
+from service.index.index import Codes, Index
+from service.jobs.host import JobHost
+from service.jobs.import_folder import ImportFolder
+from service.maintenance import Upkeep
+from service.models import artifacts
+from service.models.encoder import Encoder
+from service.models.loader import Lineup
 from service.originals import open_originals
 from service.problems import Problem, unavailable
-from service.records import OtherModel
-from service.searcher import Searcher
 from service.settings import LIGHT_THREADS, STOP_SECONDS, WORKER_THREADS, Settings
-from service.store import Store
-from service.upkeep import Upkeep
+from service.telemetry.latency import Latency
+from service.telemetry.metrics import Metrics
 
 RETRY_SECONDS = 1.0
 DATABASE_DOWN = "the database does not answer; trying again"

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gpq.decode import DEFAULT_MAX_PIXELS
-from gpq.processors import processors
+from gpq.pixels.decode import DEFAULT_MAX_PIXELS
+from gpq.system.processors import processors
 from service import threads
 
 ROOT = Path(__file__).resolve().parent.parent  # of the program

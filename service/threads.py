@@ -6,7 +6,7 @@ what takes the time. Scans are short; their engine has its own limit.
 
 import os
 
-from gpq.processors import processors
+from gpq.system.processors import processors
 
 MOST_DECODING = 4  # each may hold a large picture
 SPINS = "1000"  # some microseconds

@@ -6,23 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
 
-from gpq import artifact, network
-from gpq.codebook import Codebook, intra_normalise
-from gpq.preprocess import Preprocess
-from tests.server import Server
+from harness.models import make_artifact
+from harness.server import Server
 
 if TYPE_CHECKING:
-    from tests.postgres import Postgres
+    from harness.postgres import Postgres
 
 HERE = Path(__file__).parent
 
 if not torch.cuda.is_available():  # kernels ask when they are first imported
     os.environ["TRITON_INTERPRET"] = "1"
-SHIPPED = HERE.parent / "models" / "cifar10"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,20 +40,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_artifact(folder: Path, seed: int = 0, M: int = 12) -> str:
-    """A valid artifact of random weights; returns its id."""
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    net = network.build("resnet", M * 12, 4)
-    Z = intra_normalise(torch.randn(16, M * 12, generator=generator), M).transpose(0, 1)
-    examples = np.random.default_rng(seed).integers(0, 256, (256, 3, 32, 32), dtype=np.uint8)
-    about = {"classes": ["a", "b"], "measured": None}
-    described = {"name": "resnet", "width": 4}
-    return artifact.save(
-        folder, net, Codebook(Z.contiguous()), described, Preprocess(32), about, examples
-    )
-
-
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an artifact of random weights."""
@@ -69,7 +51,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[Postgres]":
     """A server of this run's own; skipped by name where its programs are not installed."""
-    from tests.postgres import Postgres, binaries  # beside a card there may be no driver
+    from harness.postgres import Postgres, binaries  # beside a card there may be no driver
 
     if binaries() is None:
         pytest.skip("Postgres is not installed")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpq import artifact
-from gpq.codebook import unpack
-from tests.images import png
+from gpq.model import artifact
+from gpq.model.codebook import unpack
+from harness.images import png
 
 
 class Oracle:

@@ -6,29 +6,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpq import artifact, memory
-from gpq import device as gpq_device
-from gpq.decode import limit_decoding
 from gpq.errors import GPQError
-from gpq.model import Model
-from gpq.network import DEFAULT_WIDTHS, NETWORKS
-from trainer import data, datasets, loop
-from trainer.config import (
-    BITS,
-    HELD_OUT,
-    LAMBDAS,
-    LEARNING_RATES,
-    LOGITS,
-    RECIPES,
-    STEPS,
-    VARIANTS,
-)
+from gpq.model import artifact
+from gpq.model.model import Model
+from gpq.model.network import DEFAULT_WIDTHS, NETWORKS
+from gpq.pixels.decode import limit_decoding
+from gpq.system import device as gpq_device
+from gpq.system import memory
+from trainer.config import BITS, HELD_OUT, LAMBDAS, LEARNING_RATES, LOGITS, RECIPES, STEPS, VARIANTS
 from trainer.cut import cut
+from trainer.data import arrays, datasets
+from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
-from trainer.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate
+from trainer.learning import loop
 from trainer.refit import refit
 from trainer.reproduce.grid import PAPER_BITS
-from trainer.skipped import print_skipped
 from trainer.train import train as run_train
 
 
@@ -69,8 +62,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_table(found))
 
 
-def _searched(options: argparse.Namespace, model: Model) -> data.RetrievalSet:
-    pictures = data.retrieval_set(options.data, options.dataset, model.rules)
+def _searched(options: argparse.Namespace, model: Model) -> arrays.RetrievalSet:
+    pictures = arrays.retrieval_set(options.data, options.dataset, model.rules)
     print_skipped(pictures.skipped)
     if pictures.own_rows is not None:
         print(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpq import artifact, decode, network
-from gpq.model import Model
+from gpq.model import artifact, network
+from gpq.model.model import Model
+from gpq.pixels import decode
 from trainer.errors import TrainerError, writing
 
 

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from gpq import artifact
-from gpq.codebook import Codebook, intra_normalise
-from gpq.model import Model
-from gpq.preprocess import Preprocess
+from gpq.model import artifact
+from gpq.model.codebook import Codebook, intra_normalise
+from gpq.model.model import Model
+from gpq.pixels.preprocess import Preprocess
 from trainer.config import Config
-from trainer.data import TrainingSet, spread
-from trainer.datasets import card
+from trainer.data.arrays import TrainingSet, spread
+from trainer.data.datasets import card
 from trainer.errors import TrainerError
-from trainer.model import GPQ
-from trainer.teacher import class_means, labelled_rows
+from trainer.learning.model import GPQ
+from trainer.learning.teacher import class_means, labelled_rows
 
 EXAMPLES = 2048
 MEANS_OF = 16_384  # pictures, at most, that means of codes, and of classes, are taken over

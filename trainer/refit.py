@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gpq import artifact
+from gpq.model import artifact
 from trainer.cut import derive, require_free
-from trainer.data import training_set
+from trainer.data.arrays import training_set
+from trainer.data.skipped import print_skipped
 from trainer.export import MEANS_OF, with_means
-from trainer.skipped import print_skipped
 
 
 def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
-from gpq import __version__, artifact, memory, network
-from gpq import device as gpq_device
-from gpq.model import Model
-from gpq.network import DEFAULT_WIDTHS, TORCHVISION
-from gpq.preprocess import JPEG_SCALED, Preprocess
-from trainer import checkpoint, data, device, distributed, loop, pretrained
+from gpq import __version__
+from gpq.model import artifact, network
+from gpq.model.model import Model
+from gpq.model.network import DEFAULT_WIDTHS, TORCHVISION
+from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
+from gpq.system import device as gpq_device
+from gpq.system import memory
+from trainer import device, distributed
 from trainer.config import (
     BATCHES,
     HELD_OUT,
@@ -26,14 +28,16 @@ from trainer.config import (
     Config,
     default_details,
 )
+from trainer.data import arrays
+from trainer.data.skipped import NAME as SKIPPED
+from trainer.data.skipped import print_skipped, write_skipped
 from trainer.errors import TrainerError, writing
-from trainer.evaluate import require_pictures
+from trainer.evaluation.evaluate import require_pictures
+from trainer.evaluation.holdout import HeldOut, hold_out
 from trainer.export import export, start_from
-from trainer.holdout import HeldOut, hold_out
-from trainer.model import GPQ
-from trainer.skipped import NAME as SKIPPED
-from trainer.skipped import print_skipped, write_skipped
-from trainer.teacher import guess, labelled_rows
+from trainer.learning import checkpoint, loop, pretrained
+from trainer.learning.model import GPQ
+from trainer.learning.teacher import guess, labelled_rows
 
 MOST_HELD_OUT = 0.5
 BIG = 64  # pixels from which the default network halves the picture first
@@ -85,7 +89,7 @@ def _train(
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
     rules = _rules(config)
-    pictures = data.training_set(options.data, config.dataset, rules)
+    pictures = arrays.training_set(options.data, config.dataset, rules)
     if distributed.is_first():
         print_skipped(pictures.skipped)
         write_skipped(pictures.skipped, options.out)
@@ -126,7 +130,7 @@ def _train(
     _report(artifact.load(options.out, where), held_out, pictures, options.out)
 
 
-def _counted(pictures: data.TrainingSet, held_out: HeldOut | None) -> str:
+def _counted(pictures: arrays.TrainingSet, held_out: HeldOut | None) -> str:
     unlabelled = 0 if pictures.all_labelled else len(pictures.unlabelled)
     kept = len(held_out.pixels) if held_out else 0
     return (
@@ -142,14 +146,14 @@ def _origin(model: Model | None) -> dict[str, object] | None:
     return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
 
 
-def _on_device(pictures: data.TrainingSet, where: torch.device) -> data.TrainingSet:
+def _on_device(pictures: arrays.TrainingSet, where: torch.device) -> arrays.TrainingSet:
     moved = pictures.to(where)
     if moved is pictures and distributed.is_first():
         print(f"the pictures stay in the host's memory: {where} has no room", file=sys.stderr)
     return moved
 
 
-def _few_on(where: torch.device, pictures: data.TrainingSet) -> data.TrainingSet:
+def _few_on(where: torch.device, pictures: arrays.TrainingSet) -> arrays.TrainingSet:
     """Those that ``start_from`` sees, on the device."""
     rows = labelled_rows(pictures)
     labelled, labels = pictures.labelled[rows].to(where), pictures.labels[rows].to(where)
@@ -172,7 +176,7 @@ def _require_fitting_size(config: Config) -> None:
 
 
 def _report(
-    model: Model, held_out: HeldOut | None, trained: data.TrainingSet, folder: Path
+    model: Model, held_out: HeldOut | None, trained: arrays.TrainingSet, folder: Path
 ) -> None:
     try:
         from trainer.report.page import write_report  # slow to import, and not for training
@@ -184,9 +188,9 @@ def _report(
         pixels, labels = held_out.pixels, held_out.labels
     else:
         what = "Labelled pictures that were trained on, so that others will be found less well"
-        rows = data.spread(len(trained.labelled), MOST_REPORTED)
+        rows = arrays.spread(len(trained.labelled), MOST_REPORTED)
         pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
-    pictures = data.among_themselves(pixels, labels, trained.classes)
+    pictures = arrays.among_themselves(pixels, labels, trained.classes)
     try:
         require_pictures(pictures)
     except TrainerError as error:

@@ -8,15 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpq.codebook import unpack
 from gpq.errors import ScanError
+from gpq.model.codebook import unpack
 from gpq.scan.mask import Mask, checked_mask
-from gpq.scan.tables import (
-    checked_codes,
-    checked_rows,
-    checked_shape,
-    require_finite,
-)
+from gpq.scan.tables import checked_codes, checked_rows, checked_shape, require_finite
 
 CHUNK_ROWS = 1 << 16  # rows unpacked at a time: memory stays flat while N grows
 SCORES_AT_A_TIME = 1 << 25  # float32 scores held at once: 128 MiB, or one query's

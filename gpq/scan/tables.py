@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gpq.codebook import K
 from gpq.errors import ScanError
+from gpq.model.codebook import K
 
 LARGEST = float(np.finfo(np.float32).max)
 

@@ -4,9 +4,9 @@ import ctypes
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 
-from gpq import compiled
+from gpq.native import loader
 
-FILE = compiled.file(__file__)
+FILE = loader.file(__file__)
 CONVOLVE, HALVE, MEAN, MOST = range(4)  # kinds of steps, as in src/network.h
 
 
@@ -40,7 +40,7 @@ class Last(ctypes.Structure):
 @cache
 def missing() -> str:
     """Why the kernel cannot be used here, or nothing where it can."""
-    if reason := compiled.missing(FILE, kernel):
+    if reason := loader.missing(FILE, kernel):
         return reason
     return "" if instructions() else "this processor has neither AVX-512 nor AVX2"
 
@@ -48,7 +48,7 @@ def missing() -> str:
 @cache
 def kernel() -> ctypes.CDLL:
     """Raises OSError or AttributeError where it is not there, of another machine or version."""
-    functions: list[compiled.Function] = [
+    functions: list[loader.Function] = [
         ("gpq_instructions", c_char_p, [c_char_p]),
         (
             "gpq_network",
@@ -58,7 +58,7 @@ def kernel() -> ctypes.CDLL:
         ("gpq_network_free", None, [c_void_p]),
         ("gpq_network_run", c_int, [c_void_p, c_void_p, c_int, c_void_p, c_int]),
     ]
-    return compiled.load(FILE, "gpq_step_bytes", Step, functions)
+    return loader.load(FILE, "gpq_step_bytes", Step, functions)
 
 
 def instructions(name: str = "") -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from service.originals.keys import Parts
 from service.originals.local import LocalOriginals
-from service.originals.names import Parts
 from service.originals.remote import RemoteOriginals
 
 

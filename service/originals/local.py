@@ -8,9 +8,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from gpq.files import replacing, sync_folders, write_together
+from gpq.system.files import replacing, sync_folders, write_together
 from service.originals import claims, sweeps
-from service.originals.names import ASIDE, OURS, TEMPORARY, Parts, answering, found
+from service.originals.keys import ASIDE, OURS, TEMPORARY, Parts, answering, found
 
 PART_BYTES = 2**18  # read at a time
 

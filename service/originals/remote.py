@@ -8,7 +8,7 @@ from functools import partial
 import fsspec
 
 from service.originals import claims, sweeps
-from service.originals.names import ASIDE, OURS, Parts, answering, found
+from service.originals.keys import ASIDE, OURS, Parts, answering, found
 from service.settings import SWEEP_GRACE_SECONDS
 
 PART_BYTES = 2**20  # asked for at a time

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
-from service.originals.names import ASIDE, answering
+from service.originals.keys import ASIDE, answering
 from service.settings import SWEEP_GRACE_SECONDS
 
 SWEEP_BATCH = 500

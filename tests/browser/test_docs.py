@@ -4,8 +4,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.images import png
-from tests.server import Server
+from harness.images import png
+from harness.server import Server
 
 
 def test_the_documentation_shows_without_the_internet(

@@ -9,9 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import SHIPPED
-from tests.images import png
-from tests.server import ROOT, Server
+from harness import ROOT
+from harness.images import png
+from harness.models import SHIPPED
+from harness.server import Server
 
 CAT = ROOT / "examples" / "cat" / "0001.jpg"
 

@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.migrate import migrate
-from service.store import Store
+from service.database.migrate import migrate
+from service.database.store import Store
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.images import png
+from harness.images import png
+from harness.server import Server
 from tests.oracle import Oracle
-from tests.server import Server
 
 CLIENTS = 16
 SECONDS = 20

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from service import dump
-from service.migrate import migrate
-from service.records import Put
-from service.store import Store
-from tests import commands
-from tests.conftest import SHIPPED, make_artifact
+from harness import ROOT, commands
+from harness.images import png
+from harness.models import SHIPPED, make_artifact
+from harness.postgres import Postgres, binaries
+from harness.server import Server
+from service.database import dump
+from service.database.migrate import migrate
+from service.database.records import Put
+from service.database.store import Store
 from tests.congruence.conftest import FILES
-from tests.images import png
-from tests.postgres import Postgres, binaries
-from tests.server import ROOT, Server
 
 EXAMPLES = sorted((ROOT / "examples").rglob("*.jpg"))[::6]
 PICTURES = 40

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-import service.feed
-import service.index
-from service import schema
-from service.feed import Feed
-from service.index import Index
-from service.migrate import migrate
-from service.records import OtherModel, Put
-from service.store import Store
+import service.index.feed
+import service.index.index
+from service.database import schema
+from service.database.migrate import migrate
+from service.database.records import OtherModel, Put
+from service.database.store import Store
+from service.index.feed import Feed
+from service.index.index import Index
 from tests.congruence.conftest import FILES
 from tests.waiting import until
 
@@ -165,7 +165,7 @@ def test_a_checksum_tells_of_drift(opened: OPEN) -> None:
 
 
 def test_compacting_keeps_what_is_live(opened: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.index, "COMPACT_ROWS", 10)
+    monkeypatch.setattr(service.index.index, "COMPACT_ROWS", 10)
     feed = opened()
     old = feed.index
     for n in range(40):
@@ -321,7 +321,7 @@ def test_a_file_from_before_the_pruned_changes_is_not_trusted(opened: OPEN, tmp_
 def test_a_file_is_written_now_and_then(
     opened: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.feed, "SAVE_SECONDS", 0.1)
+    monkeypatch.setattr(service.index.feed, "SAVE_SECONDS", 0.1)
     file = tmp_path / "codes"
     feed = opened(file)
     feed.start()

@@ -12,12 +12,13 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from service import schema
-from service.store import Store
-from tests import commands, waiting
+from harness import commands
+from harness.images import png, tree
+from harness.server import Server
+from service.database import schema
+from service.database.store import Store
+from tests import waiting
 from tests.congruence.conftest import FILES
-from tests.images import png, tree
-from tests.server import Server
 
 PICTURES = 200
 until = partial(waiting.until, seconds=60)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from harness import commands
+from harness.images import png
+from harness.models import make_artifact
+from harness.server import Server
+from service.database.store import Store
 from service.settings import LIGHT_THREADS
-from service.store import Store
-from tests import commands, waiting
-from tests.conftest import make_artifact
-from tests.images import png
-from tests.server import Server
+from tests import waiting
 
 PICTURES = 60
 until = partial(waiting.until, seconds=60)

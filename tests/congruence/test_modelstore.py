@@ -1,9 +1,9 @@
 import pytest
 import sqlalchemy as sa
 
-from service import modelstore, schema
-from service.records import ModelError, OtherModel, Put
-from service.store import Store
+from service.database import models, schema
+from service.database.records import ModelError, OtherModel, Put
+from service.database.store import Store
 from tests.congruence.conftest import FILES
 
 
@@ -67,7 +67,7 @@ def test_the_active_model_changes_and_changes_back(store: Store) -> None:
 
 
 def test_a_model_goes_with_its_codes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modelstore, "SWEPT_CODES", 3)
+    monkeypatch.setattr(models, "SWEPT_CODES", 3)
     store.models.add("n", FILES)
     assert store.models.get("n").whole  # of no pictures
     for n in range(8):

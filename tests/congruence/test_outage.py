@@ -15,10 +15,10 @@ import httpx
 import psycopg
 import pytest
 
+from harness.images import encoded, noise, png
+from harness.postgres import Postgres, binaries
+from harness.server import Server
 from service.runtime import RETRY_SECONDS
-from tests.images import encoded, noise, png
-from tests.postgres import Postgres, binaries
-from tests.server import Server
 
 OUTAGE_SECONDS = 4
 RECOVERY_SECONDS = 30

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service.store import Store
-from tests.images import png
-from tests.server import Server
+from harness.images import png
+from harness.server import Server
+from service.database.store import Store
 from tests.waiting import until
 
 PROCESSES = 3

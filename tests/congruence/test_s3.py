@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from harness import commands
+from harness.images import png, tree
+from harness.server import Server
 from service.originals import open_originals
 from service.runtime import RETRY_SECONDS
-from tests import commands
-from tests.images import png, tree
 from tests.s3 import S3
-from tests.server import Server
 
 PLACE = "s3://pictures/of/the/shop"
 

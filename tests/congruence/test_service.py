@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service import database
-from service.migrate import migrate
-from service.store import Store
-from tests.conftest import make_artifact
-from tests.images import png
-from tests.postgres import Postgres
-from tests.server import ROOT, Server
+from harness import ROOT
+from harness.images import png
+from harness.models import make_artifact
+from harness.postgres import Postgres
+from harness.server import Server
+from service.database import engine
+from service.database.migrate import migrate
+from service.database.store import Store
 
 
 def test_index_search_delete_restart(random_model: Path, database_url: str, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_newer_schema_is_named_and_left_alone(
 def test_a_process_that_stalls_with_the_write_lock_loses_it(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "DATABASE_STALL_SECONDS", 1)
+    monkeypatch.setattr(engine, "DATABASE_STALL_SECONDS", 1)
     url = postgres.create_database()
     stalled, other = Store(url), Store(url)
     migrate(other.database)

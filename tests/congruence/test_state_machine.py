@@ -16,9 +16,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.images import png
+from harness.images import png
+from harness.server import Server
 from tests.oracle import Oracle
-from tests.server import Server
 
 IDS = st.sampled_from([f"id-{n}" for n in range(6)])
 SEEDS = st.integers(0, 7)

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from service import schema
-from service.database import Database
-from service.migrate import NewerSchema, migrate
-from service.reader import Reader
-from service.records import KEEP, OtherModel, Put, active_of
+from service.database import schema
+from service.database.engine import Database
+from service.database.migrate import NewerSchema, migrate
+from service.database.reader import Reader
+from service.database.records import KEEP, OtherModel, Put, active_of
+from service.database.store import Store
 from service.settings import SEQS_IN_A_QUERY
-from service.store import Store
 from tests.congruence.conftest import FILES
 
 
@@ -305,7 +305,7 @@ def test_what_is_written_does_not_wait_for_the_commit_of_another(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten wait, four of them in a commit: the last commit takes until ``go``."""
-    monkeypatch.setattr("service.database.WRITES_IN_A_COMMIT", 4)
+    monkeypatch.setattr("service.database.engine.WRITES_IN_A_COMMIT", 4)
     go = threading.Event()
     database = store.database
 

@@ -8,9 +8,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.conftest import make_artifact
+from harness.models import make_artifact
+from harness.postgres import Postgres
 from tests.crash.rounds import Rounds
-from tests.postgres import Postgres
 
 
 def main() -> int:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import httpx
 
-from service.originals.names import ASIDE
-from tests.images import png
-from tests.server import Server
+from harness.images import png
+from harness.server import Server
+from service.originals.keys import ASIDE
 
 WRITERS = 4
 SEARCHERS = 2

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gpq import artifact
-from gpq.fallback import Fallback
-from gpq.model import Model
-from tests.conftest import SHIPPED
+from gpq.engine.fallback import Fallback
+from gpq.model import artifact
+from gpq.model.model import Model
+from harness.models import SHIPPED
 
 pytestmark = pytest.mark.cuda
 

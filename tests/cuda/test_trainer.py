@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpq import artifact
-from gpq.preprocess import Preprocess
-from tests.test_recipe import config, pictures
-from trainer import loop
+from gpq.model import artifact
+from gpq.pixels.preprocess import Preprocess
+from tests.trainer.recipes.test_recipe import config, pictures
 from trainer.device import autocast
+from trainer.evaluation.holdout import HeldOut
 from trainer.export import export
-from trainer.holdout import HeldOut
-from trainer.model import GPQ
+from trainer.learning import loop
+from trainer.learning.model import GPQ
+from trainer.learning.step import Step
 from trainer.recipes import RECIPES
-from trainer.step import Step
 
 pytestmark = pytest.mark.cuda
 CARD = torch.device("cuda")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from gpq import scan
-from tests.images import png
-from tests.server import ROOT, Server
+from harness import ROOT
+from harness.images import png
+from harness.server import Server
 
 
 def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: Path) -> None:

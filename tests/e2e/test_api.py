@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpq.decode import formats
-from tests.images import encoded, noise, png, quarters
+from gpq.pixels.decode import formats
+from harness.images import encoded, noise, png, quarters
+from harness.server import Server
 from tests.pictures import CASES
-from tests.server import Server
 
 CORNERS = {(6, 6): (255, 0, 0), (26, 6): (0, 255, 0), (6, 26): (0, 0, 255), (26, 26): (255,) * 3}
 

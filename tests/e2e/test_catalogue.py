@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SHIPPED, make_artifact
-from tests.images import encoded, noise, png, quarters
-from tests.server import Server
+from harness.images import encoded, noise, png, quarters
+from harness.models import SHIPPED, make_artifact
+from harness.server import Server
 
 
 def ids(reply) -> list[str]:

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.images import tree
-from tests.server import ROOT, Server
+from harness import ROOT
+from harness.images import tree
+from harness.server import Server
 
 
 def test_index_folder_sends_every_picture_and_names_what_failed(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.images import encoded, noise, png
+from harness.server import Server
 from tests.conftest import new_database
-from tests.images import encoded, noise, png
-from tests.server import Server
 
 BODY_LIMIT = 2 * 2**20
 PIXEL_LIMIT = 2_000_000

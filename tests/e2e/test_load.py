@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.images import encoded, noise, png
-from tests.server import Server
+from harness.images import encoded, noise, png
+from harness.server import Server
 
 
 def scores(reply: httpx.Response) -> list[float]:

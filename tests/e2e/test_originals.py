@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness.images import encoded, noise, png
+from harness.server import Server
 from service.originals.remote import PART_BYTES
-from tests.images import encoded, noise, png
-from tests.server import Server
 
 LARGE = encoded(noise(1, (900, 700)))
 SIZE = len(LARGE)

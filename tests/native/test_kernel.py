@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 KERNEL = ROOT / "gpq" / "scan" / "native" / "src"
+SHARED = ROOT / "gpq" / "native" / "src"
 COMPILER = ["c++", "-std=c++17", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all"]
 SANITIZERS = ["-fsanitize=address,undefined"]
 
@@ -29,7 +30,7 @@ def test_the_kernel_finds_the_same_and_touches_nothing_it_should_not(
 ) -> None:
     sources = [path for path in KERNEL.glob("*.cc") if path.name != "api.cc"]
     program = tmp_path / "check"
-    options = [*([size] if size else []), f"-I{KERNEL}", "-o", program]
+    options = [*([size] if size else []), f"-I{KERNEL}", f"-I{SHARED}", "-o", program]
     check = Path(__file__).parent / "check.cc"
     subprocess.run([*compiler, *options, check, *sources], check=True)
     done = subprocess.run([program, "4"], capture_output=True, text=True)

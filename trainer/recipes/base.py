@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from gpq.device import out_of_memory
-from gpq.preprocess import Preprocess
+from gpq.pixels.preprocess import Preprocess
+from gpq.system.device import out_of_memory
 from trainer import distributed
 from trainer.config import Config
-from trainer.data import TrainingSet
+from trainer.data.arrays import TrainingSet
 from trainer.device import Autocast
 from trainer.errors import TrainerError
-from trainer.model import GPQ
+from trainer.learning.model import GPQ
 from trainer.recipes.batches import Batch, Batches
 
 EMBED_BATCH = 512

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gpq.codebook import soft_assign
-from trainer import augment, losses
-from trainer.model import GPQ
-from trainer.muon import Muon, scale_free
+from gpq.model.codebook import soft_assign
+from trainer.learning import augment, losses
+from trainer.learning.model import GPQ
+from trainer.learning.muon import Muon, scale_free
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import Batch, balanced_rows
 from trainer.recipes.confidence import Confidence

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from gpq.codebook import soft_assign
-from trainer import augment, losses
+from gpq.model.codebook import soft_assign
+from trainer.learning import augment, losses
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import Batch
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.best import LEAST_PICTURES
+from trainer.learning.best import LEAST_PICTURES
 from trainer.report.study import SHOWN_HITS, Study
 
 LITTLE = 3  # times chance

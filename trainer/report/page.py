@@ -6,9 +6,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from gpq.model import Model
+from gpq.model.model import Model
 from trainer.config import REPORT
-from trainer.data import RetrievalSet
+from trainer.data.arrays import RetrievalSet
 from trainer.report import figures
 from trainer.report.advice import advice
 from trainer.report.study import study

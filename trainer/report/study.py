@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from gpq.codebook import Codebook, intra_normalise, pack, unpack
-from gpq.model import Model
+from gpq.model.codebook import Codebook, intra_normalise, pack, unpack
+from gpq.model.model import Model
 from trainer.config import NESTED_BITS
-from trainer.data import RetrievalSet
-from trainer.evaluate import Measured, features, mean_colours, measure, require_pictures
-from trainer.metrics import expected_hits, tie_aware_average_precision, tie_aware_mean_at
-from trainer.ranking import Ranking
+from trainer.data.arrays import RetrievalSet
+from trainer.evaluation.evaluate import Measured, features, mean_colours, measure, require_pictures
+from trainer.evaluation.metrics import expected_hits, tie_aware_average_precision, tie_aware_mean_at
+from trainer.evaluation.ranking import Ranking
 
 RANKS = (1, 2, 5, 10, 20, 50, 100)
 RECALLS = np.linspace(0, 1, 21)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.config import NESTED_BITS, VARIANTS
-from trainer.datasets import DRAWS
+from trainer.data.datasets import DRAWS
 
 PAPER_BITS = (12, 24, 32, 48)
 WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # of lambda1 and lambda2 in figure 4

@@ -10,10 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gpq import artifact
-from gpq.files import replacing
-from trainer import checkpoint
+from gpq.model import artifact
+from gpq.system.files import replacing
 from trainer.errors import TrainerError, writing
+from trainer.learning import checkpoint
 from trainer.reproduce.grid import Run
 
 LINES = "runs.jsonl"

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpq.device import out_of_memory
 from gpq.errors import DeviceFull
+from gpq.system.device import out_of_memory
 
 LEAST_ROWS = 1 << 16  # of a slab
 GROWTH = 8  # a further slab has room for a share of this of what there is

@@ -15,12 +15,7 @@ from gpq.scan.cuda.search import Search
 from gpq.scan.hits import Hits
 from gpq.scan.known import KnownMasks
 from gpq.scan.mask import Mask, checked_mask
-from gpq.scan.tables import (
-    checked_codes,
-    checked_rows,
-    checked_shape,
-    require_finite,
-)
+from gpq.scan.tables import checked_codes, checked_rows, checked_shape, require_finite
 
 LAST_KEY = torch.iinfo(torch.int64).max
 

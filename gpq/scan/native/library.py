@@ -14,10 +14,10 @@ from ctypes import (
 )
 from functools import cache
 
-from gpq import compiled
 from gpq.errors import ScanError
+from gpq.native import loader
 
-FILE = compiled.file(__file__)
+FILE = loader.file(__file__)
 NO_MEMORY, NOT_FINITE = 1, 2  # of what gpq_search returns; 0 is success
 
 
@@ -56,13 +56,13 @@ class Request(ctypes.Structure):
 @cache
 def missing() -> str:
     """Why there is no native engine here, or nothing where there is one."""
-    return compiled.missing(FILE, kernel)
+    return loader.missing(FILE, kernel)
 
 
 @cache
 def kernel() -> ctypes.CDLL:
     """Raises OSError or AttributeError where it is not there, of another machine or version."""
-    functions: list[compiled.Function] = [
+    functions: list[loader.Function] = [
         ("gpq_filter", c_char_p, [c_char_p]),
         ("gpq_search", c_int, [POINTER(Request), c_char_p]),
         ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int, c_int]),
@@ -71,7 +71,7 @@ def kernel() -> ctypes.CDLL:
         ("gpq_segment_bytes", c_size_t, [c_void_p]),
         ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
     ]
-    return compiled.load(FILE, "gpq_request_bytes", Request, functions)
+    return loader.load(FILE, "gpq_request_bytes", Request, functions)
 
 
 def instructions(name: str = "") -> str:

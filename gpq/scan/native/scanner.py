@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
-from gpq.processors import processors
 from gpq.scan.hits import Hits
 from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.native import division, library, masks, merging, tail
@@ -16,12 +15,8 @@ from gpq.scan.native.background import Background
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import WORD, Snapshot
 from gpq.scan.native.tail import Tail
-from gpq.scan.tables import (
-    checked_codes,
-    checked_rows,
-    checked_shape,
-    require_finite,
-)
+from gpq.scan.tables import checked_codes, checked_rows, checked_shape, require_finite
+from gpq.system.processors import processors
 
 MOST_ROWS = (1 << 32) - 1
 MOST_SUBCODES = 64

@@ -1,0 +1,1 @@
+"""Runs a model's network as fast as the machine allows. Imports gpq.model and what it imports."""

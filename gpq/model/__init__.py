@@ -1,0 +1,1 @@
+"""Loads, saves and computes models. Imports gpq.pixels, gpq.system and gpq.errors."""

@@ -1,0 +1,1 @@
+"""Turns image bytes into checked pixels. Imports gpq.errors and gpq.system only."""

@@ -1,0 +1,1 @@
+"""Wraps the operating system: files, memory, processors, devices. Imports gpq.errors only."""

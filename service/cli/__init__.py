@@ -1,0 +1,1 @@
+"""Runs the commands of ``python -m service``. Imports the application and everything below it."""

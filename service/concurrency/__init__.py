@@ -1,0 +1,1 @@
+"""Bounds and batches concurrent work. Imports telemetry, errors and settings."""

@@ -1,0 +1,42 @@
+"""The web page at / and its files; open to all, it asks for a key itself."""
+
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from service.settings import ROOT
+
+PAGE = Path(__file__).parent.parent / "page"
+EXAMPLES = ROOT / "examples"
+# Nothing from elsewhere; pictures are fetched by the script, and shown as blobs.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def page() -> FileResponse:
+    headers = {
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return FileResponse(PAGE / "index.html", headers=headers)
+
+
+@router.get("/page/examples")
+def examples() -> list[str]:
+    """Paths of the bundled pictures below /page/examples/."""
+    return sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.jpg"))
+
+
+def mount(app: FastAPI) -> None:
+    """The files beside the routes of this module; after them."""
+    app.mount("/page/examples", StaticFiles(directory=EXAMPLES, check_dir=False))
+    app.mount("/page", StaticFiles(directory=PAGE))

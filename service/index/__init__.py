@@ -1,0 +1,1 @@
+"""Keeps the codes in memory and follows the database's feed. Imports the database and gpq."""

@@ -1,0 +1,1 @@
+"""Runs imports and re-indexing, which take long. Imports the catalogue and everything below it."""

@@ -1,0 +1,304 @@
+"""What can be imported: a folder, a manifest or a tar, read entry by entry."""
+
+import csv
+import hashlib
+import json
+import lzma
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.database.records import Refused
+from service.settings import ID_PATTERN
+
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MANIFESTS = (".csv", ".jsonl")
+ODD = re.compile(rb"[^A-Za-z0-9._-]")  # bytes of a name that do not stand in an id as they are
+LONGEST_ID = 128
+ID_OF_LONG_NAME_DIGITS = 32
+FIELDS = {"path", "id", "metadata"}
+_CUT = tuple(
+    getattr(tarfile, name)
+    for name in ("EmptyHeaderError", "TruncatedHeaderError", "InvalidHeaderError")
+)
+_DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+
+
+Row = dict[str, Any] | str  # or what is wrong with it
+
+
+class SourceError(Refused):
+    """A source that cannot be read, or read on; says why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of a source. name: where it stands there, with / between folders. read: its
+    bytes; raises OSError or SourceError. size: how many they are, 0 where read raises."""
+
+    name: str
+    id: str
+    metadata: dict[str, Any]
+    read: Callable[[], bytes]
+    size: Callable[[], int] = int
+
+
+class Source(Protocol):
+    """Entries in an order that stays the same while the source does. Raises SourceError."""
+
+    def count(self) -> int: ...
+
+    def entries(self) -> Iterator[Entry]: ...
+
+
+def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
+    """A folder, a .csv or .jsonl manifest, or a .tar, also compressed.
+
+    within: a folder that nothing may be read beyond. max_bytes: of one picture. Raises
+    SourceError.
+    """
+    if within is not None and not _is_within(path, within):
+        raise SourceError(f"{path} is not within {within}")
+    if path.is_dir():
+        return Folder(path, within, max_bytes)
+    if not path.is_file():
+        raise SourceError(f"there is no folder or file {path}")
+    if path.name.lower().endswith(TARS):
+        return Tar(path, max_bytes)
+    if path.suffix.lower() in MANIFESTS:
+        return Manifest(path, within, max_bytes)
+    raise SourceError(f"{path} is no folder, and no {', '.join((*MANIFESTS, *TARS))}")
+
+
+def id_of(name: str) -> str:
+    """The id of a picture without one: its name with : for / and ~HH for each byte that ids
+    cannot have; where that is too long, the SHA-256 of the name, cut."""
+    raw = name.encode("utf-8", "surrogateescape")
+    id = ODD.sub(lambda odd: b":" if odd[0] == b"/" else b"~%02X" % ord(odd[0]), raw).decode()
+    return id if len(id) <= LONGEST_ID else hashlib.sha256(raw).hexdigest()[:ID_OF_LONG_NAME_DIGITS]
+
+
+class Folder:
+    """All files below a folder but hidden ones, in order of their names; those that links lead to,
+    too, but no folder by a link again."""
+
+    def __init__(self, root: Path, within: Path | None, max_bytes: int) -> None:
+        self.root, self.within, self.max_bytes = root, within, max_bytes
+
+    def count(self) -> int:
+        return sum(1 for _ in self._files())
+
+    def entries(self) -> Iterator[Entry]:
+        for path in self._files():
+            name = path.relative_to(self.root).as_posix()
+            if self._leads_away(path):
+                yield _entry(name, {}, _failing(f"a link that leads out of {self.within}"))
+            else:
+                yield _of_file(path, self.max_bytes, name, {})
+
+    def _leads_away(self, path: Path) -> bool:
+        return self.within is not None and path.is_symlink() and not _is_within(path, self.within)
+
+    def _files(self) -> Iterator[Path]:
+        def fail(error: OSError) -> None:
+            raise SourceError(f"{error.filename}: {error.strerror}") from error
+
+        entered = {os.path.realpath(self.root)}
+        for folder, folders, files in os.walk(self.root, onerror=fail, followlinks=True):
+            below = [Path(folder) / name for name in sorted(folders) if not name.startswith(".")]
+            folders.clear()
+            for path in below:
+                place = os.path.realpath(path)
+                if self._leads_away(path):
+                    yield path
+                elif not (path.is_symlink() and place in entered):
+                    entered.add(place)
+                    folders.append(path.name)
+            yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+
+
+class Manifest:
+    """CSV with a column path, or JSON Lines with a key path: relative to the manifest's folder.
+
+    id names the picture, metadata is a JSON object; other columns and keys are metadata too.
+    """
+
+    def __init__(self, path: Path, within: Path | None, max_bytes: int) -> None:
+        self.path, self.within, self.max_bytes = path, within, max_bytes
+
+    def count(self) -> int:
+        return sum(1 for _ in self._rows())
+
+    def entries(self) -> Iterator[Entry]:
+        for number, row in enumerate(self._rows(), 1):
+            yield self._entry(row, f"{self.path.name}, entry {number}")
+
+    def _rows(self) -> Iterator[Row]:
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                of_csv = self.path.suffix.lower() == ".csv"
+                yield from _csv(file) if of_csv else _json_lines(file)
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{self.path}: {error}; save it as UTF-8") from error
+        except (csv.Error, OSError) as error:
+            raise SourceError(f"{self.path}: {error}") from error
+
+    def _entry(self, row: Row, where: str) -> Entry:
+        try:
+            name, id, metadata = _fields(row)
+            path = self.path.parent / name
+            if self.within is not None and not _is_within(path, self.within):
+                raise ValueError(f"{name} is not within {self.within}")
+            return _of_file(path, self.max_bytes, name, metadata, id)
+        except (ValueError, RecursionError) as error:
+            return Entry(where, "", {}, _failing(str(error)))
+
+
+class Tar:
+    """The files of an archive, in its order; nothing is extracted to disk."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path, self.max_bytes = path, max_bytes
+
+    def count(self) -> int:
+        return sum(1 for _ in self._members())
+
+    def entries(self) -> Iterator[Entry]:
+        for archive, member in self._members():
+            if member.size > self.max_bytes:
+                yield _entry(member.name, {}, _failing(_too_large(member.size, self.max_bytes)))
+                continue
+            try:
+                file = archive.extractfile(member)
+                data = file.read() if file else b""
+            except _DAMAGED as error:  # where the archive was cut, the next member says so
+                yield _entry(member.name, {}, _failing(str(error)))
+                continue
+            yield _entry(member.name, {}, partial(bytes, data), size=partial(len, data))
+
+    def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+        try:
+            with tarfile.open(self.path, "r|*", tarinfo=_Member) as archive:
+                for member in archive:
+                    hidden = re.search(r"(^|/)\.[^./]", member.name)
+                    if member.isfile() and not hidden:
+                        yield archive, member
+                    archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        except _DAMAGED as error:
+            raise SourceError(f"{self.path}: {error}") from error
+
+
+class _Member(tarfile.TarInfo):
+    """An archive ends with blocks of zeros; what else stands where a header should is damage,
+    which tarfile takes for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(archive)
+        except _CUT as error:
+            raise tarfile.ReadError(f"the archive was cut or is damaged: {error}") from error
+
+
+def _entry(
+    name: str,
+    metadata: dict[str, Any],
+    read: Callable[[], bytes],
+    id: str | None = None,
+    size: Callable[[], int] = int,
+) -> Entry:
+    shown = name.encode("utf-8", "replace").decode()
+    return Entry(shown, id or id_of(name), {"path": shown, **metadata}, read, size)
+
+
+def _of_file(
+    path: Path, max_bytes: int, name: str, metadata: dict[str, Any], id: str | None = None
+) -> Entry:
+    size = partial(_size, path, max_bytes)
+    return _entry(name, metadata, _reader(path, max_bytes), id, size)
+
+
+def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    reader = csv.DictReader(file)
+    columns = reader.fieldnames or ()
+    if "path" not in columns:
+        raise csv.Error(f"its first line has no column path, but {', '.join(columns) or 'nothing'}")
+    for row in reader:
+        yield {key: value for key, value in row.items() if value}
+
+
+def _json_lines(file: Iterable[str]) -> Iterator[Row]:
+    for line in file:
+        if line.strip():
+            try:
+                row = json.loads(line)
+                yield row if isinstance(row, dict) else "no JSON object"
+            except (ValueError, RecursionError) as error:
+                yield f"not JSON: {error}"
+
+
+def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:
+    """Path, id and metadata. Raises ValueError."""
+    if isinstance(row, str):
+        raise ValueError(row)
+    if not isinstance(row.get("path"), str):
+        raise ValueError("it has no path")
+    if None in row:
+        raise ValueError("it has more values than there are columns")
+    id, metadata = row.get("id"), row.get("metadata")
+    if id is not None and not (isinstance(id, str) and re.fullmatch(ID_PATTERN, id)):
+        raise ValueError(f"the id {str(id)[:LONGEST_ID]!r} does not match {ID_PATTERN}")
+    if isinstance(metadata, str):
+        metadata = json.loads(metadata)
+    if not isinstance(metadata, dict | None):
+        raise ValueError("metadata is no JSON object")
+    others = {key: value for key, value in row.items() if key not in FIELDS}
+    return row["path"], id, {**others, **(metadata or {})}
+
+
+def _reader(path: Path, max_bytes: int) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            there = path.is_file()
+        except (OSError, ValueError) as error:
+            raise SourceError(str(error)) from error
+        if not there:
+            raise SourceError("there is no such file")
+        if (size := path.stat().st_size) > max_bytes:
+            raise SourceError(_too_large(size, max_bytes))
+        return path.read_bytes()
+
+    return read
+
+
+def _size(path: Path, max_bytes: int) -> int:
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+    return size if size <= max_bytes else 0
+
+
+def _failing(reason: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        raise SourceError(reason)
+
+    return read
+
+
+def _too_large(size: int, max_bytes: int) -> str:
+    return f"{size} bytes; at most GPQ_MAX_BODY_BYTES, {max_bytes}"
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Also where links lead; one that leads nowhere is not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # too long, or a circle of links
+        return False

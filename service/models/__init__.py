@@ -1,0 +1,1 @@
+"""Loads models and encodes images with them. Imports the index, the database and gpq."""

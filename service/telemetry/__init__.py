@@ -1,0 +1,1 @@
+"""Counts and measures what a process does. Imports settings only."""

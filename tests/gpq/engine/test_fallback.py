@@ -1,0 +1,145 @@
+"""Encoding where memory runs out; a card that is full is played by a network that says so."""
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gpq.engine import fallback
+from gpq.engine.fallback import Fallback
+from gpq.model import artifact
+from gpq.model.codebook import Codebook
+from gpq.model.model import Model
+from gpq.system.device import out_of_memory
+from service.models import artifacts
+from service.models.encoder import Encoder, Picture
+
+FULL = (
+    "CUDA out of memory.\nTried to allocate",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
+
+
+class Card(nn.Module):
+    """Has memory for so many pictures at once, while it is on the card."""
+
+    def __init__(self, network: nn.Module, room: int) -> None:
+        super().__init__()
+        self.network, self.room, self.on_card, self.says = network, room, True, FULL[0]
+        self.seen: list[int] = []
+
+    def cpu(self) -> "Card":
+        self.on_card = False
+        return self
+
+    def to(self, device: torch.device) -> "Card":
+        if self.room == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.on_card = True
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.on_card and len(images) > self.room:
+            raise RuntimeError(self.says)
+        self.seen.append(len(images))
+        return self.network(images)
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (13, 3, 32, 32), dtype=np.uint8)
+
+
+def on_card(folder: Path, room: int) -> tuple[Model, Model, Card]:
+    model = artifact.load(folder)
+    card = Card(model.network, room)
+    return model, replace(model, network=card), card
+
+
+@pytest.mark.parametrize("says", FULL)
+def test_batches_are_halved_until_there_is_room(
+    random_model: Path, pixels: np.ndarray, says: str
+) -> None:
+    model, full, card = on_card(random_model, 4)
+    card.says = says
+    times: list[None] = []
+    found = Fallback(lambda: times.append(None)).run(Model.encode, full, pixels)
+    assert (found == model.encode(pixels)).all()
+    assert card.seen == [3, 3, 3, 4]
+    assert len(times) == 3
+    assert card.on_card
+
+
+def test_without_room_for_one_the_cpu_encodes_until_there_is_room_again(
+    random_model: Path,
+    pixels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, full, card = on_card(random_model, 0)
+    careful = Fallback()
+    for compute in (Model.lut, Model.encode):
+        found = careful.run(compute, full, pixels)
+        assert np.abs(found - compute(model, pixels)).max() < 1e-6
+    assert not card.on_card
+    assert caplog.text.count("is on the CPU for now: CUDA out of memory.") == 1
+    monkeypatch.setattr(fallback, "RETRY_SECONDS", 0)
+    card.seen.clear()
+    careful._move(full)
+    careful.run(Model.encode, full, pixels)
+    assert not card.on_card
+    card.room = 100
+    careful.run(Model.encode, full, pixels)
+    assert card.on_card
+    assert card.seen == [13, 13]
+
+
+def test_what_is_not_for_want_of_room_is_raised(random_model: Path, pixels: np.ndarray) -> None:
+    _, full, card = on_card(random_model, 0)
+    card.says = "CUDA error: an illegal memory access was encountered"
+    with pytest.raises(RuntimeError, match="illegal"):
+        Fallback().run(Model.encode, full, pixels)
+    assert out_of_memory(torch.OutOfMemoryError("any"))
+
+
+def test_a_model_that_finds_a_full_card_is_loaded_on_the_cpu_and_goes_there_later(
+    random_model: Path,
+    pixels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load = artifact.load
+
+    def full(folder: Path, device: torch.device | str = "cpu") -> Model:
+        if torch.device(device).type == "cuda":
+            raise torch.OutOfMemoryError(FULL[0])
+        return load(folder, device)
+
+    monkeypatch.setattr(artifact, "load", full)
+    monkeypatch.setattr(Codebook, "to", lambda codebook, device: codebook)
+    monkeypatch.setattr(fallback, "RETRY_SECONDS", 0)
+    model = artifacts.use(random_model, torch.device("cuda"))
+    assert "is on the CPU for now: CUDA out of memory." in caplog.text
+    expected = model.encode(pixels[:1])[0].tobytes()
+    card = Card(model.network, 0)
+    with closing(Encoder(10_000, 1, 1, device="cuda")) as encoder:
+        encoder.learn(replace(model, network=card))
+        learnt = encoder.models[model.id]
+        assert learnt.device.type == "cuda"
+        assert encoder.encode([Picture(32, 32, {model.id: pixels[0]})], learnt) == [expected]
+        assert encoder.lut_of_code(expected, learnt).shape == (1, 12, 16)
+
+        def where(model: Model, pixels: np.ndarray) -> np.ndarray:
+            return np.array([model.device.type])
+
+        card.room = 100
+        assert encoder._fallback.run(where, learnt, pixels) == ["cuda"]
+        assert card.on_card
+        encoder.forget(model.id)
+        assert not encoder._fallback._back

@@ -1,0 +1,180 @@
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from service.concurrency import deadlines
+from service.concurrency.batcher import Batcher
+from service.problems import Problem
+from service.telemetry import timing
+
+
+class Work:
+    """Doubles numbers; the first batch waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[int]]] = []
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, key: str, items: Sequence[int]) -> list[int]:
+        self.batches.append((key, list(items)))
+        self.begun.set()
+        assert self.go.wait(10)
+        if -1 in items:
+            raise ValueError("a bad batch")
+        with timing.stage("encode"):
+            time.sleep(0.01)
+        return [2 * item for item in items]
+
+
+def behind_one(work: Work, *asked: tuple[str, list[int]], most: int = 4) -> list[list[int]]:
+    """What each gets that asks, in this order, while a batch of one is done."""
+    with closing(Batcher("batch", work, most)) as batcher:
+        first = batcher.ask("first", [0])
+        assert work.begun.wait(10)
+        futures = [batcher.ask(key, items) for key, items in asked]
+        work.go.set()
+        assert first.result(10) == [0]
+        return [future.result(10) for future in futures]
+
+
+def test_what_is_asked_for_meanwhile_is_done_together() -> None:
+    work = Work()
+    assert behind_one(work, ("a", [1]), ("a", [2, 3]), ("a", [4])) == [[2], [4, 6], [8]]
+    assert work.batches == [("first", [0]), ("a", [1, 2, 3, 4])]
+
+
+def test_another_key_and_what_has_no_room_wait_for_their_own_batch() -> None:
+    work = Work()
+    found = behind_one(work, ("a", [1, 2, 3]), ("b", [4]), ("a", [5, 6]), ("a", [7]))
+    assert found == [[2, 4, 6], [8], [10, 12], [14]]
+    assert sorted(work.batches) == [
+        ("a", [1, 2, 3, 7]), ("a", [5, 6]), ("b", [4]), ("first", [0]),
+    ]  # fmt: skip
+
+
+def test_who_asks_for_more_than_a_batch_has_one_of_its_own() -> None:
+    work = Work()
+    found = behind_one(work, ("a", [1]), ("a", list(range(2, 8))), ("a", [8]))
+    assert found == [[2], [4, 6, 8, 10, 12, 14], [16]]
+    assert work.batches[1:] == [("a", [1, 8]), ("a", [2, 3, 4, 5, 6, 7])]
+
+
+def test_threads_do_batches_at_the_same_time() -> None:
+    both = threading.Barrier(2)
+
+    def work(key: str, items: Sequence[int]) -> Sequence[int]:
+        both.wait(10)
+        return [threading.get_native_id()]
+
+    with closing(Batcher("batch", work, 1, threads=2)) as batcher:
+        asked = [batcher.ask("a", [n]) for n in range(2)]
+        assert asked[0].result(10) != asked[1].result(10)
+
+
+def test_everyone_is_answered_whatever_is_asked_for_together() -> None:
+    def work(key: str, items: Sequence[int]) -> list[int]:
+        assert len(items) <= 8
+        time.sleep(0.0002 * dice.random())
+        if 13 in items:
+            raise ValueError("a bad batch")
+        return [-item if key == "negative" else item for item in items]
+
+    def ask(n: int) -> str:
+        own = random.Random(n)
+        key = own.choice(["positive", "negative"])
+        items = [own.randrange(14 if n % 10 == 0 else 13) for _ in range(1 + own.randrange(8))]
+        try:
+            with deadlines.of(own.choice([1e-4, 1e-2, 60])):
+                found = batcher.ask(key, items).result(30)
+        except Problem as problem:
+            assert problem.status == 503
+            return "late"
+        except ValueError:
+            return "bad"
+        assert found == [-item if key == "negative" else item for item in items]
+        return "done"
+
+    dice = random.Random(0)
+    with closing(Batcher("batch", work, 8)) as batcher, ThreadPoolExecutor(32) as pool:
+        assert set(pool.map(ask, range(1000))) == {"late", "bad", "done"}
+
+
+def test_an_error_is_that_of_its_batch_alone() -> None:
+    work = Work()
+    work.go.set()
+    with closing(Batcher("batch", work, 4)) as batcher:
+        with pytest.raises(ValueError, match="a bad batch"):
+            batcher.ask("a", [-1]).result(10)
+        assert batcher.ask("a", [1]).result(10) == [2]
+
+
+def test_what_waits_too_long_or_for_nobody_is_not_done() -> None:
+    work = Work()
+    with closing(Batcher("batch", work, 4)) as batcher:
+        first = batcher.ask("first", [0])
+        assert work.begun.wait(10)
+        with deadlines.of(0.05):
+            late = batcher.ask("a", [1])
+        patient, unwanted = batcher.ask("a", [2]), batcher.ask("a", [3])
+        assert unwanted.cancel()
+        time.sleep(0.2)
+        work.go.set()
+        with pytest.raises(Problem) as caught:
+            late.result(10)
+        assert caught.value.status == 503
+        assert (first.result(10), patient.result(10)) == ([0], [4])
+    assert work.batches == [("first", [0]), ("a", [2])]
+
+
+def test_at_its_end_what_has_begun_is_done_and_the_rest_cancelled() -> None:
+    work = Work()
+    batcher = Batcher("batch", work, 4)
+    first = batcher.ask("first", [0])
+    assert work.begun.wait(10)
+    waiting = batcher.ask("a", [1])
+    batcher.close()
+    assert waiting.cancelled() and batcher.ask("a", [2]).cancelled()
+    work.go.set()
+    assert first.result(10) == [0]
+    for thread in batcher._threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_each_is_told_its_time_in_the_queue_and_that_of_its_batch() -> None:
+    work = Work()
+    with closing(Batcher("batch", work, 4)) as batcher:
+        with timing.collected() as of_first:
+            first = batcher.ask("a", [1])
+        assert work.begun.wait(10)
+        with timing.collected() as of_second:
+            second = batcher.ask("a", [1])
+        time.sleep(0.1)
+        work.go.set()
+        assert (first.result(10), second.result(10)) == ([2], [2])
+    assert of_first["queue"] < 0.1 <= of_second["queue"]
+    assert of_second["encode"] >= 0.01
+
+
+def test_threads_that_could_not_begin_do_with_the_next_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin, begun = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        begun.append(thread.name)
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with closing(Batcher("batch", lambda key, items: items, 4, threads=3)) as batcher:
+        with pytest.raises(RuntimeError):
+            batcher.ask("a", [1])
+        assert batcher.ask("a", [2]).result(10) == [2]
+    assert begun == ["batch_0", "batch_1", "batch_1", "batch_2"]

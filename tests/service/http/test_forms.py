@@ -1,0 +1,79 @@
+import anyio
+import pytest
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from service.catalogue import metadata
+from service.http import forms
+from service.problems import Problem
+
+
+def trickling(content_type: str) -> Request:
+    """A request whose body never ends."""
+
+    async def receive() -> dict[str, object]:
+        await anyio.sleep(0.01)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    headers = [(b"content-type", content_type.encode())]
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
+
+
+def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "BODY_SECONDS", 0.1)
+
+    async def read_form() -> None:
+        async with forms.form(trickling("multipart/form-data; boundary=b"), 1):
+            pass
+
+    async def read_json() -> None:
+        await forms.search_json(trickling("application/json"), "m")
+
+    for read in (read_form, read_json):
+        with pytest.raises(Problem) as caught:
+            anyio.run(read)
+        assert (caught.value.status, caught.value.code) == (408, "slow-body")
+
+
+@pytest.mark.parametrize("depth", [1, 63, 64, 65, 200])
+def test_depth_is_counted_in_objects_and_arrays(depth: int) -> None:
+    value: object = {} if depth == 1 else []
+    for level in range(depth - 1):
+        value = {"a": value} if level % 2 else [value]
+    assert metadata._deeper_than(value, 64) is (depth > 64)
+
+
+def posted(size: int, length: int | None) -> Request:
+    """A form with a file of so many bytes, and what its header says of its length."""
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+    body = [head + bytes(size) + b"\r\n--b--\r\n"]
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body.pop(), "more_body": False}
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "in_memory"),
+    [
+        (100_000, 100_000, True),
+        (100_000, 100_000_000, False),
+        (100_000, None, False),
+        (60_000, 100_000_000, True),
+        (1_100_000, 1_100_000, False),
+    ],
+)
+def test_files_of_what_may_be_large_wait_on_the_disk(
+    size: int, length: int | None, in_memory: bool
+) -> None:
+    async def read() -> None:
+        async with forms.form(posted(size, length), 1) as fields:
+            file = fields["image"]
+            assert isinstance(file, UploadFile) and file._in_memory is in_memory
+            assert await file.read() == bytes(size)
+
+    anyio.run(read)

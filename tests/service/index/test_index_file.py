@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpq.system import files
+from service.database.records import Mark
+from service.index import index_file
+from service.index.index import Codes
+from service.index.index_file import HEADER_BYTES, Origin
+
+ORIGIN = Origin("the database", "a model", 3)
+MARK = Mark(77, 1234.5678901)
+CODES = Codes(np.array([3, 5, 70], dtype=np.int64), np.arange(9, dtype=np.uint8).reshape(3, 3))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "folder" / "codes"
+    index_file.save(path, ORIGIN, MARK, CODES)
+    return path
+
+
+def test_what_is_saved_is_loaded(path: Path) -> None:
+    found = index_file.load(path, ORIGIN)
+    assert found is not None
+    mark, codes = found
+    assert mark == MARK
+    assert codes.seqs.tolist() == [3, 5, 70]
+    assert (codes.packed == CODES.packed).all()
+    assert [p.name for p in path.parent.iterdir()] == ["codes"]
+
+
+def test_no_codes_are_saved_too(tmp_path: Path) -> None:
+    none = Codes.gather([], 3)
+    index_file.save(tmp_path / "codes", ORIGIN, MARK, none)
+    found = index_file.load(tmp_path / "codes", ORIGIN)
+    assert found is not None
+    assert len(found[1].seqs) == 0
+
+
+@pytest.mark.parametrize(
+    ("origin", "why"),
+    [
+        (Origin("another", "a model", 3), "its database is the database, not another"),
+        (Origin("the database", "b", 3), "its model is a model, not b"),
+        (Origin("the database", "a model", 2), "its code_bytes is 3, not 2"),
+    ],
+)
+def test_codes_of_something_else_are_not_used(origin: Origin, why: str, path: Path, caplog) -> None:
+    assert index_file.load(path, origin) is None
+    assert f"{path} is not used, the database is read instead: {why}" in caplog.text
+
+
+@pytest.mark.parametrize("at", [0, 5, HEADER_BYTES, HEADER_BYTES + 30, -1])
+def test_a_damaged_file_is_not_used(at: int, path: Path, caplog) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[at] ^= 0x5A
+    path.write_bytes(whole)
+    assert index_file.load(path, ORIGIN) is None
+    assert "is not used" in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, 10, HEADER_BYTES, HEADER_BYTES + 11])
+def test_a_file_that_was_cut_is_not_used(size: int, path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    assert index_file.load(path, ORIGIN) is None
+
+
+def test_no_file_is_nothing_to_tell_of(tmp_path: Path, caplog) -> None:
+    assert index_file.load(tmp_path / "none", ORIGIN) is None
+    assert not caplog.text
+
+
+def test_a_full_disk_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        index_file.save(path, ORIGIN, Mark(78, 1.0), CODES)
+    assert index_file.load(path, ORIGIN) is not None
+    assert [p.name for p in path.parent.iterdir()] == ["codes"]

@@ -1,0 +1,73 @@
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpq.model import artifact
+from harness.images import png
+from service.catalogue.ingest import Ingest
+from service.database.migrate import migrate
+from service.database.records import Job
+from service.database.store import Store
+from service.jobs import importing
+from service.jobs.importing import Import
+from service.jobs.run import JobRun
+from service.jobs.sources import Entry, Folder, Manifest, Source
+from service.models import artifacts
+from service.models.encoder import Encoder
+from service.originals import NoOriginals
+
+FILES, SIZE, LIMIT = 100, 20_000, 100_000
+
+
+class Counted:
+    """A source, and the most bytes of it that were read and not yet stored."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.count = source, source.count
+        self.most = self._read = self._stored = 0
+        self._counting = threading.Lock()
+
+    def entries(self) -> Iterator[Entry]:
+        for entry in self.source.entries():
+            yield replace(entry, read=lambda entry=entry: self._take(entry))
+
+    def watch(self, job: Job) -> None:
+        self._stored = job.done * SIZE
+
+    def _take(self, entry: Entry) -> bytes:
+        data = entry.read()
+        with self._counting:
+            self._read += len(data)
+            self.most = max(self.most, self._read - self._stored)
+        return data
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest"])
+def test_few_large_files_are_in_memory_at_once(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(importing, "IMPORT_BATCH_BYTES", LIMIT)
+    root = tmp_path / "in"
+    root.mkdir()
+    for n in range(FILES):
+        (root / f"{n}.png").write_bytes(png(n).ljust(SIZE, b"x"))
+    if kind == "folder":
+        source = Counted(Folder(root, None, SIZE))
+    else:
+        manifest = tmp_path / "m.csv"
+        manifest.write_text("path\n" + "".join(f"in/{n}.png\n" for n in range(FILES)))
+        source = Counted(Manifest(manifest, None, SIZE))
+    model = artifact.load(random_model)
+    store = Store(f"sqlite:///{tmp_path}/gpq.db")
+    migrate(store.database)
+    store.models.adopt(model.id, artifacts.read(random_model))
+    number = store.jobs.ask("import", str(root), by_service=False)
+    with closing(store), closing(Encoder(10_000, 2, 1)) as encoder:
+        with JobRun(store.jobs, number, watch=source.watch) as run:
+            Import(store, Ingest(encoder, NoOriginals()), [model]).run(source, run)
+        assert (run.job.done, run.job.failed) == (FILES, 0)
+    assert SIZE < source.most <= (importing.BATCHES + encoder.networks) * (LIMIT + SIZE)

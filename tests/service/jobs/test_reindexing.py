@@ -1,0 +1,119 @@
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import commands
+from harness.images import png, tree
+from harness.models import make_artifact
+from harness.server import Server
+from service.database.store import Store
+from service.jobs.reindexing import Reindex
+from service.jobs.throttle import Throttle
+from service.originals import open_originals
+from tests import waiting
+
+PICTURES = 120
+
+
+class Pages:
+    """A store of five pages of pictures that take a while to encode."""
+
+    def __init__(self) -> None:
+        self.models = self
+        self.left = 5
+
+    def missing(self, *_: int) -> list[Any]:
+        self.left -= 1
+        time.sleep(0.02)
+        return [SimpleNamespace(seq=1, id="a", sha256="0" * 64)] if self.left >= 0 else []
+
+    def fill(self, *_: object) -> None: ...
+
+    def settle(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_it_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float) -> None:
+    waits: list[float] = []
+    stop = threading.Event()
+    stop.wait = waits.append  # type: ignore[assignment]
+    run: Any = SimpleNamespace(stop=stop, advance=lambda *given: None, say=lambda detail: None)
+    encoder: Any = SimpleNamespace(
+        accept=lambda contents, models: [*contents], encode=lambda pictures, model: []
+    )
+    store: Any = Pages()
+    started = time.monotonic()
+    row: Any = SimpleNamespace(number=1, id="m")
+    model: Any = None
+    throttle = Throttle(share, dict)
+    Reindex(store, encoder, open_originals(str(tmp_path)), throttle).run(row, model, run)
+    worked = time.monotonic() - started
+    assert len(waits) == 1 + 5
+    assert sum(waits) == pytest.approx(worked * (1 / share - 1), rel=0.3)
+
+
+def test_one_that_is_killed_goes_on_where_it_was(random_model: Path, tmp_path: Path) -> None:
+    tree(tmp_path / "in", *(f"{n:03}.png" for n in range(PICTURES)))
+    make_artifact(tmp_path / "other", seed=9)
+    url = f"sqlite:///{tmp_path}/gpq.db"
+    places = {"database_url": url, "image_store": tmp_path / "images", "folder": tmp_path}
+    commands.service("import", str(tmp_path / "in"), model=random_model, **places)
+    commands.service("models", "add", str(tmp_path / "other"), **places)
+    store = Store(url)
+    number = store.models.all()[1].number
+    first = commands.start("models", "reindex", "--share", "0.02", **places)
+    waiting.until(lambda: store.models.count_missing(number) < PICTURES, seconds=120)
+    waiting.until(lambda: store.jobs.page(1)[0].total == PICTURES)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    left = store.models.count_missing(number)
+    assert 0 < left < PICTURES
+    waiting.until(lambda: store.jobs.page(1)[0].state == "stopped", seconds=60)
+    again = commands.service("models", "reindex", "--share", "1", **places)
+    assert f"done: {PICTURES} of {PICTURES} pictures" in again
+    assert store.models.count_missing(number) == 0 and store.models.all()[1].whole
+    store.close()
+
+
+def test_it_asks_services_how_long_searches_take_without_it(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    make_artifact(tmp_path / "other", seed=9)
+    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    ended = threading.Event()
+
+    def search(server: Server) -> None:
+        while not ended.wait(0.05):
+            server.search(png(1)).raise_for_status()
+
+    with Server(tmp_path, model=random_model, **places) as server:
+        server.index(*(png(n) for n in range(32))).raise_for_status()
+        files = {
+            "config": (tmp_path / "other" / "config.json").read_bytes(),
+            "weights": (tmp_path / "other" / "model.safetensors").read_bytes(),
+        }
+        server.http.post("/models", files=files).raise_for_status()
+        searcher = threading.Thread(target=search, args=(server,))
+        searcher.start()
+        try:
+            waiting.until(lambda: "search_p99_ms" in replica_of(server))
+            where = server.http.post("/jobs/reindex").headers["Location"]
+            rests = "rests, to see how long searches take without it"
+            waiting.until(lambda: server.http.get(where).json()["detail"] == rests, seconds=60)
+            waiting.until(lambda: server.http.get(where).json()["state"] == "done", seconds=60)
+        finally:
+            ended.set()
+            searcher.join()
+        job = server.http.get(where).json()
+        assert (job["done"], job["failed"], job["detail"]) == (32, 0, "")
+
+
+def replica_of(server: Server) -> dict[str, Any]:
+    replica: dict[str, Any]
+    (replica,) = server.http.get("/stats").json()["feed"]["replicas"]
+    return replica

@@ -1,0 +1,62 @@
+"""What the service imports is installed with it: its image has nothing more."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+OURS = {"gpq", "service", "migrations"}
+
+
+def imported(package: str) -> set[str]:
+    """Packages of others that it imports, wherever in a module; not those it can do without."""
+    names = set()
+    for path in (ROOT / package).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        optional = {
+            id(node)
+            for attempt in ast.walk(tree)
+            if isinstance(attempt, ast.Try)
+            for node in ast.walk(attempt)
+        }
+        for node in ast.walk(tree):
+            if id(node) in optional:
+                continue
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - OURS
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in (*OURS, "trainer")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert set(settings["tool"]["setuptools"]["packages"]) == there
+
+
+def test_the_service_needs_only_what_is_installed_with_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}
+    of_package = packages_distributions()
+    # Only for an artifact that has one of its networks; only on a card, and it comes with torch.
+    lazily = {"torchvision", "triton"}
+    with_fastapi = {"anyio", "starlette"}
+    needed = set().union(*map(imported, OURS)) - lazily - with_fastapi
+    names = {n: {found.lower().replace("_", "-") for found in of_package[n]} for n in needed}
+    missing = {n for n in needed if not declared & names[n]}
+    assert missing == set()
+
+
+def test_commands_start_without_what_only_the_service_needs() -> None:
+    loaded = "import service.cli.main, sys; print(sorted({'fastapi', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr

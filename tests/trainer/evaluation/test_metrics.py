@@ -1,0 +1,51 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from trainer.evaluation import metrics
+
+
+def test_average_precision_by_hand() -> None:
+    relevant = np.array([True, False, True, False])
+    assert metrics.average_precision(relevant) == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.average_precision(np.zeros(3, dtype=bool)) == 0
+
+
+def orders_of_equals(scores: np.ndarray) -> list[np.ndarray]:
+    groups = [np.flatnonzero(scores == s) for s in sorted(set(scores), reverse=True)]
+    return [
+        np.concatenate([np.array(part) for part in parts])
+        for parts in itertools.product(*(list(itertools.permutations(g)) for g in groups))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tie_aware_is_the_mean_over_all_orders_of_equals(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    relevant = random.random(7) < 0.5
+    scores = np.sort(random.integers(0, 3, 7))[::-1].astype(np.float32)
+    orders = orders_of_equals(scores)
+    expected = np.mean([metrics.average_precision(relevant[order]) for order in orders])
+    assert metrics.tie_aware_average_precision(relevant, scores) == pytest.approx(expected)
+    hits = np.mean([np.cumsum(relevant[order]) for order in orders], axis=0)
+    assert metrics.expected_hits(relevant, scores) == pytest.approx(hits)
+
+
+def test_without_ties_both_agree() -> None:
+    relevant = np.random.default_rng(0).random(50) < 0.3
+    scores = np.arange(50, 0, -1).astype(np.float32)
+    tie_aware = metrics.tie_aware_average_precision(relevant, scores)
+    assert tie_aware == pytest.approx(metrics.average_precision(relevant))
+    assert metrics.tie_aware_average_precision(np.zeros(3, dtype=bool), scores[:3]) == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7, 20])
+@pytest.mark.parametrize("seed", range(4))
+def test_tie_aware_precision_is_the_mean_over_all_orders_too(seed: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    relevant = random.random(7) < 0.5
+    scores = np.sort(random.integers(0, 3, 7))[::-1].astype(np.float32)
+    expected = np.mean([relevant[order][:k].mean() for order in orders_of_equals(scores)])
+    found = metrics.tie_aware_mean_at(relevant, scores, k)
+    assert found == pytest.approx(expected)

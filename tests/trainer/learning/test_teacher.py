@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from gpq.model import artifact
+from harness.models import SHIPPED
+from trainer.data.arrays import TrainingSet, retrieval_set, training_set
+from trainer.errors import TrainerError
+from trainer.learning import teacher
+
+
+def test_class_means_are_of_what_has_the_class() -> None:
+    x = functional.normalize(torch.randn(6, 2, 12), dim=-1)
+    labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]])
+    means = teacher.class_means(x, labels)
+    wanted = (x[0, 1] + x[2, 1] + x[4, 1] / 2) / 2.5
+    assert torch.allclose(means[1, 0], wanted, atol=1e-6)
+    assert (means[:, 2] == 0).all()
+
+
+def test_a_teacher_knows_what_it_has_learnt(sample: Path) -> None:
+    model = artifact.load(SHIPPED)
+    learnt = training_set(sample, "folder", model.rules)
+    searched = retrieval_set(sample, "folder", model.rules)
+    assert searched.classes == learnt.classes
+    of_class = searched.query_labels.argmax(dim=1)
+    pictures = TrainingSet(learnt.labelled, learnt.labels, searched.queries, learnt.classes)
+    guesses = teacher.guess(model, pictures, seed=0)
+    assert guesses.shape == (300, 10)
+    assert torch.allclose(guesses.sum(dim=1), torch.ones(300), atol=1e-5)
+    assert (guesses.argmax(dim=1) == of_class).float().mean() > 0.8
+    assert torch.equal(guesses, teacher.guess(model, pictures, seed=0))
+
+
+def test_a_teacher_of_another_size_is_refused() -> None:
+    pixels = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    pictures = TrainingSet(pixels, torch.eye(2)[[0, 1, 0, 1]], pixels.clone(), ("a", "b"))
+    with pytest.raises(TrainerError, match="32 pixels, not of --size 64"):
+        teacher.guess(artifact.load(SHIPPED), pictures, seed=0)

@@ -1,0 +1,164 @@
+import io
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from gpq.model import artifact, network
+from harness.images import tree
+from tests.trainer.data.test_datasets import nuswide_tree
+from trainer.__main__ import main
+from trainer.data import cifar10, nuswide
+from trainer.reproduce import draw, grid, runs
+
+
+def test_table_2_is_a_run_for_each_length_or_one_of_nested_codes() -> None:
+    paper = grid.table("cifar10", 1, "paper", grid.PAPER_BITS)
+    assert [run.bits for run in paper] == [12, 24, 32, 48]
+    assert {run.dataset for run in paper} == {"cifar10"}
+    (modern,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS)
+    assert (modern.bits, modern.nested) == (48, True)
+
+
+def test_table_3_is_five_draws_of_each() -> None:
+    runs = grid.table("nuswide", 2, "paper", (12, 48))
+    assert len(runs) == 10
+    assert len({run.name for run in runs}) == 10
+    assert runs[0].dataset == "nuswide-unseen-0"
+
+
+def test_figures_vary_what_they_show() -> None:
+    weights = grid.figure(4, "cifar10", "paper", grid.PAPER_BITS)
+    assert len({run.name for run in weights}) == 8
+    assert weights[1].options[-2:] == ["--lambda1", "0.01"]
+    variants = grid.figure(5, "cifar10", "modern", (12, 24))
+    assert {run.variant for run in variants} == {"gpq", "gpq-h", "gpq-t", "gpq-f"}
+    assert {run.recipe for run in variants} == {"paper"}
+    assert variants[-1].options[-2:] == ["--network", "cnn-f"]
+
+
+def test_runs_that_measure_other_lengths_or_have_other_options_are_others() -> None:
+    (curves,) = grid.figure(3, "cifar10", "modern", grid.PAPER_BITS)
+    (table,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS)
+    assert (curves.lengths, table.lengths) == ([48], [12, 24, 32, 48])
+    folders = [runs.folder_of(curves, []), runs.folder_of(table, [])]
+    folders.append(runs.folder_of(table, ["--steps", "7"]))
+    assert len(set(folders)) == 3
+
+
+def line(bits: int, found: float, dataset: str) -> dict[str, object]:
+    sizes = {"n_query": 9000, "n_database": 30_000}
+    return {"bits": bits, "mAP_tie_aware": found, "dataset": dataset, "recipe": "modern", **sizes}
+
+
+def test_a_table_stands_beside_the_published_numbers() -> None:
+    lines = [line(12, 0.3, "cifar10-unseen-0"), line(12, 0.5, "cifar10-unseen-1")]
+    text = draw.table(lines, "cifar10", 2, (12, 48))
+    assert "| GPQ, as published | 0.321 | 0.358 |" in text
+    assert "| this, modern | 0.400 ± 0.100 |  |" in text
+    assert "9,000 queries over 30,000, 2 draws" in text
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """CIFAR-10's layout with so few pictures that protocol 2 still has all of its parts."""
+    places = [
+        f"{p}/{c}/{n}.png" for p in ("train", "test") for c in cifar10.CLASSES for n in (0, 1)
+    ]
+    return tree(tmp_path / "cifar10", *places)
+
+
+SMALL = ["--device", "cpu", "--steps", "1", "--", "--width", "4", "--size", "32"]
+SMALL += ["--batch-labelled", "4", "--batch-unlabelled", "4"]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without processes of their own, which take seconds to start; protocol 1 with queries
+    and a database of few pictures."""
+
+    def trainer(*words: str) -> str:
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            assert main(list(words)) == 0
+        return printed.getvalue()
+
+    monkeypatch.setattr(runs, "_trainer", trainer)
+    monkeypatch.setattr(cifar10, "QUERY_EVERY", 4)
+    monkeypatch.setattr(cifar10, "LABELLED_PER_CLASS", 1)
+    monkeypatch.setattr(nuswide, "QUERIES_PER_CONCEPT", 1)
+    monkeypatch.setattr(nuswide, "LABELLED_PER_CONCEPT", 2)
+
+
+def lines_of(out: Path) -> list[dict[str, object]]:
+    return [json.loads(text) for text in (out / "runs.jsonl").read_text().splitlines()]
+
+
+def test_runs_are_done_once_and_drawn(few: Path, tmp_path: Path, capsys) -> None:
+    """In a process of its own, as users run it."""
+    out = tmp_path / "out"
+    command = ["reproduce", "--table", "3", "--data", str(few), "--out", str(out), "--runs", "1"]
+    command += ["--recipe", "modern", *SMALL, "--held-out", "0"]
+    assert main(command) == 0
+    assert "| this, modern | " in capsys.readouterr().out
+    lines = lines_of(out)
+    assert [found["bits"] for found in lines] == [12, 24, 32, 48]
+    assert (out / "table-3-cifar10-modern.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(out.glob("*/checkpoint.pt"))
+    before = (out / "runs.jsonl").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (out / "runs.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_whose_lines_are_not_whole_is_done_again(
+    few: Path, tmp_path: Path, in_process: None, capsys
+) -> None:
+    out = tmp_path / "out"
+    command = ["reproduce", "--table", "2", "--data", str(few), "--out", str(out)]
+    command += ["--recipe", "modern", *SMALL]
+    assert main(command) == 0
+    whole = (out / "runs.jsonl").read_bytes()
+    (out / "runs.jsonl").write_bytes(whole[:-40])
+    assert main(command) == 0
+    assert "not whole, left out" in capsys.readouterr().err
+    assert [found["bits"] for found in lines_of(out)] == [12, 24, 32, 48]
+    longer = [*command[: command.index("--steps")], "--steps", "2", *SMALL[4:]]
+    assert main(longer) == 0
+    assert len(lines_of(out)) == 8
+
+
+def test_the_figures_are_drawn(
+    few: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "WEIGHTS", (0.0, 0.1))
+    monkeypatch.setattr(draw, "WEIGHTS", (0.0, 0.1))
+    # CNN-F's 60 million weights would take most of the time.
+    monkeypatch.setitem(network.NETWORKS, "cnn-f", lambda D: network.build("vgg", D, 4))
+    out = tmp_path / "out"
+    for number in "345":
+        command = ["reproduce", "--figure", number, "--data", str(few), "--out", str(out)]
+        assert main([*command, "--bits", "12", *SMALL]) == 0
+        drawn = (out / f"figure-{number}-cifar10.png").read_bytes()
+        assert drawn.startswith(b"\x89PNG")
+    lines = lines_of(out)
+    assert len(lines) == 1 + 4 + 3  # figure 3's run is figure 5's too
+    (cnn_f,) = [line for line in lines if line["variant"] == "gpq-f"]
+    training = artifact.read_config(out / str(cnn_f["folder"]))["about"]["training"]
+    assert (training["network"], training["variant"]) == ("cnn-f", "gpq")
+    others = [artifact.read_config(out / str(line["folder"]))["about"] for line in lines[:-1]]
+    assert {about["training"]["network"] for about in others} == {"vgg"}
+
+
+def test_nuswide_is_reproduced_from_its_lists(tmp_path: Path, in_process: None, capsys) -> None:
+    nuswide_tree(tmp_path / "nuswide")
+    command = ["reproduce", "--nuswide", str(tmp_path / "nuswide"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--table", "2", "--bits", "12", *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert "nuswide, protocol 1" in printed and "| GPQ, as published | 0.852 |" in printed
+    assert "3 queries over 3" in printed
+
+
+def test_reproduce_without_data_is_a_clear_error(capsys) -> None:
+    assert main(["reproduce", "--table", "2"]) == 1
+    assert "--nuswide" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Reads labelled and unlabelled images. Imports trainer.errors, trainer.device and gpq."""

@@ -1,0 +1,66 @@
+"""NUS-WIDE (Chua et al. 2009) as its authors publish it: lists of names and of concepts.
+
+ImageList/Imagelist.txt                     a name a line, folder\\file
+Groundtruth/AllLabels/Labels_<concept>.txt  0 or 1 a line
+Flickr/<folder>/<file>                      the pictures; those that are missing are left out
+"""
+
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpq.pixels.preprocess import Preprocess
+from trainer.data.pictures import read
+from trainer.data.protocol import Split
+from trainer.errors import TrainerError
+
+CONCEPTS = 21  # the most frequent ones
+QUERIES_PER_CONCEPT = 100
+LABELLED_PER_CONCEPT = 500
+LIST = Path("ImageList") / "Imagelist.txt"
+LABELS = Path("Groundtruth") / "AllLabels"
+
+
+def all_pictures(
+    root: Path, rules: Preprocess
+) -> tuple[Tensor, Tensor, tuple[str, ...], list[str]]:
+    """Pictures (N,3,S,S) uint8 with one of the concepts, labels (N,C) uint8, the concepts,
+    and what was left out. Raises TrainerError where the lists are missing or disagree."""
+    try:
+        names = (root / LIST).read_text().split()
+        files = sorted((root / LABELS).glob("Labels_*.txt"))
+        columns = [np.loadtxt(file, dtype=np.uint8, ndmin=1) for file in files]
+    except (OSError, ValueError) as error:
+        raise TrainerError(f"{root} is no NUS-WIDE: {error}") from error
+    if not files or any(len(column) != len(names) for column in columns):
+        raise TrainerError(
+            f"{root} is no NUS-WIDE: {LABELS} needs a line for each of the {len(names)} of {LIST}"
+        )
+    table = np.stack(columns, axis=1)
+    frequent = np.sort(np.argsort(-table.sum(axis=0, dtype=np.int64), kind="stable")[:CONCEPTS])
+    concepts = tuple(files[c].stem.removeprefix("Labels_") for c in frequent)
+    wanted = np.flatnonzero(table[:, frequent].any(axis=1))
+    paths = [root / "Flickr" / PureWindowsPath(names[row]) for row in wanted]
+    pixels, kept, skipped = read(paths, rules, "NUS-WIDE")
+    return pixels, torch.from_numpy(table[wanted[kept]][:, frequent]), concepts, skipped
+
+
+def protocol_1(labels: Tensor) -> Split:
+    """100 queries and 500 labelled pictures of each concept, the rarest concept first, drawn
+    by a fixed seed without repeats; all others are unlabelled, and the database."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    part = torch.zeros(len(labels), dtype=torch.int64)  # 1 query, 2 labelled
+    for concept in labels.sum(dim=0).argsort(stable=True).tolist():
+        free = order[(labels[order, concept] == 1) & (part[order] == 0)]
+        part[free[:QUERIES_PER_CONCEPT]] = 1
+        part[free[QUERIES_PER_CONCEPT:][:LABELLED_PER_CONCEPT]] = 2
+    rest = (part == 0).nonzero().flatten()
+    return Split(
+        queries=(part == 1).nonzero().flatten(),
+        labelled=(part == 2).nonzero().flatten(),
+        unlabelled=rest,
+        database=rest,
+        seen=torch.arange(labels.shape[1]),
+    )

@@ -1,0 +1,1 @@
+"""Measures how well a model searches. Imports trainer.data and gpq."""

@@ -1,0 +1,69 @@
+"""Labelled pictures that training does not see, to choose its best moment by."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpq.model.codebook import Codebook
+from trainer.data.arrays import TrainingSet, spread
+from trainer.evaluation.metrics import tie_aware_average_precision
+
+LEAST_OF_CLASS = 10  # labelled pictures of a class from which some are held out
+MOST_QUERIES = 1000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """pixels (N,3,S,S) uint8, labels (N,C) uint8."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
+    """Take ``share`` of each class's labelled pictures out, at least two; a class of fewer
+    than LEAST_OF_CLASS keeps all. The unlabelled pictures are the same ones, not copied: they may
+    take half of the memory.
+
+    None where nothing can be held out.
+    """
+    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(len(order), dtype=torch.bool)
+    counts = data.labels.sum(dim=0, dtype=torch.int64)
+    rare = data.labels[:, counts < LEAST_OF_CLASS].bool().any(dim=1)
+    for of_class, count in zip(data.labels.T.bool(), counts.tolist(), strict=True):
+        wanted = max(2, math.ceil(share * count)) if count >= LEAST_OF_CLASS and share else 0
+        rows = order[(of_class & ~rare & ~chosen)[order]]
+        missing = wanted - int((of_class & chosen).sum())
+        chosen[rows[: max(0, missing)]] = True
+    if not chosen.any():
+        return data, None
+    held = HeldOut(data.labelled[chosen], data.labels[chosen])
+    labelled, labels = data.labelled[~chosen], data.labels[~chosen]
+    unlabelled = labelled if data.all_labelled else data.unlabelled
+    return replace(data, labelled=labelled, labels=labels, unlabelled=unlabelled), held
+
+
+def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
+    """Tie-aware mAP of every picture, or MOST_QUERIES spread over them, searched among all
+    others.
+
+    features (N,D) float32, labels (N,C) uint8; relevant = a shared class.
+    """
+    codes = codebook.encode(features).long()
+    asked = spread(len(features), MOST_QUERIES)
+    lut = codebook.lut(features[asked.to(features.device)])
+    scores = torch.zeros(len(lut), len(codes), device=lut.device)
+    for m in range(codebook.M):
+        scores += lut[:, m, codes[:, m]]
+    shared = (labels[asked.to(labels.device)].float() @ labels.float().T > 0).cpu().numpy()
+    found = []
+    for q, (own, line) in enumerate(zip(asked.tolist(), scores.cpu().numpy(), strict=True)):
+        order = np.argsort(-line, kind="stable")
+        order = order[order != own]
+        if shared[q][order].any():
+            found.append(tie_aware_average_precision(shared[q][order], line[order]))
+    return float(np.mean(found)) if found else 0.0

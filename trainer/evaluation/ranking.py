@@ -1,0 +1,47 @@
+"""Every query's ranking of the whole database, as the service would find it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from gpq import scan
+from gpq.model.codebook import Codebook
+from trainer.data.arrays import RetrievalSet
+
+SCAN_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """rows (N,) of the database in ranked order, their scores, and which are relevant."""
+
+    query: int
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    relevant: NDArray[np.bool_]
+
+
+def rankings(
+    codebook: Codebook,
+    queries: Tensor,
+    packed: NDArray[np.uint8],
+    pictures: RetrievalSet,
+    engine: str,
+) -> Iterator[Ranking]:
+    """queries (Q,D) features, packed (N,ceil(M/2)) codes. A query's own row is left out."""
+    luts = codebook.lut(queries).cpu().numpy()
+    scanner = scan.build(packed, codebook.M, engine)
+    labels, wanted = pictures.database_labels.float(), pictures.query_labels.float()
+    for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{codebook.bits} bits", leave=False):
+        rows, scores = scanner.search(luts[first : first + SCAN_BATCH], k=len(packed))
+        shared = (wanted[first : first + len(rows)] @ labels.T).numpy() > 0
+        for place, (ranked, score) in enumerate(zip(rows, scores, strict=True)):
+            query = first + place
+            if pictures.own_rows is not None:
+                others = ranked != int(pictures.own_rows[query])
+                ranked, score = ranked[others], score[others]
+            yield Ranking(query, ranked, score, shared[place][ranked])

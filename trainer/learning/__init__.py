@@ -1,0 +1,1 @@
+"""Computes the training steps and keeps checkpoints. Imports trainer.data and recipes."""

@@ -1,0 +1,45 @@
+"""The best moment of a run, by the mAP of the held-out pictures (early stopping)."""
+
+from typing import Any
+
+import torch
+
+from trainer.learning.model import GPQ
+
+CHECKS = 20  # of a whole run
+PATIENCE = 10  # checks without a better one, then the run ends
+LEAST_PICTURES = 100  # held out; of fewer the best check is a matter of luck
+
+
+class Best:
+    """Keeps the weights of the best check so far; of few ``pictures``, of the last."""
+
+    def __init__(self, pictures: int) -> None:
+        self.decides = pictures >= LEAST_PICTURES
+        self.step, self.mAP, self.stale, self.last = 0, -1.0, 0, -1.0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def offer(self, step: int, mAP: float, model: GPQ) -> None:
+        """A check's result; where it is the best, its weights are copied."""
+        self.last = mAP
+        if self.decides and mAP <= self.mAP:
+            self.stale += 1
+            return
+        self.step, self.mAP, self.stale = step, mAP, 0
+        if self.decides:
+            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    @property
+    def exhausted(self) -> bool:
+        return self.stale >= PATIENCE
+
+    def restore(self, model: GPQ) -> None:
+        """Take ``model`` back to the best check, where there was one."""
+        if self.weights:
+            model.load_state_dict(self.weights)
+
+    def state(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)

@@ -1,0 +1,102 @@
+"""Checkpoints: everything a run needs to go on, replaced in one step."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpq.system.files import replacing
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.learning.best import Best
+from trainer.recipes.base import Recipe
+
+NAME = "checkpoint.pt"
+
+Saved = dict[str, Any]
+
+
+def save(
+    folder: Path,
+    config: Config,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    best: Best,
+    step: int,
+    seconds: float,
+) -> Path:
+    """Write ``folder``/checkpoint.pt; an older one stays whole until the new one is.
+
+    Raises TrainerError where it cannot be written.
+    """
+    path = folder / NAME
+    contents = {
+        "config": asdict(config),
+        "data": recipe.data.fingerprint,
+        "device": recipe.device.type,
+        "model": recipe.model.state_dict(),
+        "recipe": recipe.state(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "best": best.state(),
+        "step": step,
+        "seconds": seconds,
+    }
+    try:
+        with replacing(path) as file:
+            torch.save(contents, file)
+    except RuntimeError as error:  # so torch says it
+        raise TrainerError(f"{path} cannot be written: is the disk full? ({error})") from error
+    except OSError as error:
+        raise TrainerError(f"{path} cannot be written: {error}") from error
+    return path
+
+
+def read(folder: Path, config: Config) -> Saved:
+    """The checkpoint of ``folder``; raises TrainerError where it is missing or of another run."""
+    path = folder / NAME
+    if not path.is_file():
+        raise TrainerError(f"--resume: there is no {path}; start without --resume")
+    try:
+        saved: Saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on a damaged file
+        raise TrainerError(f"--resume: {path} cannot be read: {error}") from error
+    if not isinstance(saved, dict) or "config" not in saved or "best" not in saved:
+        raise TrainerError(f"--resume: {path} is no checkpoint of this version; start anew")
+    now = asdict(config)
+    different = [name for name in now if saved["config"].get(name) != now[name]]
+    if different:
+        was = ", ".join(f"{name}={saved['config'].get(name)}" for name in different)
+        raise TrainerError(f"--resume: {path} was made with {was}; give the same or start anew")
+    return saved
+
+
+def restore(
+    saved: Saved,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    best: Best,
+) -> None:
+    """Put a checkpoint's tensors where they were.
+
+    Raises TrainerError where it is of other pictures or of another kind of device.
+    """
+    if saved["data"] != recipe.data.fingerprint:
+        raise TrainerError(
+            "--resume: the pictures or labels are others than the checkpoint's: go on with the "
+            "same, or start anew (--overwrite, with --init for what was learnt)"
+        )
+    if saved["device"] != recipe.device.type:
+        raise TrainerError(
+            f"--resume: the checkpoint is of --device {saved['device']}, not {recipe.device.type}"
+        )
+    model: nn.Module = recipe.model
+    model.load_state_dict(saved["model"])
+    recipe.load_state(saved["recipe"])
+    optimiser.load_state_dict(saved["optimiser"])
+    schedule.load_state_dict(saved["schedule"])
+    best.load_state(saved["best"])

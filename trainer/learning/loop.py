@@ -1,0 +1,206 @@
+"""The training loop: steps, progress, checks on held-out pictures, checkpoints, an orderly stop."""
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gpq.model.codebook import Codebook
+from gpq.pixels.preprocess import Preprocess
+from trainer import distributed
+from trainer.config import Config
+from trainer.data.arrays import TrainingSet
+from trainer.device import autocast
+from trainer.errors import TrainerError, writing
+from trainer.evaluation.holdout import HeldOut, mean_average_precision
+from trainer.learning import checkpoint
+from trainer.learning.best import CHECKS, Best
+from trainer.learning.model import GPQ
+from trainer.learning.step import Step
+from trainer.recipes import RECIPES, Recipe
+
+CHECKPOINT_SECONDS = 120
+LOG_STEPS = 25
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM arrived; the checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """model: of the best check where there were any, else of the last step. batches: labelled
+    and unlabelled pictures a step at the end, fewer than asked for where memory did not do."""
+
+    model: GPQ
+    seconds: float
+    steps: int
+    batches: tuple[int, int]
+    held_out: dict[str, Any] | None
+
+
+class _StopRequest:
+    asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def _orderly_stop() -> Iterator[_StopRequest]:
+    """The first SIGINT or SIGTERM lets the step finish; the second stops at once."""
+    request = _StopRequest()
+    old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def run(
+    model: GPQ,
+    data: TrainingSet,
+    held_out: HeldOut | None,
+    rules: Preprocess,
+    config: Config,
+    out: Path,
+    device: torch.device,
+    saved: checkpoint.Saved | None,
+) -> Result:
+    """Train to ``config.steps``, or until the held-out pictures are found no better; writes
+    checkpoints and log.jsonl below ``out``. saved: the checkpoint to go on from.
+
+    Raises Stopped after a signal, TrainerError where the loss stops being a number or
+    memory does not suffice.
+    """
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
+    if config.compile:
+        for network in recipe.networks():
+            network.compile(backend=config.compile)
+    optimiser, schedule = recipe.optimiser()
+    best = Best(len(held_out.pixels) if held_out else 0)
+    done, seconds = 0, 0.0
+    if saved:
+        checkpoint.restore(saved, recipe, optimiser, schedule, best)
+        done, seconds = saved["step"], saved["seconds"]
+    check_steps = max(1, config.steps // CHECKS)
+    learn = Step(recipe, optimiser)
+
+    model.train()
+    last_saved = time.monotonic()
+    pictures, since = 0, seconds  # of the rate, since the last line of the log
+    log = _log(out, done)
+    progress = tqdm(
+        range(done, done if best.exhausted else config.steps),
+        initial=done,
+        total=config.steps,
+        desc="training",
+        unit="step",
+        disable=not distributed.is_first(),
+    )
+    with _orderly_stop() as stop:
+        for step in progress:
+            started = time.monotonic()
+            total, parts = learn()
+            schedule.step()
+            done = step + 1
+            last = done == config.steps
+            pictures += recipe.labelled.batch + recipe.unlabelled.batch
+            logs = done % LOG_STEPS == 0 or last
+            checks = held_out and (done % check_steps == 0 or last)
+            if logs or checks:
+                _check_finite(total, done)  # waits for the device: all steps until here count
+            seconds += time.monotonic() - started
+            if logs:
+                losses = {name: round(value.item(), 4) for name, value in parts.items()}
+                rate = round(pictures / max(seconds - since, 1e-9))
+                pictures, since = 0, seconds
+                progress.set_postfix({**losses, "img/s": rate})
+                log({"step": done, "seconds": round(seconds, 1), **losses})
+            if held_out and checks:
+                found_mAP = distributed.of_first(_search_held_out(recipe, held_out))
+                best.offer(done, found_mAP, recipe.trained)
+                about = {"step": done, "seconds": round(seconds, 1)}
+                log({**about, "held_out_mAP": round(best.last, 4)})
+            asked = distributed.anywhere(stop.asked)
+            ended = last or best.exhausted
+            if time.monotonic() - last_saved > CHECKPOINT_SECONDS or ended or asked:
+                _check_finite(total, done)
+                if distributed.is_first():
+                    checkpoint.save(out, config, recipe, optimiser, schedule, best, done, seconds)
+                last_saved = time.monotonic()
+            if asked and not ended:
+                raise Stopped(f"stopped at step {done} of {config.steps}; go on with --resume")
+            if best.exhausted:
+                break
+    progress.close()
+    if best.exhausted and distributed.is_first():
+        print(
+            f"stopped early at step {done}: the held-out pictures were found best at step "
+            f"{best.step}",
+            file=sys.stderr,
+        )
+    best.restore(recipe.trained)
+    batches = recipe.labelled.batch, recipe.unlabelled.batch
+    return Result(recipe.trained, seconds, done, batches, _checked(held_out, best))
+
+
+def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:
+    codebook = Codebook(recipe.trained.codewords().detach())
+    features = recipe.embed(held_out.pixels)
+    return mean_average_precision(features, held_out.labels.to(recipe.device), codebook)
+
+
+def _checked(held_out: HeldOut | None, best: Best) -> dict[str, Any] | None:
+    if held_out is None:
+        return None
+    return {"pictures": len(held_out.pixels), "mAP": round(best.mAP, 4), "step": best.step}
+
+
+def _log(out: Path, done: int) -> Callable[[dict[str, Any]], None]:
+    """A function that writes one JSON line behind those of the steps that are done; it writes
+    nothing in all processes but the first."""
+    if not distributed.is_first():
+        return lambda line: None
+    path = out / "log.jsonl"
+    with writing(path):
+        kept = path.read_text().splitlines() if done and path.exists() else []
+        path.write_text("".join(f"{line}\n" for line in kept if _step_of(line) <= done))
+
+    def write(line: dict[str, Any]) -> None:
+        with writing(path), path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    return write
+
+
+def _step_of(line: str) -> float:
+    """Endless of one that was cut when the process was killed."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _check_finite(loss: Tensor, step: int) -> None:
+    """Raises TrainerError, so that no checkpoint is overwritten by weights that are lost."""
+    if not math.isfinite(loss.item()):
+        raise TrainerError(
+            f"the loss is {loss.item()} at step {step}, and what was learnt is lost: start anew "
+            "with a smaller --learning-rate; a checkpoint that was written before is good"
+        )

@@ -1,0 +1,119 @@
+"""The three losses of GPQ (CVPR 2020, equations 2-5) and the gradient reversal.
+
+Symbols as in ``gpq``: x (B,M,d) unit sub-vectors, q (B,M,d) their soft
+quantisation, C (M,L,d) prototypes of L classes.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from gpq.model.codebook import soft_assign
+
+BETA = 4.0  # classification scale: beta·x against beta·c, so logits scale by beta²
+
+
+def npair(x: Tensor, q: Tensor, similarity: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Quantised N-pair loss L_NPQ, equations 2 and 3.
+
+    logits[a, b] = Σ_m x_am · q_bm; the target of row a is ``similarity`` (B,B),
+    non-negative, its rows scaled to sum to 1; softmax cross-entropy, batch mean.
+    weight (B,) positive: how much each sample counts, as a row and as a target.
+    """
+    logits = x.flatten(1) @ q.flatten(1).T
+    weight = torch.ones(len(x), device=x.device) if weight is None else weight
+    target = similarity * weight
+    target = target / target.sum(dim=1, keepdim=True)
+    return (weight * functional.cross_entropy(logits, target, reduction="none")).mean()
+
+
+def triplet(x: Tensor, q: Tensor, similarity: Tensor, margin: float = 0.1) -> Tensor:
+    """The paper's GPQ-T: triplets in place of N-pairs, features against quantised features.
+
+    Mean of max(0, margin + s(a, n) - s(a, p)) over all anchors a, positives p and negatives n
+    of the batch, s the mean cosine; similarity (B,B) is positive where pictures share a class.
+    """
+    score = x.flatten(1) @ q.flatten(1).T / x.shape[1]
+    positive = similarity > 0
+    violated = (margin + score[:, None, :] - score[:, :, None]).clamp(min=0)
+    counted = positive[:, :, None] & ~positive[:, None, :]
+    return (violated * counted).sum() / counted.sum().clamp(min=1)
+
+
+def two_views(seen: Tensor, taught: Tensor, words: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018) between the two views of each of B pictures.
+
+    seen, taught (B,M,d) unit sub-vectors, words (M,K,d) unit codewords. The features of each
+    view find the code of the other, its soft quantisation, among the B: features are drawn to
+    codewords, and codewords to features. Mean of both ways.
+    """
+    there = _other_view(taught, soft_assign(seen, words), temperature)
+    back = _other_view(seen, soft_assign(taught, words), temperature)
+    return (there + back) / 2
+
+
+def _other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
+    """logits[a, b] = mean_m x_am · q_bm / temperature, and b = a is right."""
+    logits = x.flatten(1) @ q.flatten(1).T / (x.shape[1] * temperature)
+    return functional.cross_entropy(logits, torch.arange(len(x), device=x.device))
+
+
+def class_similarity(labels: Tensor) -> Tensor:
+    """(B,C), 1 for each class of a picture -> (B,B) float32: how many classes are shared."""
+    return labels.float() @ labels.float().T
+
+
+def class_target(labels: Tensor) -> Tensor:
+    """(B,C), 1 for each class of a picture -> (B,C) float32, rows that sum to 1."""
+    return labels.float() / labels.sum(dim=1, keepdim=True)
+
+
+def prototype_logits(x: Tensor, C: Tensor, beta: float = BETA) -> Tensor:
+    """beta² · cosine(x_m, c_m): (B,M,d), (M,L,d) -> (B,M,L)."""
+    return beta**2 * torch.einsum("bmd,mld->bml", x, functional.normalize(C, dim=-1))
+
+
+def classification(logits: Tensor, target: Tensor, *, averaged: bool) -> Tensor:
+    """L_cls, equation 4: softmax cross-entropy of (B,M,L) logits, per sample (B,).
+
+    target (B,L), rows that sum to 1. ``averaged``: the logits are averaged over the M
+    sub-spaces before the softmax (the authors' code); otherwise the mean of the
+    per-sub-space losses is taken (as printed).
+    """
+    if averaged:
+        return functional.cross_entropy(logits.mean(dim=1), target, reduction="none")
+    spread = target[:, :, None].expand(-1, -1, logits.shape[1])
+    return functional.cross_entropy(logits.transpose(1, 2), spread, reduction="none").mean(dim=1)
+
+
+def entropy(logits: Tensor, *, averaged: bool) -> Tensor:
+    """Sub-space entropy H, equation 5: (B,M,L) logits -> batch mean of -Σ p·log(p + 1e-5)."""
+    p = torch.softmax(logits.mean(dim=1) if averaged else logits, dim=-1)
+    return -(p * torch.log(p + 1e-5)).sum(dim=-1).mean()
+
+
+def prefix_means(logits: Tensor, prefixes: tuple[int, ...]) -> Tensor:
+    """(B,M,L) -> (B,P,L): the means over the first p sub-spaces, p in ``prefixes``."""
+    return torch.stack([logits[:, :p].mean(dim=1) for p in prefixes], dim=1)
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """Identity forward, gradient times -1 backward (Ganin & Lempitsky 2015).
+
+    On the unlabelled features it turns the entropy game around: the prototypes
+    maximise H, the network minimises it.
+    """
+    reversed_: Tensor = _Reversal.apply(x)
+    return reversed_

@@ -1,0 +1,70 @@
+"""The learnt parts together: network F, codewords Z and classifier C."""
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from gpq.model import network
+from gpq.model.codebook import K, intra_normalise, soft_assign
+from trainer.config import SUBVECTOR_DIMENSION, Config
+from trainer.learning import losses
+from trainer.learning.clustering import spherical_k_means
+
+
+class GPQ(nn.Module):
+    """F: images -> (B,D); Z (M,K,d) codewords; C (M',L,d) prototypes of L classes.
+
+    The first M' = M - ``config.details`` codebooks are about classes, the rest about details.
+    """
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.M = config.M
+        self.class_M = config.M - config.details
+        d = SUBVECTOR_DIMENSION
+        self.F = network.build(config.network, self.M * d, config.width)
+        self.Z = nn.Parameter(functional.normalize(torch.randn(self.M, K, d), dim=-1))
+        self.C = nn.Parameter(functional.normalize(torch.randn(self.class_M, classes, d), dim=-1))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> raw (B,D) float32, before intra-normalisation."""
+        out: Tensor = self.F(images)
+        return out.float()
+
+    def sub_vectors(self, raw: Tensor) -> Tensor:
+        """(B,D) -> (B,M,d) unit sub-vectors."""
+        return intra_normalise(raw, self.M)
+
+    def class_part(self, x: Tensor) -> Tensor:
+        """(B,M,d) -> (B,M',d)."""
+        return x[:, : self.class_M]
+
+    def detail_part(self, x: Tensor) -> Tensor:
+        """(B,M,d) -> (B,M-M',d)."""
+        return x[:, self.class_M :]
+
+    def class_codewords(self) -> Tensor:
+        """Z' = s_m(z; alpha, W_m): the codewords moved by the prototypes, (M',K,d) unit."""
+        prototypes = functional.normalize(self.C, dim=-1)
+        return soft_assign(self.Z[: self.class_M].transpose(0, 1), prototypes).transpose(0, 1)
+
+    def detail_codewords(self) -> Tensor:
+        """(M-M',K,d) unit: no class moves them."""
+        return functional.normalize(self.Z[self.class_M :], dim=-1)
+
+    def codewords(self) -> Tensor:
+        """What ships: (M,K,d) unit."""
+        return torch.cat([self.class_codewords(), self.detail_codewords()])
+
+    @torch.no_grad()
+    def start_at_prototypes(self) -> None:
+        """Give each class a codeword of its own in the classes' codebooks, or where they are
+        more than codewords, groups of like classes."""
+        prototypes = functional.normalize(self.C, dim=-1)
+        if prototypes.shape[1] > K:
+            prototypes = spherical_k_means(prototypes, K)
+        self.Z[: self.class_M, : prototypes.shape[1]] = prototypes
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """(B,M',d) -> (B,M',L)."""
+        return losses.prototype_logits(x, self.C)

@@ -1,0 +1,68 @@
+"""Labels for unlabelled pictures from a finished model (Noisy Student, Xie et al. 2020)."""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gpq.model.codebook import intra_normalise
+from gpq.model.model import Model
+from trainer import distributed
+from trainer.data.arrays import TrainingSet, spread
+from trainer.device import autocast
+from trainer.errors import TrainerError
+from trainer.learning import augment, losses
+
+VIEWS = 4  # weak ones of each picture: a model agrees with itself where it is right
+MEANS_OF = 4096  # labelled pictures, at most, that a class's mean is taken over
+BATCH = 512
+
+
+def class_means(x: Tensor, labels: Tensor) -> Tensor:
+    """x (B,M,d) unit sub-vectors, labels (B,L) -> (M,L,d) means of each class's, of at most
+    length 1; of several classes a picture counts for each by its share. Zero of a class without."""
+    of_class = losses.class_target(labels).T
+    sums = torch.einsum("lb,bmd->mld", of_class, x)
+    return sums / of_class.sum(dim=1)[None, :, None].clamp(min=1e-6)
+
+
+def labelled_rows(data: TrainingSet) -> Tensor:
+    """The labelled pictures that means of classes are taken over."""
+    return spread(len(data.labelled), MEANS_OF).to(data.labelled.device)
+
+
+@torch.no_grad()
+def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
+    """(U,L) float32: how likely each class is for each unlabelled picture, rows sum to 1.
+
+    The mean over VIEWS of the softmax of beta² times the mean cosine with the means of the
+    classes, which are those of the labelled pictures: the teacher may know other classes.
+    Raises TrainerError where it takes pictures of another size.
+    """
+    size = data.unlabelled.shape[-1]
+    if teacher.rules.size != size:
+        raise TrainerError(
+            f"--teacher: it takes pictures of {teacher.rules.size} pixels, not of --size {size}"
+        )
+    where = next(teacher.network.parameters()).device
+    rows = labelled_rows(data)
+    known = data.labelled[rows].to(where).float()
+    means = class_means(_sub_vectors(teacher, known), data.labels[rows].to(where))
+    generator = torch.Generator(where).manual_seed(seed)
+    found = []
+    parts = torch.split(data.unlabelled, BATCH)
+    for pixels in tqdm(parts, desc="teacher", unit="batch", disable=not distributed.is_first()):
+        views = [augment.weak(pixels.to(where), generator) for _ in range(VIEWS)]
+        logits = losses.prototype_logits(_sub_vectors(teacher, torch.cat(views)), means)
+        likely = torch.softmax(logits.mean(dim=1), dim=-1)
+        found.append(likely.view(VIEWS, len(pixels), -1).mean(dim=0))
+    return torch.cat(found).to(data.unlabelled.device)
+
+
+def _sub_vectors(teacher: Model, views: Tensor) -> Tensor:
+    """(B,3,S,S) float32, 0-255 -> (B,M,d)."""
+    parts = []
+    with autocast(views.device):
+        for part in torch.split(views, BATCH):
+            images = teacher.rules.normalise(part).contiguous(memory_format=torch.channels_last)
+            parts.append(teacher.network(images).float())
+    return intra_normalise(torch.cat(parts), teacher.codebook.M)
