@@ -39,11 +39,11 @@ from bench.machine import describe
 from bench.start import disk_bytes, fill
 from gpq.engine.inference import in_one_call
 from gpq.model import artifact
+from gpq.system.openmp import SPINS
 from harness import ROOT
 from harness.images import encoded
 from harness.models import SHIPPED
 from harness.server import Server
-from service.threads import SPINS
 
 RESULTS = Path(__file__).parent / "results" / "service.json"
 PLOT = ROOT / "docs" / "service.png"

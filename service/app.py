@@ -1,4 +1,4 @@
-"""The application: everything is built here, from settings, and nothing at import."""
+"""Builds the application from settings. Nothing is built at import."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,31 +10,31 @@ from fastapi_offline import FastAPIOffline
 from gpq import __version__
 from service.http import handlers
 from service.http.body_limit import BodyLimit, HeadAsGet
+from service.http.request_timer import RequestTimer
 from service.http.routes import images, index, jobs, models, page, search, system
 from service.http.schemas import ProblemReply
 from service.http.security import require_key
 from service.runtime import Runtime
 from service.settings import Settings
-from service.telemetry.metrics import Measured
 
 PROBLEM = {handlers.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Raises ArtifactError or ValueError where settings point to something unusable."""
+    """Raises ArtifactError or ValueError if the settings name something unusable."""
     runtime = Runtime(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         runtime.start()
         yield
-        # A thread of its own: the others may all hang in a silent database.
+        # On a thread of its own: the others may all wait for a silent database.
         await to_thread.run_sync(runtime.stop, limiter=CapacityLimiter(1))
 
     app = FastAPIOffline(
         title="GPQ image search",
         version=__version__,
-        description="Store pictures, find the nearest: exact search over learnt codes.",
+        description="Stores images and finds the nearest ones: exact search over learned codes.",
         redoc_url=None,
         lifespan=lifespan,
         responses={"default": {"description": "RFC 9457 problem", "content": PROBLEM}},
@@ -42,10 +42,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.runtime = runtime
     handlers.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Measured, metrics=runtime.metrics)
+    app.add_middleware(RequestTimer, metrics=runtime.metrics)
     app.add_middleware(HeadAsGet)
     for router in (index.router, search.router, images.router):
-        app.include_router(router, tags=["pictures"], dependencies=[Depends(require_key)])
+        app.include_router(router, tags=["images"], dependencies=[Depends(require_key)])
     for router in (models.router, jobs.router):
         app.include_router(router, tags=["models and jobs"], dependencies=[Depends(require_key)])
     app.include_router(system.router, tags=["service"], dependencies=[Depends(require_key)])

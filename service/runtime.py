@@ -1,7 +1,8 @@
-"""The parts of a running service, and whether they are ready."""
+"""Builds the parts of a running service, and says whether they are ready."""
 
 import logging
 import threading
+from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
@@ -10,35 +11,50 @@ from gpq.errors import ScanError
 from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
+from service.catalogue.exact import ExactSearch
 from service.catalogue.images import Catalogue
+from service.catalogue.ingest import ImageWriter, Ingest
 from service.catalogue.searcher import Searcher
-from service.concurrency.admission import Gate
-from service.database.migrate import NewerSchema, migrate
-from service.database.records import OtherModel
+from service.concurrency.admission import Admission
+from service.database.migrate import migrate
 from service.database.store import Store
-from service.index.feed import Feed
+from service.errors import ModelChanged, NewerSchema, StorageFull, Unavailable
+from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 from service.jobs.host import JobHost
 from service.jobs.import_folder import ImportFolder
-from service.maintenance import Upkeep
+from service.maintenance import Maintenance
 from service.models import artifacts
+from service.models.decoder import Decoder
 from service.models.encoder import Encoder
-from service.models.loader import Lineup
-from service.originals import open_originals
-from service.problems import Problem, unavailable
-from service.settings import LIGHT_THREADS, STOP_SECONDS, WORKER_THREADS, Settings
+from service.models.loader import ModelLoader
+from service.originals.originals import open_originals
+from service.settings import DATABASE_THREADS, IMAGE_THREADS, STOP_SECONDS, Settings
 from service.telemetry.latency import Latency
 from service.telemetry.metrics import Metrics
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0  # between attempts to open the database
 DATABASE_DOWN = "the database does not answer; trying again"
 log = logging.getLogger("gpq.service")
 
 
-class Runtime:
-    """Built from settings alone; ``start`` opens the database and loads the index.
+@dataclass(frozen=True)
+class Serving:
+    """The parts that need the active model. They are built together once it is known."""
 
-    Raises GPQError or ValueError where settings point to something unusable.
+    follower: FeedFollower
+    loader: ModelLoader
+    catalogue: Catalogue
+    writer: ImageWriter
+    exact: ExactSearch
+    searcher: Searcher
+
+
+class Runtime:
+    """Holds what lives as long as the process, and a ``Serving`` once the database is open.
+
+    ``start`` opens the database and loads the index in the background. Raises GPQError or
+    ValueError if the settings name something unusable.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,72 +65,64 @@ class Runtime:
         memory.keep_tensors()
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
-        self.upkeep = Upkeep(self.store, self.originals, settings.feed_seconds)
+        self.maintenance = Maintenance(self.store, self.originals, settings.feed_seconds)
         self.metrics, self.latency = Metrics(), Latency()
+        self.decoder = Decoder(settings.max_pixels, settings.decode_threads)
         self.encoder = Encoder(
-            settings.max_pixels,
-            settings.decode_threads,
             settings.encode_threads,
             self.metrics.batch.labels("encode").observe,
             self.metrics.device_full.inc,
             self.device.type,
         )
-        # Of their own, so that no flood of the others keeps a search waiting.
-        self.gate, self.light = (
-            Gate(settings.max_waiting, threads, settings.wait_seconds)
-            for threads in (WORKER_THREADS, LIGHT_THREADS)
+        # Two limits, so that a flood of one kind of request does not delay the other kind.
+        self.image_requests, self.database_requests = (
+            Admission(settings.max_waiting, threads, settings.wait_seconds)
+            for threads in (IMAGE_THREADS, DATABASE_THREADS)
         )
-        given = artifacts.find(settings.model)
-        self._given = artifacts.use(given, self.device)
-        self._given_files = artifacts.read(given)
-        self._serve(self._given)
-        self._measure()
+        folder = artifacts.find(settings.model)
+        self._configured = artifacts.use(folder, self.device)  # the model of GPQ_MODEL
+        self._configured_files = artifacts.read(folder)
+        self._serving: Serving | None = None
+        self._add_gauges()
         self.jobs = JobHost(self.store, ImportFolder(settings))
         self.not_ready: str | None = "starting"
         self._stop = threading.Event()
         self._starter = threading.Thread(target=self._start, name="start", daemon=True)
 
-    def _serve(self, model: Model) -> None:
-        self.encoder.learn(model)
-        self.feed = Feed(
-            self.store, self._new_index, model.id, self.settings.index_file, self.latency.p99
-        )
-        self.lineup = Lineup(self.store, self.feed, self.encoder, self.device)
-        self.catalogue = Catalogue(self.store, self.feed, self.encoder, self.lineup, self.originals)
-        self.searcher = Searcher(
-            self.catalogue,
-            self.store,
-            self.feed,
-            self.encoder,
-            self.gate,
-            self.metrics.batch.labels("scan").observe,
-        )
+    @property
+    def serving(self) -> Serving:
+        """Raises Unavailable until the active model is known."""
+        if self._serving is None:
+            raise Unavailable(self.not_ready or DATABASE_DOWN)
+        return self._serving
 
-    def _measure(self) -> None:
-        gauge = self.metrics.gauge
-        gauge("gpq_images", "Pictures found by a search", lambda: len(self.feed.index))
-        gauge("gpq_ready", "1 where it can search", lambda: self.ready)
-        gauge("gpq_requests_inside", "Requests with pictures", lambda: self.gate.inside)
-        gauge("gpq_feed_applied", "Feed number of the index", lambda: self.feed.applied)
+    @property
+    def model(self) -> Model:
+        """The active model; that of GPQ_MODEL until the database is open."""
+        if self._serving is None:
+            return self._configured
+        return self.encoder.models[self._serving.follower.model]
 
     @property
     def ready(self) -> bool:
         try:
             self.require_ready()
-        except Problem:
+        except Unavailable:
             return False
         return True
 
-    @property
-    def model(self) -> Model:
-        """The active one."""
-        return self.encoder.models[self.feed.model]
-
-    def _new_index(self, model: str, codes: Codes | None) -> Index:
-        return Index(self.encoder.models[model].codebook.M, self.settings.scan, codes)
+    def require_ready(self) -> None:
+        """Raises Unavailable with the reason why the service cannot search."""
+        missing = self._serving and self._serving.follower.missing_model
+        if missing is not None:
+            raise Unavailable(f"model {missing} is active, but its codes are not loaded here yet")
+        if self.not_ready is not None:
+            raise Unavailable(self.not_ready)
+        if self.serving.follower.down:
+            raise Unavailable(DATABASE_DOWN)
 
     def start(self) -> None:
-        """Open the database and load the index in the background; see ``not_ready``."""
+        """Opens the database and loads the index in the background; see ``not_ready``."""
         log.info("scan engine %s: %s", self.engine, self.engine_reason)
         self._starter.start()
 
@@ -122,23 +130,57 @@ class Runtime:
         self._stop.set()
         self._starter.join(timeout=STOP_SECONDS)
         self.jobs.stop()
-        self.upkeep.stop()
-        self.lineup.stop()
-        self.feed.stop()
-        self.searcher.close()
+        self.maintenance.stop()
+        if self._serving is not None:
+            self._serving.loader.stop()
+            self._serving.follower.stop()
+            self._serving.exact.close()
+        self.decoder.close()
         self.encoder.close()
         self.store.close()
 
-    def require_ready(self) -> None:
-        """Raises Problem 503 with the reason."""
-        if self.feed.other_model is not None:
-            raise unavailable(
-                f"model {self.feed.other_model} is active, and its codes are not loaded here yet"
-            )
-        if self.not_ready is not None:
-            raise unavailable(self.not_ready)
-        if self.feed.down:
-            raise unavailable(DATABASE_DOWN)
+    def _add_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("gpq_images", "Images that searches can find", self._images)
+        gauge("gpq_ready", "1 if the service can search", lambda: self.ready)
+        admitted = "Requests with images in progress"
+        gauge("gpq_requests_inside", admitted, lambda: self.image_requests.admitted)
+        gauge("gpq_feed_applied", "Feed number that the index has reached", self._applied)
+
+    def _images(self) -> int:
+        return len(self._serving.follower.index) if self._serving else 0
+
+    def _applied(self) -> int:
+        return self._serving.follower.applied if self._serving else 0
+
+    def _build_serving(self, model: Model) -> Serving:
+        self.encoder.learn(model)
+        follower = FeedFollower(
+            self.store, self._new_index, model.id, self.settings.index_file, self.latency.p99
+        )
+        loader = ModelLoader(self.store, follower, self.encoder, self.device)
+        ingest = Ingest(self.decoder, self.encoder, self.originals)
+        watch = self.metrics.batch.labels("scan").observe
+        exact = ExactSearch(self.store.feed, follower, watch)
+        return Serving(
+            follower=follower,
+            loader=loader,
+            catalogue=Catalogue(self.store, follower, self.decoder, self.originals),
+            writer=ImageWriter(self.store, follower, loader, ingest),
+            exact=exact,
+            searcher=Searcher(
+                self.store.images,
+                self.originals,
+                follower,
+                self.decoder,
+                self.encoder,
+                exact,
+                self.image_requests,
+            ),
+        )
+
+    def _new_index(self, model: str, codes: Codes | None) -> Index:
+        return Index(model, self.encoder.models[model].codebook.M, self.settings.scan, codes)
 
     def _start(self) -> None:
         while not self._stop.is_set():
@@ -146,70 +188,69 @@ class Runtime:
                 self._open()
                 return
             except SQLAlchemyError as error:
-                self._try_later(_why(error), str(error).partition("\n")[0])
-            except Problem as error:  # the image store's
-                self._try_later(error.detail)
-            except OtherModel as error:  # it may be active soon, or not be any more
-                self._try_later(str(error))
+                self._retry_later(_reason(error), str(error).partition("\n")[0])
+            # The image store may answer soon, and another model may become active.
+            except (Unavailable, StorageFull) as error:
+                self._retry_later(str(error))
             except (NewerSchema, ScanError) as error:
                 self.not_ready = str(error)
                 log.error(self.not_ready)
                 return
             except Exception:
-                self.not_ready = "start failed with an unexpected error; it is in the log"
+                self.not_ready = "start failed with an unexpected error; the log has the details"
                 log.exception(self.not_ready)
                 return
 
-    def _try_later(self, why: str, cause: str = "") -> None:
-        if self.not_ready != why:  # said once, not at every try
-            log.error(f"{why}: {cause}" if cause else why)
-        self.not_ready = why
+    def _retry_later(self, reason: str, cause: str = "") -> None:
+        if self.not_ready != reason:  # logged once, not at every attempt
+            log.error(f"{reason}: {cause}" if cause else reason)
+        self.not_ready = reason
         self._stop.wait(RETRY_SECONDS)
 
     def _open(self) -> None:
         migrate(self.store.database)
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # it would tell every try
-        active = self.store.models.adopt(self._given.id, self._given_files)
-        if active == self._given.id:
-            self._serve(self._given)
-        else:
-            self._serve_stored(active)
-        self.upkeep.claim()
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it would log every attempt
+        active = self.store.models.adopt(self._configured.id, self._configured_files)
+        model = self._configured if active == self._configured.id else self._stored(active)
+        serving = self._build_serving(model)
+        self._serving = serving
+        self.maintenance.claim()
         self.not_ready = "loading the index"
-        self.feed.load()
-        # Nothing raises from here on: what has begun would be begun twice.
-        self.feed.start()
-        self.upkeep.start()
-        self.lineup.start()
+        serving.follower.load()
+        # Nothing below raises: another attempt would start the threads twice.
+        serving.follower.start()
+        self.maintenance.start()
+        serving.loader.start()
         self.jobs.start()
         self.not_ready = None
-        log.info("ready: %d images, model %s", len(self.feed.index), self.model.id)
+        log.info("ready: %d images, model %s", len(serving.follower.index), self.model.id)
 
-    def _serve_stored(self, active: str) -> None:
-        """The active model, as the database has it. Raises OtherModel where it has it not, or
-        where GPQ_MODEL was set to a model that the database has never seen."""
+    def _stored(self, active: str) -> Model:
+        """Loads the active model from the database.
+
+        Raises ModelChanged if the database lacks its files, or if GPQ_MODEL was set to a model
+        that the database has never known.
+        """
         files = self.store.models.files(active)
         chosen = "model" in self.settings.model_fields_set
-        unknown = chosen and not self.store.models.ever_known(self._given.id)
+        unknown = chosen and not self.store.models.ever_known(self._configured.id)
         if unknown or not files:
-            raise OtherModel(self._other_model(active))
-        self._serve(artifacts.load(files, self.device))
+            raise ModelChanged(
+                f"the stored codes are of model {active}, and GPQ_MODEL is {self._configured.id}: "
+                "set GPQ_MODEL to the folder of the first, and to change over run `python -m "
+                "service models add` with the folder of the second; or set GPQ_DATABASE_URL and "
+                "GPQ_IMAGE_STORE to new places and index the images again. Nothing was changed"
+            )
         log.info(
-            "the active model is %s, from the database; GPQ_MODEL, %s, is for empty databases",
+            "the active model is %s, from the database; GPQ_MODEL, %s, applies to empty databases",
             active,
             self.settings.model,
         )
-
-    def _other_model(self, stored: str) -> str:
-        return (
-            f"the stored codes are of model {stored}, and GPQ_MODEL is {self._given.id}: set "
-            "GPQ_MODEL to the folder of the first, and to change over run `python -m service "
-            "models add` with the folder of the second; or set GPQ_DATABASE_URL and "
-            "GPQ_IMAGE_STORE to new places and index the pictures again; nothing was changed"
-        )
+        return artifacts.load(files, self.device)
 
 
-def _why(error: SQLAlchemyError) -> str:
+def _reason(error: SQLAlchemyError) -> str:
     if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError):
-        return f"the database refuses; trying again: {str(error.orig).partition(chr(10))[0]}"
+        line = str(error.orig).partition("\n")[0]
+        return f"the database refuses; trying again: {line}"
     return DATABASE_DOWN

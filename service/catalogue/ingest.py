@@ -1,29 +1,49 @@
-"""Pictures on their way in: checked, decoded, their originals kept, encoded."""
+"""Stores images. An upload passes these steps, in ``ImageWriter._put``:
+
+1. ``Ingest.prepare``   checks each upload and decodes it for every model
+2. ``_distinct``        refuses an id that comes twice in the request
+3. ``Ingest.encode``    computes a code of every model
+4. ``Ingest.keep``      writes the originals durably
+5. ``ImageTable.put``   writes rows, codes and feed entries in one transaction
+6. ``FeedFollower.catch_up``   adds the codes to the index of this process
+"""
 
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import SEEK_END
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.concurrency.groups import groups
-from service.database.records import KEEP, Keep, Put
-from service.models.encoder import Encoder, Picture
-from service.originals import Originals
-from service.problems import Problem
+from service.database.records import KEEP, Keep, Put, Status
+from service.database.store import Store
+from service.errors import DuplicateId, InvalidId, ModelChanged, ServiceError, Unavailable
+from service.index.follower import FeedFollower
+from service.models.decoder import DecodedImage, Decoder
+from service.models.encoder import Encoder
+from service.models.loader import ModelLoader
+from service.originals.originals import Originals
 from service.settings import ID_PATTERN
+from service.telemetry import timing
 
 DEFAULT_ID_DIGITS = 32
-KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals that are in memory at the same time
-UNADDRESSABLE_IDS = (".", "..")  # /images/.. is another path to every client
+KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals in memory at the same time
+UNADDRESSABLE_IDS = (".", "..")  # clients turn /images/.. into another path
+PUT_TRIES = 4
+
+Rejection = ServiceError | ImageError
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture to store. id None: named by its bytes. metadata as in ``records.Put``.
-    name: of the uploaded file, for the reply alone."""
+    """One image to store.
+
+    ``name``: of the uploaded file, for the reply only. ``id``: None to derive it from the bytes.
+    ``metadata``: as in ``Put``.
+    """
 
     file: BinaryIO
     name: str
@@ -32,26 +52,36 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A picture that can be stored; put has no codes yet."""
+class PreparedImage:
+    """A checked and decoded upload. ``put`` has no codes yet."""
 
     upload: Upload
     put: Put
-    picture: Picture
+    image: DecodedImage
+
+
+@dataclass(frozen=True)
+class PutResult:
+    """The result of one upload. ``error``: why it failed, if it did."""
+
+    file: str
+    id: str | None
+    status: Status | Literal["failed"]
+    error: Rejection | None = None
 
 
 class Ingest:
-    """All methods block; call them off the event loop."""
+    """Prepares images for storing. All methods block; call them off the event loop."""
 
-    def __init__(self, encoder: Encoder, originals: Originals) -> None:
-        self.encoder, self.originals = encoder, originals
+    def __init__(self, decoder: Decoder, encoder: Encoder, originals: Originals) -> None:
+        self.decoder, self.encoder, self.originals = decoder, encoder, originals
 
     def prepare(
         self, uploads: Sequence[Upload], models: Collection[Model]
-    ) -> list[Prepared | Problem]:
-        """Side by side; Problem 400, 413, 415 or 422 in the place of one that cannot be used.
+    ) -> list[PreparedImage | Rejection]:
+        """Checks and decodes uploads, in parallel; an error takes the place of its upload.
 
-        Raises Problem 503 where it waits too long.
+        Raises WaitedTooLong.
         """
         hashes: list[str] = []
 
@@ -61,42 +91,110 @@ class Ingest:
                 hashes.append(hashlib.sha256(data).hexdigest())
                 yield data
 
-        accepted = self.encoder.accept(contents(), models)
+        decoded = self.decoder.decode_all(contents(), models)
         return [
-            picture if isinstance(picture, Problem) else _prepared(upload, sha256, picture)
-            for upload, sha256, picture in zip(uploads, hashes, accepted, strict=True)
+            image if isinstance(image, ImageError) else _prepared(upload, sha256, image)
+            for upload, sha256, image in zip(uploads, hashes, decoded, strict=True)
         ]
 
-    def keep(self, prepared: Iterable[Prepared]) -> None:
-        """Their originals, durably. Soon before they are stored: the sweep spares what is young.
+    def encode(self, prepared: Sequence[PreparedImage], models: Collection[Model]) -> list[Put]:
+        """Returns the puts, with a code of every model."""
+        images = [each.image for each in prepared]
+        codes = {model.id: self.encoder.encode(images, model) for model in models}
+        return [
+            replace(each.put, codes={model: by_image[n] for model, by_image in codes.items()})
+            for n, each in enumerate(prepared)
+        ]
 
-        Raises Problem 503 or 507.
+    def keep(self, prepared: Iterable[PreparedImage]) -> None:
+        """Writes the originals durably. Call it shortly before the put: a sweep spares new files.
+
+        Raises Unavailable or StorageFull.
         """
         for group in groups(prepared, KEPT_TOGETHER, lambda each: each.put.bytes, KEPT_BYTES):
             self.originals.put({each.put.sha256: _read(each.upload) for each in group})
 
-    def encode(self, prepared: Sequence[Prepared], models: Collection[Model]) -> list[Put]:
-        """What is to be stored, with a code of every model."""
-        pictures = [each.picture for each in prepared]
-        codes = {model.id: self.encoder.encode(pictures, model) for model in models}
-        return [
-            replace(each.put, codes={model: of_all[n] for model, of_all in codes.items()})
-            for n, each in enumerate(prepared)
-        ]
+
+class ImageWriter:
+    """Stores images, so that the next search in this process finds them."""
+
+    def __init__(
+        self, store: Store, follower: FeedFollower, loader: ModelLoader, ingest: Ingest
+    ) -> None:
+        self.store, self.follower, self.loader = store, follower, loader
+        self.ingest = ingest
+
+    def put(self, uploads: Sequence[Upload]) -> tuple[list[PutResult], int]:
+        """Stores images durably. Returns a result for each, in order, and the newest seq.
+
+        Blocks; call it off the event loop. Raises Unavailable, StorageFull.
+        """
+        for _ in range(PUT_TRIES):
+            try:
+                results, newest = self._put(uploads)
+            except ModelChanged:
+                self.loader.refresh()
+                continue
+            self.follower.catch_up(newest)
+            return results, newest
+        raise Unavailable("models change faster than images can be stored; try again")
+
+    def _put(self, uploads: Sequence[Upload]) -> tuple[list[PutResult], int]:
+        models = self.loader.models
+        prepared = self.ingest.prepare(uploads, models)
+        accepted, results = _distinct(uploads, prepared)
+        if not accepted:
+            return [results[place] for place in range(len(uploads))], 0
+        puts = self.ingest.encode([*accepted.values()], models)
+        self.ingest.keep(accepted.values())
+        with timing.stage("db"):
+            outcomes = self.store.images.put(puts)
+        for place, put, outcome in zip(accepted, puts, outcomes, strict=True):
+            results[place] = PutResult(uploads[place].name, put.id, outcome.status)
+        newest = max(outcome.seq for outcome in outcomes)
+        return [results[place] for place in range(len(uploads))], newest
 
 
 def digest(upload: Upload) -> str:
-    """SHA-256 of its bytes, in hexadecimal."""
+    """Returns the SHA-256 of the upload's bytes, in hexadecimal."""
     return hashlib.sha256(_read(upload)).hexdigest()
 
 
-def _prepared(upload: Upload, sha256: str, picture: Picture) -> Prepared | Problem:
+def _prepared(upload: Upload, sha256: str, image: DecodedImage) -> PreparedImage | InvalidId:
     id = sha256[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
     if not re.fullmatch(ID_PATTERN, id) or id in UNADDRESSABLE_IDS:
-        wrong = f"the id does not match {ID_PATTERN}, or is a lone . or .."
-        return Problem(422, "invalid-id", wrong)
-    size = picture.width, picture.height, upload.file.seek(0, SEEK_END)
-    return Prepared(upload, Put(id, {}, sha256, *size, upload.metadata), picture)
+        return InvalidId(f"the id does not match {ID_PATTERN}, or is a lone . or ..")
+    size = image.width, image.height, upload.file.seek(0, SEEK_END)
+    return PreparedImage(upload, Put(id, {}, sha256, *size, upload.metadata), image)
+
+
+def _distinct(
+    uploads: Sequence[Upload], prepared: Sequence[PreparedImage | Rejection]
+) -> tuple[dict[int, PreparedImage], dict[int, PutResult]]:
+    """Splits uploads into images to store and results known already, both by place."""
+    accepted: dict[int, PreparedImage] = {}
+    results: dict[int, PutResult] = {}
+    first: dict[str, Upload] = {}
+    for place, (upload, image) in enumerate(zip(uploads, prepared, strict=True)):
+        if not isinstance(image, PreparedImage):
+            results[place] = PutResult(upload.name, upload.id, "failed", image)
+            continue
+        id = image.put.id
+        if id not in first:
+            accepted[place] = image
+            first[id] = upload
+        elif _repeats(upload, first[id]):
+            results[place] = PutResult(upload.name, id, "unchanged")
+        else:
+            error = DuplicateId(f"the id {id!r} is in this request twice")
+            results[place] = PutResult(upload.name, upload.id, "failed", error)
+    return accepted, results
+
+
+def _repeats(upload: Upload, earlier: Upload) -> bool:
+    """Returns whether both have ids derived from their bytes, here equal, and equal metadata."""
+    both = (upload.id, earlier.id, upload.metadata)
+    return both == (None, None, earlier.metadata)
 
 
 def _read(upload: Upload) -> bytes:

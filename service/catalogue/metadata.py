@@ -1,34 +1,37 @@
-"""What people say of a picture: a JSON object, kept as text."""
+"""Checks the metadata of images: a JSON object, stored as text."""
 
 import json
 from typing import Any
 
-from service.problems import Problem
-from service.settings import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
+from service.errors import InvalidMetadata, MetadataTooLarge
+
+MAX_METADATA_BYTES = 16 * 2**10  # of one image, as JSON
+MAX_METADATA_DEPTH = 64  # objects and arrays inside one another
 
 
 def encode_metadata(value: Any, where: str) -> str | None:
-    """A JSON object or None -> compact JSON text. Raises Problem 422, which says ``where``."""
+    """Returns a JSON object as compact JSON text, and None as None.
+
+    Raises InvalidMetadata or MetadataTooLarge; the message begins with ``where``.
+    """
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise Problem(422, "invalid-metadata", f"{where}: expected an object or null")
+        raise InvalidMetadata(f"{where}: expected an object or null")
     if _deeper_than(value, MAX_METADATA_DEPTH):
-        raise Problem(422, "invalid-metadata", f"{where}: nested deeper than {MAX_METADATA_DEPTH}")
+        raise InvalidMetadata(f"{where}: nested deeper than {MAX_METADATA_DEPTH}")
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         size = len(text.encode())
     except (ValueError, RecursionError) as error:  # NaN, or a lone surrogate
-        raise Problem(422, "invalid-metadata", f"{where}: {error}") from error
+        raise InvalidMetadata(f"{where}: {error}") from error
     if size > MAX_METADATA_BYTES:
-        raise Problem(
-            422, "metadata-too-large", f"{where}: {size} bytes; at most {MAX_METADATA_BYTES}"
-        )
+        raise MetadataTooLarge(f"{where}: {size} bytes; at most {MAX_METADATA_BYTES}")
     return text
 
 
 def decode_metadata(text: str | None) -> Any:
-    """Stored text -> the JSON object, or None."""
+    """Returns the JSON object of a stored text, and None as None."""
     return None if text is None else json.loads(text)
 
 

@@ -1,4 +1,4 @@
-"""python -m service backup, export and restore: the catalogue in a file."""
+"""Runs python -m service backup, export and restore: the catalogue in a file."""
 
 import argparse
 import os
@@ -7,15 +7,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpq.system.files import sync_folder
-from service.database.dump import DumpError, export, restore
+from service.database.dump import export, restore
 from service.database.migrate import migrate
 from service.database.store import Store
+from service.errors import DumpError
 from service.settings import Settings
 
 ABOUT = {
-    "export": "pictures, codes and models to a .jsonl or .jsonl.gz, for another database",
-    "restore": "a file of export into a database without pictures",
-    "backup": "a copy of a SQLite database that is in use",
+    "export": "write images, codes and models to a .jsonl or .jsonl.gz, for another database",
+    "restore": "read an exported file into a database without images",
+    "backup": "copy a SQLite database that is in use",
 }
 
 
@@ -25,7 +26,7 @@ def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Exit status. Raises DumpError, OSError, SQLAlchemyError."""
+    """Returns the exit status. Raises DumpError, OSError, SQLAlchemyError."""
     store = Store(settings.database_url)
     try:
         if arguments.command == "backup":
@@ -33,27 +34,29 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             print(f"{arguments.file}: {arguments.file.stat().st_size} bytes")
             return 0
         migrate(store.database)
-        work, verb = (export, "to") if arguments.command == "export" else (restore, "from")
-        total = store.reader.count() if arguments.command == "export" else None
-        with tqdm(unit="picture", total=total, disable=None) as bar:
-            count = work(store, arguments.file, bar.update)
-        print(f"{count} pictures {verb} {arguments.file}; the originals are where they were")
+        exporting = arguments.command == "export"
+        with tqdm(
+            unit="image", total=store.images.count() if exporting else None, disable=None
+        ) as bar:
+            count = (export if exporting else restore)(store, arguments.file, bar.update)
+        direction = "to" if exporting else "from"
+        print(f"{count} images {direction} {arguments.file}; it does not hold their originals")
         return 0
     finally:
         store.close()
 
 
 def copy(store: Store, path: Path) -> None:
-    """Of one moment, while services read and write. The file is whole or not there.
+    """Copies a SQLite database as it is at one moment. The file appears when it is complete.
 
-    Raises DumpError for Postgres, or where the file is there.
+    Raises DumpError for Postgres, or if the file exists.
     """
     if store.database.is_postgres:
         raise DumpError(
-            "backup is for SQLite; for Postgres: pg_dump -Fc -f FILE DATABASE, and pg_restore"
+            "backup is for SQLite; for Postgres use pg_dump -Fc -f FILE DATABASE, and pg_restore"
         )
     if path.exists():
-        raise DumpError(f"{path} is there already; name a new file")
+        raise DumpError(f"{path} exists; name a new file")
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
     store.database.copy_to(temporary)

@@ -1,4 +1,4 @@
-"""python -m service import and jobs: long works, done here or looked at."""
+"""Runs python -m service import and jobs."""
 
 import argparse
 import signal
@@ -8,12 +8,14 @@ from typing import Never
 
 from tqdm import tqdm
 
-from service.database.jobs import JobStore
+from service.database.jobs import MAX_JOB_FAILURES, JobTable
 from service.database.migrate import migrate
-from service.database.records import Job, JobError, JobState
+from service.database.records import Job, JobState
 from service.database.store import Store
+from service.errors import JobError, NoSuchJob
 from service.jobs.run import JobRun
-from service.settings import MAX_JOB_FAILURES, REINDEX_SHARE, Settings
+from service.jobs.throttle import DEFAULT_SHARE
+from service.settings import Settings
 
 SHOWN_FAILURES = 20
 SHOWN_JOBS = 50
@@ -25,27 +27,27 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("list", help="what there is, the newest first")
+    actions.add_parser("list", help="list the jobs, the newest first")
     for name, about in (
-        ("run", "do one here, or the rest of it, as services do what they are asked for"),
-        ("cancel", "its process ends after what it is at"),
-        ("failures", "what it could not use, and why"),
+        ("run", "run a waiting job in this process, as services do"),
+        ("cancel", "cancel a job; it stops after the images in progress"),
+        ("failures", "list the images that a job could not use, and why"),
     ):
         actions.add_parser(name, help=about, description=about).add_argument("number", type=int)
 
 
 def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Exit status: 1 where pictures could not be used. Raises as ``work.work``."""
+    """Returns the exit status: 1 if images could not be used. Raises as ``worker.work``."""
     store = _open(settings)
     try:
-        number = store.jobs.ask("import", str(arguments.source.resolve()), by_service=False)
-        return at_it(store, settings, number)
+        number = store.jobs.request("import", str(arguments.source.resolve()), by_service=False)
+        return run_job(store, settings, number)
     finally:
         store.close()
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Exit status: 1 where pictures could not be used. Raises as ``work.work``."""
+    """Returns the exit status: 1 if images could not be used. Raises as ``worker.work``."""
     store = _open(settings)
     try:
         if arguments.action == "list":
@@ -54,37 +56,42 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             return 0
         if arguments.action == "cancel":
             if not store.jobs.cancel(arguments.number):
-                raise JobError(f"there is no job {arguments.number} that has not ended")
+                raise JobError(f"there is no unfinished job {arguments.number}")
             return 0
         if arguments.action == "failures":
             _print_failures(store.jobs, arguments.number)
             return 0
-        return at_it(store, settings, arguments.number, leave="waiting")
+        return run_job(store, settings, arguments.number, interrupted_state="waiting")
     finally:
         store.close()
 
 
-def at_it(
+def run_job(
     store: Store,
     settings: Settings,
     number: int,
     *,
-    share: float = REINDEX_SHARE,
-    leave: JobState = "stopped",
+    share: float = DEFAULT_SHARE,
+    interrupted_state: JobState = "stopped",
 ) -> int:
-    """Do a job with a progress bar, until the end or a signal; then it is left as ``leave``."""
-    with tqdm(unit="picture", disable=None) as bar:
-        run = JobRun(store.jobs, number, leave=leave, watch=lambda job: _show(bar, job))
+    """Runs a job with a progress bar until it ends, or a signal interrupts it."""
+    with tqdm(unit="image", disable=None) as bar:
+        run = JobRun(
+            store.jobs,
+            number,
+            interrupted_state=interrupted_state,
+            watch=lambda job: _show(bar, job),
+        )
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, lambda *_: run.break_off())
+            signal.signal(signal_number, lambda *_: run.interrupt())
         with run:
-            from service.jobs.worker import work  # torch is slow to import, and others need it not
+            from service.jobs.worker import work  # imports torch, which other commands don't need
 
             work(store, settings, run, share)
     job = run.job
-    outcome = f"; this time {run.outcome}" if run.outcome else ""
-    print(f"{job.state}: {job.done - job.failed} of {job.total} pictures{outcome}")
-    _tell_failures(store.jobs, job)
+    outcome = f"; in this run {run.outcome}" if run.outcome else ""
+    print(f"{job.state}: {job.done - job.failed} of {job.total} images{outcome}")
+    _warn_of_failures(store.jobs, job)
     return 1 if job.failed or job.state != "done" else 0
 
 
@@ -98,13 +105,13 @@ def _show(bar: "tqdm[Never]", job: Job) -> None:
     if bar.disable:
         return
     if bar.initial == 0 and bar.n == 0:
-        bar.initial = job.done  # of an earlier time: not of this one's speed
+        bar.initial = job.done  # an earlier run did these; they don't count for the speed
     bar.total, bar.n = job.total, job.done
     bar.set_postfix_str(f"failed={job.failed} {job.detail}".strip(), refresh=False)
     bar.update(0)
 
 
-def _tell_failures(jobs: JobStore, job: Job) -> None:
+def _warn_of_failures(jobs: JobTable, job: Job) -> None:
     for failure in jobs.failures(job.number, 0, SHOWN_FAILURES):
         print(f"{failure.name}: {failure.reason}", file=sys.stderr)
     if job.failed > SHOWN_FAILURES:
@@ -112,10 +119,10 @@ def _tell_failures(jobs: JobStore, job: Job) -> None:
         print(f"… and {more} more: python -m service jobs failures {job.number}", file=sys.stderr)
 
 
-def _print_failures(jobs: JobStore, number: int) -> None:
-    """Raises JobError where there is no such job."""
+def _print_failures(jobs: JobTable, number: int) -> None:
+    """Raises NoSuchJob."""
     if jobs.get(number) is None:
-        raise JobError(f"there is no job {number}")
+        raise NoSuchJob(number)
     for failure in jobs.failures(number, 0, MAX_JOB_FAILURES):
         print(f"{failure.name}: {failure.reason}")
 

@@ -1,4 +1,4 @@
-"""python -m service models: what can be asked of the models that have codes."""
+"""Runs python -m service models: lists, adds, re-indexes, activates and deletes models."""
 
 import argparse
 from collections.abc import Callable
@@ -6,18 +6,19 @@ from pathlib import Path
 
 from service.cli import jobs
 from service.database.migrate import migrate
-from service.database.records import ModelError
 from service.database.store import Store
+from service.errors import ModelError
+from service.jobs.throttle import DEFAULT_SHARE
 from service.models import activation
-from service.settings import REINDEX_SHARE, Settings
+from service.settings import Settings
 
 ABOUT = {
-    "list": "the models that have codes, and how many pictures lack one",
-    "add": "keep codes of another model too: of new pictures at once, of stored ones by reindex",
-    "reindex": "give every stored picture a code of the added models; goes on where it was stopped",
-    "activate": "search by another model, everywhere at once, when every process has its codes",
-    "rollback": "search by the model again that was active before",
-    "prune": "take out all models but the active one; no rollback after it",
+    "list": "list the models that have codes, and how many images lack one",
+    "add": "add a model: new images get a code of it at once, stored ones by reindex",
+    "reindex": "give every stored image a code of the added models; continues if interrupted",
+    "activate": "search with another model, in all processes at once, when all have its codes",
+    "rollback": "search with the model that was active before",
+    "prune": "delete all models except the active one; no rollback is possible then",
 }
 
 
@@ -26,16 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, about in ABOUT.items():
         action = actions.add_parser(name, help=about, description=about)
         if name == "add":
-            action.add_argument("folder", type=Path, help="of the model artifact")
+            action.add_argument("folder", type=Path, help="folder of the model artifact")
         if name == "activate":
-            action.add_argument("id", help="of the model, or how it begins")
+            action.add_argument("id", help="id of the model, or how it begins")
         if name == "reindex":
-            about = f"of the time, at most, where searches leave it; default: {REINDEX_SHARE}"
-            action.add_argument("--share", type=float, default=REINDEX_SHARE, help=about)
+            about = f"largest share of the time, if searches leave it; default: {DEFAULT_SHARE}"
+            action.add_argument("--share", type=float, default=DEFAULT_SHARE, help=about)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Exit status: 1 where pictures lack a code. Raises ModelError, GPQError, SQLAlchemyError."""
+    """Returns the exit status: 1 if images lack a code.
+
+    Raises ServiceError, GPQError, SQLAlchemyError.
+    """
     store = Store(settings.database_url)
     try:
         migrate(store.database)
@@ -53,18 +57,19 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list(store: Store) -> int:
-    rows = store.models.all()
-    if not rows:
-        print("there are no models yet: a service begins with GPQ_MODEL")
-    for row in rows:
-        state = "active" if row.active else "ready" if row.whole else "added"
-        missing = "" if row.whole else f"  {store.models.count_missing(row.number)} without a code"
-        print(f"{row.id}  {state:6}  {row.added}{missing}")
+    models = store.models.all()
+    if not models:
+        print("there are no models yet; a service adds GPQ_MODEL when it starts")
+    for model in models:
+        state = "active" if model.active else "ready" if model.complete else "added"
+        lacking = 0 if model.complete else store.models.count_missing(model.number)
+        missing = "" if model.complete else f"  {lacking} images without a code"
+        print(f"{model.id}  {state:6}  {model.added}{missing}")
     return 0
 
 
 def _add(store: Store, folder: Path) -> int:
-    from gpq.model import artifact  # torch is slow to import: a rollback need not wait for it
+    from gpq.model import artifact  # imports torch, which other commands don't need
     from service.models import artifacts
 
     folder = artifacts.find(folder)
@@ -76,33 +81,34 @@ def _add(store: Store, folder: Path) -> int:
 
 def _reindex(store: Store, settings: Settings, share: float) -> int:
     if not 0 < share <= 1:
-        raise ModelError(f"--share {share}: more than 0, at most 1")
-    if all(row.whole for row in store.models.all()):
-        print("every picture has a code of every model there is; nothing to do")
+        raise ModelError(f"--share {share}: must be more than 0 and at most 1")
+    if all(model.complete for model in store.models.all()):
+        print("every image has a code of every model; nothing to do")
         return 0
-    return jobs.at_it(store, settings, store.jobs.ask("reindex", "", by_service=False), share=share)
+    number = store.jobs.request("reindex", "", by_service=False)
+    return jobs.run_job(store, settings, number, share=share)
 
 
-def _activate(store: Store, start: str) -> int:
-    row = activation.find(store, start)
-    _tell_active(row.id, activation.activate(store, row))
+def _activate(store: Store, prefix: str) -> int:
+    model = activation.find(store, prefix)
+    _print_active(model.id, activation.activate(store, model))
     return 0
 
 
 def _rollback(store: Store) -> int:
-    row = activation.before(store)
-    _tell_active(row.id, activation.activate(store, row))
+    model = activation.previous(store)
+    _print_active(model.id, activation.activate(store, model))
     return 0
 
 
-def _tell_active(id: str, before: str) -> None:
+def _print_active(id: str, before: str) -> None:
     print(f"active: {id}" + (f"; before: {before}" if before not in ("", id) else ""))
 
 
 def _prune(store: Store) -> int:
-    for row in store.models.all():
-        if not row.active:
-            store.models.remove(row.id)
-            print(f"took out {row.id}")
+    for model in store.models.all():
+        if not model.active:
+            store.models.delete(model.id)
+            print(f"deleted {model.id}")
     store.models.sweep()
     return 0

@@ -1,4 +1,4 @@
-"""Admission: so many requests at once, the next is told to come back."""
+"""Admits a limited number of requests; the others are refused at once."""
 
 import math
 import time
@@ -9,63 +9,66 @@ from typing import TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from service.concurrency import deadlines
-from service.problems import busy
+from service.concurrency import wait_budget
+from service.errors import Busy, WaitedTooLong
 from service.telemetry import timing
 
 R = TypeVar("R")
 
 
-class Gate:
-    """Used from the event loop only; blocking work runs on threads of its own.
+class Admission:
+    """Bounds the requests in progress. Use it from the event loop only.
 
-    limit: requests inside, of which so many ``threads`` have a turn to block, or to hold much
-    memory. seconds: how long a request may wait for its turns, here and in what it asks of others.
+    ``limit``: requests admitted at once. ``threads``: how many of them may block, or hold much
+    memory, at the same time. ``seconds``: how long an admitted request may wait in all queues.
     """
 
     def __init__(self, limit: int, threads: int, seconds: float = math.inf) -> None:
         self.limit, self.seconds = limit, seconds
-        self.inside = 0
+        self.admitted = 0
         self._turns = CapacityLimiter(threads)
         self._threads = CapacityLimiter(math.inf)  # the turns are the limit
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """One place, from before the body is read: that bounds the memory of all bodies. What is
-        inside has ``seconds`` of patience, in all queues together.
+    def admit(self) -> Iterator[None]:
+        """Admits one request and gives it a wait budget of ``seconds``.
 
-        Raises Problem 429 at once where ``limit`` requests are inside.
+        Enter it before the body is read: that bounds the memory of all bodies. Raises Busy at
+        once if ``limit`` requests are admitted already.
         """
-        if self.inside >= self.limit:
-            raise busy(f"{self.limit} requests are being handled; try again")
-        self.inside += 1
+        if self.admitted >= self.limit:
+            raise Busy(f"{self.limit} requests are being handled; try again")
+        self.admitted += 1
         try:
-            with deadlines.of(self.seconds):
+            with wait_budget.limited(self.seconds):
                 yield
         finally:
-            self.inside -= 1
+            self.admitted -= 1
 
     async def run(self, work: Callable[[], R]) -> R:
-        """Run blocking work off the event loop. Raises Problem 503 where its turn does not come
-        while there is patience; what has begun is never broken off."""
+        """Runs blocking work on a thread when it is its turn.
+
+        Raises WaitedTooLong if the wait budget is spent first. Work that has begun is never
+        interrupted.
+        """
         async with self.turn():
-            return await self.blocking(work)
+            return await self.on_thread(work)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """One of those at work. Raises as ``run``."""
-        waits, asked, borrower = deadlines.current(), time.perf_counter(), object()
+        """Waits for one of the ``threads`` turns and holds it. Raises WaitedTooLong."""
+        budget, asked, borrower = wait_budget.current(), time.perf_counter(), object()
         try:
-            with timing.stage("queue"), anyio.fail_after(waits.left):
+            with timing.stage("queue"), anyio.fail_after(budget.left):
                 await self._turns.acquire_on_behalf_of(borrower)
         except TimeoutError as error:
-            raise deadlines.too_late() from error
-        waits.left -= time.perf_counter() - asked
+            raise WaitedTooLong from error
+        budget.left -= time.perf_counter() - asked
         try:
             yield
         finally:
             self._turns.release_on_behalf_of(borrower)
 
-    async def blocking(self, work: Callable[[], R]) -> R:
-        """Off the event loop at once: for who has a turn, or needs neither much memory nor time."""
+    async def on_thread(self, work: Callable[[], R]) -> R:
+        """Runs work on a thread at once: for a caller that holds a turn, or needs little time."""
         return await to_thread.run_sync(work, limiter=self._threads)

@@ -1,4 +1,4 @@
-"""What is asked for at the same time, done at once."""
+"""Batches concurrent requests."""
 
 import threading
 import time
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from service.concurrency import deadlines
-from service.concurrency.deadlines import Patience
-from service.concurrency.futures import in_turn
-from service.problems import Problem
+from service.concurrency import wait_budget
+from service.concurrency.futures import result_of
+from service.concurrency.wait_budget import WaitBudget
+from service.errors import WaitedTooLong
 from service.telemetry import timing
 
 K = TypeVar("K", bound=Hashable)
@@ -22,37 +22,39 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class _Request(Generic[K, I, R]):
-    """What is asked for, with the patience and the stage times of who asks."""
+    """The items of one caller, with the wait budget and the stage times of its context."""
 
     key: K
     items: Sequence[I]
     answer: Future[Sequence[R]] = field(default_factory=Future)
-    waits: Patience = field(default_factory=deadlines.current)
+    budget: WaitBudget = field(default_factory=wait_budget.current)
     spent: timing.Spent = field(default_factory=timing.current)
-    asked: float = field(default_factory=time.perf_counter)
+    submitted: float = field(default_factory=time.perf_counter)
 
     def begin(self) -> bool:
-        """False where nobody waits for it any more, or it comes too late; that is its answer."""
+        """Returns whether the request is still wanted; if it waited too long, answers it so."""
         if not self.answer.set_running_or_notify_cancel():
             return False
-        waited = time.perf_counter() - self.asked
+        waited = time.perf_counter() - self.submitted
         timing.add("queue", waited, self.spent)
         try:
-            self.waits.spend(waited)
-        except Problem as error:
+            self.budget.spend(waited)
+        except WaitedTooLong as error:
             self.answer.set_exception(error)
             return False
         return True
 
 
 class Batcher(Generic[K, I, R]):
-    """Threads of its own do what there is, of one key and at most so many items at once, or more
-    where one asks for more; what comes meanwhile is the next batch, the oldest first. Nothing
-    waits for a batch to fill.
+    """Runs ``work`` on batches of what callers submit, on threads of its own.
 
-    work: a key and items -> a result for each. initializer: what each thread begins with.
-    How many wait is bounded by who asks. Threads begin with the first that is asked for, and end
-    with ``close``.
+    A batch holds the items of one key, the oldest request first, and at most ``most`` items
+    unless one request has more. It never waits to fill up: requests that arrive during a batch
+    form the next one.
+
+    ``work``: takes a key and items and returns one result for each item. ``initializer``: runs
+    first on each thread. The threads start with the first request and end with ``close``. The
+    number of waiting requests is bounded by the callers.
     """
 
     def __init__(
@@ -65,59 +67,62 @@ class Batcher(Generic[K, I, R]):
     ) -> None:
         self.work, self.most, self._initializer = work, most, initializer
         self._waiting: deque[_Request[K, I, R]] = deque()
-        self._asked: SimpleQueue[bool] = SimpleQueue()  # once a request; False ends a thread
+        self._submitted: SimpleQueue[bool] = (
+            SimpleQueue()
+        )  # True for a request, False ends a thread
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}_{n}") for n in range(threads)
         ]
-        self._begun = self._closed = False
+        self._started = self._closed = False
         self._changing = threading.Lock()
 
-    def ask(self, key: K, items: Sequence[I]) -> Future[Sequence[R]]:
-        """For at least one item. The future raises what ``work`` raises, Problem 503 where its
-        turn came too late."""
+    def submit(self, key: K, items: Sequence[I]) -> Future[Sequence[R]]:
+        """Queues at least one item. The future raises the error of ``work``, or WaitedTooLong."""
         request: _Request[K, I, R] = _Request(key, items)
         with self._changing:
             if self._closed:
                 request.answer.cancel()
                 return request.answer
-            if not self._begun:
+            if not self._started:
                 for thread in self._threads:
-                    if thread.ident is None:  # there may have been no room for all before
+                    if thread.ident is None:  # an earlier attempt may have started only some
                         thread.start()
-                self._begun = True
+                self._started = True
             self._waiting.append(request)
-        self._asked.put(True)
+        self._submitted.put(True)
         return request.answer
 
-    async def ask_all(self, key: K, items: Sequence[I]) -> list[R]:
-        """Of all ``parts``."""
+    async def results(self, key: K, items: Sequence[I]) -> list[R]:
+        """Returns the results of any number of items."""
         return [result async for part in self.parts(key, items) for result in part]
 
     async def parts(self, key: K, items: Sequence[I]) -> AsyncGenerator[Sequence[R], None]:
-        """Of ``most`` items, one after another, so that others' come in between; those after the
-        first wait for as long as it takes."""
+        """Yields the results of ``most`` items at a time, so that others' requests run in between.
+
+        Only the first part is subject to the wait budget.
+        """
         for first in range(0, len(items), self.most):
             if first:
-                deadlines.current().hold_out()
-            yield await in_turn(self.ask(key, items[first : first + self.most]))
+                wait_budget.current().lift()
+            yield await result_of(self.submit(key, items[first : first + self.most]))
 
     def close(self) -> None:
-        """What has begun comes to its end, the rest is cancelled; nothing waits for that."""
+        """Cancels what waits. A batch that has begun is finished; nothing waits for it."""
         with self._changing:
             self._closed = True
             for request in self._waiting:
                 request.answer.cancel()
         for _ in self._threads:
-            self._asked.put(False)
+            self._submitted.put(False)
 
     def _run(self) -> None:
         if self._initializer is not None:
             self._initializer()
-        while self._asked.get():
-            self._do([request for request in self._take() if request.begin()])
+        while self._submitted.get():
+            self._answer([request for request in self._take() if request.begin()])
 
     def _take(self) -> list[_Request[K, I, R]]:
-        """The oldest, and with it what there is room for; nothing where it went with others."""
+        """Removes the oldest request and those that fit beside it; none if others took it."""
         batch: list[_Request[K, I, R]] = []
         room = self.most
         with self._changing:
@@ -128,7 +133,7 @@ class Batcher(Generic[K, I, R]):
                     self._waiting.remove(request)
         return batch
 
-    def _do(self, batch: list[_Request[K, I, R]]) -> None:
+    def _answer(self, batch: list[_Request[K, I, R]]) -> None:
         if not batch:
             return
         try:

@@ -1,4 +1,4 @@
-"""What comes one by one, in groups."""
+"""Groups items that arrive one by one."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -9,15 +9,18 @@ T = TypeVar("T")
 def groups(
     items: Iterable[T], most: int, size: Callable[[T], int], limit: int
 ) -> Iterator[list[T]]:
-    """In order, as they come: a group ends with its ``most``-th item, or with the one that takes
-    the sum of its sizes over ``limit``."""
+    """Yields the items in order, in lists.
+
+    A group ends with its ``most``-th item, or with the item that takes the sum of the sizes over
+    ``limit``.
+    """
     group: list[T] = []
-    held = 0
+    total = 0
     for item in items:
         group.append(item)
-        held += size(item)
-        if len(group) == most or held > limit:
+        total += size(item)
+        if len(group) == most or total > limit:
             yield group
-            group, held = [], 0
+            group, total = [], 0
     if group:
         yield group

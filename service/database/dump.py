@@ -1,9 +1,9 @@
-"""The catalogue as JSON Lines, from one database into another: pictures, codes, models.
+"""Exports the catalogue as JSON Lines and restores it into another database.
 
-The first line names the format, the model before the active one and those that were taken out;
-the last one has the SHA-256 of all lines before. Between them stand the models, with their files
-in base64, then the pictures in the order of storing, which is that of ties: so searches find the
-same. Originals are not in it; they are files already.
+The first line names the format, the previously active model and the deleted models; the last line
+holds the SHA-256 of all lines before. Between them come the models, with their files in base64, and
+then the images in seq order, which decides ties, so that searches find the same. Originals are not
+included; they are files already.
 """
 
 import gzip
@@ -21,31 +21,31 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gpq.system.files import replacing
-from service.database.models import HISTORY, all_models
-from service.database.reader import all_state
-from service.database.records import ModelRow, Refused
-from service.database.schema import artifacts, codes, feed, images, models, state
+from service.database.engine import Database
+from service.database.feed import append
+from service.database.models import all_models
+from service.database.records import StoredModel
+from service.database.schema import artifacts, codes, images, models, state
+from service.database.state import MODEL_HISTORY, all_state
 from service.database.store import Store
-from service.settings import DUMP_ROWS
+from service.errors import DumpError
 
 FORMAT, VERSION = "gpq-dump", 1
+DUMP_ROWS = 10_000  # images exported, or restored, at a time
 KEPT = ("id", "sha256", "width", "height", "bytes", "created", "metadata")
 
 Progress = Callable[[int], object]
 
 
-class DumpError(Refused):
-    """A dump that cannot be written, or be restored; says why, and what to do."""
-
-
 def export(store: Store, path: Path, progress: Progress) -> int:
-    """All pictures and models of one moment to a .jsonl or .jsonl.gz; returns how many pictures.
+    """Writes all images and models of one moment to a .jsonl or .jsonl.gz file.
 
-    The file is whole or not there. progress is told of pictures, some at a time. Raises
-    DumpError, OSError, SQLAlchemyError.
+    Returns how many images. The file appears only when it is complete. ``progress`` is called
+    with the number of images written since the last call. Raises DumpError, OSError,
+    SQLAlchemyError.
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise DumpError(f"{path.name}: name it .jsonl or .jsonl.gz")
+        raise DumpError(f"{path.name}: the name must end with .jsonl or .jsonl.gz")
     with replacing(path, path.with_name(path.name + ".tmp")) as raw, _writing(path, raw) as file:
         lines = _Lines(file)
         with store.database.snapshot() as connection:
@@ -64,18 +64,18 @@ def export(store: Store, path: Path, progress: Progress) -> int:
 
 
 def restore(store: Store, path: Path, progress: Progress) -> int:
-    """The pictures and models of a dump, into a database without pictures: all, or where
-    anything is wrong, nothing. Returns how many pictures.
+    """Reads a dump into a database without images; restores everything or nothing.
 
-    Services over the database may run. Raises DumpError, OSError, SQLAlchemyError.
+    Returns how many images. Services may use the database meanwhile. Raises DumpError, OSError,
+    SQLAlchemyError.
     """
     with _read(path) as entries, store.database.transaction() as connection:
         head = next(entries)
         if connection.scalar(sa.select(images.c.id).limit(1)) is not None:
-            raise DumpError("the database has pictures already; restore into an empty one")
+            raise DumpError("the database holds images already; restore into an empty one")
         for table in (codes, artifacts, models):
             connection.execute(sa.delete(table))
-        _remember(connection, head.get("history", {}))  # dumps of earlier versions have none
+        _remember(connection, head.get("history", {}))  # which dumps of earlier versions lack
         numbers: dict[str, int] = {}
         batch: list[dict[str, Any]] = []
         for entry in entries:
@@ -84,20 +84,20 @@ def restore(store: Store, path: Path, progress: Progress) -> int:
                 continue
             batch.append(entry)
             if len(batch) == DUMP_ROWS:
-                _insert(connection, batch, numbers)
+                _insert(store.database, connection, batch, numbers)
                 progress(len(batch))
                 batch = []
-        _insert(connection, batch, numbers)
+        _insert(store.database, connection, batch, numbers)
         progress(len(batch))
         stored = connection.scalar(sa.select(sa.func.count()).select_from(images)) or 0
         if stored != head["images"]:
-            raise DumpError(f"{path} names {head['images']} pictures and has {stored}")
+            raise DumpError(f"{path} announces {head['images']} images but holds {stored}")
         store.database.notify(connection)
     return int(stored)
 
 
 class _Lines:
-    """Lines that go to a file, and into a digest."""
+    """Writes lines to a file and computes their digest."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -120,7 +120,7 @@ def _writing(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _read(path: Path) -> Iterator[Iterator[dict[str, Any]]]:
-    """The lines of a dump but the last, which is checked when they are through."""
+    """Opens a dump and yields its lines except the last; the last one is checked at the end."""
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             yield _checked(file, path)
@@ -133,7 +133,7 @@ def _read(path: Path) -> Iterator[Iterator[dict[str, Any]]]:
             gzip.BadGzipFile,
             zlib.error,
         ) as error:
-            raise DumpError(f"{path} is damaged or no dump: {error!r}") from error
+            raise DumpError(f"{path} is damaged, or not a dump: {error!r}") from error
 
 
 def _checked(file: Any, path: Path) -> Iterator[dict[str, Any]]:
@@ -141,35 +141,37 @@ def _checked(file: Any, path: Path) -> Iterator[dict[str, Any]]:
     entry: dict[str, Any] = {}
     for number, line in enumerate(file):
         if "sha256" in entry and "id" not in entry:
-            raise DumpError(f"{path}: there are lines after the last")
+            raise DumpError(f"{path} is damaged: lines follow its checksum")
         entry = json.loads(line)
         if number == 0 and (entry.get("format"), entry.get("version")) != (FORMAT, VERSION):
-            raise DumpError(f"{path} is no {FORMAT} of version {VERSION}")
+            raise DumpError(f"{path} is not a {FORMAT} file of version {VERSION}")
         if entry.keys() == {"sha256"}:
             if entry["sha256"] != digest.hexdigest():
-                raise DumpError(f"{path} is damaged: its checksum is another")
+                raise DumpError(f"{path} is damaged: its checksum does not match")
             continue
         digest.update(line)
         yield entry
     if entry.keys() != {"sha256"}:
-        raise DumpError(f"{path} was cut: it has no last line")
+        raise DumpError(f"{path} is incomplete: its last line is missing")
 
 
 def _history(connection: Connection) -> dict[str, str]:
-    return {name: value for name, value in all_state(connection).items() if name in HISTORY}
+    return {name: value for name, value in all_state(connection).items() if name in MODEL_HISTORY}
 
 
 def _remember(connection: Connection, history: dict[str, str]) -> None:
-    connection.execute(sa.delete(state).where(state.c.name.in_(HISTORY)))
-    if rows := [{"name": name, "value": history[name]} for name in HISTORY if name in history]:
+    connection.execute(sa.delete(state).where(state.c.name.in_(MODEL_HISTORY)))
+    if rows := [
+        {"name": name, "value": history[name]} for name in MODEL_HISTORY if name in history
+    ]:
         connection.execute(sa.insert(state), rows)
 
 
-def _model(connection: Connection, row: ModelRow) -> dict[str, Any]:
+def _model(connection: Connection, row: StoredModel) -> dict[str, Any]:
     query = sa.select(artifacts.c.name, artifacts.c.content).where(artifacts.c.model == row.number)
     files = {name: b64encode(content).decode() for name, content in connection.execute(query)}
     return {
-        "model": row.id, "active": row.active, "whole": row.whole, "added": row.added,
+        "model": row.id, "active": row.active, "whole": row.complete, "added": row.added,
         "files": files,
     }  # fmt: skip
 
@@ -200,12 +202,15 @@ def _insert_model(connection: Connection, entry: dict[str, Any]) -> int:
     return number
 
 
-def _insert(connection: Connection, batch: list[dict[str, Any]], numbers: dict[str, int]) -> None:
+def _insert(
+    database: Database,
+    connection: Connection,
+    batch: list[dict[str, Any]],
+    numbers: dict[str, int],
+) -> None:
     if not batch:
         return
-    changes = sa.insert(feed).returning(feed.c.seq, sort_by_parameter_order=True)
-    now = datetime.now(UTC).timestamp()
-    seqs = list(connection.scalars(changes, [{"removes": None, "created": now} for _ in batch]))
+    seqs = append(database, connection, [None] * len(batch))
     placed = list(zip(seqs, batch, strict=True))
     connection.execute(
         sa.insert(images),

@@ -1,6 +1,7 @@
-"""How the database is reached: engines, snapshots to read, one queue of writers.
+"""Connects to the database: read transactions, snapshots, and one queue of writers.
 
-What is written stands in ``store``, what is read in ``reader``; why writers queue, in ``feed``.
+The statements are in the other modules of this package. ``service.index.follower`` says why all
+writers take turns.
 """
 
 import sqlite3
@@ -19,16 +20,16 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 
-from service.settings import (
-    DATABASE_CONNECT_SECONDS,
-    DATABASE_STALL_SECONDS,
-    LIGHT_WRITE_SECONDS,
-    POOL_CONNECTIONS,
-    WRITES_IN_A_COMMIT,
-)
+from service.settings import DATABASE_STALL_SECONDS, DATABASE_THREADS, IMAGE_THREADS
 
 WRITE_LOCK = 0x6770_7131  # the key of Postgres's advisory lock
-CHANNEL = "gpq_feed"  # of LISTEN and NOTIFY
+CHANNEL = "gpq_feed"  # the channel of LISTEN and NOTIFY
+# One for each request thread and one for scans; heartbeats and LISTEN have their own.
+POOL_CONNECTIONS = IMAGE_THREADS + DATABASE_THREADS + 1
+CONNECT_SECONDS = 5  # how long a new connection to Postgres may take
+HEARTBEAT_WRITE_SECONDS = 2  # how long a heartbeat waits for other writes
+WRITES_IN_A_COMMIT = 64  # requests that share one commit, at most
+SEQS_IN_A_QUERY = 10_000  # SQLite accepts 32,766 parameters
 
 R = TypeVar("R")
 
@@ -51,45 +52,45 @@ def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
 
 
 class Database:
-    """SQLite or Postgres by URL. Raises ValueError for another one.
+    """A SQLite or Postgres database. Raises ValueError for the URL of another kind.
 
-    Every method raises SQLAlchemyError where the database does not answer.
+    Every method raises SQLAlchemyError if the database does not answer.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(sa.make_url(url), durable=True)
-        self._light = _engine(sa.make_url(url), durable=False)
+        self._heartbeats = _engine(sa.make_url(url), durable=False)
         self.is_postgres = self._engine.dialect.name == "postgresql"
-        alone = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {"gpq_alone": True}
-        self._alone = self._engine.execution_options(**alone)
-        # Writers queue here, not on a connection each: readers always find one.
+        single = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {"gpq_no_begin": True}
+        self._autocommit = self._engine.execution_options(**single)
+        # Writers wait here and hold no connection, so that readers always find one.
         self._waiting: deque[_Write[Any]] = deque()
-        self._at_work = False  # some writer
+        self._committing = False  # whether some thread leads a commit, or is about to
         self._changing = threading.Lock()
-        self._writing = threading.Lock()  # held by a transaction, a light one too on SQLite
+        self._writing = threading.Lock()  # held by a transaction; on SQLite by heartbeats too
         self._listener: psycopg.Connection | None = None
 
     def close(self) -> None:
-        """No call may be under way."""
+        """Closes all connections. No other call may be running."""
         self._drop_listener()
         self._engine.dispose()
-        self._light.dispose()
+        self._heartbeats.dispose()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
+        """Opens a transaction that only reads."""
         with self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def statement(self) -> Iterator[Connection]:
-        """For one statement that reads: it sees one moment by itself."""
-        with self._alone.connect() as connection:
+        """Opens a connection for one statement that reads, without a transaction around it."""
+        with self._autocommit.connect() as connection:
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A transaction that sees one moment, however long it lasts."""
+        """Opens a read transaction that sees one moment, however long it lasts."""
         with self._engine.connect() as connection:
             if self.is_postgres:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
@@ -99,8 +100,11 @@ class Database:
     def stream(
         self, connection: Connection, query: sa.Select[Any], rows: int
     ) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of a query without parameters, ``rows`` at a time, as the driver gives
-        them: a million are read in a fifth of the time that Row objects take."""
+        """Yields the rows of a query without parameters, ``rows`` at a time.
+
+        The rows are the driver's plain tuples: reading a million of them takes a fifth of the
+        time that SQLAlchemy's Row objects take.
+        """
         driver: Any = connection.connection.driver_connection
         text = str(query.compile(dialect=connection.dialect))
         try:
@@ -113,16 +117,16 @@ class Database:
             raise OperationalError(text, None, error) from error
 
     def write(self, work: Callable[[Connection], R]) -> R:
-        """What ``work`` returns, once it is durable. It may run again after a rollback.
+        """Runs ``work`` in a write transaction and returns its result once that is durable.
 
-        Writes that arrive while one is being committed share the next commit, and its
-        fsync, which the thread of the oldest of them does; nobody waits for a commit without a
-        write of its own. One whose statements fail does not fail the others.
+        Writes that arrive during a commit share the next commit and its fsync; the thread of the
+        oldest of them leads it. A write whose statements fail does not fail the others. ``work``
+        may run again after a rollback.
         """
         mine = _Write(work)
         with self._changing:
             self._waiting.append(mine)
-            wait, self._at_work = self._at_work, True
+            wait, self._committing = self._committing, True
         if wait:
             mine.turn.wait()
         if not mine.outcome.done():
@@ -135,7 +139,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A write transaction that holds the one write lock of all processes."""
+        """Opens a write transaction. It holds the write lock that all processes share."""
         writers = self._engine.execution_options(gpq_write=True)
         with writers.begin() as connection:
             if self.is_postgres:
@@ -143,21 +147,21 @@ class Database:
             yield connection
 
     @contextmanager
-    def light_transaction(self) -> Iterator[Connection]:
-        """A write outside the queue that a crash may undo: heartbeats, not pictures."""
-        # SQLite has one lock for all writes: better to queue for it than to contend.
+    def heartbeat_transaction(self) -> Iterator[Connection]:
+        """Opens a write transaction outside the queue, which a crash may undo: for heartbeats."""
+        # SQLite has one lock for all writes; waiting for it here costs less than busy retries.
         queued = not self.is_postgres
-        if queued and not self._writing.acquire(timeout=LIGHT_WRITE_SECONDS):
+        if queued and not self._writing.acquire(timeout=HEARTBEAT_WRITE_SECONDS):
             raise sa.exc.TimeoutError("other writes took too long")
         try:
-            with self._light.execution_options(gpq_write=True).begin() as connection:
+            with self._heartbeats.execution_options(gpq_write=True).begin() as connection:
                 yield connection
         finally:
             if queued:
                 self._writing.release()
 
     def copy_to(self, path: Path) -> None:
-        """SQLite as it is at one moment, to a new file; reads and writes go on meanwhile."""
+        """Copies a SQLite database, as it is at one moment, to a new file while it is in use."""
         connection = self._engine.raw_connection()
         try:
             connection.cursor().execute("VACUUM INTO ?", (str(path),))
@@ -167,12 +171,12 @@ class Database:
             connection.close()
 
     def notify(self, connection: Connection) -> None:
-        """Wake those who ``wait`` once this transaction is committed."""
+        """Wakes the processes that ``wait`` as soon as this transaction is committed."""
         if self.is_postgres:
             connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
 
     def wait(self, seconds: float) -> None:
-        """Until a write is committed, by NOTIFY on Postgres, at most ``seconds``."""
+        """Waits at most ``seconds``; on Postgres, until NOTIFY announces a commit."""
         if not self.is_postgres:
             time.sleep(seconds)
             return
@@ -184,7 +188,7 @@ class Database:
             time.sleep(seconds)
 
     def _take(self) -> list["_Write[Any]"]:
-        """The oldest, that of this thread first."""
+        """Returns the oldest writes; the first is that of this thread."""
         with self._changing:
             count = min(len(self._waiting), WRITES_IN_A_COMMIT)
             return [self._waiting.popleft() for _ in range(count)]
@@ -194,10 +198,10 @@ class Database:
             if self._waiting:
                 self._waiting[0].turn.set()
             else:
-                self._at_work = False
+                self._committing = False
 
     def _commit(self, writes: list["_Write[Any]"]) -> None:
-        """Settle all ``writes``; the rest again where one of them failed by itself."""
+        """Commits the writes together; if one of them fails, commits the others without it."""
         results: list[Any] = []
         running: _Write[Any] | None = None
         try:
@@ -205,7 +209,7 @@ class Database:
                 for running in writes:
                     results.append(running.work(connection))  # noqa: PERF401
                 running = None
-        except BaseException as error:  # an interruption too: the others wait for an answer
+        except BaseException as error:  # KeyboardInterrupt too: other threads wait for a result
             lost = isinstance(error, DBAPIError) and error.connection_invalidated
             failed = writes if running is None or lost else [running]
             for write in failed:
@@ -230,7 +234,7 @@ class Database:
 
 
 class _Write(Generic[R]):
-    """turn: set when its thread need not wait any more, as it is done or leads the next commit."""
+    """A write that waits. ``turn`` is set once it is done, or its thread leads the next commit."""
 
     def __init__(self, work: Callable[[Connection], R]) -> None:
         self.work = work
@@ -246,9 +250,9 @@ class _Write(Generic[R]):
         self.turn.set()
 
 
-# A network that is gone without a word must not hold a request for ever.
+# Without these, a connection that is lost silently would block a request for ever.
 _POSTGRES: dict[str, Any] = {
-    "connect_timeout": DATABASE_CONNECT_SECONDS,
+    "connect_timeout": CONNECT_SECONDS,
     "tcp_user_timeout": DATABASE_STALL_SECONDS * 1000,
     "keepalives_idle": DATABASE_STALL_SECONDS // 3,
     "keepalives_interval": DATABASE_STALL_SECONDS // 6,
@@ -256,14 +260,14 @@ _POSTGRES: dict[str, Any] = {
 }
 
 
-def missing(url: str) -> Path | None:
-    """The file it names, where that is not there: to open it makes one."""
+def missing_file(url: str) -> Path | None:
+    """Returns the SQLite file of a URL if it does not exist; opening the URL would create it."""
     file = sa.make_url(url).database if url.startswith("sqlite") else None
     return Path(file).absolute() if file and not Path(file).is_file() else None
 
 
 def _engine(url: sa.URL, durable: bool) -> Engine:
-    # Only the feed's thread writes lightly.
+    # Only the thread that follows the feed writes heartbeats.
     pool = {"pool_size": POOL_CONNECTIONS if durable else 1, "max_overflow": 0}
     backend = url.drivername.partition("+")[0]
     if backend in ("postgresql", "postgres"):
@@ -277,11 +281,11 @@ def _engine(url: sa.URL, durable: bool) -> Engine:
         sa.event.listen(engine, "connect", _postgres_connect(durable))
         return engine
     if backend != "sqlite":
-        raise ValueError(f"GPQ_DATABASE_URL: {backend} is neither sqlite nor postgresql")
+        raise ValueError(f"GPQ_DATABASE_URL: {backend} is not supported; use sqlite or postgresql")
     if url.database in (None, "", ":memory:"):
         raise ValueError("GPQ_DATABASE_URL: SQLite in memory keeps nothing; name a file")
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    timeout = DATABASE_STALL_SECONDS if durable else LIGHT_WRITE_SECONDS
+    timeout = DATABASE_STALL_SECONDS if durable else HEARTBEAT_WRITE_SECONDS
     engine = sa.create_engine(url, connect_args={"timeout": timeout}, **pool)
     sa.event.listen(engine, "connect", _sqlite_connect(durable, timeout))
     sa.event.listen(engine, "begin", _sqlite_begin)
@@ -290,10 +294,10 @@ def _engine(url: sa.URL, durable: bool) -> Engine:
 
 def _postgres_connect(durable: bool) -> Callable[[Any, object], None]:
     def connect(connection: Any, record: object) -> None:
-        # A process that is stopped while it holds the write lock loses it.
+        # A process that is suspended while it holds the write lock loses the lock.
         for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(f"SET {name} = '{DATABASE_STALL_SECONDS}s'")
-        # Weaker server defaults would make acknowledged writes forgettable.
+        # With a weaker server default, acknowledged writes could be lost.
         current = connection.execute("SHOW synchronous_commit").fetchone()[0]
         if not durable or current == "off":
             connection.execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
@@ -304,7 +308,7 @@ def _postgres_connect(durable: bool) -> Callable[[Any, object], None]:
 
 def _sqlite_connect(durable: bool, timeout: float) -> Callable[[Any, object], None]:
     def connect(connection: Any, record: object) -> None:
-        connection.isolation_level = None  # BEGIN is ours, see _sqlite_begin
+        connection.isolation_level = None  # _sqlite_begin writes BEGIN
         _write_ahead(connection, timeout)
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -313,7 +317,7 @@ def _sqlite_connect(durable: bool, timeout: float) -> Callable[[Any, object], No
 
 
 def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
-    """SQLite's own timeout does not cover this change, which first users make at once."""
+    """Switches to WAL. SQLite's own timeout does not cover this, and processes may race for it."""
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -326,7 +330,7 @@ def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    """A deferred BEGIN that turns into a write fails at once as locked; writers ask first."""
+    """Begins writers with IMMEDIATE: a deferred BEGIN that turns into a write fails as locked."""
     options = connection.get_execution_options()
-    if not options.get("gpq_alone"):
+    if not options.get("gpq_no_begin"):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("gpq_write") else "BEGIN")

@@ -1,4 +1,4 @@
-"""The statements on jobs: what there is to do, who is at it, how far it is."""
+"""Reads and writes jobs: what must be done, which process does it, and its progress."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -7,31 +7,33 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from service.database.engine import Database, now
-from service.database.records import Job, JobError, JobKind, JobState
+from service.database.records import Job, JobFailure, JobKind, JobState
 from service.database.schema import job_failures, jobs
-from service.settings import JOB_LOST_SECONDS, MAX_JOB_FAILURES
+from service.errors import JobError
 
+MAX_JOB_FAILURES = 10_000  # failures kept for one job; more are only counted
+LOST_SECONDS = 10  # a running job without a report for so long has lost its process
 OPEN = ("waiting", "running", "stopped", "failed")
 ENDED = ("done", "cancelled")
-Failures = Sequence[tuple[str, str]]  # names and reasons
+Failures = Sequence[tuple[str, str]]  # (name, reason)
 
 
-class JobStore:
-    """A job has one owner at a time, which says every second that it is alive.
+class JobTable:
+    """A running job has one owner, a process that reports every second.
 
-    Every method raises SQLAlchemyError where the database does not answer.
+    Every method raises SQLAlchemyError if the database does not answer.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def ask(self, kind: JobKind, source: str, *, by_service: bool) -> int:
-        """A job of that kind and source, to be done; one that was broken off goes on.
+    def request(self, kind: JobKind, source: str, *, by_service: bool) -> int:
+        """Adds a job, or lets an interrupted one of that kind and source continue.
 
-        Raises JobError where one is under way.
+        Returns its number. Raises JobError if such a job is running already.
         """
 
-        def ask(connection: Connection) -> int:
+        def request(connection: Connection) -> int:
             same = (jobs.c.kind == kind) & (jobs.c.source == source)
             query = _jobs().where(same, jobs.c.state.in_(OPEN)).order_by(jobs.c.number.desc())
             known = connection.execute(query.limit(1)).one_or_none()
@@ -40,20 +42,20 @@ class JobStore:
             job = _job(known)
             if job.state == "running" or (job.state == "waiting" and job.by_service):
                 raise JobError(
-                    f"job {job.number} is at it already: cancel that one first, or, where its "
-                    "process was killed, ask again in ten seconds"
+                    f"job {job.number} already does this: cancel it first, or, if its process was "
+                    f"killed, try again in {LOST_SECONDS} seconds"
                 )
             change = {"state": "waiting", "detail": "", "by_service": by_service}
             _change(connection, job.number, **change)
             return job.number
 
-        return self.database.write(ask)
+        return self.database.write(request)
 
     def claim(self, owner: str, number: int) -> Job | None:
-        """Take a job; None where another process is at it, or it has ended."""
+        """Assigns a job to ``owner``; None if another process runs it, or it has ended."""
 
         def claim(connection: Connection) -> Job | None:
-            query = _jobs().where(_free(), jobs.c.number == number)
+            query = _jobs().where(_is_unclaimed(), jobs.c.number == number)
             found = connection.execute(query).one_or_none()
             if found is None:
                 return None
@@ -63,25 +65,30 @@ class JobStore:
         return self.database.write(claim)
 
     def waiting(self) -> list[Job]:
-        """Those that services are to do, and none is at; the oldest first."""
-        query = _jobs().where(_free(), jobs.c.by_service).order_by(jobs.c.number)
+        """Returns the jobs that a service must run and that no process runs, the oldest first."""
+        query = _jobs().where(_is_unclaimed(), jobs.c.by_service).order_by(jobs.c.number)
         with self.database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
     def explain(self, number: int, detail: str) -> None:
-        """Why it waits, where it still does."""
+        """Sets the detail of a job that still waits."""
 
         def explain(connection: Connection) -> None:
-            change = sa.update(jobs).where(_free(), jobs.c.number == number)
+            change = sa.update(jobs).where(_is_unclaimed(), jobs.c.number == number)
             connection.execute(change.values(detail=detail))
 
         self.database.write(explain)
 
-    def tell(self, job: Job, owner: str, failures: Failures = (), *, anew: bool = False) -> bool:
-        """Store how far it is, and what could not be used since it was told last; anew: since
-        it began again. False where the owner is to end: it was cancelled, or taken over."""
+    def report(
+        self, job: Job, owner: str, failures: Failures = (), *, restarted: bool = False
+    ) -> bool:
+        """Writes the progress of a job, and its failures since the last report.
 
-        def tell(connection: Connection) -> bool:
+        ``restarted``: the failures written before are deleted first. Returns False if the owner
+        must stop, because the job was cancelled or another process took it over.
+        """
+
+        def report(connection: Connection) -> bool:
             mine = (jobs.c.number == job.number) & (jobs.c.owner == owner)
             change = sa.update(jobs).where(mine, jobs.c.state == "running")
             values = {
@@ -90,7 +97,7 @@ class JobStore:
             }  # fmt: skip
             if connection.execute(change.values(**values, seen=now())).rowcount == 0:
                 return False
-            if anew:
+            if restarted:
                 connection.execute(sa.delete(job_failures).where(job_failures.c.job == job.number))
             count = sa.select(sa.func.count()).where(job_failures.c.job == job.number)
             known = connection.scalar(count) or 0
@@ -102,10 +109,10 @@ class JobStore:
                 connection.execute(sa.insert(job_failures), rows)
             return True
 
-        return self.database.write(tell)
+        return self.database.write(report)
 
     def cancel(self, number: int) -> bool:
-        """Its process ends after what it is at. False where it has ended already."""
+        """Cancels a job; its process stops after the entries in progress. False if it has ended."""
 
         def cancel(connection: Connection) -> bool:
             change = sa.update(jobs).where(jobs.c.number == number, jobs.c.state.in_(OPEN))
@@ -114,7 +121,7 @@ class JobStore:
         return self.database.write(cancel)
 
     def prune(self, seconds: float) -> None:
-        """Forget jobs that ended so long ago, also where they might have gone on."""
+        """Deletes jobs that ended more than ``seconds`` ago, failed ones too."""
 
         def prune(connection: Connection) -> None:
             old = (jobs.c.seen < now() - seconds) & jobs.c.state.in_((*ENDED, "failed"))
@@ -124,15 +131,15 @@ class JobStore:
 
         self.database.write(prune)
 
-    def lost(self, number: int, owner: str, detail: str) -> None:
-        """Its process has ended without a word."""
+    def mark_lost(self, number: int, owner: str, detail: str) -> None:
+        """Marks a running job as failed, because its process ended without a report."""
 
-        def lost(connection: Connection) -> None:
+        def mark_lost(connection: Connection) -> None:
             mine = (jobs.c.number == number) & (jobs.c.owner == owner)
             change = sa.update(jobs).where(mine, jobs.c.state == "running")
             connection.execute(change.values(state="failed", detail=detail))
 
-        self.database.write(lost)
+        self.database.write(mark_lost)
 
     def get(self, number: int) -> Job | None:
         with self.database.read() as connection:
@@ -140,26 +147,27 @@ class JobStore:
         return None if found is None else _job(found)
 
     def page(self, limit: int) -> list[Job]:
-        """The newest first."""
+        """Returns the newest ``limit`` jobs, the newest first."""
         with self.database.read() as connection:
             query = _jobs().order_by(jobs.c.number.desc()).limit(limit)
             return [_job(row) for row in connection.execute(query)]
 
-    def failures(self, number: int, after: int, limit: int) -> list[Row[tuple[int, str, str]]]:
-        """(number, name, reason) of what a job could not use, from the first past ``after``."""
+    def failures(self, number: int, after: int, limit: int) -> list[JobFailure]:
+        """Returns the failures of a job in order, from the first after failure ``after``."""
         columns = job_failures.c.number, job_failures.c.name, job_failures.c.reason
         query = sa.select(*columns).where(job_failures.c.job == number, columns[0] > after)
         with self.database.read() as connection:
-            return list(connection.execute(query.order_by(columns[0]).limit(limit)))
+            rows = connection.execute(query.order_by(columns[0]).limit(limit))
+            return [JobFailure(*row) for row in rows]
 
 
 def _jobs() -> sa.Select[tuple[object, ...]]:
     return sa.select(*jobs.c, (now() - jobs.c.seen).label("silent"))
 
 
-def _free() -> sa.ColumnElement[bool]:
+def _is_unclaimed() -> sa.ColumnElement[bool]:
     silent = now() - jobs.c.seen
-    lost = (jobs.c.state == "running") & ~silent.between(-JOB_LOST_SECONDS, JOB_LOST_SECONDS)
+    lost = (jobs.c.state == "running") & ~silent.between(-LOST_SECONDS, LOST_SECONDS)
     return (jobs.c.state == "waiting") | lost
 
 
@@ -180,7 +188,7 @@ def _change(connection: Connection, number: int, **values: object) -> None:
 def _job(row: Row[tuple[object, ...]]) -> Job:
     values = row._mapping
     state: JobState = values["state"]
-    if state == "running" and abs(values["silent"]) > JOB_LOST_SECONDS:
+    if state == "running" and abs(values["silent"]) > LOST_SECONDS:
         state = "waiting" if values["by_service"] else "stopped"
     names = {field.name for field in fields(Job)} - {"state"}
     return Job(state=state, **{name: values[name] for name in names})

@@ -1,4 +1,4 @@
-"""What goes into the database and comes out of it."""
+"""Defines the values that go into the database and come out of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,16 +8,19 @@ Status = Literal["created", "replaced", "unchanged"]
 
 
 class Keep:
-    """Metadata that was not given: keep what is there."""
+    """The type of ``KEEP``."""
 
 
-KEEP = Keep()
+KEEP = Keep()  # metadata of a put that leaves the stored metadata as they are
 
 
 @dataclass(frozen=True)
 class Put:
-    """One picture to store, with its packed code by each model's id. metadata: JSON text, None
-    to clear, KEEP to leave as it is."""
+    """One image to write.
+
+    ``codes``: the packed code of each model, by model id. ``metadata``: JSON text, None to clear
+    the metadata, or KEEP.
+    """
 
     id: str
     codes: Mapping[str, bytes]
@@ -29,44 +32,78 @@ class Put:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What became of a Put, and the seq of its codes."""
+class PutOutcome:
+    """The result of a put: what happened, and the seq of the image's codes."""
 
     status: Status
     seq: int
 
 
-class OtherModel(Exception):
-    """The database holds codes of another model than the caller's."""
+@dataclass(frozen=True)
+class StoredImage:
+    """One image as the database holds it.
 
+    ``seq``: feed number of the put that made its codes. ``bytes``: size of the original.
+    ``created``: time of that put, ISO 8601. ``metadata``: a JSON object as text, or None.
+    """
 
-class Refused(Exception):
-    """What is asked for cannot be done; says why, and what to do."""
-
-
-class ModelError(Refused):
-    """Of a model."""
-
-
-class NoSuchModel(ModelError):
-    """There is no model of that id."""
+    id: str
+    seq: int
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+    created: str
+    metadata: str | None
 
 
 @dataclass(frozen=True)
-class ModelRow:
-    """A model with codes in the database. whole: every picture has one. added: when, ISO 8601."""
+class MissingCode:
+    """An image that lacks a code of some model."""
+
+    seq: int
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CodeCounts:
+    """``images`` with a code of a model, their ``unique`` codes, and the most images that share
+    one code, ``largest_tie``."""
+
+    images: int
+    unique: int
+    largest_tie: int
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model that has codes in the database.
+
+    ``number``: its number in the codes table. ``complete``: every image has a code of it.
+    ``added``: when, ISO 8601.
+    """
 
     number: int
     id: str
     active: bool
-    whole: bool
+    complete: bool
     added: str
+
+
+def active_of(models: tuple[StoredModel, ...]) -> str | None:
+    """Returns the id of the active model, or None."""
+    return next((model.id for model in models if model.active), None)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One feed row: the seq taken out, if any, and by each model's id the code put in as
-    ``seq``; none for a delete, or where that picture was changed again since."""
+    """One row of the feed.
+
+    ``seq``: its feed number. ``removes``: the seq of the codes that it removes, or None.
+    ``codes``: the codes that it adds, by model id; empty for a delete, and if the image was
+    changed again since.
+    """
 
     seq: int
     removes: int | None
@@ -76,8 +113,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in the history of the database: a feed number and when it was drawn. Another
-    history, as after a fail-over that lost writes, has other times at the same numbers."""
+    """A place in the history of the database: a feed number and when it was assigned.
+
+    Another history, as after a fail-over that lost writes, has other times at the same numbers.
+    """
 
     seq: int
     created: float
@@ -88,43 +127,53 @@ BEGINNING = Mark(0, 0.0)
 
 @dataclass(frozen=True)
 class Changes:
-    """A page of the feed, and what was settled when it was read.
+    """A page of the feed, and the state of the database when the page was read.
 
-    last: the mark of the change the reader has seen last, None where it is not in the feed.
-    pruned: the newest number that was taken out of the feed; a reader further behind has
-    missed changes. models: all that have codes.
+    ``last``: the mark of the change that the reader has seen last; None if it is not in the feed.
+    ``pruned``: the newest number removed from the feed; a reader further behind has missed
+    changes. ``models``: all models that have codes.
     """
 
     page: list[Change]
     last: Mark | None
     pruned: int
-    models: tuple[ModelRow, ...]
+    models: tuple[StoredModel, ...]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """stored: seq -> (id, metadata). changes: those after the feed number asked for; not
-    ``whole`` where there are more, or some were pruned. model: the id of the active one."""
+    """The stored images behind some hits, and what changed since the hits were found.
 
-    stored: dict[int, tuple[str, str | None]]
+    ``images``: (id, metadata) by seq. ``changes``: those after the feed number that the caller
+    named; ``complete`` is False if there are more, or some were pruned. ``model``: the id of the
+    active model.
+    """
+
+    images: dict[int, tuple[str, str | None]]
     changes: list[Change]
-    whole: bool
+    complete: bool
     model: str | None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """parts: lists of (seq, code of one model), in seq order."""
+    """All codes of one model at one moment.
+
+    ``head``: the newest change. ``parts``: lists of (seq, code), in seq order.
+    """
 
     head: Mark
-    models: tuple[ModelRow, ...]
+    models: tuple[StoredModel, ...]
     parts: Iterator[list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
 class Replica:
-    """A running process: the feed number it has applied, the models it has the codes of, and
-    the seconds its searches take, if there are any; said ``age`` seconds ago."""
+    """A running process, as it described itself ``age`` seconds ago.
+
+    ``applied``: the feed number that its indexes have reached. ``models``: ids of the models
+    whose codes it holds. ``search_p99``: seconds; None if nobody searches there.
+    """
 
     name: str
     applied: int
@@ -139,12 +188,13 @@ JobState = Literal["waiting", "running", "stopped", "done", "failed", "cancelled
 
 @dataclass(frozen=True)
 class Job:
-    """A long work and how far it is. stopped: broken off; asked for again it goes on.
+    """An import or a re-index, and its progress.
 
-    source: of an import. by_service: services do it, below GPQ_IMPORT_FOLDER, not a command.
-    done: entries, failed ones among them, of total, None where that is not known yet. cursor:
-    stands for their names.
-    seconds: at work. detail: why it failed, or waits; of one under way what else there is to know.
+    ``source``: what an import reads. ``by_service``: services run the job, not a command.
+    ``state``: a stopped job was interrupted and continues when it is requested again.
+    ``done``: entries handled, ``failed`` ones among them, of ``total`` (None until counted).
+    ``cursor``: identifies the entries done. ``detail``: why the job failed or waits, or what it
+    does. ``seconds``: time spent working on it.
     """
 
     number: int
@@ -161,10 +211,10 @@ class Job:
     created: float
 
 
-class JobError(Refused):
-    """Of a job."""
+@dataclass(frozen=True)
+class JobFailure:
+    """An entry that a job could not use, and why. ``number``: its position among the failures."""
 
-
-def active_of(models: tuple[ModelRow, ...]) -> str | None:
-    """The id of the active one."""
-    return next((row.id for row in models if row.active), None)
+    number: int
+    name: str
+    reason: str

@@ -1,16 +1,14 @@
-"""The tables. Created by ``migrations``; a test holds the two equal.
+"""Defines the tables. ``migrations`` creates them; a test checks that both agree.
 
-images     one row a picture: what people keep, and the feed number of its last put
-models     one row a model that has codes here; one of them is active
-artifacts  the files of each model, so that every process can load it
-codes      one row a picture and model: its packed code
-feed       one row a change, in commit order; every process applies it to its indexes
-replicas   one row a running process: what it has applied, how long its searches take, and
-           when it said so
-jobs       one row a long work: an import, a re-index; how far it is, and who is at it
-job_failures  what a job could not use, and why
-state      what all processes must agree on beside: the name of the database, and the
-           newest feed number that was taken out of the feed
+images        one row for each image: what users store, and the feed number of its last put
+models        one row for each model that has codes here; one of them is active
+artifacts     the files of each model, so that every process can load it
+codes         one row for each image and model: the packed code
+feed          one row for each change, in commit order; every process applies it to its indexes
+replicas      one row for each running process: what it has applied and how long its searches take
+jobs          one row for each import and re-index: its progress and its process
+job_failures  the entries that a job could not use, and why
+state         values that all processes share, such as the name of the database
 """
 
 import sqlalchemy as sa
@@ -36,12 +34,12 @@ images = sa.Table(
 models = sa.Table(
     "models",
     metadata,
-    # Stands for the id in codes; never used again, so that what is left of a model that is
-    # gone can belong to no other.
+    # Represents the id in codes. It is never reused, so that codes left over from a deleted model
+    # cannot belong to another one.
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("active", sa.Boolean, nullable=False),
-    # Every picture has a code of it.
+    # Whether every image has a code of it.
     sa.Column("whole", sa.Boolean, nullable=False),
     sa.Column("added", sa.String(32), nullable=False),
     sqlite_autoincrement=True,
@@ -68,9 +66,9 @@ feed = sa.Table(
     "feed",
     metadata,
     sa.Column("seq", Sequence, primary_key=True, autoincrement=True),
-    # The seq of the codes this change takes out; the ones it puts in have its own.
+    # The seq of the codes that this change removes; the codes that it adds have its own seq.
     sa.Column("removes", sa.BigInteger, nullable=True),
-    # Seconds since the epoch; numbers, as clocks may, need not follow it.
+    # Seconds since the epoch. A clock may be set back, so these need not ascend with seq.
     sa.Column("created", sa.Double, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
@@ -80,9 +78,9 @@ replicas = sa.Table(
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("applied", sa.BigInteger, nullable=False),
-    # Ids of the models whose codes it has in memory, with spaces between them.
+    # Ids of the models whose codes it holds in memory, separated by spaces.
     sa.Column("models", sa.Text, nullable=False, server_default=""),
-    # Of its searches in the last seconds, in seconds; null where there were none.
+    # Seconds that its recent searches took; null if there were none.
     sa.Column("search_p99", sa.Double, nullable=True),
     sa.Column("seen", sa.Double, nullable=False),
 )
@@ -99,20 +97,20 @@ jobs = sa.Table(
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("kind", sa.String(16), nullable=False),
-    # What is imported: a path, below GPQ_IMPORT_FOLDER where services do it.
+    # The path that an import reads; relative to GPQ_IMPORT_FOLDER if a service runs the job.
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    # The process that is at it, and when it last said so.
+    # The process that runs the job; ``seen`` is the time of its last report.
     sa.Column("owner", sa.String(64), nullable=False),
-    # Asked for by HTTP: services do it, and no command line waits for it.
+    # Requested over HTTP: a service runs the job, and no command waits for it.
     sa.Column("by_service", sa.Boolean, nullable=False),
     sa.Column("done", sa.BigInteger, nullable=False),
     sa.Column("failed", sa.BigInteger, nullable=False),
     sa.Column("total", sa.BigInteger, nullable=True),
-    # SHA-256 of the names of all that are done, to go on after.
+    # SHA-256 of the names of all entries done, by which an interrupted job continues.
     sa.Column("cursor", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
-    # How long it has been at work.
+    # How long processes have worked on it.
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("seen", sa.Double, nullable=False),

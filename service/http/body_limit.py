@@ -1,4 +1,4 @@
-"""Bodies of requests and replies, as ASGI middleware: their limit, and none for HEAD."""
+"""Limits request bodies, and answers HEAD, as ASGI middleware."""
 
 import anyio
 from starlette.datastructures import Headers
@@ -6,19 +6,19 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.handlers import response
-from service.problems import Problem
+from service.http.problems import Problem
 
-LINGER_SECONDS = 10  # how long a body nobody wants is read on after the reply
-SOON_BYTES, SOON_SECONDS = 2**18, 0.1  # a body that is most likely here, and the wait for it
+LINGER_SECONDS = 10  # how long an unwanted body is read after the reply
+SHORT_BYTES, SHORT_SECONDS = 2**18, 0.1  # a body that has probably arrived, and the wait for it
 
 
 class BodyLimit:
-    """413 problem+json for bodies over ``max_bytes``; memory never holds more than a chunk.
+    """Replies 413 problem+json to bodies over ``max_bytes``; never holds more than a chunk.
 
-    A reply may be ready before its body has come in: 413, but also 401 or 429. Closing the
-    connection then would reset it, and the client could lose the reply. So the reply is
-    sent at once, the rest of the body read and dropped for a while, and then closed. A short
-    body is dropped before the reply: then the connection stays, for the client to try again.
+    A reply may be ready before the body has arrived: 413, but also 401 or 429. Closing the
+    connection then would reset it, and the client could lose the reply. So the reply is sent at
+    once, the rest of the body is read and dropped for a while, and then the connection is closed.
+    A short body is dropped before the reply, so that the client can reuse the connection.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -37,7 +37,7 @@ class BodyLimit:
 
 
 class HeadAsGet:
-    """HEAD is GET without the body (RFC 9110, 9.3.2), which the server leaves out."""
+    """Treats HEAD as GET (RFC 9110, 9.3.2); the server omits the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -48,17 +48,17 @@ class HeadAsGet:
 
 
 class _Body:
-    """One request's body, and the reply that may come before its end."""
+    """The body of one request, and the reply that may be sent before its end."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")
         self.announced = int(length) if length.isdecimal() else 0
-        # A client that waits for "100 Continue" sends no body once it has a reply.
+        # A client that waits for "100 Continue" sends no body after the reply.
         awaited = self.announced > 0 or "transfer-encoding" in headers
         self.complete = not awaited or "expect" in headers
         self.received = 0
-        self._begun = False  # the reply
+        self._replying = False
         self.max_bytes = max_bytes
         self._receive, self._send = receive, send
 
@@ -72,9 +72,9 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        if not self._begun and not self.complete and 0 < self.announced <= SOON_BYTES:
-            await self._drop(SOON_SECONDS)
-        self._begun = True
+        if not self._replying and not self.complete and 0 < self.announced <= SHORT_BYTES:
+            await self._drop(SHORT_SECONDS)
+        self._replying = True
         if self.complete:
             await self._send(message)
         elif message["type"] == "http.response.start":

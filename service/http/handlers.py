@@ -1,4 +1,4 @@
-"""Errors -> RFC 9457 problem+json, one shape on every route.
+"""Replies to every error with RFC 9457 problem+json, in one shape on every route.
 
 {"type", "title", "status", "detail", "instance", "code", …}
 """
@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.database.records import JobError, ModelError, NoSuchModel
-from service.problems import Problem, unavailable
+from gpq.errors import GPQError
+from service.errors import ServiceError, StorageFull, Unavailable
+from service.http.problems import Problem, problem_of
 
 POSTGRES_DISK_FULL = "53100"  # the SQLSTATE disk_full
 SQLITE_DISK_FULL = "database or disk is full"  # the text of SQLITE_FULL
@@ -26,7 +27,7 @@ log = logging.getLogger("gpq.service")
 
 
 class ProblemResponse(JSONResponse):
-    """ASCII JSON: what a client sent, lone surrogates too, can be said back to it."""
+    """ASCII JSON, which can echo whatever a client sent, lone surrogates included."""
 
     media_type = MEDIA_TYPE
 
@@ -35,6 +36,7 @@ class ProblemResponse(JSONResponse):
 
 
 def response(request: Request, problem: Problem) -> JSONResponse:
+    """Returns the reply to a request that met a problem."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -48,11 +50,17 @@ def response(request: Request, problem: Problem) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Route every kind of error of ``app`` through ``response``."""
+    """Routes every kind of error of ``app`` through ``response``."""
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> JSONResponse:
         return response(request, error)
+
+    @app.exception_handler(ServiceError)
+    @app.exception_handler(GPQError)
+    async def _service(request: Request, error: ServiceError | GPQError) -> JSONResponse:
+        problem = problem_of(error)
+        return response(request, problem) if problem else await _unexpected(request, error)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -66,32 +74,27 @@ def install(app: FastAPI) -> None:
         places = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
         return response(request, Problem(422, "invalid-field", "; ".join(places)))
 
-    @app.exception_handler(ModelError)
-    @app.exception_handler(JobError)
-    async def _conflict(request: Request, error: ModelError | JobError) -> JSONResponse:
-        if isinstance(error, NoSuchModel):
-            return response(request, Problem(404, "no-such-model", str(error)))
-        return response(request, Problem(409, "conflict", str(error)))
-
     @app.exception_handler(SQLAlchemyError)
     async def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
         cause = error.orig if isinstance(error, DBAPIError) else error
         log.error("database: %s", cause)
         if getattr(cause, "sqlstate", None) == POSTGRES_DISK_FULL or SQLITE_DISK_FULL in str(cause):
-            return response(request, Problem(507, "disk-full", "the database's disk is full"))
-        return response(request, unavailable("the database does not answer; try again"))
+            return await _service(request, StorageFull("the database's disk is full"))
+        return await _service(request, Unavailable("the database does not answer; try again"))
 
     @app.exception_handler(OSError)
     async def _disk(request: Request, error: OSError) -> JSONResponse:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return response(request, Problem(507, "disk-full", "the disk for uploads is full"))
+            return await _service(request, StorageFull("the disk for uploads is full"))
         return await _unexpected(request, error)
 
     @app.exception_handler(ClientDisconnect)
-    async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:  # nobody reads it
+    async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        # The client is gone; the reply only sets the status that is counted.
         return response(request, Problem(400, "incomplete-body", "the request body ended early"))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.exception("unexpected error at %s", request.url.path, exc_info=error)
-        return response(request, Problem(500, "internal", "an error on our side; it is logged"))
+        problem = Problem(500, "internal", "an internal error; the service's log has the details")
+        return response(request, problem)

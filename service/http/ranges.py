@@ -1,19 +1,19 @@
-"""Requests for a part of something (RFC 9110, 14): one range of bytes.
+"""Parses requests for one range of bytes (RFC 9110, 14).
 
-What else may stand in Range is ignored, as it may be: several ranges, other units, nonsense.
+Other values of Range are ignored, as the RFC allows: several ranges, other units, nonsense.
 """
 
 import re
 
 from starlette.datastructures import Headers
 
-from service.problems import Problem
+from service.http.problems import Problem
 
 BYTES = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
-def wanted(headers: Headers, etag: str, size: int) -> range | None:
-    """The places asked for of ``size`` bytes; None for all. Raises Problem 416."""
+def requested(headers: Headers, etag: str, size: int) -> range | None:
+    """Returns the requested range of ``size`` bytes; None for all of them. Raises Problem 416."""
     match = BYTES.fullmatch(headers.get("range", "").strip())
     if match is None or headers.get("if-range", etag) != etag:
         return None
@@ -26,7 +26,7 @@ def wanted(headers: Headers, etag: str, size: int) -> range | None:
         raise Problem(
             416,
             "no-such-range",
-            f"Range: there are no such bytes; it has {size}",
+            f"Range: no such bytes; the file has {size}",
             headers={"Content-Range": f"bytes */{size}"},
         )
     return range(start, stop)

@@ -1,14 +1,19 @@
-"""Bodies of successful replies, and of problems, for OpenAPI; each with an example."""
+"""Defines the bodies of replies, each with an example for OpenAPI."""
 
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from service.catalogue.ingest import PutResult
+from service.catalogue.metadata import decode_metadata
+from service.database.records import Job, Replica, StoredImage, StoredModel
+from service.http.problems import Problem, problem_of
+
 _MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
 
 
 class Reply(BaseModel):
-    """A reply body; ``example`` stands in OpenAPI."""
+    """A reply body. ``example``: shown in OpenAPI."""
 
     model_config = ConfigDict(
         json_schema_extra=lambda schema, model: schema.update(
@@ -23,12 +28,23 @@ class ItemError(Reply):
     detail: str
     status: int
 
+    @classmethod
+    def of(cls, problem: Problem) -> "ItemError":
+        return cls(code=problem.code, detail=problem.detail, status=problem.status)
+
 
 class IndexItem(Reply):
     file: str
     id: str | None
     status: Literal["created", "replaced", "unchanged", "failed"]
     error: ItemError | None = None
+
+    @classmethod
+    def of(cls, result: PutResult) -> "IndexItem":
+        item = cls(file=result.file, id=result.id, status=result.status)
+        if result.error is not None and (problem := problem_of(result.error)):
+            item.error = ItemError.of(problem)
+        return item
 
 
 class IndexReply(Reply):
@@ -102,6 +118,18 @@ class ImageReply(Reply):
     bytes: int
     metadata: dict[str, Any] | None
 
+    @classmethod
+    def of(cls, image: StoredImage) -> "ImageReply":
+        return cls(
+            id=image.id,
+            seq=image.seq,
+            created=image.created,
+            width=image.width,
+            height=image.height,
+            bytes=image.bytes,
+            metadata=decode_metadata(image.metadata),
+        )
+
     example = {
         "id": "cat-1",
         "seq": 17,
@@ -141,6 +169,16 @@ class ReplicaReply(Reply):
     applied: int
     age_s: float
     search_p99_ms: float | None = None
+
+    @classmethod
+    def of(cls, replica: Replica) -> "ReplicaReply":
+        p99 = replica.search_p99
+        return cls(
+            name=replica.name,
+            applied=replica.applied,
+            age_s=round(replica.age, 3),
+            search_p99_ms=None if p99 is None else round(p99 * 1000, 1),
+        )
 
 
 class FeedReply(Reply):
@@ -222,6 +260,25 @@ class JobReply(Reply):
     seconds: float
     seconds_left: float | None
 
+    @classmethod
+    def of(cls, job: Job) -> "JobReply":
+        left = None
+        if job.state == "running" and job.total is not None and job.done:
+            left = round((job.total - job.done) * job.seconds / job.done, 1)
+        return cls(
+            number=job.number,
+            kind=job.kind,
+            source=job.source,
+            state=job.state,
+            by_service=job.by_service,
+            done=job.done,
+            failed=job.failed,
+            total=job.total,
+            detail=job.detail,
+            seconds=round(job.seconds, 3),
+            seconds_left=left,
+        )
+
     example = {
         "number": 1,
         "kind": "import",
@@ -266,6 +323,16 @@ class ModelRowReply(Reply):
     ready: bool
     without_code: int
     added: str
+
+    @classmethod
+    def of(cls, model: StoredModel, without_code: int) -> "ModelRowReply":
+        return cls(
+            id=model.id,
+            active=model.active,
+            ready=model.complete,
+            without_code=without_code,
+            added=model.added,
+        )
 
     example = {
         "id": _MODEL,

@@ -1,4 +1,4 @@
-"""The codes in memory: a scanner and the seq of each of its rows."""
+"""Holds the codes of one model in memory: a scanner, and the seq of each of its rows."""
 
 import hashlib
 import threading
@@ -10,21 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
+from service.database.records import Change
 from service.index.seqs import Seqs
-from service.settings import COMPACT_ROWS
 
-CHECKSUM_ROWS = 1 << 16  # hashed at a time
+COMPACT_ROWS = 100_000  # with fewer removed codes, compacting never pays
+CHECKSUM_ROWS = 1 << 16  # rows hashed at a time
 
-Pairs = Sequence[Any]  # of (seq, code)
-
-
-@dataclass(frozen=True)
-class Edit:
-    """The seq of a code that is taken out, if any, and the code put in as ``seq``, if any."""
-
-    seq: int
-    removes: int | None
-    code: bytes | None
+Pairs = Sequence[Any]  # (seq, code)
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,7 @@ class Codes:
 
     @classmethod
     def gather(cls, parts: Iterable[Pairs], code_bytes: int) -> "Codes":
-        """Lists of (seq, code) -> arrays; raises ValueError for a code of another length."""
+        """Joins lists of (seq, code). Raises ValueError for a code of another length."""
         seqs = [np.empty(0, dtype=np.int64)]
         packed = [np.empty((0, code_bytes), dtype=np.uint8)]
         for part in parts:
@@ -46,13 +38,14 @@ class Codes:
 
 
 class Index:
-    """Rows stand in seq order, so a seq is found by bisection.
+    """The codes of the model with id ``model``, in seq order.
 
-    One thread applies changes at a time; searches need no lock: seqs are written before
-    their rows can be found, and neither is ever overwritten.
+    Only one thread applies changes at a time. Searches need no lock: a row's seq is written
+    before a search can find the row, and neither is ever overwritten.
     """
 
-    def __init__(self, M: int, engine: str, codes: "Codes | None" = None) -> None:
+    def __init__(self, model: str, M: int, engine: str, codes: Codes | None = None) -> None:
+        self.model = model
         self.code_bytes = (M + 1) // 2
         codes = codes or Codes.gather([], self.code_bytes)
         self._seqs = Seqs(codes.seqs)
@@ -64,26 +57,26 @@ class Index:
 
     @property
     def engine(self) -> str:
-        """That finds the hits now."""
+        """Name of the scan engine that answers searches now."""
         return self._scanner.engine
 
     @property
     def worth_compacting(self) -> bool:
-        """More than half of the rows, and not few, are of codes taken out."""
+        """Whether more than half of the rows, and not just a few, belong to removed codes."""
         removed = len(self._seqs) - len(self)
         return removed > max(COMPACT_ROWS, len(self))
 
-    def apply(self, edits: Sequence[Edit]) -> None:
-        """Apply edits in order of their seqs; those already applied change nothing."""
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Applies changes in seq order; changes applied before have no effect."""
         with self._applying:
             newest = self._seqs.newest
-            added = [e for e in edits if e.code is not None and e.seq > newest]
+            added = [c for c in changes if self.model in c.codes and c.seq > newest]
             if added:
-                self._add([e.seq for e in added], [e.code for e in added if e.code is not None])
-            self._remove([e.removes for e in edits if e.removes is not None])
+                self._add([c.seq for c in added], [c.codes[self.model] for c in added])
+            self._remove([c.removes for c in changes if c.removes is not None])
 
     def search(self, luts: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
-        """For each look-up table of (Q,M,K), the nearest k as (seq, score)."""
+        """Returns the k best (seq, score) for each look-up table of ``luts`` (Q,M,K) float32."""
         rows, scores = self._scanner.search(luts, k)
         return [
             list(zip(self._seqs[found[found >= 0]].tolist(), score.tolist(), strict=False))
@@ -91,12 +84,12 @@ class Index:
         ]
 
     def codes(self) -> Codes:
-        """The live codes and their seqs."""
+        """Returns the codes that are not removed, and their seqs."""
         rows = self._scanner.rows()
         return Codes(self._seqs[rows], self._scanner.codes(rows))
 
     def checksum(self) -> str:
-        """Of the live codes and their seqs; equals ``checksum`` of the same pairs."""
+        """Returns ``checksum`` of the codes that are not removed."""
         rows = self._scanner.rows()
         return checksum(
             self._pairs(part) for part in np.array_split(rows, len(rows) // CHECKSUM_ROWS + 1)
@@ -112,7 +105,7 @@ class Index:
         self._seqs.append(np.array(seqs, dtype=np.int64))
         try:
             self._scanner.add(packed)
-        except BaseException:  # no memory: the changes come again
+        except BaseException:  # out of memory: the same changes will be applied again
             self._seqs.cut(before)
             raise
 
@@ -126,7 +119,7 @@ def _packed(codes: Sequence[bytes], code_bytes: int) -> NDArray[np.uint8]:
 
 
 def checksum(parts: Iterable[Iterable[tuple[int, bytes]]]) -> str:
-    """SHA-256 over (seq, code) pairs in seq order, as hex."""
+    """Returns the SHA-256 of (seq, code) pairs in seq order, as hex."""
     digest = hashlib.sha256()
     for part in parts:
         for seq, code in part:

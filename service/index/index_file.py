@@ -1,8 +1,8 @@
-"""The codes in a file of this machine, so that a start need not read them all from the database.
+"""Keeps the codes in a local file, so that a start need not read all of them from the database.
 
-The database stays the truth: what is read here is brought up to date from the change feed, and
-where that does not go back so far, or the file is damaged or of another database or model, all is
-read from the database as without a file.
+The database stays the truth: the feed brings the codes of the file up to date. If the feed does not
+reach back to it, or if the file is damaged or belongs to another database or model, all codes are
+read from the database.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from service.database.records import Mark
 from service.index.index import Codes
 
 FORMAT = 1
-HEADER_BYTES = 1024  # of JSON, filled up with spaces
+HEADER_BYTES = 1024  # JSON, padded with spaces
 log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What codes belong to: the identity of a database, the id of a model, bytes a code."""
+    """What the codes belong to: the identity of a database, a model id, and the bytes of a code."""
 
     database: str
     model: str
@@ -34,7 +34,7 @@ class Origin:
 
 
 def save(path: Path, origin: Origin, mark: Mark, codes: Codes) -> None:
-    """Replace ``path`` in one step; codes are contiguous arrays. Raises OSError."""
+    """Replaces the file atomically. The arrays of ``codes`` must be contiguous. Raises OSError."""
     header = json.dumps(
         {**_described(origin, len(codes.seqs)), **vars(mark), "sha256": _sum(codes)}
     )
@@ -47,14 +47,13 @@ def save(path: Path, origin: Origin, mark: Mark, codes: Codes) -> None:
 
 
 def load(path: Path, origin: Origin) -> tuple[Mark, Codes] | None:
-    """What was saved of ``origin``, mapped into memory; nothing where it is not to be used,
-    and the reason in the log."""
+    """Maps the saved codes of ``origin`` into memory; logs why and returns None if it cannot."""
     if not path.is_file():
         return None
     try:
         return _read(path, origin)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is not used, the database is read instead: %s", path, error)
+        log.warning("%s is not used; the codes are read from the database instead: %s", path, error)
         return None
 
 

@@ -1,17 +1,17 @@
-"""The seq of every row: one byte each where hardly any is missing, else two, four or eight."""
+"""Stores the seq of every row compactly: one byte each if hardly any seq is missing, else more."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 256  # rows that share a base
-SLICE = 1 << 16  # rows appended at a time, so that it takes little memory
+SLICE = 1 << 16  # rows appended at a time, to save memory
 WIDTHS = (np.uint8, np.uint16, np.uint32, np.int64)
 
 
 class Seqs:
-    """Ascending seqs: a base for every CHUNK rows, and for each row how many are missing since.
+    """Ascending seqs: a base for every CHUNK rows, and the number of seqs skipped since, by row.
 
-    One thread appends at a time; reading needs no lock: what can be read is never changed.
+    Only one thread may append at a time. Readers need no lock, for appended rows never change.
     """
 
     def __init__(self, seqs: NDArray[np.int64]) -> None:
@@ -24,28 +24,28 @@ class Seqs:
         return self._count
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) rows -> (n,) int64."""
+        """Returns the seqs (n,) int64 of rows (n,)."""
         found: NDArray[np.int64] = self._bases[rows // CHUNK] + rows % CHUNK + self._missing[rows]
         return found
 
     @property
     def newest(self) -> int:
-        """The largest seq; 0 where there is none."""
+        """The largest seq; 0 if there are no rows."""
         return int(self[np.array([self._count - 1])][0]) if self._count else 0
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """Memory used, in bytes."""
         return self._bases.nbytes + self._missing.nbytes
 
     def append(self, seqs: NDArray[np.int64]) -> None:
-        """seqs (n,) int64, ascending, above ``newest``."""
+        """Appends rows with seqs (n,) int64, which must ascend and be larger than ``newest``."""
         self._reserve(self._count + len(seqs))
         for first in range(0, len(seqs), SLICE):
             self._append(seqs[first : first + SLICE])
 
     def cut(self, count: int) -> None:
-        """Forget all but the first so many, which nobody has read yet."""
+        """Removes all rows after the first ``count``. Nobody may have read the removed ones."""
         self._count = count
 
     def _append(self, seqs: NDArray[np.int64]) -> None:
@@ -62,7 +62,7 @@ class Seqs:
         self._count = last
 
     def rows_of(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows of those seqs that are here, in any order of seqs; the others have none."""
+        """Returns the rows of seqs, given in any order; a seq that no row has is skipped."""
         chunks = np.searchsorted(self._bases[: -(-self._count // CHUNK)], seqs, side="right") - 1
         rows = []
         for seq, chunk in zip(seqs.tolist(), chunks.tolist(), strict=True):
@@ -80,7 +80,7 @@ class Seqs:
     def _reserve(self, rows: int) -> None:
         if rows <= len(self._missing):
             return
-        # An eighth more than before: what is spare costs memory, what is missing a copy.
+        # An eighth more than before balances the memory of spare rows against the cost of copies.
         room = max(rows, len(self._missing) * 9 // 8, CHUNK)
         bases = np.empty(-(-room // CHUNK), dtype=np.int64)
         missing = np.empty(room, dtype=self._missing.dtype)

@@ -1,83 +1,73 @@
-"""The jobs that were asked for by HTTP, done one at a time by a process of their own."""
+"""Runs jobs that were requested over HTTP, one at a time, each in a process of its own."""
 
 import logging
 import os
 import subprocess
 import sys
-import threading
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from service.concurrency.periodic import PeriodicThread
 from service.database.records import Job
 from service.database.store import Store
+from service.errors import SourceError
 from service.jobs.import_folder import ImportFolder
-from service.jobs.run import owner
-from service.jobs.sources import SourceError
-from service.settings import JOB_BEAT_SECONDS, STOP_SECONDS
+from service.jobs.run import REPORT_SECONDS, owner
+from service.settings import STOP_SECONDS
 
 POLL_SECONDS = 0.1
-WAITS = "it waits for a service that has it below its GPQ_IMPORT_FOLDER"
+WAITING = "waits for a service whose GPQ_IMPORT_FOLDER holds the source"
 log = logging.getLogger("gpq.service")
 
 
 class JobHost:
-    """A thread that waits for jobs, and for the process that is at one. What is not below the
-    import folder here is left to other services.
+    """A thread that starts a process for each waiting job and watches it.
 
-    Its own process: it can be nice to searches, and where it dies the service lives.
+    A process of its own can run at a low priority, and if it dies, the service survives. An import
+    whose source is not in the import folder of this service is left to other services.
     """
 
     def __init__(self, store: Store, folder: ImportFolder) -> None:
         self.store, self.folder = store, folder
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._thread = PeriodicThread("jobs", self._run_next, REPORT_SECONDS)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is under way waits for the next process, or goes on in another one."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2 * STOP_SECONDS)
+        """Interrupts the running job; this or another service continues it later."""
+        self._thread.stop(timeout=2 * STOP_SECONDS)
 
-    def _run(self) -> None:
-        while not self._stop.wait(JOB_BEAT_SECONDS):
-            try:
-                waiting = self.store.jobs.waiting()
-                if job := next(filter(self._can_do, waiting), None):
-                    self._do(job.number)
-            except SQLAlchemyError as error:
-                log.warning("jobs: %s", error)
-            except Exception:
-                log.exception("jobs: an unexpected error")
+    def _run_next(self) -> None:
+        waiting = self.store.jobs.waiting()
+        if job := next(filter(self._can_run, waiting), None):
+            self._run(job.number)
 
-    def _can_do(self, job: Job) -> bool:
+    def _can_run(self, job: Job) -> bool:
         if job.kind != "import":
             return True
         try:
             self.folder.open(job.source)
         except SourceError as error:
-            if not job.detail.startswith(WAITS):
-                me = owner(os.getpid())
-                self.store.jobs.explain(job.number, f"{WAITS}; {me} has not: {error}")
+            if not job.detail.startswith(WAITING):
+                detail = f"{WAITING}; {owner(os.getpid())} lacks it: {error}"
+                self.store.jobs.explain(job.number, detail)
             return False
         return True
 
-    def _do(self, number: int) -> None:
+    def _run(self, number: int) -> None:
         log.info("job %d begins", number)
         command = [sys.executable, "-m", "service", "jobs", "run", str(number)]
-        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while worker.poll() is None and not self._stop.wait(POLL_SECONDS):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        stopping = self._thread.stopping
+        while process.poll() is None and not stopping.wait(POLL_SECONDS):
             pass
-        if worker.poll() is None:
-            worker.terminate()
+        if process.poll() is None:
+            process.terminate()
             try:
-                worker.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                worker.kill()  # what it has not told is done again
-        status = worker.wait()
+                process.kill()  # what it has not reported is done again
+        status = process.wait()
         log.info("job %d: exit status %d", number, status)
-        if status < 0 and not self._stop.is_set():
-            why = f"its process was ended by signal {-status}; was there memory enough?"
-            self.store.jobs.lost(number, owner(worker.pid), why)
+        if status < 0 and not stopping.is_set():
+            detail = f"its process was ended by signal {-status}; did it run out of memory?"
+            self.store.jobs.mark_lost(number, owner(process.pid), detail)

@@ -1,27 +1,30 @@
-"""GPQ_IMPORT_FOLDER: what imports over HTTP may read, in a process that has it."""
+"""Opens sources below GPQ_IMPORT_FOLDER, which imports over HTTP may read."""
 
 from pathlib import Path
 
-from service.jobs.sources import Source, SourceError, open_source
+from service.errors import SourceError
+from service.jobs.sources import Source, open_source
 from service.settings import Settings
 
 OFF = "imports over HTTP are off: set GPQ_IMPORT_FOLDER"
 
 
 class ImportFolder:
-    """Sources have names relative to it, as other processes may have it elsewhere, or not."""
+    """Sources are named relative to the folder, which other services may have elsewhere."""
 
     def __init__(self, settings: Settings) -> None:
         self.path, self.max_bytes = settings.import_folder, settings.max_body_bytes
 
     def name(self, source: str) -> str:
-        """What every process that has the same folder finds it by. Raises SourceError where it
-        is not there, or leads out of it."""
+        """Returns the name by which every service with the same folder finds a source.
+
+        Raises SourceError if the source does not exist, or lies outside the folder.
+        """
         self.open(source)
         return str(self._resolved(source).relative_to(self._resolved("")))
 
     def open(self, name: str) -> Source:
-        """Raises SourceError where it cannot be read here."""
+        """Raises SourceError if the source cannot be read here."""
         try:
             return open_source(self._resolved(name), self.path, self.max_bytes)
         except (ValueError, OSError, RuntimeError) as error:  # odd names, circles of links

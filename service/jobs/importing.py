@@ -1,4 +1,4 @@
-"""Pictures of a source into the catalogue: decoded side by side, encoded and stored by many."""
+"""Imports the images of a source: decodes them in parallel, encodes and writes them in batches."""
 
 import hashlib
 import io
@@ -11,19 +11,20 @@ from itertools import islice
 
 from gpq.model.model import Model
 from gpq.system.processors import processors
-from service.catalogue.ingest import Ingest, Prepared, Upload, digest
+from service.catalogue.ingest import Ingest, PreparedImage, Upload, digest
 from service.catalogue.metadata import encode_metadata
 from service.concurrency.groups import groups
 from service.database.records import Put
 from service.database.store import Store
+from service.errors import InvalidRequest
 from service.jobs.run import JobRun
-from service.jobs.sources import Entry, Source, SourceError
-from service.problems import Problem
-from service.settings import IMPORT_BATCH, IMPORT_BATCH_BYTES
+from service.jobs.sources import Entry, Source
 
-BATCHES = 3  # under way beside those that are encoded: one is stored, one decoded, one read
+IMPORT_BATCH = 64  # images encoded and stored together
+IMPORT_BATCH_BYTES = 64 * 2**20  # files in memory for one batch
+BATCHES = 3  # in progress beside those being encoded: one is stored, one decoded, one read
 TOGETHER = 16  # entries that a thread reads and has decoded
-WAITING_THREADS = 4  # beside those that decode: for disks, and the image store
+WAITING_THREADS = 4  # beside the decoding threads: they wait for disks and the image store
 
 
 @dataclass(frozen=True)
@@ -31,25 +32,27 @@ class Failure:
     reason: str
 
 
-Outcome = Prepared | Failure | None  # none: it is stored as it is already
+Outcome = PreparedImage | Failure | None  # None: the image is stored already
 
 
 class Import:
-    """An entry that cannot be used is told to the job; the others go on. Entries that are stored
-    already with the same bytes and metadata are only read.
+    """Stores the entries of a source that can be used, and reports the others to the job.
 
-    Raises OtherModel where the database wants codes of other models than these meanwhile.
+    Entries stored already with the same bytes and metadata are only read. Raises ModelChanged if
+    the database wants codes of other models meanwhile.
     """
 
     def __init__(self, store: Store, ingest: Ingest, models: Collection[Model]) -> None:
         self.store, self.ingest, self.models = store, ingest, models
         self._broken = False
-        self._counts: Counter[str] = Counter()  # of pictures, by what became of them
+        self._counts: Counter[str] = Counter()  # images by what happened to them
         self._names = hashlib.sha256()  # of the entries done
 
     def run(self, source: Source, run: JobRun) -> None:
-        """Go on where the job was broken off. Raises SourceError, Problem 503 and 507,
-        SQLAlchemyError."""
+        """Continues where the job was interrupted.
+
+        Raises SourceError, Unavailable, StorageFull, SQLAlchemyError.
+        """
         run.expect(source.count())
         remaining = self._remaining(source, run)
         batches = groups(remaining, IMPORT_BATCH, lambda entry: entry.size(), IMPORT_BATCH_BYTES)
@@ -61,24 +64,24 @@ class Import:
             ThreadPoolExecutor(networks) as encoder,
             ThreadPoolExecutor(1) as writer,
         ):
-            under_way: deque[Future[None]] = deque()
+            writing: deque[Future[None]] = deque()
             recent: deque[Counter[str]] = deque(maxlen=most + 1)
             for batch in batches:
                 if run.stop.is_set():
                     break
                 recent.append(Counter(entry.id for entry in batch))
-                # Of an id that comes twice the later one stays: none of them is known yet.
+                # If an id comes twice, the later entry must win, so neither may be skipped.
                 times = sum(recent, Counter())
-                known = self.store.reader.unchanged([e.id for e in batch if times[e.id] == 1])
+                known = self.store.images.unchanged([e.id for e in batch if times[e.id] == 1])
                 prepared = [
                     pool.submit(self._prepare, batch[n : n + TOGETHER], known)
                     for n in range(0, len(batch), TOGETHER)
                 ]
                 encoded = encoder.submit(self._encode, prepared)
-                under_way.append(writer.submit(self._store, batch, encoded, run))
-                if len(under_way) == most:
-                    under_way.popleft().result()
-            for written in under_way:
+                writing.append(writer.submit(self._write, batch, encoded, run))
+                if len(writing) == most:
+                    writing.popleft().result()
+            for written in writing:
                 written.result()
 
     def _prepare(
@@ -87,20 +90,20 @@ class Import:
         read = [self._read(entry, known.get(entry.id)) for entry in entries]
         uploads = [each for each in read if isinstance(each, Upload)]
         prepared = self.ingest.prepare(uploads, self.models)
-        self.ingest.keep(each for each in prepared if isinstance(each, Prepared))
+        self.ingest.keep(each for each in prepared if isinstance(each, PreparedImage))
         for upload in uploads:
-            upload.file.close()  # its bytes need not wait for the batch
-        outcomes = map(_outcome, prepared)
+            upload.file.close()  # frees its memory before the batch is complete
+        outcomes = iter(
+            each if isinstance(each, PreparedImage) else Failure(str(each)) for each in prepared
+        )
         return [next(outcomes) if isinstance(each, Upload) else each for each in read]
 
     def _read(self, entry: Entry, known: tuple[str, str | None] | None) -> Upload | Failure | None:
         try:
             metadata = encode_metadata(entry.metadata, "metadata")
             upload = Upload(io.BytesIO(entry.read()), entry.name, entry.id, metadata)
-        except (SourceError, OSError) as error:
+        except (InvalidRequest, OSError) as error:
             return Failure(str(error))
-        except Problem as problem:
-            return Failure(problem.detail)
         if known is not None:
             sha256 = digest(upload)
             size = upload.file.seek(0, SEEK_END)
@@ -110,18 +113,18 @@ class Import:
 
     def _encode(self, prepared: list[Future[list[Outcome]]]) -> tuple[list[Outcome], list[Put]]:
         outcomes = [outcome for each in prepared for outcome in each.result()]
-        ready = {each.put.id: each for each in outcomes if isinstance(each, Prepared)}
+        ready = {each.put.id: each for each in outcomes if isinstance(each, PreparedImage)}
         return outcomes, self.ingest.encode(list(ready.values()), self.models)
 
-    def _store(
+    def _write(
         self, batch: list[Entry], encoded: Future[tuple[list[Outcome], list[Put]]], run: JobRun
     ) -> None:
-        if self._broken:  # what follows must not be told as done before what failed
+        if self._broken:  # a batch after a failed one must not be reported as done
             return
         self._broken = True
         outcomes, puts = encoded.result()
         if puts:
-            self._counts.update(stored.status for stored in self.store.put(puts))
+            self._counts.update(put.status for put in self.store.images.put(puts))
         self._counts["unchanged"] += outcomes.count(None)
         failures = [
             (entry.name, outcome.reason)
@@ -135,7 +138,7 @@ class Import:
         self._broken = False
 
     def _remaining(self, source: Source, run: JobRun) -> Iterator[Entry]:
-        """Those after what the job has done; all, where the source has other names there."""
+        """Returns the entries after those done; all of them if the source has changed before."""
         entries = source.entries()
         for entry in islice(entries, run.job.done):
             self._pass(entry)
@@ -147,7 +150,3 @@ class Import:
 
     def _pass(self, entry: Entry) -> None:
         self._names.update(entry.name.encode("utf-8", "surrogatepass") + b"\0")
-
-
-def _outcome(prepared: Prepared | Problem) -> Outcome:
-    return Failure(prepared.detail) if isinstance(prepared, Problem) else prepared

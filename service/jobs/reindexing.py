@@ -1,68 +1,74 @@
-"""Codes of a new model for the pictures that are stored: made from their originals."""
+"""Computes the codes of an added model for stored images, from their originals."""
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy.engine import Row
-
+from gpq.errors import ImageError
 from gpq.model.model import Model
-from service.database.records import ModelError, ModelRow
-from service.database.store import Store
+from service.database.models import ModelTable
+from service.database.records import MissingCode, StoredModel
+from service.errors import ModelError, StorageFull, Unavailable
 from service.jobs.run import JobRun
 from service.jobs.throttle import Throttle
-from service.models.encoder import Encoder, Picture
-from service.originals import NoOriginals, Originals
-from service.problems import Problem
-from service.settings import REINDEX_BATCH
+from service.models.decoder import DecodedImage, Decoder
+from service.models.encoder import Encoder
+from service.originals.originals import NoOriginals, Originals
+
+REINDEX_BATCH = 16  # images encoded at a time; a search waits for so many at most
 
 
 class Reindex:
-    """What is done is stored; one that is broken off goes on with what is missing."""
+    """Stores each code as soon as it is computed; an interrupted run continues with the rest."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, originals: Originals, throttle: Throttle
+        self,
+        models: ModelTable,
+        decoder: Decoder,
+        encoder: Encoder,
+        originals: Originals,
+        throttle: Throttle,
     ) -> None:
-        self.store, self.encoder, self.originals = store, encoder, originals
+        self.models, self.originals = models, originals
+        self.decoder, self.encoder = decoder, encoder
         self.throttle = throttle
 
-    def run(self, row: ModelRow, model: Model, run: JobRun) -> None:
-        """Give every picture a code of the model.
+    def run(self, stored: StoredModel, model: Model, run: JobRun) -> None:
+        """Gives every image a code of the model.
 
-        Raises ModelError where no originals are kept, or the model is taken out meanwhile.
+        Raises ModelError if no originals are kept, or the model is deleted meanwhile.
         """
         after = 0
         self.throttle.rest(0.0, run)
         while not run.stop.is_set():
             started = time.monotonic()
-            page = self.store.models.missing(row.number, after, REINDEX_BATCH)
+            page = self.models.missing(stored.number, after, REINDEX_BATCH)
             if not page:
-                self.store.models.settle(row.id)
+                self.models.complete(stored.id)
                 break
             if isinstance(self.originals, NoOriginals):
                 raise ModelError(
-                    "GPQ_IMAGE_STORE is none: without the original pictures nothing can be "
-                    "encoded anew; post all pictures again, or set it to where they are kept"
+                    "GPQ_IMAGE_STORE is none, and without originals no image can be re-encoded: "
+                    "post all images again, or set GPQ_IMAGE_STORE to the store of the originals"
                 )
             after = page[-1].seq
             codes, failures = self._codes(page, model)
-            self.store.models.fill(row.id, codes)
+            self.models.fill(stored.id, codes)
             run.advance(len(page), page[-1].id, failures)
             self.throttle.rest(time.monotonic() - started, run)
 
     def _codes(
-        self, page: list[Row[Any]], model: Model
+        self, page: list[MissingCode], model: Model
     ) -> tuple[dict[int, bytes], list[tuple[str, str]]]:
-        """Of those that can be encoded, by their seqs; ids of the others, and why."""
+        """Returns codes by seq, and (id, reason) of each image that cannot be encoded."""
         failures: list[tuple[str, str]] = []
-        kept: list[Row[Any]] = []
+        kept: list[MissingCode] = []
 
         def contents() -> Iterator[bytes]:
             for image in page:
                 try:
                     data = self.originals.get(image.sha256)
-                except Problem as error:
-                    failures.append((image.id, error.detail))
+                except (Unavailable, StorageFull) as error:
+                    failures.append((image.id, str(error)))
                     continue
                 if data is None:
                     failures.append((image.id, "its original is not kept"))
@@ -70,13 +76,12 @@ class Reindex:
                     kept.append(image)
                     yield data
 
-        pictures: dict[int, Picture] = {}
-        accepted = self.encoder.accept(contents(), [model])
-        for image, picture in zip(kept, accepted, strict=True):
-            if isinstance(picture, Problem):
-                reason = f"its original cannot be decoded: {picture.detail}"
-                failures.append((image.id, reason))
+        images: dict[int, DecodedImage] = {}
+        decoded = self.decoder.decode_all(contents(), [model])
+        for missing, image in zip(kept, decoded, strict=True):
+            if isinstance(image, ImageError):
+                failures.append((missing.id, f"its original cannot be decoded: {image}"))
             else:
-                pictures[image.seq] = picture
-        codes = self.encoder.encode(list(pictures.values()), model)
-        return dict(zip(pictures, codes, strict=True)), failures
+                images[missing.seq] = image
+        codes = self.encoder.encode(list(images.values()), model)
+        return dict(zip(images, codes, strict=True)), failures

@@ -1,6 +1,5 @@
-"""A job that this process is at."""
+"""Runs one job in this process: reports its progress, and learns when it must stop."""
 
-import logging
 import os
 import socket
 import threading
@@ -11,51 +10,51 @@ from types import TracebackType
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.jobs import JobStore
-from service.database.records import Job, JobError, JobState
-from service.settings import JOB_BEAT_SECONDS
+from service.concurrency.periodic import PeriodicThread
+from service.database.jobs import JobTable
+from service.database.records import Job, JobState
+from service.errors import JobError
 
-log = logging.getLogger("gpq.service")
+REPORT_SECONDS = 1.0  # between reports of progress
 
 
 def owner(pid: int) -> str:
-    """How a process of this machine is named in the table."""
+    """Returns the name of a process of this machine in the jobs table."""
     return f"{socket.gethostname()[:48]}-{pid}"
 
 
 class JobRun:
-    """As a context: what it is told is stored every second, and at the end how that was.
+    """A context in which a job runs. It writes the progress every second, and the end state.
 
-    stop is set where the job is to end: it was cancelled, or ``break_off`` is called. watch is
-    called with each progress. Raises JobError where another process is at it, or it is done.
+    ``stop`` is set when the job must stop: it was cancelled, or ``interrupt`` was called.
+    ``interrupted_state``: the state of a job that was interrupted. ``watch``: called with each
+    progress. Raises JobError if another process runs the job, or it has ended.
     """
 
     def __init__(
         self,
-        jobs: JobStore,
+        jobs: JobTable,
         number: int,
         *,
-        leave: JobState = "stopped",
+        interrupted_state: JobState = "stopped",
         watch: Callable[[Job], object] = lambda job: None,
     ) -> None:
         self.owner = owner(os.getpid())
         claimed = jobs.claim(self.owner, number)
         if claimed is None:
-            raise JobError(f"job {number} does not wait: another process is at it, or it has ended")
+            raise JobError(f"job {number} is not waiting: another process runs it, or it has ended")
         self.job = replace(claimed, state="running")
-        self.outcome = ""  # what there is to know of it when it has ended well
+        self.outcome = ""  # the detail of a job that ended well
         self.stop = threading.Event()
-        self._jobs, self._leave, self._watch = jobs, leave, watch
-        self._failures: list[tuple[str, str]] = []
-        self._anew = False
+        self._jobs, self._interrupted_state, self._watch = jobs, interrupted_state, watch
+        self._failures: list[tuple[str, str]] = []  # since the last report
+        self._restarted = False
         self._since = time.monotonic()
-        self._mine = True
         self._changing = threading.Lock()
-        self._ended = threading.Event()
-        self._beat = threading.Thread(target=self._run, name="job-beat", daemon=True)
+        self._thread = PeriodicThread("job report", self._report, REPORT_SECONDS)
 
     def __enter__(self) -> "JobRun":
-        self._beat.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -64,24 +63,27 @@ class JobRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ended.set()
-        self._beat.join()
-        state: JobState = "failed" if error else self._leave if self.stop.is_set() else "done"
+        self._thread.stop(timeout=None)
+        interrupted = self._interrupted_state if self.stop.is_set() else "done"
+        state: JobState = "failed" if error else interrupted
         with self._changing:
-            self.job = replace(self.job, state=state, detail=_shown(str(error or self.outcome)))
-        self._tell()
+            self.job = replace(self.job, state=state, detail=_storable(str(error or self.outcome)))
+        self._report()
 
     def expect(self, total: int, done: int | None = None) -> None:
-        """So many entries in all; ``done`` anew where they are not those of the last time."""
+        """Sets the number of entries. ``done``: restarts the job's count at that number."""
         with self._changing:
             self.job = replace(self.job, total=total)
             if done is not None:
                 self.job = replace(self.job, done=done, failed=0, cursor="")
-                self._failures, self._anew = [], True
+                self._failures, self._restarted = [], True
         self._watch(self.job)
 
     def advance(self, entries: int, cursor: str, failures: list[tuple[str, str]]) -> None:
-        """So many more are done; cursor stands for all that are. failures: names and reasons."""
+        """Adds entries that are done, with their failures (name, reason).
+
+        ``cursor``: identifies all entries done so far.
+        """
         with self._changing:
             self.job = replace(
                 self.job,
@@ -89,45 +91,37 @@ class JobRun:
                 failed=self.job.failed + len(failures),
                 cursor=cursor,
             )
-            self._failures += [(_shown(name), _shown(reason)) for name, reason in failures]
+            self._failures += [(_storable(name), _storable(reason)) for name, reason in failures]
         self._watch(self.job)
 
     def say(self, detail: str) -> None:
-        """What there is to know of it while it is under way."""
+        """Sets the detail of the running job."""
         with self._changing:
             self.job = replace(self.job, detail=detail)
         self._watch(self.job)
 
-    def break_off(self) -> None:
-        """After what is at hand; it can go on later."""
+    def interrupt(self) -> None:
+        """Stops the job after the entries in progress; it can continue later."""
         self.stop.set()
 
-    def _run(self) -> None:
-        while not self._ended.wait(JOB_BEAT_SECONDS):
-            try:
-                self._tell()
-            except SQLAlchemyError as error:
-                log.warning("a job cannot say how far it is: %s", error)
-            except Exception:  # the thread must live: a silent job is given to others
-                log.exception("a job cannot say how far it is")
-
-    def _tell(self) -> None:
+    def _report(self) -> None:
         with self._changing:
             seconds = self.job.seconds + time.monotonic() - self._since
             self._since = time.monotonic()
             self.job = replace(self.job, seconds=seconds)
-            job, failures, anew = self.job, self._failures, self._anew
-            self._failures, self._anew = [], False
+            job, failures, restarted = self.job, self._failures, self._restarted
+            self._failures, self._restarted = [], False
         try:
-            self._mine = self._jobs.tell(job, self.owner, failures, anew=anew)
+            mine = self._jobs.report(job, self.owner, failures, restarted=restarted)
         except SQLAlchemyError:
             with self._changing:
-                self._failures, self._anew = failures + self._failures, anew or self._anew
+                self._failures = failures + self._failures
+                self._restarted = restarted or self._restarted
             raise
-        if not self._mine:
+        if not mine:
             self.stop.set()
 
 
-def _shown(text: str) -> str:
-    """What every database can keep: no NUL, no lone surrogates."""
+def _storable(text: str) -> str:
+    """Replaces what databases cannot store: NUL and lone surrogates."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.database.records import Refused
+from service.errors import SourceError
 from service.settings import ID_PATTERN
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -31,10 +31,6 @@ _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZ
 
 
 Row = dict[str, Any] | str  # or what is wrong with it
-
-
-class SourceError(Refused):
-    """A source that cannot be read, or read on; says why."""
 
 
 @dataclass(frozen=True)

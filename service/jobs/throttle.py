@@ -1,23 +1,25 @@
-"""How much of the time a job may take, by what searches notice of it."""
+"""Limits the share of time that a job takes, by how much it slows searches down."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from service.settings import HEARTBEAT_SECONDS, LATENCY_SECONDS
+from service.index.heartbeat import HEARTBEAT_SECONDS
+from service.telemetry.latency import LATENCY_SECONDS
 
-LOOK_SECONDS = LATENCY_SECONDS + 2 * HEARTBEAT_SECONDS  # what is said then is all of after
-ALONE_SECONDS = 120.0  # how long what searches take alone is believed
-SLOWER = 2.0  # times what they take alone: more is too much
-LEAST = 0.05
-FEWER, MORE = 0.5, 1.25  # times its share, at each look
+DEFAULT_SHARE = 0.5  # of the time, at most; the rest is left to searches
+LOOK_SECONDS = LATENCY_SECONDS + 2 * HEARTBEAT_SECONDS  # after it, reports cover only this time
+ALONE_SECONDS = 120.0  # how long a measurement of searches without the job is used
+SLOWER = 2.0  # searches may take so many times as long as without the job
+LEAST = 0.05  # the share never falls below it
+FEWER, MORE = 0.5, 1.25  # factors of the share, at each look
 
-Latencies = Mapping[str, float]  # the p99 of each process that is searched, in seconds
+Latencies = Mapping[str, float]  # the search p99 of each process that is searched, in seconds
 
 
-class Run(Protocol):
-    """A job, as far as it is to rest and to say why."""
+class ThrottledRun(Protocol):
+    """The part of a job that the throttle uses."""
 
     stop: threading.Event
 
@@ -25,11 +27,11 @@ class Run(Protocol):
 
 
 class Throttle:
-    """Its share is halved where the searches of any process are too slow, grows by and by where
-    there is room, and is all that was asked for where nobody searches.
+    """Adapts the share of time that a job takes.
 
-    share: of the time, at most. Where somebody searches the job rests for a while, first and
-    now and then, to see how long searches take without it.
+    The share is halved while the searches of any process are too slow, grows again while they are
+    not, and is ``share``, its maximum, if nobody searches. To learn how long searches take without
+    the job, the job rests for a while at the start and from time to time.
     """
 
     def __init__(
@@ -43,14 +45,14 @@ class Throttle:
         self._alone: Latencies = {}
         self._alone_until = self._look_at = now()
 
-    def rest(self, worked: float, run: Run) -> None:
-        """After so many seconds of work, or before the first."""
+    def rest(self, worked: float, run: ThrottledRun) -> None:
+        """Rests after ``worked`` seconds of work; 0 before the first work."""
         run.stop.wait(worked * (1 / self.share - 1))
         if self._now() < self._look_at:
             return
         latencies = self._latencies()
         if latencies and (self._now() >= self._alone_until or latencies.keys() - self._alone):
-            run.say("rests, to see how long searches take without it")
+            run.say("rests to measure how long searches take without it")
             run.stop.wait(LOOK_SECONDS)
             self._alone = {**self._alone, **self._latencies()}
             self._alone_until = self._now() + ALONE_SECONDS
@@ -58,7 +60,7 @@ class Throttle:
         self._look_at = self._now() + LOOK_SECONDS
 
     def _adapt(self, latencies: Latencies) -> str:
-        """Returns why."""
+        """Changes the share and returns the reason."""
         known = latencies.keys() & self._alone.keys()
         if not known:
             self.share = self.most

@@ -1,4 +1,4 @@
-"""What each kind of job does."""
+"""Does the work of a job in this process."""
 
 import gc
 import os
@@ -12,116 +12,111 @@ from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
 from service.catalogue.ingest import Ingest
-from service.database.records import ModelError, ModelRow, OtherModel
+from service.database.records import StoredModel
 from service.database.store import Store
+from service.errors import ModelChanged, ModelError
 from service.jobs.import_folder import ImportFolder
-from service.jobs.importing import Import
+from service.jobs.importing import IMPORT_BATCH, Import
 from service.jobs.reindexing import Reindex
 from service.jobs.run import JobRun
 from service.jobs.sources import open_source
 from service.jobs.throttle import Throttle
 from service.models import artifacts
-from service.models.encoder import GROUP_BYTES, IMPORT_GROUP_BYTES, Encoder
-from service.originals import Originals, open_originals
-from service.settings import IMPORT_BATCH, Settings
+from service.models.decoder import IMPORT_GROUP_BYTES, Decoder
+from service.models.encoder import Encoder
+from service.originals.originals import Originals, open_originals
+from service.settings import Settings
 
 NICENESS = 10  # beside a service on the same machine
 
 
 def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
-    """Do a job, or the rest of it. share: of the time, at most, that a re-index takes.
+    """Does a job, or the rest of it. ``share``: of the time, that a re-index takes at most.
 
-    Raises GPQError, ModelError, SourceError, Problem, SQLAlchemyError.
+    Raises GPQError, ServiceError, SQLAlchemyError.
     """
     os.nice(NICENESS)
     limit_decoding(settings.max_pixels)
     memory.keep_tensors()
-    gc.freeze()  # what is imported by now: the collector would look at it again and again
+    gc.freeze()  # spares the collector from looking at all imported objects again and again
     place = device.pick(settings.device)
     originals = open_originals(settings.image_store)
     if run.job.kind == "reindex":
-        throttle = Throttle(share, store.replicas.latencies)
-        with closing(_encoder(settings, place, settings.encode_threads)) as encoder:
-            _reindex(store, Reindex(store, encoder, originals, throttle), place, run)
+        _reindex(store, settings, originals, place, run, share)
     else:
-        with closing(_encoder_of_import(settings, place)) as encoder:
-            _import(store, settings, Ingest(encoder, originals), place, run)
+        _import(store, settings, originals, place, run)
 
 
-def _encoder(
+def _reindex(
+    store: Store,
     settings: Settings,
+    originals: Originals,
     place: torch.device,
-    threads: int,
-    networks: int = 1,
-    group_bytes: int = GROUP_BYTES,
-) -> Encoder:
-    return Encoder(
-        settings.max_pixels,
-        settings.decode_threads,
-        threads,
-        device=place.type,
-        together=IMPORT_BATCH,
-        networks=networks,
-        group_bytes=group_bytes,
-    )
-
-
-def _encoder_of_import(settings: Settings, place: torch.device) -> Encoder:
-    # Threads that share a batch wait for each other at every layer, and for what else is done
-    # meanwhile: each has its own.
-    return _encoder(settings, place, 1, settings.encode_threads, IMPORT_GROUP_BYTES)
-
-
-def _reindex(store: Store, reindex: Reindex, place: torch.device, run: JobRun) -> None:
-    rows = [row for row in store.models.all() if not row.whole]
-    missing = sum(store.models.count_missing(row.number) for row in rows)
-    total = max(missing, run.job.total or 0)  # what is not missing any more is done
+    run: JobRun,
+    share: float,
+) -> None:
+    incomplete = [model for model in store.models.all() if not model.complete]
+    missing = sum(store.models.count_missing(model.number) for model in incomplete)
+    total = max(missing, run.job.total or 0)  # codes that an earlier run wrote count as done
     run.expect(total, done=total - missing)
-    for row in rows:
-        try:
-            reindex.run(row, _model(store, row, place), run)
-        except OtherModel as error:
-            raise ModelError(str(error)) from error
-
-
-def _model(store: Store, row: ModelRow, place: torch.device) -> Model:
-    """Raises OtherModel where it was taken out meanwhile, ModelError where its files were never
-    kept."""
-    files = store.models.files(row.id)
-    if files:
-        return artifacts.load(files, place)
-    if row.number not in {known.number for known in store.models.all()}:
-        raise OtherModel(f"model {row.id} was taken out meanwhile")
-    if row.active:
-        todo = (
-            "start a service over it once with GPQ_MODEL set to that model's folder: it keeps them"
-        )
-    else:
-        todo = "take that model out (`python -m service models prune`); it can be added again"
-    raise ModelError(f"the database has codes of model {row.id}, but not its files: {todo}")
+    encoder = Encoder(settings.encode_threads, device=place.type, together=IMPORT_BATCH)
+    decoder = Decoder(settings.max_pixels, settings.decode_threads)
+    throttle = Throttle(share, store.replicas.latencies)
+    with closing(decoder), closing(encoder):
+        reindex = Reindex(store.models, decoder, encoder, originals, throttle)
+        for stored in incomplete:
+            try:
+                reindex.run(stored, _load(store, stored, place), run)
+            except ModelChanged as error:
+                raise ModelError(str(error)) from error
 
 
 def _import(
-    store: Store, settings: Settings, ingest: Ingest, place: torch.device, run: JobRun
+    store: Store, settings: Settings, originals: Originals, place: torch.device, run: JobRun
 ) -> None:
-    _begin(store, settings, ingest.originals, place)
+    _prepare_database(store, settings, originals, place)
     if run.job.by_service:
         source = ImportFolder(settings).open(run.job.source)
     else:
         source = open_source(Path(run.job.source), None, settings.max_body_bytes)
-    while not run.stop.is_set():
-        try:
-            models = [_model(store, row, place) for row in store.models.all()]
-            Import(store, ingest, models).run(source, run)
-            return
-        except OtherModel:  # one was added or taken out meanwhile
-            continue
+    # One network for each processor: threads that share a batch wait for each other at every layer.
+    encoder = Encoder(1, device=place.type, together=IMPORT_BATCH, networks=settings.encode_threads)
+    decoder = Decoder(settings.max_pixels, settings.decode_threads, IMPORT_GROUP_BYTES)
+    with closing(decoder), closing(encoder):
+        ingest = Ingest(decoder, encoder, originals)
+        while not run.stop.is_set():
+            try:
+                models = [_load(store, stored, place) for stored in store.models.all()]
+                Import(store, ingest, models).run(source, run)
+                return
+            except ModelChanged:  # a model was added or deleted meanwhile
+                continue
 
 
-def _begin(store: Store, settings: Settings, originals: Originals, place: torch.device) -> None:
-    """As a service does with a new database: it begins with GPQ_MODEL, and the image store is
-    its own."""
+def _prepare_database(
+    store: Store, settings: Settings, originals: Originals, place: torch.device
+) -> None:
+    """Adopts GPQ_MODEL in a new database and claims the image store, as a service does."""
     if not store.models.all():
         folder = artifacts.find(settings.model)
         store.models.adopt(artifact.load(folder, place).id, artifacts.read(folder))
-    originals.claim(store.identity(), store.reader.head())
+    originals.claim(store.state.identity(), store.feed.head())
+
+
+def _load(store: Store, stored: StoredModel, place: torch.device) -> Model:
+    """Loads a model from the database.
+
+    Raises ModelChanged if it was deleted meanwhile, ModelError if its files were never kept.
+    """
+    files = store.models.files(stored.id)
+    if files:
+        return artifacts.load(files, place)
+    if stored.number not in {model.number for model in store.models.all()}:
+        raise ModelChanged(f"model {stored.id} was deleted meanwhile")
+    if stored.active:
+        advice = (
+            "start a service over it once, with GPQ_MODEL set to that model's folder, to keep them"
+        )
+    else:
+        advice = "delete that model (`python -m service models prune`); it can be added again"
+    raise ModelError(f"the database has codes of model {stored.id}, but not its files: {advice}")

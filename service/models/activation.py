@@ -1,57 +1,69 @@
-"""From one active model to another, everywhere at once and with no request failing."""
+"""Changes the active model, for all processes at once, without a failing request."""
 
 import time
 
-from service.database.records import ModelError, ModelRow, NoSuchModel
+from service.database.records import StoredModel
 from service.database.store import Store
-from service.settings import ACTIVATE_SECONDS, FEED_POLL_SECONDS
+from service.errors import ModelError, NoSuchModel
+from service.settings import FEED_POLL_SECONDS
+
+ACTIVATE_SECONDS = 60  # how long an activation waits for all processes to load the model's codes
 
 
-def find(store: Store, start: str) -> ModelRow:
-    """The model whose id begins so. Raises NoSuchModel, and ModelError where there are more."""
-    found = [row for row in store.models.all() if row.id.startswith(start)]
+def find(store: Store, prefix: str) -> StoredModel:
+    """Returns the model whose id begins with ``prefix``.
+
+    Raises NoSuchModel, or ModelError if several ids begin so.
+    """
+    found = [model for model in store.models.all() if model.id.startswith(prefix)]
     if not found:
-        raise NoSuchModel(f"no model begins with {start[:64]}; see the list of models")
+        raise NoSuchModel(f"no model begins with {prefix[:64]}; see the list of models")
     if len(found) > 1:
-        raise ModelError(f"{len(found)} models begin with {start[:64]}; write more of the id")
+        raise ModelError(f"{len(found)} models begin with {prefix[:64]}; give more of the id")
     return found[0]
 
 
-def before(store: Store) -> ModelRow:
-    """The model that was active before. Raises ModelError."""
-    previous = store.models.previous()
-    if previous is None:
-        raise ModelError("there is no model that was active before, or it was pruned")
-    return find(store, previous)
+def previous(store: Store) -> StoredModel:
+    """Returns the model that was active before. Raises ModelError if there is none."""
+    id = store.models.previous()
+    if id is None:
+        raise ModelError("no model was active before, or it was deleted")
+    return find(store, id)
 
 
-def activate(store: Store, row: ModelRow) -> str:
-    """When every live process has its codes. Returns the id of the model until now. Raises
-    ModelError, and nothing was changed then."""
-    deadline = give_up_at()
-    while (until_now := attempt(store, row, deadline)) is None:
+def activate(store: Store, model: StoredModel) -> str:
+    """Activates a model as soon as every live process has its codes; returns the one before.
+
+    Raises ModelError; nothing has changed then.
+    """
+    deadline = new_deadline()
+    while (before := attempt(store, model, deadline)) is None:
         time.sleep(FEED_POLL_SECONDS)
-    return until_now
+    return before
 
 
-def give_up_at() -> float:
+def new_deadline() -> float:
+    """Returns the time at which an activation that starts now gives up."""
     return time.monotonic() + ACTIVATE_SECONDS
 
 
-def attempt(store: Store, row: ModelRow, deadline: float) -> str | None:
-    """``activate`` where every live process has the codes now, so that none has to refuse a
-    search; else None, until the deadline."""
-    # Pictures that lacked a code may have been put again, or deleted.
-    lacking = _without(store, row.id) if store.models.settle(row.id) else []
+def attempt(store: Store, model: StoredModel, deadline: float) -> str | None:
+    """Activates a model if every live process has its codes, so that none refuses a search.
+
+    Returns the model before, or None if a process has to load the codes first. Raises ModelError
+    after the deadline.
+    """
+    # Images that lacked a code may have been replaced or deleted since.
+    lacking = _processes_without(store, model.id) if store.models.complete(model.id) else []
     if not lacking:
-        return store.models.activate(row.id)
+        return store.models.activate(model.id)
     if time.monotonic() > deadline:
         raise ModelError(
-            f"{', '.join(lacking)} has not loaded the codes of {row.id} within "
-            f"{ACTIVATE_SECONDS} s: see its log; nothing was changed"
+            f"{', '.join(lacking)} has not loaded the codes of {model.id} within "
+            f"{ACTIVATE_SECONDS} s; see its log. Nothing was changed"
         )
     return None
 
 
-def _without(store: Store, id: str) -> list[str]:
+def _processes_without(store: Store, id: str) -> list[str]:
     return [replica.name for replica in store.replicas.alive() if id not in replica.models]

@@ -1,4 +1,4 @@
-"""Artifacts on their way between folders and the database."""
+"""Reads, loads and verifies artifacts, from folders and from the database."""
 
 import logging
 from collections.abc import Mapping
@@ -19,47 +19,50 @@ log = logging.getLogger("gpq.service")
 
 
 def find(folder: Path) -> Path:
-    """A relative one here, or else where the program is: it need not run there, as in Docker.
+    """Returns the folder of a model, relative to the current folder or else to the program's.
 
-    Raises ArtifactError where it is in neither.
+    Raises ArtifactError if neither exists.
     """
     elsewhere = ROOT / folder
     if folder.exists() or folder.absolute() == elsewhere:
         return folder
     if not elsewhere.exists():
         raise ArtifactError(
-            f"there is no model {folder.absolute()}, and no {elsewhere}; name the folder of one"
+            f"there is no model in {folder.absolute()}, and none in {elsewhere}; name the "
+            "folder of a model"
         )
     return elsewhere
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """The files of an artifact, by name; raises OSError."""
+    """Reads the files of an artifact, by name. Raises OSError."""
     return {name: (folder / name).read_bytes() for name in NAMES}
 
 
 def load(files: Mapping[str, bytes], device: torch.device) -> Model:
-    """Load and verify an artifact, as ``use`` does; raises gpq.errors.ArtifactError."""
+    """Loads and verifies an artifact from its files, as ``use`` does. Raises ArtifactError."""
     with TemporaryDirectory(prefix="gpq-model-") as folder:
         for name in NAMES:
             (Path(folder) / name).write_bytes(files[name])
         try:
             return use(Path(folder), device)
-        except ArtifactError as error:  # where its files are is nobody's business
+        except ArtifactError as error:  # the temporary folder means nothing to the caller
             raise ArtifactError(str(error).replace(f"{folder}/", "")) from error
 
 
 def use(folder: Path, device: torch.device) -> Model:
-    """A model to encode with, verified as it is used; raises gpq.errors.ArtifactError. It is on
-    the CPU where the device has no room for it."""
+    """Loads a model from its folder, verified with the engine that will run it.
+
+    The model is on the CPU if the device has too little memory. Raises ArtifactError.
+    """
     model = _load(folder, device)
     if model.device != device:
-        return model  # one that is made for the CPU could not go to the device later
+        return model  # an engine of the CPU could not move to the device later
     faster = in_one_call(model)
     try:
         artifact.verify(faster, folder)
     except ArtifactError as error:
-        log.warning("the network runs layer by layer, as otherwise %s", error)
+        log.warning("the network runs layer by layer, because the faster engine fails: %s", error)
         return model
     return faster
 
@@ -72,5 +75,5 @@ def _load(folder: Path, device: torch.device) -> Model:
             raise
         reason = str(error).partition("\n")[0]
     torch.cuda.empty_cache()
-    log.warning("the model of %s is on the CPU for now: %s", folder, reason)
+    log.warning("the model in %s is on the CPU for now: %s", folder, reason)
     return artifact.load(folder, "cpu")

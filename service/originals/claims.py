@@ -1,56 +1,57 @@
-"""Whose originals these are: at the top of their place a file for each database that came to it."""
+"""Records which databases use an image store: one file for each, at its top."""
 
 import logging
 import re
 from collections.abc import Sequence
 from typing import Protocol
 
-CLAIM = re.compile(r"database-(.+)\.txt")  # holds the head of its feed when it last swept
-FIRST_CLAIM = "database.txt"  # of earlier versions, for one database alone: holds its name
+CLAIM = re.compile(r"database-(.+)\.txt")  # holds the head of its feed at the last sweep
+FIRST_CLAIM = "database.txt"  # written by earlier versions; holds the name of one database
 log = logging.getLogger("gpq.service")
 
 
 class Top(Protocol):
-    """The files at the top of a place, beside the folders of originals."""
+    """The files at the top of an image store, beside the folders of originals."""
 
     def names(self) -> Sequence[str]:
-        """Of whatever is there, but for what is half-written."""
+        """Returns the names of all files except half-written ones."""
 
     def read(self, name: str) -> str: ...
 
     def write(self, name: str, text: str) -> None:
-        """Whole, whoever else writes it too."""
+        """Writes a file atomically, even if others write it too."""
 
 
 def claim(top: Top, place: object, database: str, head: int) -> bool:
-    """Whether no other database ever came to the place, and this one has not been put back to an
-    older state since it last swept: only then does it know of all originals.
+    """Records that a database, whose feed is at ``head``, uses the store at ``place``.
 
-    It is written down that it came; but where somebody else's files are and no claim is.
+    Returns whether the database knows of all originals there, so that it may sweep: no other
+    database ever used the store, and this one was not restored to an older state since its last
+    sweep. Records nothing in a place with other files and no record.
     """
     before = _claims(top)
     if not before and top.names():
-        log.info("%s is not swept: its files were there before any database", place)
+        log.info("%s is not swept: it held files before any database used it", place)
         return False
     if head > before.get(database, -1):
         try:
             top.write(f"database-{database}.txt", str(head))
         except OSError:
             if database not in before:
-                raise  # a full disk, which a sweep may help, else keeps nobody from sweeping
+                raise  # later, a full disk must not prevent a sweep, which may help
     claims = _claims(top)
     if claims.keys() != {database}:
         others = ", ".join(sorted(claims.keys() - {database}))
-        log.info("%s is not swept: it is that of database %s too", place, others)
+        log.info("%s is not swept: database %s uses it too", place, others)
         return False
     if head < claims[database]:
-        log.warning("%s is not swept: the database is older than when it was last swept", place)
+        log.warning("%s is not swept: the database is older than at its last sweep", place)
         return False
     return True
 
 
 def _claims(top: Top) -> dict[str, int]:
-    """Heads by the names of databases."""
+    """Returns the recorded head of each database, by its name."""
     claims: dict[str, int] = {}
     for name in top.names():
         if name == FIRST_CLAIM:

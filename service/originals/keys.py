@@ -1,4 +1,4 @@
-"""How originals are named where they are kept."""
+"""Names the files of an image store, and translates its errors."""
 
 import errno
 import logging
@@ -8,11 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service import problems
-from service.problems import Problem
+from service.errors import StorageFull, Unavailable
 
-TEMPORARY = ".tmp"  # being written
-ASIDE = ".swept"  # nothing pointed to it, see ``sweeps``
+TEMPORARY = ".tmp"  # suffix of a file that is being written
+ASIDE = ".swept"  # suffix of an original that a sweep set aside
 OURS = re.compile(r"[0-9a-f]{64}(\.[0-9-]+\.tmp|\.swept)?")
 R = TypeVar("R")
 log = logging.getLogger("gpq.service")
@@ -20,8 +19,11 @@ log = logging.getLogger("gpq.service")
 
 @dataclass(frozen=True)
 class Parts:
-    """An original of ``size`` bytes. first: those it begins with. read: those from a place to
-    another, ``step`` of them; raises Problem 503."""
+    """An original of ``size`` bytes, read in parts.
+
+    ``first``: its first bytes. ``read(start, stop)``: reads at most ``step`` bytes; raises
+    Unavailable.
+    """
 
     size: int
     first: bytes
@@ -29,28 +31,30 @@ class Parts:
     step: int
 
     def between(self, start: int, stop: int) -> Iterator[bytes]:
-        """However slowly they are taken, no more is in memory than is read at a time."""
+        """Yields the bytes from ``start`` to ``stop``; holds at most one part in memory."""
         for begin in range(start, stop, self.step):
             end = min(begin + self.step, stop)
             yield self.first[begin:end] if end <= len(self.first) else self.read(begin, end)
 
 
 @contextmanager
-def answering(root: object) -> Iterator[None]:
-    """Whatever a file system or a driver raises -> Problem."""
+def translated_errors(root: object) -> Iterator[None]:
+    """Turns whatever a file system or a driver raises into StorageFull or Unavailable."""
     try:
         yield
     except Exception as error:
-        log.error("the image store %s: %r", root, error)
+        log.error("the image store %s failed: %r", root, error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Problem(507, "disk-full", "the disk for images is full") from error
-        raise problems.unavailable("the image store does not answer; try again") from error
+            raise StorageFull("the disk for images is full") from error
+        raise Unavailable("the image store does not answer; try again") from error
 
 
 def found(sha256: str, look: Callable[[str], R]) -> R:
-    """What ``look`` finds of an original, under its name or set aside. Raises FileNotFoundError,
-    as ``look`` does, where neither is there."""
+    """Calls ``look`` with the name of an original, or with its name when set aside.
+
+    Raises FileNotFoundError, as ``look`` does, if neither exists.
+    """
     for name in (sha256, sha256 + ASIDE):
         with suppress(FileNotFoundError):
             return look(name)
-    return look(sha256)  # it may have been brought back meanwhile
+    return look(sha256)  # another process may have restored it meanwhile

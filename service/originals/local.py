@@ -1,4 +1,4 @@
-"""Originals in a folder."""
+"""Keeps originals in a folder."""
 
 import os
 import threading
@@ -10,21 +10,21 @@ from pathlib import Path
 
 from gpq.system.files import replacing, sync_folders, write_together
 from service.originals import claims, sweeps
-from service.originals.keys import ASIDE, OURS, TEMPORARY, Parts, answering, found
+from service.originals.keys import ASIDE, OURS, TEMPORARY, Parts, found, translated_errors
 
-PART_BYTES = 2**18  # read at a time
+PART_BYTES = 2**18  # bytes read at a time
 
 
 class LocalOriginals:
-    """Files below a folder: write, fsync, rename, fsync of the folder."""
+    """Files below a folder. A put writes, syncs and renames a file, and syncs its folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: set[Path] = set()  # folders whose names are on the disk
+        self._known: set[Path] = set()  # folders whose own names are synced
         root.mkdir(parents=True, exist_ok=True)
 
     def claim(self, database: str, head: int) -> bool:
-        with answering(self.root):
+        with translated_errors(self.root):
             return claims.claim(self, self.root, database, head)
 
     def names(self) -> list[str]:
@@ -40,25 +40,25 @@ class LocalOriginals:
     def put(self, originals: Mapping[str, bytes]) -> None:
         paths = {self._path(sha256): data for sha256, data in originals.items()}
         folders = sorted({path.parent for path in paths})
-        with answering(self.root):
+        with translated_errors(self.root):
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
             missing = {path: data for path, data in paths.items() if not _is_there(path, data)}
             write_together(missing, f".{_writer()}{TEMPORARY}")
-            # Of what was there too: its writer may not have come to this.
+            # Sync the folders of existing files too: their writer may have died before its sync.
             new = not self._known.issuperset(folders)
             sync_folders([*folders, self.root] if new else folders)
             self._known.update(folders)
 
     def has(self, sha256: str, size: int) -> bool:
-        with answering(self.root):
+        with translated_errors(self.root):
             try:
                 return self._path(sha256).stat().st_size == size
             except FileNotFoundError:
                 return False
 
     def get(self, sha256: str) -> bytes | None:
-        with answering(self.root), suppress(FileNotFoundError):
+        with translated_errors(self.root), suppress(FileNotFoundError):
             return found(sha256, lambda name: self._path(name).read_bytes())
         return None
 
@@ -68,12 +68,12 @@ class LocalOriginals:
                 size = os.fstat(file.fileno()).st_size
                 return Parts(size, file.read(PART_BYTES), partial(self._part, sha256), PART_BYTES)
 
-        with answering(self.root), suppress(FileNotFoundError):
+        with translated_errors(self.root), suppress(FileNotFoundError):
             return found(sha256, begin)
         return None
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-        """Also tidies up what killed processes left half-written."""
+        """Also removes files that killed processes left half-written."""
         return sweeps.sweep(self, self.root, in_use)
 
     def listed(self) -> Iterator[str]:
@@ -86,10 +86,12 @@ class LocalOriginals:
 
     def set_aside(self, sha256: str) -> None:
         path = self._path(sha256)
-        os.utime(path)  # first: killed between the two, it only stays longer
+        os.utime(
+            path
+        )  # before the rename: if the process dies between the two, the file only stays longer
         path.rename(self._path(sha256 + ASIDE))
 
-    def bring_back(self, sha256: str) -> None:
+    def restore(self, sha256: str) -> None:
         path, aside = self._path(sha256), self._path(sha256 + ASIDE)
         if path.exists():
             aside.unlink()
@@ -105,7 +107,7 @@ class LocalOriginals:
                 file.seek(start)
                 return file.read(stop - start)
 
-        with answering(self.root):
+        with translated_errors(self.root):
             return found(sha256, read)
 
     def _path(self, name: str) -> Path:
@@ -117,8 +119,8 @@ def _writer() -> str:
 
 
 def _is_there(path: Path, data: bytes) -> bool:
-    """And is undamaged; made young, so that the sweep leaves it alone. One that was set aside is
-    brought back."""
+    """Returns whether an undamaged file exists. Its age is set to zero, so that no sweep removes
+    it, and a file that was set aside is restored."""
     for place in (path, path.with_name(path.name + ASIDE)):
         with suppress(FileNotFoundError):
             os.utime(place)

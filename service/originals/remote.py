@@ -1,4 +1,4 @@
-"""Originals as objects of a remote store, or whatever else there is a driver for."""
+"""Keeps originals as objects of a remote store, through fsspec."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -8,22 +8,22 @@ from functools import partial
 import fsspec
 
 from service.originals import claims, sweeps
-from service.originals.keys import ASIDE, OURS, Parts, answering, found
-from service.settings import SWEEP_GRACE_SECONDS
+from service.originals.keys import ASIDE, OURS, Parts, found, translated_errors
+from service.originals.sweeps import GRACE_SECONDS
 
-PART_BYTES = 2**20  # asked for at a time
+PART_BYTES = 2**20  # bytes requested at a time
 
 
 class RemoteOriginals:
-    """Objects of any fsspec driver; as durable as its put."""
+    """Objects of any fsspec driver. A put is as durable as the driver makes it."""
 
     def __init__(self, url: str) -> None:
-        # What other processes write must be seen.
+        # Without the cache, writes of other processes are visible.
         self.files, root = fsspec.url_to_fs(url, use_listings_cache=False)
         self.root = root.rstrip("/")
 
     def claim(self, database: str, head: int) -> bool:
-        with answering(self.root):
+        with translated_errors(self.root):
             return claims.claim(self, self.root, database, head)
 
     def names(self) -> list[str]:
@@ -38,18 +38,18 @@ class RemoteOriginals:
 
     def put(self, originals: Mapping[str, bytes]) -> None:
         for sha256, data in originals.items():
-            with answering(self.root):
+            with translated_errors(self.root):
                 if not self._is_there(sha256, data):
                     key = self._key(sha256)
                     self.files.makedirs(key.rsplit("/", 1)[0], exist_ok=True)
                     self.files.pipe_file(key, data)
 
     def has(self, sha256: str, size: int) -> bool:
-        with answering(self.root):
+        with translated_errors(self.root):
             return self._size(self._key(sha256)) == size
 
     def get(self, sha256: str) -> bytes | None:
-        with answering(self.root), suppress(FileNotFoundError):
+        with translated_errors(self.root), suppress(FileNotFoundError):
             return found(sha256, lambda name: bytes(self.files.cat_file(self._key(name))))
         return None
 
@@ -60,7 +60,7 @@ class RemoteOriginals:
             size = len(first) if len(first) < PART_BYTES else int(self.files.size(key))
             return Parts(size, first, partial(self._part, sha256), PART_BYTES)
 
-        with answering(self.root), suppress(FileNotFoundError):
+        with translated_errors(self.root), suppress(FileNotFoundError):
             return found(sha256, begin)
         return None
 
@@ -68,7 +68,7 @@ class RemoteOriginals:
         def read(name: str) -> bytes:
             return bytes(self.files.cat_file(self._key(name), start=start, end=stop))
 
-        with answering(self.root):
+        with translated_errors(self.root):
             return found(sha256, read)
 
     def sweep(self, in_use: Callable[[Sequence[str]], set[str]]) -> int:
@@ -76,7 +76,7 @@ class RemoteOriginals:
 
     def listed(self) -> Iterator[str]:
         for prefix in range(256):
-            with answering(self.root):
+            with translated_errors(self.root):
                 keys = self._list(f"{prefix:02x}")
             names = (key.rsplit("/", 1)[1] for key in keys)
             yield from filter(OURS.fullmatch, names)
@@ -91,7 +91,7 @@ class RemoteOriginals:
         self.files.cp_file(key, key + ASIDE)
         self.files.rm_file(key)
 
-    def bring_back(self, sha256: str) -> None:
+    def restore(self, sha256: str) -> None:
         key = self._key(sha256)
         if not self.files.exists(key):
             self.files.cp_file(key + ASIDE, key)
@@ -101,15 +101,15 @@ class RemoteOriginals:
         self.files.rm_file(self._key(name))
 
     def _is_there(self, sha256: str, data: bytes) -> bool:
-        """And is young for long enough: the sweep leaves it alone."""
+        """Returns whether the object exists and is too young for a sweep to remove it soon."""
         try:
-            young = self.age(sha256) <= SWEEP_GRACE_SECONDS / 2
+            young = self.age(sha256) <= GRACE_SECONDS / 2
         except FileNotFoundError:
             return False
         return young and self._size(self._key(sha256)) == len(data)
 
     def _size(self, key: str) -> int | None:
-        """In bytes; None where it is not there."""
+        """Returns the size in bytes; None if there is no such object."""
         try:
             return int(self.files.size(key))
         except FileNotFoundError:

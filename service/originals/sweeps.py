@@ -1,7 +1,8 @@
-"""What nothing points to: set aside by one sweep, removed by a later one if still nothing does.
+"""Removes originals that no image uses.
 
-No place can look and remove at once, and a put may come between: an original that is set aside is
-found there, and comes back where it is stored again, or was in use all along.
+One sweep sets such an original aside; a later one removes it if it is still unused. No store can
+check and remove in one step, and a put may come between. So an original that was set aside can
+still be read, and is restored if it is stored again or turns out to be in use.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,54 +10,56 @@ from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
-from service.originals.keys import ASIDE, answering
-from service.settings import SWEEP_GRACE_SECONDS
+from service.originals.keys import ASIDE, translated_errors
 
-SWEEP_BATCH = 500
+SWEEP_BATCH = 500  # files looked up in the database at a time
+GRACE_SECONDS = 3600  # the least age at which an original is set aside, and then removed
 
 
 class Files(Protocol):
-    """Originals in a place, under their own names and set aside, and what is half-written. Each
-    raises FileNotFoundError where the file is not there any more."""
+    """The files of an image store: originals, those set aside, and half-written ones.
+
+    Every method raises FileNotFoundError if the file has disappeared.
+    """
 
     def listed(self) -> Iterator[str]:
-        """Names of ours, whatever else someone keeps there."""
+        """Yields the names of the files that this service wrote."""
 
     def age(self, name: str) -> float:
-        """Seconds since it was stored or set aside."""
+        """Returns the seconds since a file was stored or set aside."""
 
     def set_aside(self, sha256: str) -> None:
-        """It is as young there as if it were new."""
+        """Sets an original aside; its age then starts at zero."""
 
-    def bring_back(self, sha256: str) -> None:
-        """Unless it was stored again."""
+    def restore(self, sha256: str) -> None:
+        """Restores an original, unless it was stored again."""
 
     def remove(self, name: str) -> None: ...
 
 
 def sweep(files: Files, place: object, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-    """Returns how many originals were removed for good."""
+    """Sets aside and removes unused originals; returns how many were removed."""
     removed = 0
     for batch in _batches(files.listed()):
         used = in_use(sorted(set(map(_sha256_of, batch))))
-        with answering(place):
+        with translated_errors(place):
             for name in batch:
-                with suppress(FileNotFoundError):  # another process was first
+                with suppress(FileNotFoundError):  # another process removed it first
                     removed += _sweep(files, name, _sha256_of(name) in used)
     return removed
 
 
 def _sweep(files: Files, name: str, used: bool) -> bool:
-    """Whether an original is gone for good."""
+    """Returns whether an original was removed."""
     sha256 = _sha256_of(name)
     if name == sha256:
-        if not used and files.age(name) > SWEEP_GRACE_SECONDS:
+        if not used and files.age(name) > GRACE_SECONDS:
             files.set_aside(name)
         return False
     if name.endswith(ASIDE) and used:
-        files.bring_back(sha256)
+        files.restore(sha256)
         return False
-    if files.age(name) <= SWEEP_GRACE_SECONDS:
+    if files.age(name) <= GRACE_SECONDS:
         return False
     files.remove(name)
     return name.endswith(ASIDE)

@@ -1,4 +1,4 @@
-"""How long the searches of the last seconds took."""
+"""Remembers how long recent searches took."""
 
 import math
 import time
@@ -6,17 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.settings import LATENCY_SECONDS
-
+LATENCY_SECONDS = 5.0  # the searches of so many seconds count
 MOST = 2000  # searches remembered
 
 
 class Latency:
-    """Of one process. Used from any thread."""
+    """The times of the searches in this process. Safe to use from any thread."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._recent: deque[tuple[float, float]] = deque(maxlen=MOST)  # when, how long
+        self._recent: deque[tuple[float, float]] = deque(maxlen=MOST)  # (end, duration)
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -28,7 +27,7 @@ class Latency:
             self._recent.append((ended, ended - started))
 
     def p99(self) -> float | None:
-        """In seconds; None where nobody searches."""
+        """Returns the 99th percentile in seconds; None if there were no searches."""
         since = self._now() - LATENCY_SECONDS
         taken = sorted(seconds for ended, seconds in self._recent.copy() if ended > since)
         return taken[math.ceil(0.99 * len(taken)) - 1] if taken else None

@@ -1,18 +1,18 @@
-"""Where the time of a request goes: decode, queue, encode, scan, db."""
+"""Measures where the time of a request goes: decode, queue, encode, scan, db."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Spent = dict[str, float]  # seconds by stage; of threads at once their sum
+Spent = dict[str, float]  # seconds by stage; the sum over all threads
 
 _spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
 
 
 @contextmanager
 def collected() -> Iterator[Spent]:
-    """What is spent inside, also by threads that run in a copy of this context."""
+    """Collects what this context, and copies of it on other threads, spend."""
     spent: Spent = {}
     token = _spent.set(spent)
     try:
@@ -22,20 +22,20 @@ def collected() -> Iterator[Spent]:
 
 
 def current() -> Spent:
-    """Of this context, for who does its work elsewhere; one of nobody where none is collected."""
+    """Returns the times collected in this context; a new dict if none are collected."""
     spent = _spent.get()
     return {} if spent is None else spent
 
 
 def add(stage: str, seconds: float, spent: Spent | None = None) -> None:
-    """To those of this context, where no others are given."""
+    """Adds seconds to a stage of ``spent``, by default the one of this context."""
     spent = current() if spent is None else spent
     spent[stage] = spent.get(stage, 0.0) + seconds
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Add the seconds until it is left."""
+    """Adds the time until it is left to the stage ``name``."""
     started = time.perf_counter()
     try:
         yield

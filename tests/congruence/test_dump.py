@@ -103,8 +103,8 @@ def test_what_was_active_and_what_was_taken_out_is_restored(
     for id in "np":
         store.models.add(id, FILES)
     store.models.activate("n")
-    store.models.remove("p")
-    store.put([Put("a", {"m": b"\x01", "n": b"\x02"}, "0" * 64, 4, 3, 100, None)])
+    store.models.delete("p")
+    store.images.put([Put("a", {"m": b"\x01", "n": b"\x02"}, "0" * 64, 4, 3, 100, None)])
     path, earlier = tmp_path / "new.jsonl", tmp_path / "earlier.jsonl"
     dump.export(store, path, lambda count: None)
     head, *lines, _ = path.read_bytes().splitlines(keepends=True)

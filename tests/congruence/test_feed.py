@@ -9,31 +9,32 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-import service.index.feed
+import service.index.follower
 import service.index.index
 from service.database import schema
 from service.database.migrate import migrate
-from service.database.records import OtherModel, Put
+from service.database.records import Put
 from service.database.store import Store
-from service.index.feed import Feed
+from service.errors import ModelChanged
+from service.index.follower import FeedFollower
 from service.index.index import Index
 from tests.congruence.conftest import FILES
 from tests.waiting import until
 
 M = 2
-OPEN = Callable[..., Feed]
+OPEN = Callable[..., FeedFollower]
 
 
 @pytest.fixture
 def opened(database_url: str) -> Iterator[OPEN]:
     """Opens another process over the same database."""
-    feeds: list[Feed] = []
+    feeds: list[FeedFollower] = []
 
-    def open_feed(file: Path | None = None) -> Feed:
+    def open_feed(file: Path | None = None) -> FeedFollower:
         store = Store(database_url)
         migrate(store.database)
         store.models.adopt("m", FILES)
-        feed = Feed(store, lambda model, codes: Index(M, "auto", codes), "m", file)
+        feed = FeedFollower(store, lambda model, codes: Index(model, M, "auto", codes), "m", file)
         feed.load()
         feeds.append(feed)
         return feed
@@ -44,12 +45,12 @@ def opened(database_url: str) -> Iterator[OPEN]:
         feed.store.close()
 
 
-def put(feed: Feed, id: str, code: int) -> int:
+def put(feed: FeedFollower, id: str, code: int) -> int:
     entry = Put(id, {"m": bytes([code])}, f"{id}-{code}", 4, 3, 100, None)
-    return feed.store.put([entry])[0].seq
+    return feed.store.images.put([entry])[0].seq
 
 
-def seqs(feed: Feed) -> list[int]:
+def seqs(feed: FeedFollower) -> list[int]:
     return sorted(s for s, _ in feed.index.search(np.zeros((1, M, 16), np.float32), 1000)[0])
 
 
@@ -60,7 +61,7 @@ def test_every_process_follows_every_other(opened: OPEN) -> None:
     last = 0
     for n in range(30):
         last = put(feeds[n % 3], f"p{n % 20}", n % 16)
-    gone = feeds[0].store.delete("p5")
+    gone = feeds[0].store.images.delete("p5")
     assert gone == last + 1
     until(lambda: all(feed.applied == gone for feed in feeds))
     assert seqs(feeds[0]) == seqs(feeds[1]) == seqs(feeds[2])
@@ -88,9 +89,9 @@ def test_a_reader_behind_the_pruned_changes_loads_anew(opened: OPEN) -> None:
     put(writer, "a", 1)
     behind.catch_up()
     put(writer, "b", 2)
-    writer.store.delete("a")
+    writer.store.images.delete("a")
     time.sleep(0.02)
-    assert writer.store.prune(0) == 3
+    assert writer.store.feed.prune(0) == 3
     put(writer, "c", 3)
     old = behind.index
     behind.catch_up()
@@ -145,10 +146,10 @@ def test_a_model_that_comes_back_is_followed_again(opened: OPEN) -> None:
     feed.start()
     with feed.store.database.transaction() as connection:
         connection.execute(sa.update(schema.models).values(active=False))
-    until(lambda: feed.other_model is not None)
+    until(lambda: feed.missing_model is not None)
     with feed.store.database.transaction() as connection:
         connection.execute(sa.update(schema.models).values(active=True))
-    until(lambda: feed.other_model is None)
+    until(lambda: feed.missing_model is None)
     seq = put(feed, "b", 2)
     until(lambda: feed.applied == seq)
     assert seqs(feed) == [1, 2]
@@ -181,9 +182,9 @@ def test_waiting_for_all(opened: OPEN) -> None:
     one.start()
     seq = put(one, "a", 1)
     until(lambda: one.applied == seq)
-    assert one.applied_by_all(seq) is False  # two is alive and does not follow
+    assert one.store.replicas.have_applied(seq) is False  # two is alive and does not follow
     two.start()
-    until(lambda: one.applied_by_all(seq))
+    until(lambda: one.store.replicas.have_applied(seq))
     assert two.applied == seq
     assert {replica.name for replica in one.store.replicas.alive()} == {one.name, two.name}
     two.stop()
@@ -194,29 +195,29 @@ def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:
     one, stalled = opened(), opened()
     one.start()
     seq = put(one, "a", 1)
-    assert stalled.name in {replica.name for replica in one.store.replicas.alive()}
-    until(lambda: one.applied_by_all(seq))  # once its heartbeat is 5 s old
+    assert stalled.heartbeat.name in {replica.name for replica in one.store.replicas.alive()}
+    until(lambda: one.store.replicas.have_applied(seq))  # once its heartbeat is 5 s old
     assert stalled.applied == 0
 
 
 def test_codes_of_another_model_are_not_applied(opened: OPEN) -> None:
     feed = opened()
     feed.store.models.adopt("n", FILES)
-    feed.store.put([Put("a", {"n": b"\x01"}, "s", 1, 1, 1, None)])
-    with pytest.raises(OtherModel, match="the active model is n, not m"):
+    feed.store.images.put([Put("a", {"n": b"\x01"}, "s", 1, 1, 1, None)])
+    with pytest.raises(ModelChanged, match="the active model is n, not m"):
         feed.catch_up()
-    assert feed.other_model == "n"
+    assert feed.missing_model == "n"
     assert len(feed.index) == 0
 
 
-def of(feed: Feed, model: str) -> list[int]:
+def of(feed: FeedFollower, model: str) -> list[int]:
     found = feed.indexes[model].search(np.zeros((1, M, 16), np.float32), 1000)[0]
     return sorted(seq for seq, _ in found)
 
 
-def put_both(feed: Feed, id: str, code: int) -> int:
+def put_both(feed: FeedFollower, id: str, code: int) -> int:
     codes = {"m": bytes([code]), "n": bytes([code ^ 1])}
-    return feed.store.put([Put(id, codes, f"{id}-{code}", 4, 3, 100, None)])[0].seq
+    return feed.store.images.put([Put(id, codes, f"{id}-{code}", 4, 3, 100, None)])[0].seq
 
 
 def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: OPEN) -> None:
@@ -225,11 +226,11 @@ def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: 
     feed.store.models.add("n", FILES)
     put_both(feed, "b", 2)
     feed.store.models.fill("n", {1: b"\x00"})
-    assert feed.store.models.settle("n")
-    feed.hold("n")  # it is behind the codes that it loads
+    assert feed.store.models.complete("n")
+    feed.load_model("n")  # it is behind the codes that it loads
     put_both(feed, "b", 3)
     other.catch_up()
-    other.hold("n")
+    other.load_model("n")
     for process in (feed, other):
         process.catch_up()
         assert of(process, "m") == of(process, "n") == [1, 3]
@@ -243,7 +244,7 @@ def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: 
     put_both(other, "c", 4)
     feed.catch_up()
     assert (feed.model, of(feed, "m"), of(feed, "n")) == ("m", [1, 3, 4], [1, 3, 4])
-    feed.drop("n")
+    feed.drop_model("n")
     assert list(feed.indexes) == ["m"]
 
 
@@ -252,8 +253,8 @@ def test_codes_of_a_model_that_went_and_came_back_are_loaded_anew(opened: OPEN) 
     feed.store.models.add("n", FILES)
     put_both(feed, "a", 1)
     feed.catch_up()
-    feed.hold("n")
-    feed.store.models.remove("n")
+    feed.load_model("n")
+    feed.store.models.delete("n")
     put(feed, "b", 2)
     feed.store.models.add("n", FILES)
     feed.catch_up()
@@ -294,7 +295,7 @@ def test_a_start_from_a_file_is_brought_up_to_date(opened: OPEN, tmp_path: Path,
     assert file.is_file()
     writer = opened()
     put(writer, "p1", 7)
-    writer.store.delete("p4")
+    writer.store.images.delete("p4")
     caplog.set_level("INFO")
     again = opened(file)
     assert f"5 codes from {file}, as of change 5" in caplog.text
@@ -312,16 +313,16 @@ def test_a_file_from_before_the_pruned_changes_is_not_trusted(opened: OPEN, tmp_
     first.stop()
     writer = opened()
     put(writer, "b", 2)
-    writer.store.delete("a")
+    writer.store.images.delete("a")
     time.sleep(0.02)
-    assert writer.store.prune(0) == 3
+    assert writer.store.feed.prune(0) == 3
     assert seqs(opened(file)) == [2]
 
 
 def test_a_file_is_written_now_and_then(
     opened: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.index.feed, "SAVE_SECONDS", 0.1)
+    monkeypatch.setattr(service.index.follower, "SAVE_SECONDS", 0.1)
     file = tmp_path / "codes"
     feed = opened(file)
     feed.start()

@@ -295,7 +295,7 @@ def test_an_import_is_left_to_a_service_that_finds_its_source(
     right = Server(tmp_path, model=random_model, import_folder=elsewhere, **places)
     with without as server, wrong:
         store = Store(database_url)
-        assert store.jobs.ask("import", "shoes", by_service=True) == 1
+        assert store.jobs.request("import", "shoes", by_service=True) == 1
         store.close()
         server.http.post("/jobs/reindex").raise_for_status()  # is not kept waiting by the first
         until(lambda: server.http.get("/jobs/2").json()["state"] == "done")

@@ -34,7 +34,7 @@ def run(*arguments: str, folder: Path, **settings: object) -> subprocess.Complet
 
 
 @pytest.fixture
-def other_model(tmp_path: Path) -> tuple[Path, str]:
+def missing_model(tmp_path: Path) -> tuple[Path, str]:
     folder = tmp_path / "other-model"
     return folder, make_artifact(folder, seed=9, M=6)
 
@@ -82,9 +82,9 @@ def active(*servers: Server) -> set[str]:
 
 
 def test_another_model_becomes_active_with_no_request_failing(
-    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = other_model
+    folder, new = missing_model
     places = {"database_url": database_url, "image_store": tmp_path / "images"}
     command = {**places, "folder": tmp_path}
     one = Server(tmp_path, model=random_model, **places)
@@ -134,9 +134,9 @@ def test_another_model_becomes_active_with_no_request_failing(
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_another_model_becomes_active_over_http(
-    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = other_model
+    folder, new = missing_model
     places = {"database_url": database_url, "image_store": tmp_path / "images"}
     one = Server(tmp_path, model=random_model, **places)
     two = Server(tmp_path, model=random_model, **places)
@@ -198,9 +198,9 @@ def test_another_model_becomes_active_over_http(
 
 
 def test_a_model_the_database_never_saw_is_not_served_over_it(
-    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = other_model
+    folder, new = missing_model
     with Server(tmp_path, model=random_model, database_url=database_url) as server:
         server.index(png(1))
         (old,) = active(server)
@@ -210,9 +210,9 @@ def test_a_model_the_database_never_saw_is_not_served_over_it(
 
 
 def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
-    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = other_model
+    folder, new = missing_model
     images = tmp_path / "images"
     places = {"database_url": database_url, "image_store": images}
     command = {**places, "folder": tmp_path}
@@ -252,9 +252,9 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_waiting_for_a_process_that_lacks_the_codes_keeps_nothing_else_waiting(
-    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = other_model
+    folder, new = missing_model
     files = {
         "config": (folder / "config.json").read_bytes(),
         "weights": (folder / "model.safetensors").read_bytes(),

@@ -2,18 +2,19 @@ import pytest
 import sqlalchemy as sa
 
 from service.database import models, schema
-from service.database.records import ModelError, OtherModel, Put
+from service.database.records import Put
 from service.database.store import Store
+from service.errors import ModelChanged, ModelError
 from tests.congruence.conftest import FILES
 
 
 def put(store: Store, id: str, content: int, *models: str) -> str:
     codes = {model: bytes([content]) for model in models}
-    return store.put([Put(id, codes, f"{content:064x}", 4, 3, 100, None)])[0].status
+    return store.images.put([Put(id, codes, f"{content:064x}", 4, 3, 100, None)])[0].status
 
 
 def codes(store: Store, model: str) -> list[tuple[int, bytes]]:
-    with store.reader.snapshot(model) as taken:
+    with store.feed.snapshot(model) as taken:
         return [tuple(pair) for part in taken.parts for pair in part]
 
 
@@ -25,26 +26,26 @@ def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
     for n, id in enumerate("abcd", start=1):
         put(store, id, n, "m")
     store.models.add("n", FILES)
-    with pytest.raises(ModelError, match="n is there already"):
+    with pytest.raises(ModelError, match="n was added already"):
         store.models.add("n", FILES)
-    with pytest.raises(OtherModel, match=r"of models \['m', 'n'\], not \['m'\]"):
+    with pytest.raises(ModelChanged, match=r"of models \['m', 'n'\], not of \['m'\]"):
         put(store, "e", 5, "m")
     assert put(store, "e", 5, "m", "n") == "created"
     missing = store.models.missing(number(store, "n"), 0, 3)
     assert [(row.seq, row.id) for row in missing] == [(1, "a"), (2, "b"), (3, "c")]
     assert store.models.missing(number(store, "n"), 3, 3)[0].id == "d"
     assert store.models.count_missing(number(store, "n")) == 4
-    assert not store.models.settle("n")
+    assert not store.models.complete("n")
     # Of what was put anew or taken out meanwhile, nothing is stored.
     assert put(store, "a", 6, "m", "n") == "replaced"
-    store.delete("b")
+    store.images.delete("b")
     store.models.fill("n", {1: b"\x91", 2: b"\x92", 3: b"\x93"})
     assert codes(store, "n") == [(3, b"\x93"), (5, b"\x05"), (6, b"\x06")]
     # The same bytes keep their seq, and get the code that was missing.
     assert put(store, "d", 4, "m", "n") == "unchanged"
     assert codes(store, "n") == [(3, b"\x93"), (4, b"\x04"), (5, b"\x05"), (6, b"\x06")]
-    assert store.models.settle("n")
-    assert [(row.id, row.whole) for row in store.models.all()] == [("m", True), ("n", True)]
+    assert store.models.complete("n")
+    assert [(row.id, row.complete) for row in store.models.all()] == [("m", True), ("n", True)]
     with pytest.raises(ModelError, match="no model x"):
         store.models.fill("x", {3: b"\x01"})
 
@@ -52,14 +53,14 @@ def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
 def test_the_active_model_changes_and_changes_back(store: Store) -> None:
     put(store, "a", 1, "m")
     store.models.add("n", FILES)
-    with pytest.raises(ModelError, match="1 pictures have no code of model n yet: re-index"):
+    with pytest.raises(ModelError, match="1 images have no code of model n yet: re-index"):
         store.models.activate("n")
     assert store.models.previous() is None
     store.models.fill("n", {1: b"\x02"})
-    assert store.models.settle("n")
+    assert store.models.complete("n")
     assert store.models.activate("n") == "m"
     assert store.models.activate("n") == "n"
-    assert (store.reader.resolve([], 0).model, store.models.previous()) == ("n", "m")
+    assert (store.feed.resolve([], 0).model, store.models.previous()) == ("n", "m")
     assert store.models.activate("m") == "n"
     assert store.models.previous() == "n"
     with pytest.raises(ModelError, match="no model x"):
@@ -69,13 +70,13 @@ def test_the_active_model_changes_and_changes_back(store: Store) -> None:
 def test_a_model_goes_with_its_codes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "SWEPT_CODES", 3)
     store.models.add("n", FILES)
-    assert store.models.get("n").whole  # of no pictures
+    assert store.models.get("n").complete  # of no pictures
     for n in range(8):
         put(store, f"p{n}", n, "m", "n")
     store.models.activate("n")
-    with pytest.raises(ModelError, match="n is the active one"):
-        store.models.remove("n")
-    store.models.remove("m")
+    with pytest.raises(ModelError, match="n is active"):
+        store.models.delete("n")
+    store.models.delete("m")
     assert (codes(store, "m"), len(codes(store, "n"))) == ([], 8)
     assert (store.models.files("m"), store.models.files("n")) == ({}, FILES)
     assert store.models.previous() is None

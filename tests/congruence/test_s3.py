@@ -9,7 +9,7 @@ import pytest
 from harness import commands
 from harness.images import png, tree
 from harness.server import Server
-from service.originals import open_originals
+from service.originals.originals import open_originals
 from service.runtime import RETRY_SECONDS
 from tests.s3 import S3
 

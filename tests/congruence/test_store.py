@@ -11,12 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from service.database import schema
-from service.database.engine import Database
-from service.database.migrate import NewerSchema, migrate
-from service.database.reader import Reader
-from service.database.records import KEEP, OtherModel, Put, active_of
+from service.database.engine import SEQS_IN_A_QUERY, Database
+from service.database.feed import FeedTable
+from service.database.migrate import migrate
+from service.database.records import KEEP, CodeCounts, Put, active_of
 from service.database.store import Store
-from service.settings import SEQS_IN_A_QUERY
+from service.errors import ModelChanged, NewerSchema
 from tests.congruence.conftest import FILES
 
 
@@ -25,15 +25,15 @@ def put(id: str, content: int = 1, metadata=KEEP, model: str = "m") -> Put:
 
 
 def statuses(store: Store, puts: list[Put]) -> list[str]:
-    return [entry.status for entry in store.put(puts)]
+    return [entry.status for entry in store.images.put(puts)]
 
 
 def head(store: Store) -> int:
-    return store.reader.lag(0)[0]
+    return store.feed.lag(0)[0]
 
 
 def snapshot(store: Store) -> tuple[int, list[tuple[int, bytes]]]:
-    with store.reader.snapshot("m") as taken:
+    with store.feed.snapshot("m") as taken:
         assert active_of(taken.models) == "m"
         return taken.head.seq, [tuple(pair) for part in taken.parts for pair in part]
 
@@ -43,89 +43,91 @@ def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
     assert statuses(store, [put("a"), put("b", 3), put("c")]) == [
         "unchanged", "replaced", "created",
     ]  # fmt: skip
-    row = store.reader.get("b")
+    row = store.images.get("b")
     assert (row.seq, row.metadata) == (3, '{"x":1}')
-    assert (store.reader.code(3, "m"), store.reader.code(2, "m"), store.reader.code(3, "n")) == (
+    assert (store.images.code(3, "m"), store.images.code(2, "m"), store.images.code(3, "n")) == (
         b"\x03",
         None,
         None,
     )
-    assert store.reader.get("a").seq == 1
-    assert store.reader.get("none") is None
+    assert store.images.get("a").seq == 1
+    assert store.images.get("none") is None
 
 
 def test_codes_of_another_model_than_the_active_one_are_refused(store: Store) -> None:
-    store.put([put("a")])
-    with pytest.raises(OtherModel, match=r"codes are kept of models \[.m.\], not \[.n.\]"):
+    store.images.put([put("a")])
+    with pytest.raises(
+        ModelChanged, match=r"the database keeps codes of models \[.m.\], not of \[.n.\]"
+    ):
         statuses(store, [put("b", model="n")])
-    assert store.reader.get("b") is None
+    assert store.images.get("b") is None
 
 
 def test_metadata_alone_keeps_the_seq_and_is_no_change_of_the_feed(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}')])
+    store.images.put([put("a", 1, '{"x":1}')])
     assert statuses(store, [put("a", 1, '{"x":1}')]) == ["unchanged"]
     assert statuses(store, [put("a", 1, '{"x":2}')]) == ["replaced"]
-    assert store.reader.get("a").metadata == '{"x":2}'
+    assert store.images.get("a").metadata == '{"x":2}'
     assert statuses(store, [put("a", 1, None)]) == ["replaced"]
-    assert store.reader.get("a").metadata is None
-    assert head(store) == store.reader.get("a").seq == 1
+    assert store.images.get("a").metadata is None
+    assert head(store) == store.images.get("a").seq == 1
 
 
 def test_the_feed_tells_every_change_in_order(store: Store) -> None:
-    store.put([put("a"), put("b", 2)])
-    store.put([put("a", 3)])
-    assert store.delete("b") == 4
-    assert store.delete("b") is None
-    changes = [(c.seq, c.removes, c.codes) for c in store.reader.changes_after(0).page]
+    store.images.put([put("a"), put("b", 2)])
+    store.images.put([put("a", 3)])
+    assert store.images.delete("b") == 4
+    assert store.images.delete("b") is None
+    changes = [(c.seq, c.removes, c.codes) for c in store.feed.changes_after(0).page]
     # The first two were taken out since: their codes are gone.
     assert changes == [(1, None, {}), (2, None, {}), (3, 1, {"m": b"\x03"}), (4, 2, {})]
-    assert [c.seq for c in store.reader.changes_after(2, 1).page] == [3]
+    assert [c.seq for c in store.feed.changes_after(2, 1).page] == [3]
     assert head(store) == 4
 
 
 def test_a_snapshot_is_codes_in_seq_order_with_the_head(store: Store) -> None:
     assert snapshot(store) == (0, [])
-    store.put([put("b", 1), put("a", 2), put("c", 3)])
-    store.put([put("b", 4)])
-    store.delete("c")
+    store.images.put([put("b", 1), put("a", 2), put("c", 3)])
+    store.images.put([put("b", 4)])
+    store.images.delete("c")
     assert snapshot(store) == (5, [(2, b"\x02"), (4, b"\x04")])
 
 
 def test_a_deleted_seq_is_never_used_again(store: Store) -> None:
-    store.put([put("a")])
-    store.delete("a")
-    store.put([put("a")])
-    assert store.reader.get("a").seq == 3
+    store.images.put([put("a")])
+    store.images.delete("a")
+    store.images.put([put("a")])
+    assert store.images.get("a").seq == 3
 
 
 def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}'), put("b", 2)])
-    store.put([put("b", 3), put("c", 4)])
-    now = store.reader.resolve([1, 2, 3, 99], 4)
-    assert now.stored == {1: ("a", '{"x":1}'), 3: ("b", None)}
-    assert (now.changes, now.whole, now.model) == ([], True, "m")
-    since = store.reader.resolve([1, 2], 2)
-    assert since.stored == {1: ("a", '{"x":1}'), 3: ("b", None), 4: ("c", None)}
+    store.images.put([put("a", 1, '{"x":1}'), put("b", 2)])
+    store.images.put([put("b", 3), put("c", 4)])
+    now = store.feed.resolve([1, 2, 3, 99], 4)
+    assert now.images == {1: ("a", '{"x":1}'), 3: ("b", None)}
+    assert (now.changes, now.complete, now.model) == ([], True, "m")
+    since = store.feed.resolve([1, 2], 2)
+    assert since.images == {1: ("a", '{"x":1}'), 3: ("b", None), 4: ("c", None)}
     assert [(c.seq, c.removes) for c in since.changes] == [(3, 2), (4, None)]
-    assert (since.whole, since.model) == (True, "m")
-    store.delete("c")
-    assert store.reader.resolve([], 2).stored == {3: ("b", None)}
+    assert (since.complete, since.model) == (True, "m")
+    store.images.delete("c")
+    assert store.feed.resolve([], 2).images == {3: ("b", None)}
     time.sleep(0.02)
-    store.prune(0)
-    store.put([put("d", 5)])
-    assert store.reader.resolve([], 2).whole is False
+    store.feed.prune(0)
+    store.images.put([put("d", 5)])
+    assert store.feed.resolve([], 2).complete is False
     time.sleep(0.02)
-    store.prune(0)
-    assert store.reader.resolve([], 4).whole is False
-    assert store.reader.resolve([], 6).whole is True
+    store.feed.prune(0)
+    assert store.feed.resolve([], 4).complete is False
+    assert store.feed.resolve([], 6).complete is True
 
 
 def test_where_nothing_has_changed_one_statement_resolves_the_same(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}'), put("b", 2)])
-    store.put([put("b", 3)])
+    store.images.put([put("a", 1, '{"x":1}'), put("b", 2)])
+    store.images.put([put("b", 3)])
     time.sleep(0.02)
-    store.prune(0)
-    store.put([put("c", 4)])
+    store.feed.prune(0)
+    store.images.put([put("c", 4)])
     said: list[str] = []
     sa.event.listen(
         store.database._engine, "before_cursor_execute", lambda *given: said.append(given[2])
@@ -133,35 +135,35 @@ def test_where_nothing_has_changed_one_statement_resolves_the_same(store: Store)
     for after in range(6):
         for seqs in ([], [99], [1, 2, 3, 4]):
             said.clear()
-            resolved = store.reader.resolve(seqs, after)
+            resolved = store.feed.resolve(seqs, after)
             assert (len(said) == 1) == (after >= 4)
-            with patch.object(Reader, "_resolve_unchanged", return_value=None):
-                assert store.reader.resolve(seqs, after) == resolved
+            with patch.object(FeedTable, "_resolve_unchanged", return_value=None):
+                assert store.feed.resolve(seqs, after) == resolved
 
 
 def test_more_hits_than_one_statement_takes(store: Store) -> None:
-    store.put([put("a")])
-    assert store.reader.resolve(range(1, SEQS_IN_A_QUERY + 2), 1).stored == {1: ("a", None)}
+    store.images.put([put("a")])
+    assert store.feed.resolve(range(1, SEQS_IN_A_QUERY + 2), 1).images == {1: ("a", None)}
 
 
 def test_counts(store: Store) -> None:
-    assert store.reader.counts("m") == (0, 0, 0)
-    store.put([put("a"), put("b"), put("c", 2)])
-    assert store.reader.counts("m") == (3, 2, 2)
-    assert store.reader.counts("n") == (0, 0, 0)
+    assert store.images.code_counts("m") == CodeCounts(0, 0, 0)
+    store.images.put([put("a"), put("b"), put("c", 2)])
+    assert store.images.code_counts("m") == CodeCounts(3, 2, 2)
+    assert store.images.code_counts("n") == CodeCounts(0, 0, 0)
 
 
 def test_a_model_is_adopted_by_an_empty_database_only(store: Store) -> None:
     assert store.models.adopt("m", FILES) == "m"
     assert store.models.adopt("n", FILES) == "n"
-    store.put([put("a", model="n")])
+    store.images.put([put("a", model="n")])
     assert store.models.adopt("m", FILES) == "n"
 
 
 def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(sa.exc.IntegrityError):
-        store.put([put("a"), put("a", 2)])
-    assert store.reader.get("a") is None
+        store.images.put([put("a"), put("a", 2)])
+    assert store.images.get("a") is None
     assert head(store) == 0
 
 
@@ -171,11 +173,11 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
 
     def write(name: int) -> None:
         for n in range(20):
-            store.put([put(f"{name}-{n}"), put("shared", 1 + n + 20 * name)])
+            store.images.put([put(f"{name}-{n}"), put("shared", 1 + n + 20 * name)])
 
     def follow() -> None:
         while not done.is_set() or (seen or [0])[-1] < head(store):
-            seen.extend(c.seq for c in store.reader.changes_after(seen[-1] if seen else 0, 7).page)
+            seen.extend(c.seq for c in store.feed.changes_after(seen[-1] if seen else 0, 7).page)
 
     writers = [threading.Thread(target=write, args=(name,)) for name in range(4)]
     follower = threading.Thread(target=follow)
@@ -187,61 +189,61 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
     follower.join()
     last, codes = snapshot(store)
     assert len(codes) == 81
-    assert seen == [c.seq for c in store.reader.changes_after(0).page]
+    assert seen == [c.seq for c in store.feed.changes_after(0).page]
     assert seen[-1] == last
 
 
 def test_originals_in_use(store: Store) -> None:
-    store.put([put("a", 1), put("b", 2)])
+    store.images.put([put("a", 1), put("b", 2)])
     used = f"{1:064x}"
-    assert store.reader.originals_in_use([used, "f" * 64]) == {used}
+    assert store.images.originals_in_use([used, "f" * 64]) == {used}
 
 
 def test_pages_are_in_seq_order(store: Store) -> None:
-    store.put([put(f"p{n}", n) for n in range(5)])
-    store.put([put("p1", 9)])
-    assert [row.id for row in store.reader.page(0, 3)] == ["p0", "p2", "p3"]
-    assert [row.id for row in store.reader.page(4, 3)] == ["p4", "p1"]
-    assert store.reader.page(6, 3) == []
+    store.images.put([put(f"p{n}", n) for n in range(5)])
+    store.images.put([put("p1", 9)])
+    assert [row.id for row in store.images.page(0, 3)] == ["p0", "p2", "p3"]
+    assert [row.id for row in store.images.page(4, 3)] == ["p4", "p1"]
+    assert store.images.page(6, 3) == []
 
 
 def test_describe_changes_metadata_alone(store: Store) -> None:
-    store.put([put("a", 1, '{"x":1}')])
-    assert store.describe("a", '{"x":2}') is True
-    assert (store.reader.get("a").metadata, store.reader.get("a").seq) == ('{"x":2}', 1)
-    assert store.describe("a", None) is True
-    assert store.reader.get("a").metadata is None
-    assert store.describe("none", None) is False
+    store.images.put([put("a", 1, '{"x":1}')])
+    assert store.images.describe("a", '{"x":2}') is True
+    assert (store.images.get("a").metadata, store.images.get("a").seq) == ('{"x":2}', 1)
+    assert store.images.describe("a", None) is True
+    assert store.images.get("a").metadata is None
+    assert store.images.describe("none", None) is False
     assert head(store) == 1
 
 
 def test_pruning_forgets_old_changes_and_says_so(store: Store) -> None:
-    store.put([put("a"), put("b", 2)])
-    assert store.prune(60) == 0
+    store.images.put([put("a"), put("b", 2)])
+    assert store.feed.prune(60) == 0
     time.sleep(0.3)
-    store.put([put("c", 3)])
-    assert store.prune(0.2) == 2
-    changes = store.reader.changes_after(2)
+    store.images.put([put("c", 3)])
+    assert store.feed.prune(0.2) == 2
+    changes = store.feed.changes_after(2)
     assert [change.seq for change in changes.page] == [3]
     assert (changes.pruned, changes.last) == (2, None)
-    assert store.reader.changes_after(3).last.seq == 3
+    assert store.feed.changes_after(3).last.seq == 3
     time.sleep(0.3)
-    assert store.prune(0.2) == 1
-    assert (store.reader.changes_after(3).pruned, head(store)) == (3, 3)
-    store.put([put("d", 4)])
-    assert store.reader.get("d").seq == 4
+    assert store.feed.prune(0.2) == 1
+    assert (store.feed.changes_after(3).pruned, head(store)) == (3, 3)
+    store.images.put([put("d", 4)])
+    assert store.images.get("d").seq == 4
 
 
 def test_the_lag_is_the_age_of_the_oldest_change_not_applied(store: Store) -> None:
-    assert store.reader.lag(0) == (0, 0)
-    store.put([put("a")])
+    assert store.feed.lag(0) == (0, 0)
+    store.images.put([put("a")])
     time.sleep(0.3)
-    store.put([put("b", 2)])
-    seq, lag = store.reader.lag(0)
+    store.images.put([put("b", 2)])
+    seq, lag = store.feed.lag(0)
     assert seq == 2
     assert 0.3 <= lag < 30
-    assert store.reader.lag(1)[1] < lag - 0.2
-    assert store.reader.lag(2) == (2, 0)
+    assert store.feed.lag(1)[1] < lag - 0.2
+    assert store.feed.lag(2) == (2, 0)
 
 
 def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
@@ -282,7 +284,7 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
     def write(n: int) -> None:
         puts = [put("twice", n), put("twice", n + 100)] if n in (5, 9) else [put(f"w{n}", n)]
         try:
-            outcomes[n] = store.put(puts)[0].status
+            outcomes[n] = store.images.put(puts)[0].status
         except sa.exc.IntegrityError as error:
             outcomes[n] = type(error)
 
@@ -292,7 +294,7 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
     assert {n for n in outcomes if outcomes[n] == "created"} == set(range(20)) - {5, 9}
     assert outcomes[5] is outcomes[9] is sa.exc.IntegrityError
     assert head(store) >= 18
-    assert store.reader.get("twice") is None
+    assert store.images.get("twice") is None
     # Again, with nothing bad among them: one commit for all.
     commits.clear()
     outcomes.clear()
@@ -349,7 +351,7 @@ def test_writers_that_are_interrupted_or_fail_leave_the_others_to_go_on(store: S
 def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: Store) -> None:
     """Another process draws a number and does not commit: no reader may pass it by."""
     other = Store(database_url)
-    seen = [change.seq for change in store.reader.changes_after(0).page]
+    seen = [change.seq for change in store.feed.changes_after(0).page]
     started = threading.Event()
 
     def write() -> None:
@@ -363,13 +365,13 @@ def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: S
         started.wait()
         deadline = time.monotonic() + 1
         while time.monotonic() < deadline:
-            seen += [change.seq for change in other.reader.changes_after((seen or [0])[-1]).page]
+            seen += [change.seq for change in other.feed.changes_after((seen or [0])[-1]).page]
         assert seen == []
         assert writer.is_alive()
     writer.join()
-    seen += [change.seq for change in other.reader.changes_after(0).page]
-    assert seen == [first, store.reader.get("second").seq]
-    assert first < store.reader.get("second").seq
+    seen += [change.seq for change in other.feed.changes_after(0).page]
+    assert seen == [first, store.images.get("second").seq]
+    assert first < store.images.get("second").seq
     other.close()
 
 
@@ -397,14 +399,14 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
         values = {"code": b"\x01", "sha256": put("a", 1).sha256, "metadata": '{"x":1}'}
         connection.execute(sa.text(insert), values)
     migrate(store.database)
-    before = store.reader.get("a")
-    assert (before.seq, before.metadata, store.reader.code(1, "m")) == (1, '{"x":1}', b"\x01")
-    assert [change.codes for change in store.reader.changes_after(0).page] == [{"m": b"\x01"}]
-    assert [(row.id, row.active, row.whole) for row in store.models.all()] == [("m", True, True)]
+    before = store.images.get("a")
+    assert (before.seq, before.metadata, store.images.code(1, "m")) == (1, '{"x":1}', b"\x01")
+    assert [change.codes for change in store.feed.changes_after(0).page] == [{"m": b"\x01"}]
+    assert [(row.id, row.active, row.complete) for row in store.models.all()] == [("m", True, True)]
     assert statuses(store, [put("a"), put("b", 2)]) == ["unchanged", "created"]
     store.replicas.beat("one", 2)
-    assert store.identity() == store.identity()
-    store.delete("a")
+    assert store.state.identity() == store.state.identity()
+    store.images.delete("a")
     migrate(store.database, "0001")
     with store.database.read() as connection:
         columns = {column["name"] for column in sa.inspect(connection).get_columns("feed")}
@@ -414,12 +416,12 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     migrate(store.database)
     assert snapshot(store) == (3, [(2, b"\x02")])
     assert statuses(store, [put("a")]) == ["created"]
-    assert store.reader.get("a").seq == 4
+    assert store.images.get("a").seq == 4
     migrate(store.database, "base")
     with store.database.read() as connection:
         assert set(sa.inspect(connection).get_table_names()) <= {"alembic_version"}
     migrate(store.database)
-    assert store.reader.get("a") is None
+    assert store.images.get("a") is None
     store.close()
 
 

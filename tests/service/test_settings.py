@@ -51,8 +51,8 @@ def test_loopback() -> None:
 
 def test_a_misspelt_setting_is_named_with_what_may_be_meant() -> None:
     lines = misspelt(["GPQ_MODELS", "GPQ_MODEL", "GPQ_DATA", "PATH", "GPQ_WHATEVER_ELSE"])
-    assert lines[0].startswith("GPQ_MODELS is no setting")
-    assert lines[0].endswith("is GPQ_MODEL meant?")
+    assert lines[0].startswith("GPQ_MODELS is not a setting")
+    assert lines[0].endswith("did you mean GPQ_MODEL?")
     assert [line.split()[0] for line in lines] == ["GPQ_MODELS", "GPQ_WHATEVER_ELSE"]
 
 

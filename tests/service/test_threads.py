@@ -11,15 +11,16 @@ import torch
 
 from gpq.model import artifact
 from gpq.scan.native import NativeScanner, missing
+from gpq.system.openmp import spin_briefly
 from gpq.system.processors import processors
 from harness import ROOT
 from harness.models import SHIPPED
-from service.models.encoder import Encoder, Picture
+from service.models.decoder import DecodedImage
+from service.models.encoder import Encoder
 from service.settings import Settings
-from service.threads import spin_little
 
 
-def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_little(
+def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_briefly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     look = "import sys, service.cli.main; sys.exit('torch' in sys.modules)"
@@ -28,10 +29,10 @@ def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_little(
     )
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
-    spin_little()
+    spin_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == "5"
     monkeypatch.delenv("GOMP_SPINCOUNT")
-    spin_little()
+    spin_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
 
@@ -81,7 +82,7 @@ def test_one_thread_encodes_with_as_many_as_are_set(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = artifact.load(random_model)
-    encoder = Encoder(10_000, 1, 3)
+    encoder = Encoder(3)
     seen: set[tuple[str, int]] = set()
 
     def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
@@ -92,7 +93,9 @@ def test_one_thread_encodes_with_as_many_as_are_set(
     before = torch.get_num_threads()
     try:
         for _ in range(2):
-            encoder.encode([Picture(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})], model)
+            encoder.encode(
+                [DecodedImage(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})], model
+            )
     finally:
         encoder.close()
         torch.set_num_threads(before)
@@ -103,7 +106,7 @@ def test_jobs_encode_whole_batches_at_the_same_time_each_by_itself(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = artifact.load(random_model)
-    encoder = Encoder(10_000, 1, 1, together=64, networks=3)
+    encoder = Encoder(1, together=64, networks=3)
     all_at_it = threading.Barrier(3)
     seen: set[int] = set()
 
@@ -113,7 +116,7 @@ def test_jobs_encode_whole_batches_at_the_same_time_each_by_itself(
         return np.full((len(pixels), 6), pixels[0, 0, 0, 0], np.uint8)
 
     def encode(n: int) -> list[bytes]:
-        picture = Picture(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})
+        picture = DecodedImage(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})
         return encoder.encode([picture] * 8, model)
 
     monkeypatch.setattr("gpq.engine.fallback.Fallback.run", compute)

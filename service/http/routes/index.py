@@ -1,17 +1,21 @@
-"""POST /index: store pictures and make them searchable."""
+"""POST /index: stores images and makes them searchable."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio
 from fastapi import APIRouter, Query, Request, Response
 
+from service.catalogue.ingest import PutResult
 from service.http import forms
-from service.http.routes import FILE, ReadyRuntime, body, form
-from service.http.schemas import IndexReply
-from service.problems import Problem
+from service.http.bodies import form as read_form
+from service.http.dependencies import ReadyRuntime
+from service.http.openapi import FILE, body, form
+from service.http.problems import Problem
+from service.http.schemas import IndexItem, IndexReply
+from service.index.heartbeat import HEARTBEAT_GAP_SECONDS
 from service.runtime import Runtime
-from service.settings import HEARTBEAT_GAP_SECONDS, WAIT_ALL_SECONDS
 
+WAIT_ALL_SECONDS = 10  # how long wait=all waits before it replies 202
 router = APIRouter()
 
 # The empty examples keep the forms of /docs from sending the word "string".
@@ -30,30 +34,30 @@ BODY = form(
     ids={
         "type": "string",
         "examples": [""],
-        "description": "JSON array of an id or null for each image; without one it is the first "
-        "32 hex digits of the SHA-256 of the bytes",
+        "description": "JSON array of an id or null for each image; an image without an id gets "
+        "the first 32 hex digits of the SHA-256 of its bytes",
     },
     metadata={
         "type": "string",
         "examples": [""],
-        "description": "JSON array of an object or null for each image; null clears, an absent "
-        "field keeps what is there",
+        "description": "JSON array of an object or null for each image; null clears the metadata, "
+        "an absent field keeps them",
     },
     model={
         "type": "string",
         "examples": [""],
-        "description": "id of the model expected; 409 for another one",
+        "description": "id of the expected model; 409 if another is active",
     },
 )
 WAIT = Query(
-    description="`all`: reply when every live process finds the pictures; 202 where one has not "
-    f"said so within {WAIT_ALL_SECONDS} s"
+    description="`all`: reply when searches in every live process find the images; 202 if one has "
+    f"not reported it within {WAIT_ALL_SECONDS} s"
 )
 
 
 @router.post(
     "/index",
-    summary="Store pictures",
+    summary="Store images",
     response_model=IndexReply,
     response_model_exclude_unset=True,
     responses={202: {"model": IndexReply, "description": "Stored; not found everywhere yet"}},
@@ -64,30 +68,37 @@ async def index(
     response: Response,
     runtime: ReadyRuntime,
     wait: Annotated[Literal["all"] | None, WAIT] = None,
-) -> dict[str, Any]:
-    """Store pictures; each succeeds or fails alone, and is searchable before the reply."""
-    with runtime.gate.slot():
-        items, newest = await _put(request, runtime)
+) -> IndexReply:
+    """Stores images. Each succeeds or fails alone, and is searchable before the reply is sent."""
+    with runtime.image_requests.admit():
+        results, newest = await _put(request, runtime)
     if wait == "all" and not await _applied_by_all(newest, runtime):
         response.status_code = 202
-    failed = [item for item in items if item["status"] == "failed"]
+    items = [IndexItem.of(result) for result in results]
+    failed = [item.error for item in items if item.error]
     if len(failed) == len(items):
-        first = failed[0]["error"]["detail"]
-        raise Problem(422, "all-failed", f"no image could be stored; first: {first}", items=items)
-    return {"errors": bool(failed), "items": items}
+        raise Problem(
+            422,
+            "all-failed",
+            f"no image could be stored; the first error: {failed[0].detail}",
+            items=[item.model_dump(exclude_unset=True) for item in items],
+        )
+    return IndexReply(errors=bool(failed), items=items)
 
 
-async def _put(request: Request, runtime: Runtime) -> tuple[list[dict[str, Any]], int]:
-    async with forms.form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        return await runtime.gate.run(
-            lambda: runtime.catalogue.put(forms.index_uploads(fields, runtime.model.id))
+async def _put(request: Request, runtime: Runtime) -> tuple[list[PutResult], int]:
+    writer, model = runtime.serving.writer, runtime.model.id
+    async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
+        return await runtime.image_requests.run(
+            lambda: writer.put(forms.index_uploads(fields, model))
         )
 
 
 async def _applied_by_all(seq: int, runtime: Runtime) -> bool:
-    """Asked again and again: no thread is held while others are waited for."""
+    """Polls, so that no thread is held while other processes catch up."""
+    replicas = runtime.store.replicas
     with anyio.move_on_after(WAIT_ALL_SECONDS):
-        while not await runtime.gate.run(lambda: runtime.feed.applied_by_all(seq)):
+        while not await runtime.image_requests.run(lambda: replicas.have_applied(seq)):
             await anyio.sleep(HEARTBEAT_GAP_SECONDS / 2)
         return True
     return False

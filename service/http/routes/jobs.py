@@ -1,126 +1,112 @@
-"""Long works: ask for them, see how far they are, cancel them."""
+"""Routes below /jobs: imports and re-indexes."""
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.database.records import Job, JobKind
+from service.errors import NoSuchJob, SourceError
 from service.http import forms
-from service.http.forms import ImportWanted
-from service.http.routes import ReadyRuntime, body, light
-from service.http.schemas import FailuresReply, JobReply, JobsReply
+from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
+from service.http.forms import ImportBody
+from service.http.openapi import body
+from service.http.problems import Problem
+from service.http.schemas import FailureReply, FailuresReply, JobReply, JobsReply
 from service.jobs import import_folder
 from service.jobs.import_folder import ImportFolder
-from service.jobs.sources import SourceError
-from service.problems import Problem
 from service.runtime import Runtime
-from service.settings import DEFAULT_PAGE_IMAGES, MAX_PAGE_IMAGES
 
 MOST_JOBS = 2**31 - 1
 router = APIRouter()
 
-Number = Annotated[int, Path(ge=1, le=MOST_JOBS, description="of a job", examples=[1])]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_IMAGES, description="entries, at most")]
+Number = Annotated[int, Path(ge=1, le=MOST_JOBS, description="number of a job", examples=[1])]
+Cursor = Annotated[int, Query(ge=0, le=MOST_JOBS, description="`next_cursor` of the page before")]
 ACCEPTED: dict[str, Any] = {"response_model": JobReply, "status_code": 202}
-
-
 IMPORT_BODY = {
     "application/json": {
-        "schema": ImportWanted.model_json_schema(),
+        "schema": ImportBody.model_json_schema(),
         "example": {"source": "new-arrivals"},
     }
 }
 
 
-@router.post(
-    "/jobs/import", summary="Store many pictures", openapi_extra=body(IMPORT_BODY), **ACCEPTED
-)
-async def ask_import(request: Request, response: Response, runtime: ReadyRuntime) -> dict[str, Any]:
-    """In the background; asked for again, one that was broken off goes on, and what is stored
-    already is only read."""
-    with runtime.gate.slot():
-        wanted = await forms.import_json(request)
-        return await runtime.gate.run(lambda: _ask_import(wanted.source, response, runtime))
+@router.post("/jobs/import", summary="Import images", openapi_extra=body(IMPORT_BODY), **ACCEPTED)
+async def request_import(request: Request, response: Response, runtime: ReadyRuntime) -> JobReply:
+    """Stores many images in the background. The same request continues an interrupted import;
+    images stored already are only read."""
+    with runtime.image_requests.admit():
+        source = await forms.import_json(request)
+        return await runtime.image_requests.run(lambda: _import(source, response, runtime))
 
 
-@router.post("/jobs/reindex", summary="Codes of added models for all stored pictures", **ACCEPTED)
-@light
-def ask_reindex(response: Response, runtime: ReadyRuntime) -> dict[str, Any]:
-    """From their originals, in the background; searches go on by the active model."""
-    return _ask("reindex", "", response, runtime)
+@router.post("/jobs/reindex", summary="Re-index", **ACCEPTED)
+@database_route
+def request_reindex(response: Response, runtime: ReadyRuntime) -> JobReply:
+    """Computes codes of added models for all stored images, from their originals, in the
+    background. Searches continue with the active model."""
+    return _request("reindex", "", response, runtime)
 
 
 @router.get("/jobs", summary="List the jobs", response_model=JobsReply)
-@light
-def page(runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE_IMAGES) -> dict[str, Any]:
-    """The newest first; also those of the command line."""
-    return {"jobs": [_reply(job) for job in runtime.store.jobs.page(limit)]}
+@database_route
+def page(runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE) -> JobsReply:
+    """Lists jobs, the newest first, those of the command line too."""
+    return JobsReply(jobs=[JobReply.of(job) for job in runtime.store.jobs.page(limit)])
 
 
-@router.get("/jobs/{number}", summary="How far a job is", response_model=JobReply)
-@light
-def get(number: Number, runtime: ReadyRuntime) -> dict[str, Any]:
-    """Entries done, failed ones among them, and about how long it still takes."""
-    return _reply(_known(number, runtime))
+@router.get("/jobs/{number}", summary="Describe a job", response_model=JobReply)
+@database_route
+def get(number: Number, runtime: ReadyRuntime) -> JobReply:
+    """Returns how many entries are done, failed ones among them, and an estimate of the time
+    left."""
+    return JobReply.of(_get(number, runtime))
 
 
 @router.get(
-    "/jobs/{number}/failures", summary="What could not be used", response_model=FailuresReply
+    "/jobs/{number}/failures", summary="List the failures of a job", response_model=FailuresReply
 )
-@light
+@database_route
 def failures(
-    number: Number,
-    runtime: ReadyRuntime,
-    limit: Limit = DEFAULT_PAGE_IMAGES,
-    cursor: Annotated[
-        int, Query(ge=0, le=MOST_JOBS, description="`next_cursor` of the page before")
-    ] = 0,
-) -> dict[str, Any]:
-    """And why, in the order of the source."""
-    _known(number, runtime)
-    rows = runtime.store.jobs.failures(number, cursor, limit)
-    return {
-        "failures": [{"name": row.name, "reason": row.reason} for row in rows],
-        "next_cursor": rows[-1].number if len(rows) == limit else None,
-    }
+    number: Number, runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE, cursor: Cursor = 0
+) -> FailuresReply:
+    """Lists the entries that could not be used, and why, in the order of the source."""
+    _get(number, runtime)
+    found = runtime.store.jobs.failures(number, cursor, limit)
+    return FailuresReply(
+        failures=[FailureReply(name=each.name, reason=each.reason) for each in found],
+        next_cursor=found[-1].number if len(found) == limit else None,
+    )
 
 
 @router.delete("/jobs/{number}", summary="Cancel a job", response_model=JobReply)
-@light
-def cancel(number: Number, runtime: ReadyRuntime) -> dict[str, Any]:
-    """It ends after the pictures at hand; what is stored stays. 409 where it has ended."""
-    _known(number, runtime)
+@database_route
+def cancel(number: Number, runtime: ReadyRuntime) -> JobReply:
+    """Stops a job after the images in progress; stored images stay. 409 if it has ended."""
+    _get(number, runtime)
     if not runtime.store.jobs.cancel(number):
         raise Problem(409, "job-ended", f"job {number} has ended already")
-    return _reply(_known(number, runtime))
+    return JobReply.of(_get(number, runtime))
 
 
-def _ask_import(source: str, response: Response, runtime: Runtime) -> dict[str, Any]:
+def _import(source: str, response: Response, runtime: Runtime) -> JobReply:
     if runtime.settings.import_folder is None:
         raise Problem(403, "no-import", import_folder.OFF)
     try:
         name = ImportFolder(runtime.settings).name(source)
     except SourceError as error:
         raise Problem(422, "invalid-source", f"source: {error}") from error
-    return _ask("import", name, response, runtime)
+    return _request("import", name, response, runtime)
 
 
-def _ask(kind: JobKind, source: str, response: Response, runtime: Runtime) -> dict[str, Any]:
-    number = runtime.store.jobs.ask(kind, source, by_service=True)
+def _request(kind: JobKind, source: str, response: Response, runtime: Runtime) -> JobReply:
+    number = runtime.store.jobs.request(kind, source, by_service=True)
     response.headers["Location"] = f"/jobs/{number}"
-    return _reply(_known(number, runtime))
+    return JobReply.of(_get(number, runtime))
 
 
-def _known(number: int, runtime: Runtime) -> Job:
+def _get(number: int, runtime: Runtime) -> Job:
+    """Raises NoSuchJob."""
     job = runtime.store.jobs.get(number)
     if job is None:
-        raise Problem(404, "no-such-job", f"there is no job {number}")
+        raise NoSuchJob(number)
     return job
-
-
-def _reply(job: Job) -> dict[str, Any]:
-    left = None
-    if job.state == "running" and job.total is not None and job.done:
-        left = round((job.total - job.done) * job.seconds / job.done, 1)
-    return {**asdict(job), "seconds": round(job.seconds, 3), "seconds_left": left}

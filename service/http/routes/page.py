@@ -1,4 +1,4 @@
-"""The web page at / and its files; open to all, it asks for a key itself."""
+"""The web page at / and its files. They need no key; the page asks for one."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from service.settings import ROOT
 
 PAGE = Path(__file__).parent.parent / "page"
 EXAMPLES = ROOT / "examples"
-# Nothing from elsewhere; pictures are fetched by the script, and shown as blobs.
+# Only files of this service; the script fetches images and shows them as blobs.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,11 +32,11 @@ async def page() -> FileResponse:
 
 @router.get("/page/examples")
 def examples() -> list[str]:
-    """Paths of the bundled pictures below /page/examples/."""
+    """Returns the paths of the bundled images below /page/examples/."""
     return sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.jpg"))
 
 
 def mount(app: FastAPI) -> None:
-    """The files beside the routes of this module; after them."""
+    """Serves the files below the routes of this module; call it after they are included."""
     app.mount("/page/examples", StaticFiles(directory=EXAMPLES, check_dir=False))
     app.mount("/page", StaticFiles(directory=PAGE))

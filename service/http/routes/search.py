@@ -1,4 +1,4 @@
-"""POST /search and /search/batch: the nearest pictures to an upload or to a stored one."""
+"""POST /search and /search/batch: find the images nearest to an upload or to a stored image."""
 
 import json
 import time
@@ -7,22 +7,26 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.catalogue.searcher import Answer, Hit
+from gpq.errors import ImageError
+from service.catalogue.exact import Hit
+from service.catalogue.searcher import SearchAnswer
 from service.http import forms
-from service.http.forms import SearchById, SearchOptions
-from service.http.routes import FILE, ReadyRuntime, body, form
-from service.http.schemas import BatchReply, SearchReply
-from service.problems import Problem
+from service.http.bodies import form as read_form
+from service.http.bodies import media_type
+from service.http.dependencies import ReadyRuntime
+from service.http.forms import MAX_BATCH_RESULTS, SearchByIdBody, SearchFields
+from service.http.openapi import FILE, body, form
+from service.http.problems import problem_of
+from service.http.schemas import BatchReply, ItemError, SearchReply
 from service.runtime import Runtime
-from service.settings import MAX_BATCH_RESULTS
 
 router = APIRouter()
 
-OPTIONS = SearchOptions.model_json_schema()["properties"]
+OPTIONS = SearchFields.model_json_schema()["properties"]
 SEARCH_BODY = {
     **form({"image": "(the file query.jpg)", "k": 5}, "image", image=FILE, **OPTIONS),
     "application/json": {
-        "schema": SearchById.model_json_schema(),
+        "schema": SearchByIdBody.model_json_schema(),
         "example": {"id": "cat-1", "k": 5, "min_score": 0.2},
     },
 }
@@ -32,7 +36,7 @@ BATCH_BODY = form(
     images={
         "type": "array",
         "items": FILE,
-        "description": f"files; images × k at most {MAX_BATCH_RESULTS}",
+        "description": f"files; images × k is at most {MAX_BATCH_RESULTS}",
     },
     **OPTIONS,
 )
@@ -40,17 +44,18 @@ BATCH_BODY = form(
 
 @router.post(
     "/search",
-    summary="Find the nearest pictures",
+    summary="Find the nearest images",
     response_model=SearchReply,
     openapi_extra=body(SEARCH_BODY),
 )
 async def search(request: Request, runtime: ReadyRuntime) -> Response:
-    """Top-k by mean cosine, in [-1, 1], higher is nearer; ties in order of storing."""
+    """Returns the k best images by mean cosine, in [-1, 1], higher is nearer. Images of equal score
+    come in order of storing."""
     started = time.perf_counter()
-    with runtime.gate.slot():
+    with runtime.image_requests.admit():
         answer = await _search(request, runtime)
     hits = answer.queries[0]
-    if isinstance(hits, Problem):
+    if isinstance(hits, ImageError):
         raise hits
     rest = {
         "model": answer.model,
@@ -62,54 +67,59 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
 
 @router.post(
     "/search/batch",
-    summary="Find the nearest pictures to each of many",
+    summary="Find the nearest images to each of many",
     response_model=BatchReply,
     response_model_exclude_unset=True,
     openapi_extra=body(BATCH_BODY),
 )
 async def batch(request: Request, runtime: ReadyRuntime) -> Response:
-    """One entry an image, in order: its results, or what is wrong with it."""
+    """Returns one entry for each image, in order: its results or its error."""
     started = time.perf_counter()
-    with runtime.gate.slot():
+    admission = runtime.image_requests
+    with admission.admit():
         answer = await _batch(request, runtime)
-        queries = await runtime.gate.blocking(lambda: _array(map(_entry, answer.queries)))
+        queries = await admission.on_thread(lambda: _array(map(_entry, answer.queries)))
     rest = {"model": answer.model, "took_ms": _milliseconds_since(started)}
     return _reply("queries", queries, rest)
 
 
-async def _search(request: Request, runtime: Runtime) -> Answer:
-    searcher, model = runtime.searcher, runtime.model.id
-    if forms.media_type(request) == "application/json":
-        wanted = await forms.search_json(request, model)
+async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
+    searcher, model = runtime.serving.searcher, runtime.model.id
+    if media_type(request) == "application/json":
+        id, options = await forms.search_json(request, model)
         with runtime.latency.measured():
-            return await searcher.by_id(wanted.id, wanted)
-    async with forms.form(request, max_files=1) as fields:
+            return await searcher.by_id(id, options)
+    async with read_form(request, max_files=1) as fields:
         file, options = forms.search_form(fields, model)
         with runtime.latency.measured():
-            return await searcher.by_pictures([file.file], options)
+            return await searcher.by_uploads([file.file], options)
 
 
-async def _batch(request: Request, runtime: Runtime) -> Answer:
-    async with forms.form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        files, options = forms.batch_form(fields, runtime.model.id)
-        return await runtime.searcher.by_pictures([file.file for file in files], options)
+async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
+    searcher, model = runtime.serving.searcher, runtime.model.id
+    async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
+        files, options = forms.batch_form(fields, model)
+        return await searcher.by_uploads([file.file for file in files], options)
+
+
+# Search replies are written as text, because the stored metadata are JSON already: parsing them
+# to write them again would take longer than the search. The schemas describe the same shape.
 
 
 def _reply(name: str, array: str, rest: dict[str, Any]) -> Response:
-    """The first field is JSON already."""
     content = f'{{"{name}":{array},{_compact(rest)[1:]}'
     return Response(content.encode(), media_type="application/json")
 
 
-def _entry(entry: list[Hit] | Problem) -> str:
-    if isinstance(entry, Problem):
-        error = {"code": entry.code, "detail": entry.detail, "status": entry.status}
-        return _compact({"error": error})
+def _entry(entry: list[Hit] | ImageError) -> str:
+    if isinstance(entry, ImageError):
+        problem = problem_of(entry)
+        assert problem is not None  # every ImageError has a reply
+        return _compact({"error": ItemError.of(problem).model_dump()})
     return f'{{"results":{_results(entry)}}}'
 
 
 def _results(hits: list[Hit]) -> str:
-    """JSON. Metadata are JSON as they are stored: they are not read only to be written again."""
     return _array(
         f'{{"id":{json.dumps(hit.id)},"score":{hit.score},"metadata":{hit.metadata or "null"}}}'
         for hit in hits

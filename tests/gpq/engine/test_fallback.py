@@ -16,7 +16,8 @@ from gpq.model.codebook import Codebook
 from gpq.model.model import Model
 from gpq.system.device import out_of_memory
 from service.models import artifacts
-from service.models.encoder import Encoder, Picture
+from service.models.decoder import DecodedImage
+from service.models.encoder import Encoder
 
 FULL = (
     "CUDA out of memory.\nTried to allocate",
@@ -128,12 +129,12 @@ def test_a_model_that_finds_a_full_card_is_loaded_on_the_cpu_and_goes_there_late
     assert "is on the CPU for now: CUDA out of memory." in caplog.text
     expected = model.encode(pixels[:1])[0].tobytes()
     card = Card(model.network, 0)
-    with closing(Encoder(10_000, 1, 1, device="cuda")) as encoder:
+    with closing(Encoder(1, device="cuda")) as encoder:
         encoder.learn(replace(model, network=card))
         learnt = encoder.models[model.id]
         assert learnt.device.type == "cuda"
-        assert encoder.encode([Picture(32, 32, {model.id: pixels[0]})], learnt) == [expected]
-        assert encoder.lut_of_code(expected, learnt).shape == (1, 12, 16)
+        assert encoder.encode([DecodedImage(32, 32, {model.id: pixels[0]})], learnt) == [expected]
+        assert encoder.lut_of_code(expected, learnt).shape == (12, 16)
 
         def where(model: Model, pixels: np.ndarray) -> np.ndarray:
             return np.array([model.device.type])

@@ -2,20 +2,21 @@ from types import SimpleNamespace
 from typing import Any
 
 from service.catalogue.images import Catalogue
+from service.database.records import CodeCounts
 
 
-def test_counts_are_of_the_active_model_and_made_anew_only_where_something_changed() -> None:
+def test_codes_are_counted_for_the_active_model_and_again_only_after_a_change() -> None:
     asked: list[str] = []
 
-    def counts(model: str) -> tuple[int, int, int]:
+    def code_counts(model: str) -> CodeCounts:
         asked.append(model)
-        return 1, len(asked), 1
+        return CodeCounts(1, len(asked), 1)
 
-    nothing: Any = None
-    store: Any = SimpleNamespace(reader=SimpleNamespace(counts=counts))
-    feed: Any = SimpleNamespace(model="a")
-    catalogue = Catalogue(store, feed, nothing, nothing, nothing)
-    assert [catalogue.counts(head)[1] for head in (1, 1, 2)] == [1, 1, 2]
-    feed.model = "b"
-    assert [catalogue.counts(2)[1] for _ in range(2)] == [3, 3]
+    unused: Any = None
+    store: Any = SimpleNamespace(images=SimpleNamespace(code_counts=code_counts))
+    follower: Any = SimpleNamespace(model="a")
+    catalogue = Catalogue(store, follower, unused, unused)
+    assert [catalogue.code_counts(head).unique for head in (1, 1, 2)] == [1, 1, 2]
+    follower.model = "b"
+    assert [catalogue.code_counts(2).unique for _ in range(2)] == [3, 3]
     assert asked == ["a", "a", "b"]

@@ -39,6 +39,6 @@ def test_one_that_may_make_a_database_says_where(random_model: Path, tmp_path: P
     first, again = (
         commands.run("import", "pictures", folder=tmp_path, model=random_model) for _ in range(2)
     )
-    assert f"a new database: {tmp_path}/data/gpq.db" in first.stderr
+    assert f"creating the database {tmp_path}/data/gpq.db" in first.stderr
     assert first.returncode == again.returncode == 0
     assert "a new database" not in again.stderr

@@ -11,11 +11,11 @@ import pytest
 from fastapi.routing import APIRoute
 
 from service.app import create_app
-from service.concurrency import deadlines
-from service.concurrency.admission import Gate
+from service.concurrency import wait_budget
+from service.concurrency.admission import Admission
 from service.concurrency.batcher import Batcher
+from service.errors import WaitedTooLong
 from service.http.routes import images, index, jobs, models, search, system
-from service.problems import Problem
 from service.settings import Settings
 
 
@@ -27,17 +27,17 @@ def slow() -> Iterator[Batcher[str, int, int]]:
 
 
 def test_waiting_is_counted_in_all_queues_together(slow: Batcher[str, int, int]) -> None:
-    gate = Gate(9, 1, 0.3)
+    admission = Admission(9, 1, 0.3)
 
     async def main() -> list[object]:
         found: list[object] = [None, None]
 
         async def ask(n: int, work: Callable[[], object]) -> None:
             try:
-                with gate.slot():
-                    found[n] = await gate.run(work)
-            except Problem as problem:
-                found[n] = problem.status
+                with admission.admit():
+                    found[n] = await admission.run(work)
+            except WaitedTooLong as error:
+                found[n] = type(error)
 
         async with anyio.create_task_group() as group:
             group.start_soon(ask, 0, lambda: time.sleep(0.2))
@@ -45,39 +45,39 @@ def test_waiting_is_counted_in_all_queues_together(slow: Batcher[str, int, int])
             group.start_soon(ask, 1, lambda: behind(slow))
         return found
 
-    assert anyio.run(main) == [None, 503]
+    assert anyio.run(main) == [None, WaitedTooLong]
 
 
 def behind(batcher: Batcher[str, int, int]) -> Sequence[int]:
     """Ask for a batch while another is done."""
-    with deadlines.of(9):
-        batcher.ask("first", [1])
-    return batcher.ask("a", [1]).result(10)
+    with wait_budget.limited(9):
+        batcher.submit("first", [1])
+    return batcher.submit("a", [1]).result(10)
 
 
-def test_work_does_not_use_up_patience(slow: Batcher[str, int, int]) -> None:
-    gate = Gate(1, 1, 0.3)
+def test_work_does_not_spend_the_wait_budget(slow: Batcher[str, int, int]) -> None:
+    admission = Admission(1, 1, 0.3)
 
     def work() -> Sequence[int]:
         time.sleep(0.4)
-        return slow.ask("a", [1]).result(10)
+        return slow.submit("a", [1]).result(10)
 
     async def main() -> Sequence[int]:
-        with gate.slot():
-            return await gate.run(work)
+        with admission.admit():
+            return await admission.run(work)
 
     assert anyio.run(main) == [1]
-    with deadlines.of(0.05), pytest.raises(Problem):
+    with wait_budget.limited(0.05), pytest.raises(WaitedTooLong):
         behind(slow)
 
 
 def test_the_same_work_takes_a_turn_each_time_it_is_asked_for() -> None:
-    gate, began = Gate(9, 2), threading.Barrier(2, timeout=10)
+    admission, began = Admission(9, 2), threading.Barrier(2, timeout=10)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(2):
-                group.start_soon(gate.run, began.wait)
+                group.start_soon(admission.run, began.wait)
 
     anyio.run(main)
 
@@ -96,9 +96,9 @@ def test_what_only_asks_the_database_has_places_of_its_own(
             return await client.get(path)
 
     runtime = app.state.runtime
-    runtime.gate.inside = runtime.gate.limit
+    runtime.image_requests.admitted = runtime.image_requests.limit
     assert anyio.run(get, "/metrics").status_code == 200
-    runtime.light.inside = runtime.light.limit
+    runtime.database_requests.admitted = runtime.database_requests.limit
     refused = anyio.run(get, "/metrics")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
     assert anyio.run(get, "/livez").status_code == 200

@@ -3,129 +3,95 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from service.concurrency import deadlines
-from service.concurrency.futures import in_turn
-from service.problems import Problem
-
-who: ContextVar[str] = ContextVar("who", default="nobody")
+from service.concurrency import wait_budget
+from service.concurrency.futures import result_of
+from service.errors import WaitedTooLong
 
 
-def run(*steps: Callable[[Any], Any]) -> Any:
-    """``in_turn`` with 1 and these steps, each by a thread of its own."""
-    pools = [ThreadPoolExecutor(1, f"step-{n}") for n in range(len(steps))]
+def run(work: Any) -> Any:
+    """Awaits work that a thread of its own does."""
 
     async def main() -> Any:
-        who.set("caller")
-        first: Future[Any] = pools[0].submit(steps[0], 1)
-        rest = [
-            lambda result, pool=pool, step=step: pool.submit(step, result)
-            for pool, step in zip(pools[1:], steps[1:], strict=True)
-        ]
-        return await in_turn(first, *rest)
+        with ThreadPoolExecutor(1) as pool:
+            return await result_of(pool.submit(work))
 
-    try:
-        return asyncio.run(main())
-    finally:
-        for pool in pools:
-            pool.shutdown()
+    return asyncio.run(main())
 
 
-def fail(result: int) -> int:
-    raise ValueError(f"not {result}")
+def fail() -> None:
+    raise ValueError("not 1")
 
 
-def test_each_step_has_the_result_of_the_one_before() -> None:
-    assert run(lambda n: n + 1, lambda n: n * 10, str) == "20"
-    assert run(lambda n: n + 1) == 2
+def test_the_result_of_another_thread_is_returned() -> None:
+    assert run(lambda: 2) == 2
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_an_error_of_any_step_ends_it(place: int) -> None:
-    done: list[int] = []
-
-    def step(n: int) -> int:
-        done.append(n)
-        return n
-
-    steps = [step, step, step]
-    steps[place] = fail
+def test_the_error_of_another_thread_is_raised() -> None:
     with pytest.raises(ValueError, match="not 1"):
-        run(*steps)
-    assert len(done) == place
+        run(fail)
 
 
-def test_a_step_that_cannot_begin_ends_it() -> None:
-    async def main() -> Any:
-        first: Future[int] = Future()
-        first.set_result(1)
-        return await in_turn(first, fail)
+def test_a_result_that_is_there_already_needs_no_waiting() -> None:
+    async def main() -> int:
+        done: Future[int] = Future()
+        done.set_result(1)
+        with wait_budget.limited(0):
+            return await result_of(done)
 
-    with pytest.raises(ValueError, match="not 1"):
-        asyncio.run(main())
-
-
-def test_steps_are_begun_in_the_context_of_who_waits_and_not_by_the_event_loop() -> None:
-    seen: list[tuple[str, bool]] = []
-
-    async def main() -> None:
-        who.set("caller")
-        loop = threading.get_ident()
-
-        def begin(result: int) -> Future[int]:
-            seen.append((who.get(), threading.get_ident() == loop))
-            return pool.submit(int, result)
-
-        go = threading.Event()
-        first = pool.submit(lambda: go.wait(10) and 1)
-        waiting = asyncio.ensure_future(in_turn(first, begin, begin))
-        await asyncio.sleep(0.01)
-        go.set()
-        assert await waiting == 1
-
-    with ThreadPoolExecutor(1) as pool:
-        asyncio.run(main())
-    assert seen == [("caller", False)] * 2
+    assert asyncio.run(main()) == 1
 
 
 def test_what_waits_too_long_is_given_up_and_what_has_begun_is_not() -> None:
     async def late(begun: bool) -> object:
-        first: Future[str] = Future()
+        future: Future[str] = Future()
         if begun:
-            assert first.set_running_or_notify_cancel()
-            threading.Timer(0.2, first.set_result, ["done"]).start()
-        with deadlines.of(0.05):
+            assert future.set_running_or_notify_cancel()
+            threading.Timer(0.2, future.set_result, ["done"]).start()
+        with wait_budget.limited(0.05):
             try:
-                return await in_turn(first)
-            except Problem as problem:
-                assert first.cancelled()
-                return problem.status
+                return await result_of(future)
+            except WaitedTooLong as error:
+                assert future.cancelled()
+                return type(error)
 
-    assert asyncio.run(late(begun=False)) == 503
+    assert asyncio.run(late(begun=False)) is WaitedTooLong
     assert asyncio.run(late(begun=True)) == "done"
 
 
+def test_a_queue_that_is_closed_meanwhile_ends_the_wait() -> None:
+    async def main() -> None:
+        future: Future[int] = Future()
+        waiting = asyncio.ensure_future(result_of(future))
+        await asyncio.sleep(0)
+        future.cancel()
+        with pytest.raises(WaitedTooLong):
+            await waiting
+
+    asyncio.run(main())
+
+
 def test_only_waiting_counts() -> None:
-    def work(result: int) -> int:
-        time.sleep(0.4)
-        return result
+    async def main() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(3):
+                await result_of(pool.submit(time.sleep, 0.4))
+        return 1
 
-    with deadlines.of(0.3):
-        assert run(work, work, work) == 1
+    with wait_budget.limited(0.3):
+        assert asyncio.run(main()) == 1
 
 
-def test_an_error_holds_nothing_longer_than_who_has_it() -> None:
+def test_an_error_holds_nothing_longer_than_its_owner() -> None:
     class Read:
         pass
 
-    def fail_with(result: int) -> int:
+    def fail_with_a_reference() -> None:
         read = Read()
         nonlocal held
         held = weakref.ref(read)
@@ -133,7 +99,7 @@ def test_an_error_holds_nothing_longer_than_who_has_it() -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool, suppress(ValueError):
-            await in_turn(pool.submit(fail_with, 1))
+            await result_of(pool.submit(fail_with_a_reference))
 
     held: weakref.ref[Read] | None = None
     gc.disable()
@@ -144,35 +110,34 @@ def test_an_error_holds_nothing_longer_than_who_has_it() -> None:
         gc.enable()
 
 
-def test_nobody_is_told_what_nobody_waits_for_any_more() -> None:
+def test_a_caller_that_gives_up_cancels_the_work_and_leaves_no_error() -> None:
     async def main() -> list[dict[str, Any]]:
         wrong: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, told: wrong.append(told))
-        first: Future[int] = Future()
-        waiting = asyncio.ensure_future(in_turn(first))
+        asyncio.get_running_loop().set_exception_handler(lambda loop, error: wrong.append(error))
+        future: Future[int] = Future()
+        waiting = asyncio.ensure_future(result_of(future))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert first.cancelled()
+        assert future.cancelled()
         await asyncio.sleep(0.01)
         return wrong
 
     assert asyncio.run(main()) == []
 
 
-def test_what_has_begun_is_the_last_step_where_nobody_waits_any_more() -> None:
-    begun: list[int] = []
-
-    async def main() -> None:
-        first: Future[int] = Future()
-        assert first.set_running_or_notify_cancel()
-        waiting = asyncio.ensure_future(in_turn(first, lambda n: begun.append(n)))  # type: ignore[func-returns-value,arg-type]
+def test_work_that_has_begun_is_not_disturbed_by_a_caller_that_gives_up() -> None:
+    async def main() -> int:
+        future: Future[int] = Future()
+        assert future.set_running_or_notify_cancel()
+        waiting = asyncio.ensure_future(result_of(future))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        first.set_result(1)
+        future.set_result(1)
+        await asyncio.sleep(0.01)
+        return future.result()
 
-    asyncio.run(main())
-    assert begun == []
+    assert asyncio.run(main()) == 1

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from service.index.index import Codes, Edit, Index, checksum
+from service.database.records import Change
+from service.index.index import Codes, Index, checksum
 
 
 def lut(favourite: int) -> np.ndarray:
@@ -14,8 +15,12 @@ def code(sub: int) -> bytes:
     return bytes([sub | sub << 4])
 
 
+def change(seq: int, removes: int | None, code: bytes | None) -> Change:
+    return Change(seq, removes, {} if code is None else {"m": code})
+
+
 def loaded(*parts: list[tuple[int, bytes]]) -> Index:
-    return Index(2, "reference", Codes.gather(parts, 1))
+    return Index("m", 2, "reference", Codes.gather(parts, 1))
 
 
 def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
@@ -23,12 +28,12 @@ def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
 
 
 def test_changes_are_applied_once_however_often_they_come() -> None:
-    index = Index(2, "reference")
+    index = Index("m", 2, "reference")
     changes = [
-        Edit(3, None, code(1)),
-        Edit(4, None, code(2)),
-        Edit(7, 3, code(2)),
-        Edit(8, 4, None),
+        change(3, None, code(1)),
+        change(4, None, code(2)),
+        change(7, 3, code(2)),
+        change(8, 4, None),
     ]
     for _ in range(3):
         index.apply(changes)
@@ -39,24 +44,24 @@ def test_changes_are_applied_once_however_often_they_come() -> None:
 
 
 def test_ties_stand_in_seq_order() -> None:
-    index = Index(2, "reference")
+    index = Index("m", 2, "reference")
     index = loaded([(5, code(1)), (9, code(1))])
-    index.apply([Edit(12, None, code(1)), Edit(13, 5, code(1))])
+    index.apply([change(12, None, code(1)), change(13, 5, code(1))])
     assert seqs(index, 1) == [9, 12, 13]
     assert seqs(index, 1, k=2) == [9, 12]
 
 
 def test_it_grows_past_its_first_capacity() -> None:
-    index = Index(2, "reference")
+    index = Index("m", 2, "reference")
     for first in range(1, 5001, 500):
-        index.apply([Edit(seq, None, code(seq % 16)) for seq in range(first, first + 500)])
+        index.apply([change(seq, None, code(seq % 16)) for seq in range(first, first + 500)])
     assert len(index) == 5000
     assert seqs(index, 3, k=1000)[:313] == [s for s in range(1, 5001) if s % 16 == 3]
 
 
 def test_removing_what_was_never_loaded_changes_nothing() -> None:
-    index = Index(2, "reference")
-    index.apply([Edit(9, 2, code(1)), Edit(10, 99, None)])
+    index = Index("m", 2, "reference")
+    index.apply([change(9, 2, code(1)), change(10, 99, None)])
     assert seqs(index, 1) == [9]
 
 
@@ -64,31 +69,31 @@ def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
     pairs = [(seq, code(seq % 16)) for seq in range(1, 200_000, 3)]
     index = loaded(pairs[:1000], pairs[1000:])
     assert index.checksum() == checksum([pairs])
-    index.apply([Edit(300_000, 4, None)])
+    index.apply([change(300_000, 4, None)])
     assert index.checksum() == checksum([[pair for pair in pairs if pair[0] != 4]])
     assert index.checksum() != checksum([pairs])
-    assert Index(2, "reference").checksum() == checksum([])
+    assert Index("m", 2, "reference").checksum() == checksum([])
 
 
 def test_compacting_is_worth_it_when_most_rows_are_gone() -> None:
     index = loaded([(seq, code(1)) for seq in range(1, 300_001)])
-    index.apply([Edit(400_000 + seq, seq, None) for seq in range(1, 150_001)])
+    index.apply([change(400_000 + seq, seq, None) for seq in range(1, 150_001)])
     assert not index.worth_compacting
-    index.apply([Edit(900_000, 200_000, None)])
+    index.apply([change(900_000, 200_000, None)])
     assert index.worth_compacting
 
 
 def test_an_add_that_fails_leaves_rows_and_seqs_in_step() -> None:
-    index = Index(2, "reference")
+    index = Index("m", 2, "reference")
     with pytest.raises(ValueError, match="reshape"):
-        index.apply([Edit(1, None, b"too long")])
-    index.apply([Edit(2, None, code(1))])
+        index.apply([change(1, None, b"too long")])
+    index.apply([change(2, None, code(1))])
     assert seqs(index, 1) == [2]
 
 
 def test_changes_whose_codes_cannot_be_added_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     index = loaded([(1, code(1)), (2, code(2))])
-    changes = [Edit(3, None, code(3)), Edit(4, None, code(4))]
+    changes = [change(3, None, code(3)), change(4, None, code(4))]
 
     def full(_: object) -> None:
         raise MemoryError
@@ -97,6 +102,6 @@ def test_changes_whose_codes_cannot_be_added_come_again(monkeypatch: pytest.Monk
         patched.setattr(index._scanner, "add", full)
         with pytest.raises(MemoryError):
             index.apply(changes)
-    index.apply([*changes, Edit(5, 3, code(5))])
+    index.apply([*changes, change(5, 3, code(5))])
     assert [seqs(index, n, 1) for n in (1, 2, 4, 5)] == [[1], [2], [4], [5]]
     assert len(index) == 4

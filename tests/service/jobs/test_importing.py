@@ -17,8 +17,9 @@ from service.jobs.importing import Import
 from service.jobs.run import JobRun
 from service.jobs.sources import Entry, Folder, Manifest, Source
 from service.models import artifacts
+from service.models.decoder import Decoder
 from service.models.encoder import Encoder
-from service.originals import NoOriginals
+from service.originals.originals import NoOriginals
 
 FILES, SIZE, LIMIT = 100, 20_000, 100_000
 
@@ -65,9 +66,10 @@ def test_few_large_files_are_in_memory_at_once(
     store = Store(f"sqlite:///{tmp_path}/gpq.db")
     migrate(store.database)
     store.models.adopt(model.id, artifacts.read(random_model))
-    number = store.jobs.ask("import", str(root), by_service=False)
-    with closing(store), closing(Encoder(10_000, 2, 1)) as encoder:
+    number = store.jobs.request("import", str(root), by_service=False)
+    encoder, decoder = Encoder(1), Decoder(10_000, 2)
+    with closing(store), closing(encoder), closing(decoder):
         with JobRun(store.jobs, number, watch=source.watch) as run:
-            Import(store, Ingest(encoder, NoOriginals()), [model]).run(source, run)
+            Import(store, Ingest(decoder, encoder, NoOriginals()), [model]).run(source, run)
         assert (run.job.done, run.job.failed) == (FILES, 0)
     assert SIZE < source.most <= (importing.BATCHES + encoder.networks) * (LIMIT + SIZE)

@@ -11,30 +11,30 @@ from harness import commands
 from harness.images import png, tree
 from harness.models import make_artifact
 from harness.server import Server
+from service.database.records import MissingCode
 from service.database.store import Store
 from service.jobs.reindexing import Reindex
 from service.jobs.throttle import Throttle
-from service.originals import open_originals
+from service.originals.originals import open_originals
 from tests import waiting
 
 PICTURES = 120
 
 
 class Pages:
-    """A store of five pages of pictures that take a while to encode."""
+    """Five pages of images that take a while to encode, in place of the models table."""
 
     def __init__(self) -> None:
-        self.models = self
         self.left = 5
 
-    def missing(self, *_: int) -> list[Any]:
+    def missing(self, *_: int) -> list[MissingCode]:
         self.left -= 1
         time.sleep(0.02)
-        return [SimpleNamespace(seq=1, id="a", sha256="0" * 64)] if self.left >= 0 else []
+        return [MissingCode(1, "a", "0" * 64)] if self.left >= 0 else []
 
     def fill(self, *_: object) -> None: ...
 
-    def settle(self, *_: object) -> None: ...
+    def complete(self, *_: object) -> None: ...
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -43,15 +43,15 @@ def test_it_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float
     stop = threading.Event()
     stop.wait = waits.append  # type: ignore[assignment]
     run: Any = SimpleNamespace(stop=stop, advance=lambda *given: None, say=lambda detail: None)
-    encoder: Any = SimpleNamespace(
-        accept=lambda contents, models: [*contents], encode=lambda pictures, model: []
-    )
-    store: Any = Pages()
+    decoder: Any = SimpleNamespace(decode_all=lambda contents, models: [*contents])
+    encoder: Any = SimpleNamespace(encode=lambda images, model: [])
+    models: Any = Pages()
     started = time.monotonic()
     row: Any = SimpleNamespace(number=1, id="m")
     model: Any = None
     throttle = Throttle(share, dict)
-    Reindex(store, encoder, open_originals(str(tmp_path)), throttle).run(row, model, run)
+    originals = open_originals(str(tmp_path))
+    Reindex(models, decoder, encoder, originals, throttle).run(row, model, run)
     worked = time.monotonic() - started
     assert len(waits) == 1 + 5
     assert sum(waits) == pytest.approx(worked * (1 / share - 1), rel=0.3)
@@ -75,8 +75,8 @@ def test_one_that_is_killed_goes_on_where_it_was(random_model: Path, tmp_path: P
     assert 0 < left < PICTURES
     waiting.until(lambda: store.jobs.page(1)[0].state == "stopped", seconds=60)
     again = commands.service("models", "reindex", "--share", "1", **places)
-    assert f"done: {PICTURES} of {PICTURES} pictures" in again
-    assert store.models.count_missing(number) == 0 and store.models.all()[1].whole
+    assert f"done: {PICTURES} of {PICTURES} images" in again
+    assert store.models.count_missing(number) == 0 and store.models.all()[1].complete
     store.close()
 
 
@@ -103,7 +103,7 @@ def test_it_asks_services_how_long_searches_take_without_it(
         try:
             waiting.until(lambda: "search_p99_ms" in replica_of(server))
             where = server.http.post("/jobs/reindex").headers["Location"]
-            rests = "rests, to see how long searches take without it"
+            rests = "rests to measure how long searches take without it"
             waiting.until(lambda: server.http.get(where).json()["detail"] == rests, seconds=60)
             waiting.until(lambda: server.http.get(where).json()["state"] == "done", seconds=60)
         finally:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from service.jobs.throttle import ALONE_SECONDS, LEAST, LOOK_SECONDS, MORE, Latencies, Throttle
-from service.settings import LATENCY_SECONDS
-from service.telemetry.latency import MOST, Latency
+from service.telemetry.latency import LATENCY_SECONDS, MOST, Latency
 
 
 class Clock(threading.Event):
@@ -69,7 +68,7 @@ def test_where_there_is_room_it_takes_what_it_was_asked_to() -> None:
     job = Job(0.5, beside(0.02, slower=1.0))
     job.work(60)
     assert job.throttle.share == 0.5
-    assert job.said[0] == "rests, to see how long searches take without it"
+    assert job.said[0] == "rests to measure how long searches take without it"
     assert job.said[-1] == ("takes 50% of the time: searches take 30 ms (p99), 20 ms without it")
 
 

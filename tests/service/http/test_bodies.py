@@ -3,9 +3,8 @@ import pytest
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from service.catalogue import metadata
-from service.http import forms
-from service.problems import Problem
+from service.http import bodies, forms
+from service.http.problems import Problem
 
 
 def trickling(content_type: str) -> Request:
@@ -20,10 +19,10 @@ def trickling(content_type: str) -> Request:
 
 
 def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
 
     async def read_form() -> None:
-        async with forms.form(trickling("multipart/form-data; boundary=b"), 1):
+        async with bodies.form(trickling("multipart/form-data; boundary=b"), 1):
             pass
 
     async def read_json() -> None:
@@ -33,14 +32,6 @@ def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(Problem) as caught:
             anyio.run(read)
         assert (caught.value.status, caught.value.code) == (408, "slow-body")
-
-
-@pytest.mark.parametrize("depth", [1, 63, 64, 65, 200])
-def test_depth_is_counted_in_objects_and_arrays(depth: int) -> None:
-    value: object = {} if depth == 1 else []
-    for level in range(depth - 1):
-        value = {"a": value} if level % 2 else [value]
-    assert metadata._deeper_than(value, 64) is (depth > 64)
 
 
 def posted(size: int, length: int | None) -> Request:
@@ -71,7 +62,7 @@ def test_files_of_what_may_be_large_wait_on_the_disk(
     size: int, length: int | None, in_memory: bool
 ) -> None:
     async def read() -> None:
-        async with forms.form(posted(size, length), 1) as fields:
+        async with bodies.form(posted(size, length), 1) as fields:
             file = fields["image"]
             assert isinstance(file, UploadFile) and file._in_memory is in_memory
             assert await file.read() == bytes(size)

@@ -1,0 +1,176 @@
+"""Finds the exact hits of one moment, whoever writes meanwhile."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpq import scan
+from service.concurrency.batcher import Batcher
+from service.database.feed import FeedTable
+from service.database.records import Resolved
+from service.errors import ModelChanged, Unavailable
+from service.index.follower import FeedFollower
+from service.telemetry import timing
+
+SCAN_TRIES = 8
+SCANNED_TOGETHER = 64  # queries
+RESOLVED_TOGETHER = 10_000  # hits whose metadata are in memory at the same time
+SPARE = 16  # hits requested in addition, if some of the first ones were deleted meanwhile
+
+Found = list[tuple[int, float]]  # (seq, score), in order
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result. ``metadata``: a JSON object as text, or None."""
+
+    id: str
+    score: float
+    metadata: str | None
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What queries that are scanned together share. ``model``: its id."""
+
+    model: str
+    k: int
+    min_score: float
+
+
+class ExactSearch:
+    """Answers look-up tables (M,K) float32 of concurrent queries in batches.
+
+    A result below ``min_score`` is not a hit. ``watch`` is called with the size of each batch.
+    Searches raise ModelChanged if another model is active, Unavailable if writers outrun them.
+    """
+
+    def __init__(
+        self,
+        feed: FeedTable,
+        follower: FeedFollower,
+        watch: Callable[[int], object] = lambda n: None,
+    ) -> None:
+        self.feed, self.follower = feed, follower
+        self._watch = watch
+        self._batches: Batcher[ScanOptions, NDArray[np.float32], list[Hit]] = Batcher(
+            "scan", self._scan, SCANNED_TOGETHER
+        )
+
+    def close(self) -> None:
+        self._batches.close()
+
+    def submit(
+        self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]
+    ) -> Future[Sequence[list[Hit]]]:
+        """Queues a few queries; the future holds the hits of each."""
+        return self._batches.submit(options, luts)
+
+    def parts(
+        self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]
+    ) -> AsyncGenerator[Sequence[list[Hit]], None]:
+        """Yields the hits of many queries, some queries at a time."""
+        return self._batches.parts(options, luts)
+
+    def _scan(self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
+        self._watch(len(luts))
+        most = max(1, RESOLVED_TOGETHER // options.k)
+        return [
+            hits
+            for first in range(0, len(luts), most)
+            for hits in self._search(options, luts[first : first + most])
+        ]
+
+    def _search(
+        self, options: ScanOptions, tables: Sequence[NDArray[np.float32]]
+    ) -> list[list[Hit]]:
+        """Returns the exact hits of one moment after the search began.
+
+        The index holds the codes of some feed number; the changes that the database holds since
+        are laid over it.
+        """
+        luts, k = np.stack(tables), options.k
+        for _ in range(SCAN_TRIES):
+            applied = self.follower.applied  # read first: the index is at least as new
+            index = self.follower.indexes.get(options.model)
+            if index is None:
+                raise ModelChanged(f"the codes of model {options.model} are not loaded here")
+            with timing.stage("scan"):
+                found = index.search(luts, k)
+            with timing.stage("db"):
+                resolved = self.feed.resolve(
+                    {seq for of_one in found for seq, _ in of_one}, applied
+                )
+            if resolved.model != options.model:
+                raise ModelChanged(f"the active model is {resolved.model}, not {options.model}")
+            if not resolved.complete:
+                self._catch_up()
+                continue
+            ranked = overlay(luts, found, k, resolved)
+            missing = _most_missing(found, ranked, k, options)
+            if missing <= 0:
+                return [_hits(of_one, options, resolved) for of_one in ranked]
+            # Deleted hits leave the index, and more hits than before are requested.
+            self._catch_up()
+            k += missing + SPARE
+        raise Unavailable("images change faster than they can be searched; try again")
+
+    def _catch_up(self) -> None:
+        """Raises Unavailable if another model is active: the search is not repeated then."""
+        try:
+            self.follower.catch_up()
+        except ModelChanged as error:
+            raise Unavailable(str(error)) from error
+
+
+def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.float32]:
+    """Returns the scores (Q,n) float32 that a scan with ``luts`` (Q,M,K) gives these codes."""
+    out = np.empty((len(luts), len(codes)), dtype=np.float32)
+    if codes:
+        packed = np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), -1)
+        scanner = scan.build(packed, luts.shape[1], "reference")
+        rows, found = scanner.search(luts, len(codes))
+        np.put_along_axis(out, rows, found, axis=1)
+    return out
+
+
+def overlay(
+    luts: NDArray[np.float32], found: list[Found], k: int, resolved: Resolved
+) -> list[Found]:
+    """Applies the changes since the scan to its hits, and returns them in order.
+
+    If the scan found all k hits, what comes after the last one is unknown; so nothing is placed
+    there.
+    """
+    fresh = [change for change in resolved.changes if change.seq in resolved.images]
+    fresh_scores = scores(luts, [change.codes[str(resolved.model)] for change in fresh])
+    overlaid = []
+    for of_one, row in zip(found, fresh_scores.tolist(), strict=True):
+        current = {seq: score for seq, score in of_one if seq in resolved.images}
+        current |= {change.seq: score for change, score in zip(fresh, row, strict=True)}
+        ranked = sorted(current.items(), key=_rank)
+        if len(of_one) == k:
+            ranked = [hit for hit in ranked if _rank(hit) <= _rank(of_one[-1])]
+        overlaid.append(ranked)
+    return overlaid
+
+
+def _rank(hit: tuple[int, float]) -> tuple[float, int]:
+    seq, score = hit
+    return -score, seq
+
+
+def _most_missing(found: list[Found], ranked: list[Found], k: int, options: ScanOptions) -> int:
+    """Returns how many hits the query with the fewest lacks, if the index holds more."""
+    return max(
+        0 if len(of_one) < k or of_one[-1][1] < options.min_score else options.k - len(best)
+        for of_one, best in zip(found, ranked, strict=True)
+    )
+
+
+def _hits(ranked: Found, options: ScanOptions, resolved: Resolved) -> list[Hit]:
+    best = [(seq, score) for seq, score in ranked[: options.k] if score >= options.min_score]
+    return [Hit(resolved.images[seq][0], score, resolved.images[seq][1]) for seq, score in best]

@@ -1,0 +1,50 @@
+"""Reads and writes the state table: names and values that all processes share."""
+
+import uuid
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from service.database.engine import Database
+from service.database.schema import state
+
+IDENTITY = "identity"  # a random name of the database
+PRUNED = "pruned"  # the newest number removed from the feed
+PREVIOUS_MODEL = "previous_model"  # the model that was active before
+RETIRED_MODELS = "retired_models"  # ids of deleted models, separated by spaces
+MODEL_HISTORY = PREVIOUS_MODEL, RETIRED_MODELS
+
+
+class StateTable:
+    """Every method raises SQLAlchemyError if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def identity(self) -> str:
+        """Returns the name of this database; the first call makes one up."""
+
+        def identify(connection: Connection) -> str:
+            known = all_state(connection).get(IDENTITY)
+            if known is None:
+                known = uuid.uuid4().hex
+                set_state(connection, IDENTITY, known)
+            return known
+
+        return self.database.write(identify)
+
+
+def all_state(connection: Connection) -> dict[str, str]:
+    """Returns every value by its name."""
+    rows = connection.execute(sa.select(state.c.name, state.c.value))
+    return {row.name: row.value for row in rows}
+
+
+def set_state(connection: Connection, name: str, value: str) -> None:
+    connection.execute(sa.delete(state).where(state.c.name == name))
+    connection.execute(sa.insert(state).values(name=name, value=value))
+
+
+def pruned_seq() -> sa.Select[int]:
+    """Selects the newest number removed from the feed; no row if none was."""
+    return sa.select(sa.cast(state.c.value, sa.BigInteger)).where(state.c.name == PRUNED)

@@ -1,0 +1,62 @@
+import pytest
+
+from gpq import errors as gpq_errors
+from service import errors
+from service.errors import ServiceError
+from service.http.problems import REPLIES, problem_of
+
+EXPECTED = {
+    gpq_errors.EmptyFile: (400, "empty-file"),
+    gpq_errors.UnknownFormat: (415, "unknown-format"),
+    gpq_errors.TooManyPixels: (413, "too-many-pixels"),
+    gpq_errors.BrokenImage: (400, "broken-image"),
+    gpq_errors.ImageError: (400, "bad-image"),
+    gpq_errors.ArtifactError: (422, "invalid-model"),
+    errors.InvalidId: (422, "invalid-id"),
+    errors.DuplicateId: (422, "duplicate-id"),
+    errors.InvalidMetadata: (422, "invalid-metadata"),
+    errors.MetadataTooLarge: (422, "metadata-too-large"),
+    errors.TooManyResults: (422, "too-many-results"),
+    errors.SourceError: (422, "invalid-source"),
+    errors.NoSuchImage: (404, "no-such-image"),
+    errors.NoOriginal: (404, "no-original"),
+    errors.NoThumbnail: (404, "no-thumbnail"),
+    errors.NoSuchModel: (404, "no-such-model"),
+    errors.NoSuchJob: (404, "no-such-job"),
+    errors.ModelError: (409, "conflict"),
+    errors.JobError: (409, "conflict"),
+    errors.DumpError: (409, "conflict"),
+    errors.Busy: (429, "busy"),
+    errors.Unavailable: (503, "unavailable"),
+    errors.WaitedTooLong: (503, "unavailable"),
+    errors.ModelChanged: (503, "unavailable"),
+    errors.StorageFull: (507, "disk-full"),
+}
+NOT_REPLIED = {errors.NewerSchema}  # raised at start only
+
+
+def leaves(kind: type[Exception]) -> set[type[Exception]]:
+    below = kind.__subclasses__()
+    return set().union(*map(leaves, below)) if below else {kind}
+
+
+def make(kind: type[Exception]) -> Exception:
+    if kind is errors.WaitedTooLong:
+        return errors.WaitedTooLong()
+    return kind(7) if kind is errors.NoSuchJob else kind("why")
+
+
+@pytest.mark.parametrize("kind", EXPECTED, ids=lambda kind: kind.__name__)
+def test_each_error_has_a_status_and_a_code(kind: type[ServiceError]) -> None:
+    problem = problem_of(make(kind))  # type: ignore[arg-type]
+    assert problem is not None
+    assert (problem.status, problem.code) == EXPECTED[kind]
+    retried = problem.status in (429, 503)
+    assert problem.headers == ({"Retry-After": "1"} if retried else {})
+    assert problem.detail == str(make(kind))
+
+
+def test_no_error_is_without_a_reply() -> None:
+    assert leaves(ServiceError) - NOT_REPLIED <= EXPECTED.keys()
+    assert {kind for kind, _, _ in REPLIES} - {errors.Refused} <= EXPECTED.keys()
+    assert problem_of(gpq_errors.ScanError("why")) is None

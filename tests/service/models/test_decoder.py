@@ -1,0 +1,55 @@
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpq.errors import UnknownFormat
+from gpq.model import artifact
+from harness.images import png
+from service.concurrency import wait_budget
+from service.errors import WaitedTooLong
+from service.models.decoder import DecodedImage, Decoder
+
+
+def test_many_small_images_come_out_in_order_whatever_is_wrong_with_some(
+    random_model: Path,
+) -> None:
+    model = artifact.load(random_model)
+    uploads = [png(n) for n in range(30)]
+    uploads[::7] = [b"no image"] * 5
+    uploads[3] = png(3) + b"x" * 20_000
+    with closing(Decoder(10_000, 3)) as decoder:
+        found = decoder.decode_all(iter(uploads), [model])
+    for data, image in zip(uploads, found, strict=True):
+        if data == b"no image":
+            assert isinstance(image, UnknownFormat)
+        else:
+            assert isinstance(image, DecodedImage)
+            assert np.array_equal(image.pixels[model.id], model.read(data))
+
+
+def test_what_waits_too_long_to_be_decoded_is_given_up_and_what_has_begun_is_not(
+    random_model: Path,
+) -> None:
+    model = artifact.load(random_model)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        begun.set()
+        assert go.wait(10)
+        return png(1)
+
+    with closing(Decoder(10_000, 1)) as decoder:
+        first = decoder.decode(slow, model)
+        assert begun.wait(10)
+        for ask in (
+            lambda: decoder.decode_all([png(2)], [model]),
+            lambda: decoder.thumbnail(png(2)),
+        ):
+            with wait_budget.limited(0.05), pytest.raises(WaitedTooLong):
+                ask()
+        with wait_budget.limited(0.05):
+            threading.Timer(0.3, go.set).start()
+            assert wait_budget.current().result_of(first).width == 40
