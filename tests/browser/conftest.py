@@ -10,7 +10,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """For a module, not longer: while it is open its event loop counts as running here."""
+    """Opens one browser per module: while a browser is open, its event loop runs in this thread."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that asks nothing from elsewhere and whose script never fails."""
+    """Opens a page; fails the test if it requests another host or if a script raises an error."""
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     opened = context.new_page()
     errors: list[str] = []

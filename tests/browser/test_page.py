@@ -1,4 +1,4 @@
-"""The page at /, path by path, as people use it."""
+"""Tests of the web page at /, one user task per test."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def empty(random_model: Path, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With the example pictures; tests leave them as they are."""
+    """Serves the example images; tests must not change them."""
     folder = tmp_path_factory.mktemp("page")
     files = sorted((ROOT / "examples").rglob("*.jpg"))
     names = [f"{path.parent.name}-{path.stem}" for path in files]
@@ -46,10 +46,10 @@ def assert_accessible(page: Page) -> None:
 
 def test_an_empty_database_takes_the_examples_with_one_click(page: Page, empty: Server) -> None:
     page.goto(empty.url)
-    expect(page.locator("#catalogue-note")).to_contain_text("No pictures are stored yet")
+    expect(page.locator("#catalogue-note")).to_contain_text("No images are stored yet")
     assert_accessible(page)
-    page.get_by_role("button", name="Load the 300 example pictures").click()
-    expect(page.locator("#state")).to_contain_text("300 pictures", timeout=60_000)
+    page.get_by_role("button", name="Load the 300 example images").click()
+    expect(page.locator("#state")).to_contain_text("300 images", timeout=60_000)
     expect(page.get_by_role("button", name="Load the 300")).to_be_hidden()
     expect(page.locator("#failures")).to_be_hidden()
     assert names(page, "catalogue")[:2] == ["airplane-0000", "airplane-0001"]
@@ -57,10 +57,10 @@ def test_an_empty_database_takes_the_examples_with_one_click(page: Page, empty: 
     expect(page.locator("#catalogue li")).to_have_count(120)
 
 
-def test_a_chosen_picture_finds_the_nearest_but_not_itself(page: Page, examples: Server) -> None:
+def test_a_chosen_image_finds_the_nearest_but_not_itself(page: Page, examples: Server) -> None:
     page.goto(examples.url)
     page.locator("#query").set_input_files(CAT)
-    expect(page.locator("#results-note")).to_contain_text("24 pictures nearest to 0001.jpg")
+    expect(page.locator("#results-note")).to_contain_text("24 images nearest to 0001.jpg, found in")
     found = names(page, "results")
     assert len(found) == 24
     assert "cat-0001" not in found
@@ -75,7 +75,7 @@ def test_a_chosen_picture_finds_the_nearest_but_not_itself(page: Page, examples:
     expect(page.locator("#results li")).to_have_count(12)
 
 
-def test_a_dropped_and_a_pasted_picture_are_searched(page: Page, examples: Server) -> None:
+def test_a_dropped_and_a_pasted_image_are_searched(page: Page, examples: Server) -> None:
     page.goto(examples.url)
     give = """([bytes, kind]) => {
       const file = new File([new Uint8Array(bytes)], `${kind}.jpg`, { type: "image/jpeg" });
@@ -102,7 +102,7 @@ def test_a_hit_is_shown_large_and_searched_by(page: Page, examples: Server) -> N
     expect(viewer.get_by_role("img")).to_have_js_property("naturalWidth", 32)
     expect(viewer).to_contain_text("32 × 32 pixels")
     assert_accessible(page)
-    viewer.get_by_role("button", name="Search by this picture").click()
+    viewer.get_by_role("button", name="Search with this image").click()
     expect(page.locator("#results-note")).to_contain_text(f"nearest to {name}")
     assert name not in names(page, "results")
     page.locator("#results button").first.click()
@@ -117,47 +117,48 @@ def test_a_folder_is_added_and_what_fails_is_named(
     (folder / "sub").mkdir(parents=True)
     for n in range(45):
         (folder / f"p{n:02}.png").write_bytes(png(n))
-    (folder / "sub" / "notes.txt").write_text("no picture")
+    (folder / "sub" / "notes.txt").write_text("not an image")
     page.goto(empty.url)
     page.locator("#folder").set_input_files(folder)
-    expect(page.locator("#state")).to_contain_text("45 pictures", timeout=20_000)
+    expect(page.locator("#state")).to_contain_text("45 images", timeout=20_000)
     failures = page.locator("#failures")
-    expect(failures.locator("summary")).to_have_text("1 of 46 could not be added")
+    expect(failures.locator("summary")).to_have_text("1 of 46 files could not be added")
     failures.locator("summary").click()
     expect(failures.get_by_role("listitem")).to_contain_text("holiday/sub/notes.txt: not an image")
     assert "holiday-p00.png" in names(page, "catalogue")
 
 
-def test_a_picture_is_deleted(page: Page, empty: Server) -> None:
+def test_an_image_is_deleted(page: Page, empty: Server) -> None:
     empty.index(png(1), png(2), ids='["stays","goes"]')
     page.goto(empty.url)
     page.get_by_role("button", name="goes").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(page.locator("#state")).to_contain_text("1 picture")
+    expect(page.locator("#state")).to_contain_text("1 image")
     assert names(page, "catalogue") == ["stays"]
     assert empty.http.get("/images/goes").status_code == 404
 
 
-def test_a_bad_query_says_what_is_wrong(page: Page, empty: Server, tmp_path: Path) -> None:
+def test_a_bad_query_shows_what_is_wrong(page: Page, empty: Server, tmp_path: Path) -> None:
     page.goto(empty.url)
     wrong = tmp_path / "wrong.png"
-    wrong.write_bytes(b"no picture")
+    wrong.write_bytes(b"not an image")
     page.locator("#query").set_input_files(wrong)
-    expect(page.locator("#results-note")).to_contain_text("Not searched: not an image of a format")
+    note = page.locator("#results-note")
+    expect(note).to_contain_text("The search failed: not an image of a format")
     wrong.write_bytes(png(1))
     page.locator("#query").set_input_files(wrong)
-    expect(page.locator("#results-note")).to_have_text("Nothing else is stored to be found.")
+    expect(note).to_have_text("No other image is stored.")
 
 
-def test_a_service_that_goes_away_is_said(page: Page, empty: Server) -> None:
+def test_a_service_that_goes_away_is_shown(page: Page, empty: Server) -> None:
     page.goto(empty.url)
-    expect(page.locator("#state")).to_contain_text("0 pictures")
+    expect(page.locator("#state")).to_contain_text("0 images")
     page.context.set_offline(True)
     expect(page.locator("#state")).to_have_text(
         "Not ready: the service cannot be reached", timeout=15_000
     )
     page.context.set_offline(False)
-    expect(page.locator("#state")).to_contain_text("0 pictures", timeout=15_000)
+    expect(page.locator("#state")).to_contain_text("0 images", timeout=15_000)
 
 
 def test_a_key_is_asked_for_once_and_kept_in_memory_only(
@@ -167,12 +168,12 @@ def test_a_key_is_asked_for_once_and_kept_in_memory_only(
         server.http.headers["authorization"] = "Bearer open-sesame"
         server.index(png(1), ids='["secret"]')
         page.goto(server.url)
-        asking = page.get_by_role("dialog", name="This service asks for a key")
+        asking = page.get_by_role("dialog", name="This service requires a key")
         for key in ("wrong", "open-sesame"):
             expect(asking).to_be_visible()
             asking.get_by_label("Key").fill(key)
-            asking.get_by_role("button", name="Use it").click()
-        expect(page.locator("#state")).to_contain_text("1 picture")
+            asking.get_by_role("button", name="Use this key").click()
+        expect(page.locator("#state")).to_contain_text("1 image")
         expect(asking).to_be_hidden()
         expect(page.locator("#catalogue img")).to_have_js_property("naturalWidth", 40)
         kept = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
@@ -181,7 +182,7 @@ def test_a_key_is_asked_for_once_and_kept_in_memory_only(
         expect(asking).to_be_visible()
 
 
-def test_names_are_text_and_never_markup(page: Page, empty: Server) -> None:
+def test_ids_and_metadata_are_shown_as_text_not_markup(page: Page, empty: Server) -> None:
     metadata = json.dumps([{"note": "<img src=x onerror=alert(1)>"}])
     empty.index(png(1), ids='["named"]', metadata=metadata)
     page.goto(empty.url)
@@ -205,7 +206,7 @@ def test_every_screen_is_accessible(
     context.close()
 
 
-def test_the_page_runs_no_script_but_its_own(empty: Server) -> None:
+def test_the_page_runs_only_its_own_scripts(empty: Server) -> None:
     reply = empty.http.get("/")
     policy = reply.headers["content-security-policy"]
     assert "script-src 'self'" in policy

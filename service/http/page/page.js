@@ -1,18 +1,18 @@
-// The page over the HTTP API: no state but what is shown, and the key, in memory only.
+// The web page. It uses the public HTTP API and keeps its state, including the key, in memory only.
 
-const BATCH = 20; // pictures sent in one request
-const PAGE = 60; // pictures of the catalogue shown at a time
-const STATE_MS = 5000; // between looks at the state
+const BATCH = 20; // images sent in one request
+const PAGE = 60; // images added to the catalogue at a time
+const STATE_MS = 5000; // interval between updates of the status line
 
 const $ = (id) => document.getElementById(id);
 let key = "";
 let cursor = "0";
-let shown = null; // id of the picture in the viewer
+let shown = null; // id of the image in the viewer
 let adding = false;
 
-class Refusal extends Error {
+class ServiceError extends Error {
   constructor(status, body) {
-    super(body.detail ?? `the service answered ${status}`);
+    super(body.detail ?? `the service answered with status ${status}`);
     Object.assign(this, { status, body });
   }
 }
@@ -26,13 +26,13 @@ async function ask(path, options = {}) {
     await askForKey();
     return ask(path, options);
   }
-  if (!reply.ok) throw new Refusal(reply.status, await reply.json().catch(() => ({})));
+  if (!reply.ok) throw new ServiceError(reply.status, await reply.json().catch(() => ({})));
   return reply;
 }
 
 const askJson = async (path, options) => (await ask(path, options)).json();
 
-let asking = null; // one question, however many requests wait for the answer
+let asking = null; // all requests that wait for a key share one dialog
 function askForKey() {
   asking ??= new Promise((resolve) => {
     $("key").value = "";
@@ -52,7 +52,7 @@ function form(fields) {
   return { method: "POST", body: data };
 }
 
-// ---- pictures, fetched when they come into view: an <img> alone cannot send a key
+// ---- thumbnails: fetched when they come into view, by script, because <img> cannot send a key
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries.filter((entry) => entry.isIntersecting)) {
@@ -67,7 +67,7 @@ async function fill(image, path) {
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     image.src = url;
   } catch {
-    image.alt = "no picture is kept";
+    image.alt = "The image is not available.";
   }
 }
 
@@ -104,13 +104,13 @@ async function search(options, label) {
     const found = await askJson("search", options);
     const hits = found.results;
     $("results").replaceChildren(...hits.map(tile));
-    const count = hits.length === 1 ? "1 picture" : `${hits.length} pictures`;
+    const count = hits.length === 1 ? "1 image" : `${hits.length} images`;
     $("results-note").textContent = hits.length
-      ? `${count} nearest to ${label}, in ${Math.round(found.took_ms)} ms.`
-      : "Nothing else is stored to be found.";
+      ? `${count} nearest to ${label}, found in ${Math.round(found.took_ms)} ms.`
+      : "No other image is stored.";
     $("results-title").focus();
   } catch (error) {
-    $("results-note").textContent = `Not searched: ${error.message}`;
+    $("results-note").textContent = `The search failed: ${error.message}`;
   } finally {
     $("results").removeAttribute("aria-busy");
   }
@@ -123,7 +123,7 @@ async function searchFile(file) {
   preview.hidden = false;
   $("query-name").textContent = file.name;
   const fields = [["image", file], ["k", $("k").value], ["exclude_same", true]];
-  await search(form(fields), file.name || "the picture");
+  await search(form(fields), file.name || "the image");
 }
 
 async function searchStored(id) {
@@ -141,7 +141,7 @@ async function view(id) {
   shown = id;
   $("viewer-title").textContent = id;
   $("viewer-image").removeAttribute("src");
-  $("viewer-image").alt = `The picture ${id}`;
+  $("viewer-image").alt = `The image ${id}`;
   $("viewer-facts").replaceChildren();
   $("viewer").showModal();
   try {
@@ -164,12 +164,12 @@ async function view(id) {
   }
 }
 
-async function remove(id) {
+async function deleteImage(id) {
   try {
     await ask(`images/${encodeURIComponent(id)}`, { method: "DELETE" });
   } catch (error) {
     if (error.status !== 404) {
-      $("viewer-image").alt = `Not deleted: ${error.message}`;
+      $("viewer-image").alt = `The image could not be deleted: ${error.message}`;
       return;
     }
   }
@@ -177,7 +177,7 @@ async function remove(id) {
   for (const item of document.querySelectorAll("li[data-id]")) {
     if (item.dataset.id === id) item.remove();
   }
-  await look();
+  await refreshState();
 }
 
 // ---- catalogue
@@ -191,16 +191,16 @@ async function more() {
     $("more").hidden = cursor === null;
     const empty = !$("catalogue").children.length;
     $("catalogue-note").textContent = empty
-      ? "No pictures are stored yet: add yours, or load the examples to try the search."
+      ? "No images are stored yet. Add your own, or load the examples to try the search."
       : "";
   } catch (error) {
-    $("catalogue-note").textContent = `Not listed: ${error.message}`;
+    $("catalogue-note").textContent = `The images could not be listed: ${error.message}`;
     $("more").hidden = false;
   }
   $("more").disabled = false;
 }
 
-async function listAnew() {
+async function reloadCatalogue() {
   cursor = "0";
   $("catalogue").replaceChildren();
   await more();
@@ -224,7 +224,7 @@ async function add(files, name = idOf) {
   $("adding").hidden = true;
   adding = false;
   showFailures(failures, files.length);
-  await Promise.all([look(), listAnew()]);
+  await Promise.all([refreshState(), reloadCatalogue()]);
 }
 
 async function send(fields, batch) {
@@ -246,7 +246,7 @@ function showFailures(failures, count) {
   });
   $("failures").hidden = !failures.length;
   $("failures").querySelector("summary").textContent =
-    `${failures.length} of ${count} could not be added`;
+    `${failures.length} of ${count} files could not be added`;
   $("failures").querySelector("ul").replaceChildren(...lines);
 }
 
@@ -260,23 +260,23 @@ async function addExamples() {
     }));
     await add(files, (file) => file.name.replace(/\.jpg$/, ""));
   } catch (error) {
-    $("catalogue-note").textContent = `Examples not loaded: ${error.message}`;
+    $("catalogue-note").textContent = `The examples could not be loaded: ${error.message}`;
   }
   $("examples").disabled = false;
 }
 
-// ---- state
+// ---- status line
 
-async function look() {
+async function refreshState() {
   try {
     const [stats, model] = await Promise.all([askJson("stats"), askJson("model")]);
-    const count = stats.images === 1 ? "1 picture" : `${stats.images.toLocaleString()} pictures`;
+    const count = stats.images === 1 ? "1 image" : `${stats.images.toLocaleString()} images`;
     const lag = stats.feed.lag_s >= 1 ? `, ${Math.round(stats.feed.lag_s)} s behind` : "";
     $("state").textContent = `${count}${lag} · ${model.bits}-bit codes · ${stats.engine} engine`;
     $("state").className = "";
     $("examples").hidden = stats.images > 0;
-    const classes = model.classes.length ? `knows ${model.classes.join(", ")}` : "";
-    $("about").textContent = `model ${model.id.slice(0, 8)} ${classes}`;
+    const classes = model.classes.length ? ` knows ${model.classes.join(", ")}` : "";
+    $("about").textContent = `Model ${model.id.slice(0, 8)}${classes}`;
     return true;
   } catch (error) {
     $("state").textContent = `Not ready: ${error.message}`;
@@ -285,13 +285,13 @@ async function look() {
   }
 }
 
-async function begin() {
-  while (!(await look())) await new Promise((done) => setTimeout(done, 1000));
+async function start() {
+  while (!(await refreshState())) await new Promise((done) => setTimeout(done, 1000));
   await more();
-  setInterval(() => document.hidden || adding || look(), STATE_MS);
+  setInterval(() => document.hidden || adding || refreshState(), STATE_MS);
 }
 
-// ---- what people do
+// ---- user input
 
 $("query").addEventListener("change", (event) => {
   const [file] = event.target.files;
@@ -322,10 +322,10 @@ for (const name of ["files", "folder"]) {
 $("examples").addEventListener("click", addExamples);
 $("more").addEventListener("click", more);
 $("viewer-close").addEventListener("click", () => $("viewer").close());
-$("viewer-delete").addEventListener("click", () => remove(shown));
+$("viewer-delete").addEventListener("click", () => deleteImage(shown));
 $("viewer-search").addEventListener("click", () => {
   $("viewer").close();
   searchStored(shown);
 });
 
-begin();
+start();
