@@ -1,10 +1,10 @@
-"""Send a folder of pictures to a running service, as a program of yours would.
+"""Sends a folder of images to a running service, as a program of yours could.
 
 .venv/bin/python docs/index_folder.py FOLDER [http://127.0.0.1:8000]
 
-Each picture's metadata says where it came from, so that hits lead back to it. Run it again
-after adding files: what is stored already is "unchanged". Keys: GPQ_API_KEYS's first, in
-the environment.
+The metadata of each image contains the path of its file, so that a hit leads back to it. You
+can run the program again after you add files: images that are already stored stay unchanged.
+If the service requires a key, set GPQ_API_KEYS; the program sends the first key in it.
 """
 
 import json
@@ -15,45 +15,45 @@ from pathlib import Path
 
 import httpx
 
-PICTURES_A_REQUEST, BYTES_A_REQUEST = 100, 64 * 2**20
+IMAGES_PER_REQUEST, BYTES_PER_REQUEST = 100, 64 * 2**20
 
 
-def parts(files: list[Path]) -> Iterator[list[Path]]:
-    """So many files, or bytes, at a time; at least one."""
-    part: list[Path] = []
+def batches(files: list[Path]) -> Iterator[list[Path]]:
+    """Splits files into requests of limited length and size, each with at least one file."""
+    batch: list[Path] = []
     size = 0
     for path in files:
         size += path.stat().st_size
-        if part and (len(part) == PICTURES_A_REQUEST or size > BYTES_A_REQUEST):
-            yield part
-            part, size = [], path.stat().st_size
-        part.append(path)
-    if part:
-        yield part
+        if batch and (len(batch) == IMAGES_PER_REQUEST or size > BYTES_PER_REQUEST):
+            yield batch
+            batch, size = [], path.stat().st_size
+        batch.append(path)
+    if batch:
+        yield batch
 
 
 def main(folder: Path, url: str) -> int:
     key = os.environ.get("GPQ_API_KEYS", "").split(",")[0]
     headers = {"authorization": f"Bearer {key}"} if key else {}
     if not folder.is_dir():
-        sys.exit(f"there is no folder {folder}")
+        sys.exit(f"{folder} is not a folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     failed = 0
     with httpx.Client(base_url=url, headers=headers, timeout=300) as service:
-        for part in parts(files):
+        for batch in batches(files):
             reply = service.post(
                 "/index",
-                files=[("images", (path.name, path.read_bytes())) for path in part],
-                data={"metadata": json.dumps([{"file": str(path)} for path in part])},
+                files=[("images", (path.name, path.read_bytes())) for path in batch],
+                data={"metadata": json.dumps([{"file": str(path)} for path in batch])},
             )
             body = reply.json()
             if "items" not in body:
                 sys.exit(f"{reply.status_code}: {body['detail']}")
-            for path, item in zip(part, body["items"], strict=True):
+            for path, item in zip(batch, body["items"], strict=True):
                 if item["status"] == "failed":
                     failed += 1
                     print(f"{path}: {item['error']['detail']}", file=sys.stderr)
-    print(f"{len(files) - failed} pictures sent, {failed} failed")
+    print(f"{len(files) - failed} images sent, {failed} failed")
     return 1 if failed else 0
 
 
