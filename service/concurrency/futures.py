@@ -19,20 +19,30 @@ async def result_of(future: Future[R]) -> R:
     Raises WaitedTooLong, and cancels the future, if the wait budget is spent before its work
     begins, or if its queue cancels it. Work that has begun is never interrupted.
     """
-    budget, since = wait_budget.current(), time.monotonic()
-    result = asyncio.wrap_future(future)
+    loop, budget, since = asyncio.get_running_loop(), wait_budget.current(), time.monotonic()
+    timer: asyncio.TimerHandle | None = None
+
+    def look_after(seconds: float) -> None:
+        nonlocal timer
+        if seconds < math.inf:
+            timer = loop.call_later(seconds, look)
+
+    def look() -> None:
+        left = budget.left - (time.monotonic() - since)
+        if left > 0 or not future.cancel():
+            look_after(left if left > 0 else LOOK_SECONDS)
+
+    look_after(budget.left)
     try:
-        while not result.done():
-            left = budget.left - (time.monotonic() - since)
-            if left <= 0:
-                if future.cancel():
-                    raise WaitedTooLong
-                left = LOOK_SECONDS
-            await asyncio.wait([result], timeout=None if left == math.inf else left)
-        if result.cancelled():
-            raise WaitedTooLong
-        return result.result()
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise WaitedTooLong from None
     finally:
+        if timer is not None:
+            timer.cancel()
         future.cancel()
-        # An error refers to this frame: it must not keep the futures, and so itself, alive.
-        del future, result
+        # An error refers to this frame: it must not keep the future, and so itself, alive.
+        del future, look, look_after

@@ -25,7 +25,7 @@ def test_an_image_is_stored_and_found_from_the_documentation(
     with Server(tmp_path, model=random_model) as server:
         page.goto(f"{server.url}/docs")
         for operation in ("index_index", "search_search"):
-            section = page.locator(f"#operations-pictures-{operation}_post")
+            section = page.locator(f"#operations-images-{operation}_post")
             section.locator(".opblock-summary-control").click()
             section.get_by_role("button", name="Try it out").click()
             section.locator("input[type=file]").first.set_input_files(image)

@@ -99,7 +99,7 @@ def check(project: Project) -> None:
     published = json.loads(project.compose("ps", "--format", "json", "database").splitlines()[0])
     assert not any(port["PublishedPort"] for port in published["Publishers"] or [])
     again = "python -m service models add models/cifar10 2>&1; true"
-    assert "is there already" in project.inside("sh", "-c", again)
+    assert "was added already" in project.inside("sh", "-c", again)
     print("not root, read-only, no compiler, database not published")
 
     project.compose("down")

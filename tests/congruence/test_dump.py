@@ -73,7 +73,7 @@ def test_a_restored_database_answers_the_same(
         commands.service("models", "reindex", database_url=database_url, **place)
         expected = answers(server)
     printed = commands.service("export", name, database_url=database_url, **place)
-    assert f"{PICTURES - 1} pictures to {name}" in printed
+    assert f"{PICTURES - 1} images to {name}" in printed
     url = new_url(into, tmp_path, request)
     if name == "dump.jsonl":  # also while a service runs over it
         with Server(tmp_path, model=other, database_url=url, **images) as server:
@@ -125,7 +125,7 @@ def test_what_was_active_and_what_was_taken_out_is_restored(
             other.models.add(id, FILES)
         other.models.activate("n")
         other.models.activate("x")
-        other.models.remove("y")
+        other.models.delete("y")
         assert other.models.previous() == "n"
         dump.restore(other, file, lambda count: None)
         assert [row.id for row in other.models.all()] == ["m", "n"]
@@ -164,7 +164,7 @@ def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> N
         "restore", "cut.jsonl.gz", folder=tmp_path, database_url=database_url
     ).stderr  # fmt: skip
     whole = commands.service("restore", "whole.jsonl", folder=tmp_path, database_url=database_url)
-    assert f"{PICTURES - 1} pictures from" in whole
+    assert f"{PICTURES - 1} images from" in whole
     assert "name it .jsonl" in commands.run("export", "x.zip", folder=tmp_path).stderr
 
 
@@ -190,7 +190,7 @@ def test_a_backup_is_of_one_moment_while_pictures_are_stored(tmp_path: Path) -> 
         writer.join()
         assert failed == []
         assert printed.startswith("copy.db: ")
-        assert "is there already" in commands.run("backup", "copy.db", folder=tmp_path).stderr
+        assert "copy.db exists" in commands.run("backup", "copy.db", folder=tmp_path).stderr
     with sqlite3.connect(tmp_path / "copy.db") as copy:
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         pictures, codes = (

@@ -186,9 +186,12 @@ def test_waiting_for_all(opened: OPEN) -> None:
     two.start()
     until(lambda: one.store.replicas.have_applied(seq))
     assert two.applied == seq
-    assert {replica.name for replica in one.store.replicas.alive()} == {one.name, two.name}
+    assert {replica.name for replica in one.store.replicas.alive()} == {
+        one.heartbeat.name,
+        two.heartbeat.name,
+    }
     two.stop()
-    assert [replica.name for replica in one.store.replicas.alive()] == [one.name]
+    assert [replica.name for replica in one.store.replicas.alive()] == [one.heartbeat.name]
 
 
 def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:

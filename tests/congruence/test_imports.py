@@ -62,7 +62,7 @@ def test_a_folder_is_stored_and_found_and_read_only_once_more(
         (folder / "notes.txt").unlink()
         (folder / "shoes" / "broken.png").unlink()
         again = commands.service("import", str(folder), folder=tmp_path, **places)
-        assert f"done: {PICTURES} of {PICTURES} pictures" in again
+        assert f"done: {PICTURES} of {PICTURES} images" in again
         assert server.http.get("/stats").json()["feed"]["head"] == before + 1
         assert server.http.get("/images/shoes:007.png/content").content == png(900)
         # An original that was lost is brought back.
@@ -95,7 +95,7 @@ def test_an_import_begins_a_database_that_a_service_then_serves(
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "in" / "a.png", "x/y.png")
     done = commands.run("import", str(manifest), folder=tmp_path, model=random_model, **places)
-    begun = f"a new database: {tmp_path}/gpq.db\n"
+    begun = f"creating the database {tmp_path}/gpq.db\n"
     assert (done.returncode, done.stderr) == (1, begun + "c.png: there is no such file\n")
     assert "pictures; this time 2 created" in done.stdout
     commands.service("import", str(archive), folder=tmp_path, model=random_model, **places)
@@ -136,7 +136,7 @@ def test_a_model_whose_files_were_never_kept_ends_an_import(
         process.kill()
     assert process.returncode == 1
     assert f"codes of model {kept}, but not its files: " in errors
-    todo = "a service over it once with GPQ_MODEL" if active else "models prune"
+    todo = "a service over it once, with GPQ_MODEL" if active else "models prune"
     assert todo in errors
     assert store.jobs.page(1)[0].state == "failed"
     store.close()
@@ -196,7 +196,7 @@ def test_what_is_broken_off_goes_on(
             assert (job["state"], job["done"]) == ("stopped", stored)
         else:
             assert (
-                "is at it already"
+                "already does this"
                 in commands.run("import", str(folder), folder=tmp_path, **places).stderr
             )
             until(lambda: server.http.get("/jobs/1").json()["state"] == "stopped")
@@ -243,7 +243,7 @@ def test_imports_over_http_stay_within_their_folder_and_can_be_cancelled(
 
         assert server.http.post("/jobs/import", json={"source": "many"}).status_code == 202
         again = server.http.post("/jobs/import", json={"source": "many"})
-        assert again.status_code == 409 and "job 2 is at it already" in again.json()["detail"]
+        assert again.status_code == 409 and "job 2 already does this" in again.json()["detail"]
         until(lambda: server.http.get("/jobs/2").json()["done"] > 0)
         running = server.http.get("/jobs/2").json()
         assert running["state"] == "running" and running["seconds_left"] > 0
@@ -303,7 +303,7 @@ def test_an_import_is_left_to_a_service_that_finds_its_source(
         time.sleep(2)
         job = server.http.get("/jobs/1").json()
         assert (job["state"], job["done"]) == ("waiting", 0)
-        assert job["detail"].startswith("it waits for a service that has it")
+        assert job["detail"].startswith("waits for a service whose GPQ_IMPORT_FOLDER")
         assert "waits for a service" in commands.service("jobs", "list", folder=tmp_path, **places)
         with right:
             until(lambda: right.http.get("/jobs/1").json()["state"] == "done")

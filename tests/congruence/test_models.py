@@ -17,7 +17,7 @@ from harness.images import png
 from harness.models import make_artifact
 from harness.server import Server
 from service.database.store import Store
-from service.settings import LIGHT_THREADS
+from service.settings import DATABASE_THREADS
 from tests import waiting
 
 PICTURES = 60
@@ -97,7 +97,7 @@ def test_another_model_becomes_active_with_no_request_failing(
             models("add", str(folder), **command)
             refused = run("activate", new, **command)
             assert refused.returncode == 1
-            assert "pictures have no code of model" in refused.stderr
+            assert "images have no code of model" in refused.stderr
             models("reindex", "--share", "1", **command)
             assert f"before: {old}" in models("activate", new[:12], **command)
             until(lambda: active(one, two) == {new})
@@ -230,10 +230,10 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         assert partly.returncode == 1
         assert "p3: its original is not kept" in partly.stderr
         assert "p5: its original cannot be decoded" in partly.stderr
-        assert "done: 28 of 30 pictures" in partly.stdout
+        assert "done: 28 of 30 images" in partly.stdout
         assert "2 without a code" in models("list", **command)
         refused = run("activate", new, **command).stderr
-        assert f"2 pictures have no code of model {new} yet: re-index first" in refused
+        assert f"2 images have no code of model {new} yet: re-index first" in refused
         assert "names as failures, post or import again, or delete" in refused
         # The same bytes again change nothing, and bring the code and the original.
         for n, sha256 in ((3, missing), (5, damaged)):
@@ -245,7 +245,7 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         until(lambda: active(server) == {new})
         assert server.search(png(3), k=1).json()["model"] == new
         wrong = run("add", str(folder), **command)
-        assert (wrong.returncode, "is there already" in wrong.stderr) == (1, True)
+        assert (wrong.returncode, "was added already" in wrong.stderr) == (1, True)
         assert "no model begins with zz" in run("activate", "zz", **command).stderr
         assert "more than 0" in run("reindex", "--share", "0", **command).stderr
 
@@ -271,12 +271,12 @@ def test_waiting_for_a_process_that_lacks_the_codes_keeps_nothing_else_waiting(
                 time.sleep(1)
             store.replicas.leave("slow")
 
-        with ThreadPoolExecutor(2 * LIGHT_THREADS + 1) as pool:
+        with ThreadPoolExecutor(2 * DATABASE_THREADS + 1) as pool:
             pool.submit(load_slowly)
             until(lambda: any(replica.name == "slow" for replica in store.replicas.alive()))
             asked = [
                 pool.submit(server.http.post, f"/models/{new}/activate", timeout=60)
-                for _ in range(2 * LIGHT_THREADS)
+                for _ in range(2 * DATABASE_THREADS)
             ]
             time.sleep(2)
             for path in ("/images", "/stats", "/models"):

@@ -81,7 +81,7 @@ def test_a_sweep_sets_aside_first_and_gives_back(
         originals.put({key: key.encode()})
     assert open_originals(place).claim("database", 2)
     assert originals.sweep(lambda keys: set()) == 0  # all are young
-    monkeypatch.setattr("service.originals.sweeps.SWEEP_GRACE_SECONDS", -1)
+    monkeypatch.setattr("service.originals.sweeps.GRACE_SECONDS", -1)
     assert originals.sweep(lambda keys: {kept} & set(keys)) == 0
     assert originals.get(unused) == unused.encode()  # set aside, and still there
     originals.put({back: back.encode()})  # stored again meanwhile

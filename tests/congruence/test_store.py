@@ -360,7 +360,7 @@ def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: S
 
     writer = threading.Thread(target=write)
     with store.database.transaction() as held:
-        first = store._put(held, [put("first")])[0].seq
+        first = store.images._put(held, [put("first")])[0].seq
         writer.start()
         started.wait()
         deadline = time.monotonic() + 1
@@ -436,7 +436,7 @@ def test_urls_that_name_no_database() -> None:
     for url in ("sqlite://", "sqlite:///:memory:"):
         with pytest.raises(ValueError, match="keeps nothing"):
             Store(url)
-    with pytest.raises(ValueError, match="neither sqlite nor postgresql"):
+    with pytest.raises(ValueError, match="mysql is not supported; use sqlite or postgresql"):
         Store("mysql://x/y")
 
 

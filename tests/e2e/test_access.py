@@ -37,12 +37,15 @@ def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: 
     [
         ({"GPQ_HOST": "0.0.0.0"}, "GPQ_API_KEYS"),
         ({"GPQ_MODEL": "/nowhere"}, "/nowhere/config.json: there is no finished model"),
-        ({"GPQ_MODEL": "models/none"}, f"and no {ROOT}/models/none; name the folder of one"),
+        (
+            {"GPQ_MODEL": "models/none"},
+            f"and none in {ROOT}/models/none; name the folder of a model",
+        ),
         ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
-        ({"GPQ_API_KEYS": "none"}, "GPQ_API_KEYS: Value error, none would be a key"),
+        ({"GPQ_API_KEYS": "none"}, "GPQ_API_KEYS: Value error, 'none' is a key"),
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
         ({"GPQ_SCAN": "cuda"}, "no cuda scan engine here: torch sees no CUDA device"),
-        ({"GPQ_DATABASE_URL": "mysql://x/y"}, "neither sqlite nor postgresql"),
+        ({"GPQ_DATABASE_URL": "mysql://x/y"}, "mysql is not supported; use sqlite or postgresql"),
         ({"GPQ_DATABASE_URL": "notaurl"}, "Could not parse SQLAlchemy URL"),
         ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),
     ],

@@ -31,7 +31,7 @@ IMPORT_BODY = {
 
 
 @router.post("/jobs/import", summary="Import images", openapi_extra=body(IMPORT_BODY), **ACCEPTED)
-async def request_import(request: Request, response: Response, runtime: ReadyRuntime) -> JobReply:
+async def ask_import(request: Request, response: Response, runtime: ReadyRuntime) -> JobReply:
     """Stores many images in the background. The same request continues an interrupted import;
     images stored already are only read."""
     with runtime.image_requests.admit():
@@ -41,7 +41,7 @@ async def request_import(request: Request, response: Response, runtime: ReadyRun
 
 @router.post("/jobs/reindex", summary="Re-index", **ACCEPTED)
 @database_route
-def request_reindex(response: Response, runtime: ReadyRuntime) -> JobReply:
+def ask_reindex(response: Response, runtime: ReadyRuntime) -> JobReply:
     """Computes codes of added models for all stored images, from their originals, in the
     background. Searches continue with the active model."""
     return _request("reindex", "", response, runtime)

@@ -49,7 +49,7 @@ def test_no_codes_are_saved_too(tmp_path: Path) -> None:
 )
 def test_codes_of_something_else_are_not_used(origin: Origin, why: str, path: Path, caplog) -> None:
     assert index_file.load(path, origin) is None
-    assert f"{path} is not used, the database is read instead: {why}" in caplog.text
+    assert f"{path} is not used; the codes are read from the database instead: {why}" in caplog.text
 
 
 @pytest.mark.parametrize("at", [0, 5, HEADER_BYTES, HEADER_BYTES + 30, -1])
