@@ -58,7 +58,7 @@ def kernel() -> ctypes.CDLL:
         ("gpq_network_free", None, [c_void_p]),
         ("gpq_network_run", c_int, [c_void_p, c_void_p, c_int, c_void_p, c_int]),
     ]
-    return loader.load(FILE, "gpq_step_bytes", Step, functions)
+    return loader.load(FILE, {"gpq_step_layout": Step}, functions)
 
 
 def instructions(name: str = "") -> str:

@@ -18,7 +18,7 @@ from gpq.errors import ScanError
 from gpq.native import loader
 
 FILE = loader.file(__file__)
-NO_MEMORY, NOT_FINITE = 1, 2  # of what gpq_search returns; 0 is success
+NO_MEMORY, NOT_FINITE = 1, 2  # results of gpq_search; 0 is success
 
 
 class Tail(ctypes.Structure):
@@ -53,6 +53,12 @@ class Request(ctypes.Structure):
     )
 
 
+LAYOUTS: dict[str, type[ctypes.Structure]] = {
+    "gpq_request_layout": Request,
+    "gpq_tail_layout": Tail,
+}
+
+
 @cache
 def missing() -> str:
     """Why there is no native engine here, or nothing where there is one."""
@@ -71,7 +77,7 @@ def kernel() -> ctypes.CDLL:
         ("gpq_segment_bytes", c_size_t, [c_void_p]),
         ("gpq_segment_codes_of", None, [c_void_p, c_void_p, c_size_t, c_void_p]),
     ]
-    return loader.load(FILE, "gpq_request_bytes", Request, functions)
+    return loader.load(FILE, LAYOUTS, functions)
 
 
 def instructions(name: str = "") -> str:

@@ -1,6 +1,7 @@
 // What Python calls: plain C, 0 for success.
 #include <cstring>
 
+#include "layout.h"
 #include "network.h"
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
@@ -22,10 +23,22 @@ const Named* find(const char* name) {
     return nullptr;
 }
 
+constexpr gpq::Field STEP[] = {
+    GPQ_FIELD(gpq::Step, kind),
+    {"source", offsetof(gpq::Step, from), sizeof(gpq::Step::from)},  // from is reserved in Python
+    GPQ_FIELD(gpq::Step, to),
+    GPQ_FIELD(gpq::Step, plus),
+    GPQ_FIELD(gpq::Step, pool),
+    GPQ_FIELD(gpq::Step, weights),
+    GPQ_FIELD(gpq::Step, scale),
+    GPQ_FIELD(gpq::Step, shift),
+    GPQ_END(gpq::Step),
+};
+
 }  // namespace
 
-// The caller compares it with its own, so that no library of another version is used.
-EXPORTED size_t gpq_step_bytes() { return sizeof(gpq::Step); }
+// The caller compares this layout with its own, so that it never uses a library of another version.
+EXPORTED const gpq::Field* gpq_step_layout() { return STEP; }
 
 // The fastest there is here, or the one of that name; "" where there is none.
 EXPORTED const char* gpq_instructions(const char* name) {

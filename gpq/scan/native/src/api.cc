@@ -6,6 +6,7 @@
 #endif
 
 #include "filter.h"
+#include "layout.h"
 #include "search.h"
 #include "segment.h"
 
@@ -15,8 +16,39 @@ constexpr int NO_MEMORY = 1;
 constexpr int NOT_FINITE = 2;
 constexpr int NO_SUCH_FILTER = 3;
 
-// The caller compares it with its own, so that no kernel of another version is used.
-EXPORTED size_t gpq_request_bytes() { return sizeof(gpq::Request); }
+constexpr gpq::Field REQUEST[] = {
+    GPQ_FIELD(gpq::Request, segments),
+    GPQ_FIELD(gpq::Request, segment_count),
+    GPQ_FIELD(gpq::Request, tails),
+    GPQ_FIELD(gpq::Request, tail_count),
+    GPQ_FIELD(gpq::Request, M),
+    GPQ_FIELD(gpq::Request, luts),
+    GPQ_FIELD(gpq::Request, queries),
+    GPQ_FIELD(gpq::Request, k),
+    GPQ_FIELD(gpq::Request, part),
+    GPQ_FIELD(gpq::Request, parts),
+    GPQ_FIELD(gpq::Request, removed),
+    GPQ_FIELD(gpq::Request, mask),
+    GPQ_FIELD(gpq::Request, mask_rows),
+    GPQ_FIELD(gpq::Request, mask_from),
+    GPQ_FIELD(gpq::Request, has_after),
+    GPQ_FIELD(gpq::Request, after_score),
+    GPQ_FIELD(gpq::Request, after_row),
+    GPQ_FIELD(gpq::Request, rows),
+    GPQ_FIELD(gpq::Request, scores),
+    GPQ_END(gpq::Request),
+};
+
+constexpr gpq::Field TAIL[] = {
+    GPQ_FIELD(gpq::Tail, blocks),
+    GPQ_FIELD(gpq::Tail, first_row),
+    GPQ_FIELD(gpq::Tail, count),
+    GPQ_END(gpq::Tail),
+};
+
+// The caller compares these layouts with its own, so that it never uses a kernel of another version.
+EXPORTED const gpq::Field* gpq_request_layout() { return REQUEST; }
+EXPORTED const gpq::Field* gpq_tail_layout() { return TAIL; }
 
 // "" where there is no such one.
 EXPORTED const char* gpq_filter(const char* name) {
