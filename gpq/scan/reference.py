@@ -19,7 +19,7 @@ FIRST_CAPACITY = 1024
 
 
 @dataclass(frozen=True)
-class _Snapshot:
+class _ReferenceSnapshot:
     """packed (N,ceil(M/2)) uint8 and live (N,) bool; rows below N never change."""
 
     packed: Tensor
@@ -38,7 +38,7 @@ class ReferenceScanner:
         self.M = M
         self._packed = torch.empty((0, (M + 1) // 2), dtype=torch.uint8)
         self._live = torch.empty(0, dtype=torch.bool)
-        self._snapshot = _Snapshot(self._packed, self._live, 0)
+        self._snapshot = _ReferenceSnapshot(self._packed, self._live, 0)
         self._writing = threading.Lock()
         self.add(packed)
 
@@ -61,7 +61,7 @@ class ReferenceScanner:
             self._packed[first:last] = torch.tensor(codes)
             self._live[first:last] = True
             removed = self._snapshot.removed
-            self._snapshot = _Snapshot(self._packed[:last], self._live[:last], removed)
+            self._snapshot = _ReferenceSnapshot(self._packed[:last], self._live[:last], removed)
         return np.arange(first, last, dtype=np.int64)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
@@ -72,7 +72,7 @@ class ReferenceScanner:
             live[gone] = False
             self._live = live
             removed = count - int(live[:count].sum())
-            self._snapshot = _Snapshot(self._snapshot.packed, live[:count], removed)
+            self._snapshot = _ReferenceSnapshot(self._snapshot.packed, live[:count], removed)
 
     def search(
         self,

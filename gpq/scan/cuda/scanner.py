@@ -13,15 +13,15 @@ from gpq.scan.cuda.kernels import key
 from gpq.scan.cuda.memory import Slab
 from gpq.scan.cuda.search import Search
 from gpq.scan.hits import Hits
-from gpq.scan.known import KnownMasks
 from gpq.scan.mask import Mask, checked_mask
+from gpq.scan.mask_cache import MaskCache
 from gpq.scan.tables import checked_codes, checked_rows, checked_shape, require_finite
 
 LAST_KEY = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class CudaSnapshot:
     """What one search sees, whatever changes."""
 
     slabs: tuple[Slab, ...]
@@ -43,8 +43,8 @@ class CudaScanner:
             raise ScanError(f"M is {M}; a code has at least one sub-code")
         self.M, self.device = M, torch.device(device)
         self._writing = threading.Lock()
-        self._masks: KnownMasks[Slab] = KnownMasks()
-        self.snapshot = Snapshot((), 0, 0)
+        self._masks: MaskCache[Slab] = MaskCache()
+        self.snapshot = CudaSnapshot((), 0, 0)
         self.add(packed)
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class CudaScanner:
 
     def search_in(
         self,
-        snapshot: Snapshot,
+        snapshot: CudaSnapshot,
         luts: NDArray[np.float32],
         k: int,
         mask: NDArray[np.bool_] | Mask | None,
@@ -133,7 +133,7 @@ class CudaScanner:
             best = search.best().cpu()
             return key.rows(best).numpy(), key.scores(best).numpy()
 
-    def _eligible(self, snapshot: Snapshot, mask: NDArray[np.bool_] | Mask) -> tuple[Slab, ...]:
+    def _eligible(self, snapshot: CudaSnapshot, mask: NDArray[np.bool_] | Mask) -> tuple[Slab, ...]:
         slabs, rows = snapshot.slabs, checked_mask(mask)
         if isinstance(mask, Mask):
             return self._masks.left(mask, slabs, lambda n: memory.masked(slabs[n], rows))

@@ -42,13 +42,13 @@ class Search:
         together = min(max(1, KEYS // capacity), TOGETHER)
         with no_room(f"the hits of {len(self.luts)} queries", 8 * KEYS, self.device):
             parts = [
-                Part(self, self.luts[q : q + together].contiguous(), capacity).best()
+                QueryBatch(self, self.luts[q : q + together].contiguous(), capacity).best()
                 for q in range(0, len(self.luts), together)
             ]
         return torch.cat(parts)
 
 
-class Part:
+class QueryBatch:
     """Queries of one search that go through the codes together.
 
     capacity: keys of a query that there is room for, at least SPARE·k.
@@ -73,8 +73,8 @@ class Part:
             best[full] = self._of(full)._in_order(thresholds[full])
         return best
 
-    def _of(self, chosen: Tensor) -> "Part":
-        return Part(self.search, self.luts[chosen].contiguous(), self.capacity)
+    def _of(self, chosen: Tensor) -> "QueryBatch":
+        return QueryBatch(self.search, self.luts[chosen].contiguous(), self.capacity)
 
     def _in_order(self, thresholds: Tensor) -> Tensor:
         """As many rows at a time as there is room for the hits of. Of equal scores the first

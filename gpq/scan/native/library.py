@@ -21,19 +21,19 @@ FILE = loader.file(__file__)
 NO_MEMORY, NOT_FINITE = 1, 2  # results of gpq_search; 0 is success
 
 
-class Tail(ctypes.Structure):
+class TailStruct(ctypes.Structure):
     """As in src/search.h."""
 
     _fields_ = (("blocks", c_void_p), ("first_row", c_uint32), ("count", c_uint32))
 
 
-class Request(ctypes.Structure):
+class RequestStruct(ctypes.Structure):
     """As in src/search.h."""
 
     _fields_ = (
         ("segments", POINTER(c_void_p)),
         ("segment_count", c_size_t),
-        ("tails", POINTER(Tail)),
+        ("tails", POINTER(TailStruct)),
         ("tail_count", c_size_t),
         ("M", c_int),
         ("luts", c_void_p),
@@ -54,8 +54,8 @@ class Request(ctypes.Structure):
 
 
 LAYOUTS: dict[str, type[ctypes.Structure]] = {
-    "gpq_request_layout": Request,
-    "gpq_tail_layout": Tail,
+    "gpq_request_layout": RequestStruct,
+    "gpq_tail_layout": TailStruct,
 }
 
 
@@ -70,7 +70,7 @@ def kernel() -> ctypes.CDLL:
     """Raises OSError or AttributeError where it is not there, of another machine or version."""
     functions: list[loader.Function] = [
         ("gpq_filter", c_char_p, [c_char_p]),
-        ("gpq_search", c_int, [POINTER(Request), c_char_p]),
+        ("gpq_search", c_int, [POINTER(RequestStruct), c_char_p]),
         ("gpq_segment_build", c_void_p, [c_void_p, c_void_p, c_size_t, c_int, c_int]),
         ("gpq_segment_free", None, [c_void_p]),
         ("gpq_trim", None, []),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.scan.native import tail
-from gpq.scan.native.snapshot import Snapshot
+from gpq.scan.native.snapshot import NativeSnapshot
 
 # A merged segment holds at most one in so many rows, or so many rows. While it is made there are
 # some 27 bytes for each of its 48-bit codes beside the 14 that a code takes: half as much again at
@@ -20,7 +20,7 @@ WORTH_PURGING = 3 / 5  # of the codes of a segment live, or fewer
 
 
 @dataclass(frozen=True)
-class Job:
+class Merge:
     """Segments from first to last, and so many tails, that are to become one segment."""
 
     first: int
@@ -34,16 +34,16 @@ def largest(rows: int, share: int = LARGEST_SHARE) -> int:
 
 
 def parts(
-    snapshot: Snapshot, job: Job, first: int, last: int
+    snapshot: NativeSnapshot, merge: Merge, first: int, last: int
 ) -> Iterator[tuple[NDArray[np.uint32], int]]:
     """Live rows (n,) of new segments, and the end of each: one, of a large one purged several."""
     most = largest(snapshot.count, PURGED_SHARE)
-    number = 1 if job.tails else max(1, -(-snapshot.live_count(first, last) // most))
+    number = 1 if merge.tails else max(1, -(-snapshot.live_count(first, last) // most))
     for start, end in itertools.pairwise(np.linspace(first, last, number + 1).astype(int).tolist()):
         yield snapshot.live(start, end), end
 
 
-def next_job(snapshot: Snapshot) -> Job | None:
+def next_merge(snapshot: NativeSnapshot) -> Merge | None:
     """Full tails, with the last segments as long as those are at most twice as large: so a
     code is sorted again about log2 N times. Then segments that are worth purging."""
     segments, most = snapshot.segments, largest(snapshot.count)
@@ -52,11 +52,11 @@ def next_job(snapshot: Snapshot) -> Job | None:
         while first and segments[first - 1].size <= min(2 * size, most - size):
             first -= 1
             size += segments[first].size
-        return Job(first, len(segments), full)
+        return Merge(first, len(segments), full)
     start = 0
     for i, segment in enumerate(segments):
         live = snapshot.live_count(start, segment.last_row)
         if live <= WORTH_PURGING * segment.size and segment.size:
-            return Job(i, i + 1, 0)
+            return Merge(i, i + 1, 0)
         start = segment.last_row
     return None

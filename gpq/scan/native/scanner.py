@@ -13,7 +13,7 @@ from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.native import division, library, masks, merging, tail
 from gpq.scan.native.background import Background
 from gpq.scan.native.segment import Segment
-from gpq.scan.native.snapshot import WORD, Snapshot
+from gpq.scan.native.snapshot import WORD, NativeSnapshot
 from gpq.scan.native.tail import Tail
 from gpq.scan.tables import checked_codes, checked_rows, checked_shape, require_finite
 from gpq.system.processors import processors
@@ -53,13 +53,13 @@ class NativeScanner:
         self.threads = threads or min(MOST_THREADS, processors())
         self._writing, self._merging = threading.Lock(), threading.Lock()
         self._background = Background(self.merge)
-        self._masks = masks.Masks(lambda: self._snapshot)
+        self._masks = masks.MaskedSegments(lambda: self._snapshot)
         codes = checked_codes(packed, M)
         _require_room(len(codes))
         segments = tuple(self._sorted(codes)) if len(codes) > tail.ROWS else ()
         sorted_rows = len(codes) if segments else 0
         removed = np.zeros(len(codes) // WORD + 1, dtype=np.uint64)
-        self._snapshot = Snapshot(segments, (Tail.empty(sorted_rows, M),), removed, 0)
+        self._snapshot = NativeSnapshot(segments, (Tail.empty(sorted_rows, M),), removed, 0)
         self.add(codes[sorted_rows:])
 
     def __len__(self) -> int:
@@ -152,24 +152,24 @@ class NativeScanner:
         ``add`` has it done in the background; searches go on meanwhile.
         """
         with self._merging:
-            while (job := merging.next_job(self._snapshot)) is not None:
-                self._do(job)
+            while (merge := merging.next_merge(self._snapshot)) is not None:
+                self._run_merge(merge)
                 library.kernel().gpq_trim()
 
-    def _do(self, job: merging.Job) -> None:
+    def _run_merge(self, merge: merging.Merge) -> None:
         before = self._snapshot
-        start = before.segments[job.first - 1].last_row if job.first else 0
+        start = before.segments[merge.first - 1].last_row if merge.first else 0
         ends: Segment | Tail = (
-            before.tails[job.tails - 1] if job.tails else before.segments[job.first]
+            before.tails[merge.tails - 1] if merge.tails else before.segments[merge.first]
         )
         merged = [
             Segment(before.codes(rows), rows, self.M, last_row)
-            for rows, last_row in merging.parts(before, job, start, ends.last_row)
+            for rows, last_row in merging.parts(before, merge, start, ends.last_row)
         ]
         with self._writing:
             now = self._snapshot  # only tails and removals may be others
-            segments = (*before.segments[: job.first], *merged, *before.segments[job.last :])
-            self._snapshot = replace(now, segments=segments, tails=now.tails[job.tails :])
+            segments = (*before.segments[: merge.first], *merged, *before.segments[merge.last :])
+            self._snapshot = replace(now, segments=segments, tails=now.tails[merge.tails :])
 
     def _sorted(self, packed: NDArray[np.uint8]) -> list[Segment]:
         rows = np.arange(len(packed), dtype=np.uint32)
@@ -182,7 +182,7 @@ class NativeScanner:
 
     def _search(
         self,
-        snapshot: Snapshot,
+        snapshot: NativeSnapshot,
         tables: NDArray[np.float32],
         share: division.Share,
         k: int,
@@ -193,7 +193,7 @@ class NativeScanner:
         luts = tables[share.queries]
         rows = np.empty((len(luts), k), dtype=np.int64)
         scores = np.empty((len(luts), k), dtype=np.float32)
-        request = library.Request(
+        request = library.RequestStruct(
             segments=snapshot.pointers,
             segment_count=len(snapshot.segments),
             tails=snapshot.tail_array,

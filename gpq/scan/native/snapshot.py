@@ -16,7 +16,7 @@ CHUNK = 1 << 16  # rows looked at together: their numbers take much memory on th
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class NativeSnapshot:
     """All rows in order: those of the segments, then those of the tails; one tail at least.
 
     removed (…,) uint64, a bit a row; rows to come have one each, not set.
@@ -27,12 +27,12 @@ class Snapshot:
     removed: NDArray[np.uint64]
     removed_count: int
     pointers: ctypes.Array[c_void_p] = field(init=False, repr=False)
-    tail_array: ctypes.Array[library.Tail] = field(init=False, repr=False)
+    tail_array: ctypes.Array[library.TailStruct] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         pointers = (c_void_p * len(self.segments))(*(s.pointer for s in self.segments))
-        tails = (library.Tail * len(self.tails))(
-            *(library.Tail(t.blocks.ctypes.data, t.first_row, t.count) for t in self.tails)
+        tails = (library.TailStruct * len(self.tails))(
+            *(library.TailStruct(t.blocks.ctypes.data, t.first_row, t.count) for t in self.tails)
         )
         object.__setattr__(self, "pointers", pointers)
         object.__setattr__(self, "tail_array", tails)

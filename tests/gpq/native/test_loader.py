@@ -70,6 +70,6 @@ def test_a_structure_of_another_size_is_refused(
 
 def test_a_library_without_a_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="gpq_no_layout"):
-        loader.load(library.FILE, {"gpq_no_layout": library.Tail}, [])
+        loader.load(library.FILE, {"gpq_no_layout": library.TailStruct}, [])
     with pytest.raises(OSError, match="missing"):
         loader.load(tmp_path / "missing", {}, [])

@@ -78,13 +78,13 @@ def test_more_hits_than_there_is_room_for(
     kind: str, Q: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
-    collect = search.Part._collect
+    collect = search.QueryBatch._collect
 
-    def watch(part: search.Part, thresholds, first, last, step, many):
+    def watch(part: search.QueryBatch, thresholds, first, last, step, many):
         asked.append((first, last))
         return collect(part, thresholds, first, last, step, many)
 
-    monkeypatch.setattr(search.Part, "_collect", watch)
+    monkeypatch.setattr(search.QueryBatch, "_collect", watch)
     packed = (np.arange(1500) * 16 // 1500 * (kind != "equal")).astype(np.uint8)[:, None]
     scanner, reference = build(packed, 1, "cuda"), ReferenceScanner(packed, 1)
     luts = np.arange(16, dtype=np.float32)[None, None].repeat(Q, axis=0)
@@ -111,11 +111,11 @@ def test_samples_are_as_small_as_will_do(k: int, expected: list[int]) -> None:
 def test_no_grid_is_too_large(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def best(part: search.Part) -> torch.Tensor:
+    def best(part: search.QueryBatch) -> torch.Tensor:
         sizes.append(part.Q)
         return torch.zeros(part.Q, k)
 
-    monkeypatch.setattr(search.Part, "best", best)
+    monkeypatch.setattr(search.QueryBatch, "best", best)
     luts = torch.zeros(9000, 1, 16)
     assert len(search.Search((), key.MOST_ROWS, luts, k, 0, paging=False).best()) == 9000
     for rows, queries in ((bound.ROWS, bound.MOST_QUERIES), (exact.ROWS, exact.MOST_QUERIES)):

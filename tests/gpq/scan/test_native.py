@@ -451,11 +451,11 @@ def test_a_merge_that_fails_is_told_and_not_tried_at_once(
     native = NativeScanner(np.zeros((0, 1), dtype=np.uint8), 2)
     calls: list[int] = []
 
-    def fail(job: object) -> None:
+    def fail(merge: object) -> None:
         calls.append(1)
         raise MemoryError("no memory to sort")
 
-    monkeypatch.setattr(native, "_do", fail)
+    monkeypatch.setattr(native, "_run_merge", fail)
     for _ in range(300):
         native.add(np.zeros((2, 1), dtype=np.uint8))
     deadline = time.monotonic() + 10

@@ -17,7 +17,7 @@ class _Known(Generic[P]):
     preparing: threading.Lock = field(default_factory=threading.Lock)
 
 
-class KnownMasks(Generic[P]):
+class MaskCache(Generic[P]):
     """Of parts of the codes what a mask leaves of them. It goes with its mask, or its part."""
 
     def __init__(self) -> None:
