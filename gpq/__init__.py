@@ -1,7 +1,19 @@
-"""GPQ: the model, what an artifact is and what it computes.
+"""GPQ: loads learned models, encodes images with them and searches the codes.
 
-Generalized Product Quantization (Jang & Cho, CVPR 2020). Symbols, used with
-these names everywhere in the project:
+The method is Generalized Product Quantization (Jang & Cho, CVPR 2020).
+
+Packages, each of which imports only from those below it:
+
+    engine    runs a model's network fast, and falls back to the CPU if a device is full
+    scan      finds the best codes for a query exactly, in C++, on GPUs or in plain torch
+    model     networks, codebooks and the files of an artifact
+    winograd  computes convolutions of 3×3 on the CPU
+    pixels    decodes image files and prepares their pixels for a network
+    native    loads the compiled C++ libraries
+    system    files, memory, processors and devices of the operating system
+    errors    the errors that gpq raises on purpose
+
+Symbols, used with these names everywhere in the project:
 
     B  batch size                     N  number of codes
     M  codebooks                      K  codewords in each, 16 (4 bits)

@@ -1,1 +1,4 @@
-"""Runs a model's network as fast as the machine allows. Imports gpq.model and what it imports."""
+"""Runs the network of a model as fast as the machine allows.
+
+May import ``gpq.model``, ``gpq.winograd`` and the packages below them.
+"""

@@ -1,1 +1,4 @@
-"""Loads, saves and computes models. Imports gpq.pixels, gpq.system and gpq.errors."""
+"""Networks, codebooks and artifacts: how a model is computed, saved and loaded.
+
+May import ``gpq.pixels``, ``gpq.system`` and ``gpq.errors``.
+"""

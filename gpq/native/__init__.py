@@ -1,1 +1,4 @@
-"""Loads compiled libraries, and holds the C++ headers they share. Imports nothing of gpq."""
+"""Loads the compiled C++ libraries and holds the headers that they share.
+
+Imports no other package of gpq.
+"""

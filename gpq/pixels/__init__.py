@@ -1,1 +1,4 @@
-"""Turns image bytes into checked pixels. Imports gpq.errors and gpq.system only."""
+"""Decodes image files and prepares their pixels for a network.
+
+May import ``gpq.system`` and ``gpq.errors``.
+"""

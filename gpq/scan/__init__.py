@@ -1,8 +1,6 @@
-"""Exact top-k by look-up tables over packed codes; one signature for every engine.
+"""Finds the k best codes for a query exactly, with one of several engines.
 
-Score: the float32 sum of LUT[m, code_m] over m = 0…M-1, in that order, no FMA.
-Order: score descending, then row ascending. ``reference`` is the definition; any
-other engine returns exactly its rows and scores.
+May import ``gpq.model``, ``gpq.native``, ``gpq.system`` and ``gpq.errors``.
 """
 
 import numpy as np

@@ -1,1 +1,4 @@
-"""Wraps the operating system: files, memory, processors, devices. Imports gpq.errors only."""
+"""Wraps the operating system: files, memory, processors and devices.
+
+May import ``gpq.errors`` only.
+"""

@@ -1,4 +1,8 @@
-"""The scan on NVIDIA GPUs. Nothing of triton is imported before a scanner is built."""
+"""Searches codes on NVIDIA GPUs.
+
+May import the modules of ``gpq.scan``, ``gpq.system`` and ``gpq.errors``. Triton is imported only
+when a scanner is built, because not every installation has it.
+"""
 
 import importlib.util
 from functools import cache

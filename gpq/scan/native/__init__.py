@@ -1,4 +1,7 @@
-"""The scan in C++: exact, with AVX-512, AVX2, NEON or none of them, chosen at run time."""
+"""Searches codes with a C++ kernel, which uses AVX-512, AVX2, NEON or plain C++ at run time.
+
+May import the modules of ``gpq.scan``, ``gpq.native``, ``gpq.system`` and ``gpq.errors``.
+"""
 
 from gpq.scan.native.library import instructions, missing
 from gpq.scan.native.scanner import NativeScanner

@@ -1,1 +1,4 @@
-"""Triton kernels, one a file: the same on a card and, without one, in Triton's interpreter."""
+"""Triton kernels, one a file. They run on a GPU, or in Triton's interpreter if there is none.
+
+May import only one another.
+"""
