@@ -1,36 +1,36 @@
-"""Every error the package raises on purpose.
+"""The errors that the package raises on purpose.
 
 GPQError
-├── ImageError               one picture is at fault; the message says how
-│   ├── UnknownFormat        no signature of a format we read
-│   │   └── EmptyFile        no bytes at all
-│   ├── BrokenImage          a known format that cannot be decoded
-│   └── TooManyPixels        larger than the pixel limit
-├── ArtifactError            a model folder that cannot be used; names the file
-├── DeviceError              a device that is not there
-└── ScanError                a search or a build asked for the impossible
-    └── DeviceFull           the device has no room; the message has bytes needed and free
+├── ImageError               an image cannot be used; the message says why
+│   ├── UnknownFormat        the bytes have no signature of a supported format
+│   │   └── EmptyFile        the file has no bytes
+│   ├── BrokenImage          the format is supported, but the file cannot be decoded
+│   └── TooManyPixels        the image is larger than the pixel limit
+├── ArtifactError            a model folder cannot be used; the message names the file
+├── DeviceError              the requested device does not exist
+└── ScanError                a scan engine cannot do what is requested
+    └── DeviceFull           a device lacks memory; the message has the bytes needed and free
 """
 
 
 class GPQError(Exception):
-    """Base of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class ImageError(GPQError):
-    """One picture cannot be used."""
+    """An image cannot be used."""
 
 
 class UnknownFormat(ImageError):
-    """The bytes carry no signature of a format we read."""
+    """The bytes have no signature of a supported format."""
 
 
 class EmptyFile(UnknownFormat):
-    """No bytes at all."""
+    """The file has no bytes."""
 
 
 class BrokenImage(ImageError):
-    """The bytes are of a known format but do not decode."""
+    """The bytes are of a supported format but cannot be decoded."""
 
 
 class TooManyPixels(ImageError):
@@ -38,16 +38,16 @@ class TooManyPixels(ImageError):
 
 
 class ArtifactError(GPQError):
-    """A model folder is missing, damaged, or computes something else."""
+    """A model folder is missing or damaged, or its model computes other codes than it should."""
 
 
 class DeviceError(GPQError):
-    """The device asked for is not there."""
+    """The requested device does not exist."""
 
 
 class ScanError(GPQError, ValueError):
-    """Arguments a scan engine cannot serve."""
+    """A scan engine is unavailable or cannot handle the arguments of a call."""
 
 
 class DeviceFull(ScanError):
-    """The memory of a device does not suffice."""
+    """A device has too little free memory."""

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words, argparse.Namespace(words=words))
     limit_decoding()
-    memory.return_pictures()
+    memory.return_large_images()
     try:
         options.command(options)
     except (TrainerError, GPQError, OSError) as error:

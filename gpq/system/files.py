@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writes files atomically and durably."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import BinaryIO
 
 from gpq.system.syncfs import syncfs
 
-# From so many files or folders on, all of their file system is written at once: less work than one
-# after another, and others' writes to it are waited for.
+# From this many files or folders on, one syncfs call is cheaper than one fsync call for each,
+# although it also waits for what other programs have written to the file system.
 MANY = 4
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names of its files on the disk too."""
+    """Writes the entries of a folder to the disk, so that renames in it survive a crash."""
     sync_folders([folder])
 
 
 def sync_folders(folders: Sequence[Path]) -> None:
-    """The same of each."""
+    """Writes the entries of several folders to the disk."""
     with ExitStack() as stack:
         descriptors = []
         for folder in folders:
@@ -30,10 +30,11 @@ def sync_folders(folders: Sequence[Path]) -> None:
 
 @contextmanager
 def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write what is to stand at ``path``; it takes its place on leaving, on the disk.
+    """Yields a temporary file that replaces ``path`` on the disk when the block ends.
 
-    Until then, and where anything is raised, what stands there stays. temporary: in the same
-    folder, of this writer alone; ``path`` and .tmp if not given.
+    If the block raises, ``path`` keeps its content and the temporary file is removed.
+    ``temporary``: a path in the same folder that no other writer uses; by default ``path`` with
+    the suffix .tmp.
     """
     temporary = temporary or path.with_name(path.name + ".tmp")
     try:
@@ -49,11 +50,12 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_together(files: Mapping[Path, bytes], suffix: str) -> None:
-    """Write new files, whose names are on the disk once their folders are synced.
+    """Writes new files. Their names are on the disk after ``sync_folders`` of their folders.
 
-    All are written before the first is synced: less work for the disk than one after another.
-    suffix: of temporary files beside them, of this writer alone; none is left where anything is
-    raised.
+    All files are written before the first is synced, which is less work for the disk than
+    writing and syncing them one after another.
+    ``suffix``: suffix of the temporary files beside them, which no other writer uses. No
+    temporary file is left behind if writing fails.
     """
     temporary = {path: path.with_name(path.name + suffix) for path in files}
     try:

@@ -1,4 +1,4 @@
-"""What the C library, where it is glibc, does with memory that was freed."""
+"""Sets what glibc does with freed memory; does nothing under another C library."""
 
 import ctypes
 from functools import cache
@@ -7,16 +7,16 @@ from functools import cache
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 NEVER = -1
 PAD_BYTES = 1 << 30
-LARGE_BYTES = 4 << 20  # of a picture's block
-LARGEST_KEPT_BYTES = 32 << 20  # more than glibc takes is ignored
-KEPT_BYTES = 256 << 20  # of a thread's
+LARGE_BYTES = 4 << 20  # blocks of large images are at least this large
+LARGEST_KEPT_BYTES = 32 << 20  # glibc ignores larger thresholds
+KEPT_BYTES = 256 << 20  # freed memory that each thread keeps
 
 
 def keep_freed() -> None:
-    """Have all freed memory kept for the next step of a training.
+    """Keeps all freed memory for the next step of a training.
 
-    By default every large tensor is mapped anew and returned to the system, a page fault
-    for each 4 KiB: a third of the time of a training on the CPU.
+    By default glibc maps every large tensor again and then returns it to the system. The page
+    faults, one for each 4 KiB, take a third of the time of a training on the CPU.
     """
     _set(M_MMAP_MAX, 0)
     _set(M_TRIM_THRESHOLD, NEVER)
@@ -24,20 +24,24 @@ def keep_freed() -> None:
 
 
 def keep_tensors() -> None:
-    """Have memory of up to LARGEST_KEPT_BYTES at once kept, for the next pictures through the
-    network; that of large pictures too, until ``give_back``."""
+    """Keeps freed blocks of up to LARGEST_KEPT_BYTES for the next batch of images.
+
+    The blocks of large images are kept too, until ``give_back`` is called.
+    """
     _set(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
     _set(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def return_pictures() -> None:
-    """Have the memory of large pictures go back to the system: it would be kept, once for every
-    thread that decodes."""
+def return_large_images() -> None:
+    """Returns the memory of large images to the system as soon as it is freed.
+
+    Otherwise every thread that decodes images would keep that memory.
+    """
     _set(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def give_back() -> None:
-    """What is free now."""
+    """Returns all memory that is free now to the system."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

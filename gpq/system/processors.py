@@ -1,14 +1,17 @@
-"""How many processors there are for this process."""
+"""Counts the processors that this process may use."""
 
 import math
 import os
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of each period, or max
+CGROUP = Path("/sys/fs/cgroup/cpu.max")  # a container's quota and period in microseconds
 
 
 def processors(quota: Path = CGROUP) -> int:
-    """That this process may use: fewer than there are by affinity, or in a container."""
+    """Returns the number of processors that this process may use.
+
+    CPU affinity and the quota of a container limit it.
+    """
     try:
         mine = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
@@ -16,5 +19,5 @@ def processors(quota: Path = CGROUP) -> int:
     try:
         share, period = quota.read_text().split()
         return max(1, min(mine, math.ceil(int(share) / int(period))))
-    except (OSError, ValueError):  # no container, or one without a limit
+    except (OSError, ValueError):  # not in a container, or in one without a limit
         return mine

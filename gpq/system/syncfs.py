@@ -1,11 +1,11 @@
-"""All that was written to a file system, on its disk at once: syncfs(2) of Linux."""
+"""Calls syncfs(2) of Linux, which writes a whole file system to its disk."""
 
 import ctypes
 import os
 import platform
 import re
 
-SINCE = (5, 8)  # before, Linux tells nothing of a failure
+SINCE = (5, 8)  # older versions of Linux do not report failures of syncfs
 
 
 def _find() -> "ctypes._NamedFuncPointer | None":
@@ -19,8 +19,11 @@ _SYNCFS = _find()
 
 
 def syncfs(descriptor: int) -> bool:
-    """Whether that could be done, for the file system of an open file; raises OSError where it
-    failed. What others have written there is waited for too."""
+    """Writes the file system of an open file to its disk, and returns whether that is supported.
+
+    Also waits for what other programs have written to the file system. Raises OSError if the
+    write fails.
+    """
     if _SYNCFS is None:
         return False
     if _SYNCFS(descriptor) != 0:

@@ -1,4 +1,4 @@
-// Zeroed memory on cache lines, in huge pages where it is large and the system has them.
+// Zeroed memory that begins on a cache line; large buffers use huge pages if the system has them.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ struct FreeMemory {
     void operator()(void* memory) const { std::free(memory); }
 };
 
-// size values of T, all zero at first, and more that can be read, a line of the cache.
+// An array of `size` zeros. One more cache line behind its end may be read, but has no meaning.
 template <class T>
 class Buffer {
   public:

@@ -19,7 +19,7 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_where_writing_fails_the_old_file_stays(tmp_path: Path) -> None:
+def test_the_old_file_stays_if_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), replacing(path, tmp_path / "mine.tmp") as file:
@@ -41,7 +41,7 @@ def test_files_are_written_together_or_none_is(tmp_path: Path) -> None:
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is written to the disk, and how, from now on."""
+    """Lists the calls that write to the disk from now on."""
     calls: list[str] = []
 
     def one(descriptor: int) -> None:
@@ -56,7 +56,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_of_many_files_the_file_system_is_written_at_once(
+def test_many_files_are_synced_by_syncing_their_file_system(
     tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {tmp_path / str(n): b"x" for n in range(MANY - 1)}
@@ -70,19 +70,19 @@ def test_of_many_files_the_file_system_is_written_at_once(
     sync_folders([tmp_path] * MANY)
     assert synced == ["syncfs"]
     synced.clear()
-    monkeypatch.setattr(files, "syncfs", lambda descriptor: False)  # not Linux, or an old one
+    monkeypatch.setattr(files, "syncfs", lambda descriptor: False)  # as on an old Linux
     write_together(many, ".tmp")
     assert len(synced) == MANY
 
 
-def test_what_is_on_several_file_systems_is_written_one_by_one(
+def test_files_on_several_file_systems_are_synced_one_by_one(
     tmp_path: Path, synced: list[str]
 ) -> None:
     sync_folders([tmp_path] * MANY + [Path("/proc/sys")])
     assert synced == [f"fsync {tmp_path.name}"] * MANY + ["fsync sys"]
 
 
-def test_a_file_system_that_cannot_be_written_is_told(
+def test_a_failed_sync_raises_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> bool:

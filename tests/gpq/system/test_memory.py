@@ -26,4 +26,4 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
         return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
     assert faults("kept") < 100
-    assert faults("returned") > 1000  # 5 times 64 MiB, anew each time
+    assert faults("returned") > 1000  # 64 MiB are mapped again in each of five steps
