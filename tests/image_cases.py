@@ -1,6 +1,7 @@
-"""Every kind of picture a user may have: each case is the ``quarters`` picture, as file bytes.
+"""Image files of every kind that users may have.
 
-Red and lime above, blue and white below, whatever the file holds inside.
+Each case is a file that shows the ``quarters`` image, however it is encoded: red and lime above,
+blue and white below.
 """
 
 import struct
@@ -21,7 +22,7 @@ TURNED = {
 
 
 def turned(orientation: int, format: str) -> bytes:
-    """Stored as a camera stores it that was held some other way (TIFF/EXIF tag 274)."""
+    """Encodes the image as a camera held at another angle stores it (TIFF/EXIF tag 274)."""
     how = TURNED[orientation]
     image = quarters() if how is None else quarters().transpose(how)
     exif = Image.Exif()
@@ -32,7 +33,7 @@ def turned(orientation: int, format: str) -> bytes:
 
 
 def cmyk(image: Image.Image) -> Image.Image:
-    """Ink: 255 minus light, no black."""
+    """Converts RGB to CMYK without black: ink is 255 minus light."""
     white = Image.new("RGB", image.size, "white")
     return Image.merge(
         "CMYK", [*ImageChops.subtract(white, image).split(), Image.new("L", image.size, 0)]
@@ -40,12 +41,12 @@ def cmyk(image: Image.Image) -> Image.Image:
 
 
 def jpeg_cmyk() -> bytes:
-    """As Photoshop writes it: inverted values and an Adobe marker that says so."""
+    """A CMYK file as Photoshop writes it: inverted values, and an Adobe marker that says so."""
     return encoded(cmyk(quarters()), "JPEG", quality=100, subsampling=0)
 
 
 def jpeg_cmyk_without_marker() -> bytes:
-    """Inverted too, as bare CMYK JPEGs are by custom: what browsers show."""
+    """A CMYK file with inverted values but without marker, which browsers show correctly."""
     data = jpeg_cmyk()
     start = data.index(b"\xff\xee")
     length = int.from_bytes(data[start + 2 : start + 4], "big")
@@ -54,10 +55,10 @@ def jpeg_cmyk_without_marker() -> bytes:
 
 
 def jpeg_ycck() -> bytes:
-    """Adobe's other one: inverted, then CMY turned into YCbCr; marker with transform 2."""
+    """Adobe's YCCK: inverted values whose CMY is turned into YCbCr; the marker has transform 2."""
     *inks, black = cmyk(quarters()).split()
     ycc = Image.merge("RGB", inks).convert("YCbCr")
-    # Pillow inverts what it stores; YCbCr is to be stored as it is.
+    # Pillow inverts the values that it stores, but YCbCr must be stored unchanged.
     stored = Image.merge("CMYK", [*map(ImageChops.invert, ycc.split()), black])
     data = bytearray(encoded(stored, "JPEG", quality=100, subsampling=0))
     transform = data.index(b"Adobe") + 11
@@ -71,7 +72,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png16(pixels: NDArray[np.uint16]) -> bytes:
-    """16 bits a channel: (H,W,3) RGB, (H,W,4) RGBA, (H,W,2) grey and alpha."""
+    """Encodes a PNG of 16 bits a channel: (H,W,3) RGB, (H,W,4) RGBA, (H,W,2) grey and alpha."""
     height, width, channels = pixels.shape
     colour = {2: 4, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
@@ -81,7 +82,7 @@ def png16(pixels: NDArray[np.uint16]) -> bytes:
 
 
 def tiff(pixels: NDArray[np.generic], photometric: int, order: str = "<") -> bytes:
-    """An uncompressed TIFF of (H,W) or (H,W,C) pixels, of any bit depth (TIFF 6.0)."""
+    """Encodes an uncompressed TIFF of (H,W) or (H,W,C) pixels of any bit depth (TIFF 6.0)."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
@@ -112,21 +113,21 @@ def rgb16() -> NDArray[np.uint16]:
 
 
 def rgba16() -> NDArray[np.uint16]:
-    """The white quarter is black, and transparent."""
+    """The image with 16 bits a channel; its white quarter is black and transparent."""
     pixels = np.concatenate([rgb16(), np.full((32, 32, 1), 65535, np.uint16)], axis=2)
     pixels[16:, 16:] = 0
     return pixels
 
 
 def transparent() -> Image.Image:
-    """RGBA; the white quarter is black, and transparent."""
+    """The image in RGBA; its white quarter is black and transparent."""
     image = quarters().convert("RGBA")
     image.paste((0, 0, 0, 0), (16, 16, 32, 32))
     return image
 
 
 def palette(transparency: bool) -> Image.Image:
-    """P; with transparency, the white quarter is black, and transparent."""
+    """The image in P; with transparency, its white quarter is black and transparent."""
     image = quarters().quantize(4)
     if transparency:
         white = image.getpixel((28, 28))
@@ -138,7 +139,7 @@ def palette(transparency: bool) -> Image.Image:
 
 
 def icc_profile(*tags: tuple[bytes, bytes], kind: bytes, space: bytes, pcs: bytes) -> bytes:
-    """A version 2 profile of these tags (ICC.1:2001-04)."""
+    """Builds an ICC profile of version 2 with these tags (ICC.1:2001-04)."""
     text = b"text\0\0\0\0made for a test\0"
     white = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1, 0.8249)))
     name = b"made for a test\0"
@@ -159,7 +160,7 @@ def icc_profile(*tags: tuple[bytes, bytes], kind: bytes, space: bytes, pcs: byte
 
 
 def swapped_profile() -> bytes:
-    """An RGB profile in which the first channel is sRGB's blue and the third its red."""
+    """An RGB profile whose first channel is the blue of sRGB and whose third channel is its red."""
     red, green, blue = (
         (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141),
     )  # fmt: skip
@@ -175,7 +176,7 @@ def swapped_profile() -> bytes:
 
 
 def ink_profile() -> bytes:
-    """A CMYK profile whose cyan ink is red, magenta lime, yellow blue; no ink is white."""
+    """A CMYK profile whose cyan ink is red, magenta is lime, yellow is blue; paper is white."""
     lab = {
         (0, 0, 0): (255, 128, 128), (1, 0, 0): (138, 209, 198), (0, 1, 0): (224, 49, 209),
         (0, 0, 1): (75, 196, 16),
@@ -218,7 +219,7 @@ def animated(format: str, **options: object) -> bytes:
 
 
 def apng_with_a_cover() -> bytes:
-    """The default image is no frame of the animation; other programs show it."""
+    """The default image is not a frame of the animation; other programs show it."""
     frames = [noise(seed, (32, 32)) for seed in range(3)]
     return encoded(quarters(), "PNG", save_all=True, default_image=True, append_images=frames)
 
@@ -237,7 +238,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "JPEG CMYK with Adobe marker": jpeg_cmyk,
     "JPEG CMYK without Adobe marker": jpeg_cmyk_without_marker,
     "JPEG YCCK": jpeg_ycck,
-    "JPEG of two pictures": lambda: animated("MPO", quality=100, subsampling=0),
+    "JPEG of two images": lambda: animated("MPO", quality=100, subsampling=0),
     "JPEG and more after its end": lambda: encoded(quarters(), "JPEG", quality=100) + b"x" * 999,
     "JPEG ICC": lambda: with_swapped_profile("JPEG"),
     "JPEG CMYK ICC": with_ink_profile,
@@ -277,11 +278,12 @@ CASES: dict[str, Callable[[], bytes]] = {
     "TIFF 16-bit CMYK": lambda: tiff(np.asarray(cmyk(quarters())).astype(np.uint16) * 257, 5),
 }
 
-# JPEG, AVIF and HEIF are lossy, and profiles go through other colour spaces.
+# JPEG, AVIF and HEIF are lossy, and profiles convert through other colour spaces.
 TOLERANCE = {"JPEG": 6, "AVIF": 14, "HEIF": 14, "WEBP lossy": 14, "TIFF JPEG": 14, "TIFF LAB": 24}
 
 
 def tolerance(name: str) -> int:
+    """Returns the largest allowed difference of a pixel in a case."""
     if "ICC" in name:
         return 20
     return TOLERANCE.get(name, TOLERANCE.get(name.split()[0], 0))

@@ -1,4 +1,4 @@
-"""Any mode of Pillow's -> RGB in sRGB, over white, nothing clipped."""
+"""Converts an image of any Pillow mode to RGB in sRGB, over white and without clipping."""
 
 import io
 from contextlib import suppress
@@ -12,19 +12,19 @@ ROWS_AT_A_TIME = 256
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """16-bit grey / 257, ICC to sRGB, alpha over white.
+    """Divides 16-bit grey by 257, converts ICC profiles to sRGB and composites alpha over white.
 
-    Raises ValueError for pixels without an agreed range.
+    Raises ValueError if the pixels have no agreed range.
     """
     icc_profile = image.info.get("icc_profile")
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save it with integers")
+        raise ValueError("floating-point pixels have no agreed range; save the image with integers")
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _grey16(image)
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode[:-1] + "A")
     if image.mode == "RGBA" and image.format == "BMP" and not image.getchannel("A").getbbox():
-        image = image.convert("RGB")  # a fourth byte that nobody has filled
+        image = image.convert("RGB")  # the writer left the fourth byte unused
     if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
         return _srgb(image, icc_profile)
     with_alpha = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
@@ -36,7 +36,10 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def scale_key(image: Image.Image, bits: int) -> None:
-    """Pillow scales a PNG's samples of ``bits`` to 8, but not its transparent colour."""
+    """Scales the transparent colour of a PNG from ``bits`` to 8 bits.
+
+    Pillow scales the samples of the image, but not this colour.
+    """
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode in ("1", "L") and bits < 8:
         image.info["transparency"] = key * (255 // (2**bits - 1))
@@ -45,14 +48,14 @@ def scale_key(image: Image.Image, bits: int) -> None:
 
 
 def _grey16(image: Image.Image) -> Image.Image:
-    """16-bit grey -> L, or LA where one value is transparent."""
+    """Converts 16-bit grey to L, or to LA if one value is transparent."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError("32-bit grey has no agreed range; save it with 16 bits")
+        raise ValueError("32-bit grey has no agreed range; save the image with 16 bits")
     tags, key = getattr(image, "tag_v2", {}), image.info.get("transparency")
     grey = np.empty(values.shape, dtype=np.uint8)
     alpha = None if key is None else np.empty(values.shape, dtype=np.uint8)
-    for first in range(0, len(values), ROWS_AT_A_TIME):  # temporaries stay small
+    for first in range(0, len(values), ROWS_AT_A_TIME):  # keeps temporary arrays small
         part = values[first : first + ROWS_AT_A_TIME].astype(np.uint32)
         grey[first : first + ROWS_AT_A_TIME] = _to_8_bits(part, tags)
         if alpha is not None:
@@ -67,7 +70,7 @@ def _to_8_bits(values: NDArray[np.uint32], tags: dict[int, object]) -> NDArray[n
     if tags.get(TIFF_BITS) == (12,):
         values = (values << np.uint32(4)) | (values >> np.uint32(8))
     if tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
-        values = np.uint32(65535) - values  # Pillow turns 8-bit ones round, but not these
+        values = np.uint32(65535) - values  # Pillow inverts only 8-bit values
     return (values + np.uint32(128)) // np.uint32(257)
 
 

@@ -1,7 +1,8 @@
-"""Uploaded bytes -> the checked, upright RGB image they show. The only definition.
+"""Decodes the bytes of an image file to an upright RGB image.
 
-What is hostile is refused before it costs much: formats by signature alone, pixels from
-the header, scans and tiles before they are decoded.
+All code that reads images uses this module. It refuses hostile files before they cost much: it
+checks the format by signature alone, the pixels by the header, and scans and tiles before it
+decodes them.
 """
 
 import io
@@ -21,22 +22,23 @@ from gpq.pixels import colour
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
 ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-SIGNATURE_BYTES = 64  # enough for any of them
+SIGNATURE_BYTES = 64  # the signature of every format fits
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 MAX_JPEG_SCANS = 100  # a progressive file has about ten; each costs a pass over all pixels
 JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-# What Pillow reads one by one before the picture begins, all Exif segments into one anew.
+# Pillow reads segments one by one before the image data, and joins all Exif segments again for
+# each one that it reads.
 MAX_JPEG_EXIFS, MAX_JPEG_SEGMENTS, MAX_JPEG_JUNK_BYTES = 64, 10_000, 65_536
 JPEG_EXIF, SCAN, FILL, STUFFED = b"Exif\0\0", 0xDA, 0xFF, 0x00
 JPEG_ALONE = {0x01, *range(0xD0, 0xDA)}  # markers without a segment
-MAX_PNG_CHUNKS = 10_000  # beside those of pixels
+MAX_PNG_CHUNKS = 10_000  # not counting chunks of pixels
 PNG_SIGNATURE_BYTES = 8
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-MAX_PNG_METADATA_BYTES = 16 * 2**20  # a colour profile, inflated
+MAX_PNG_METADATA_BYTES = 16 * 2**20  # of an inflated colour profile
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
-# What Pillow's decoders raise on damaged data, beside OSError.
+# Pillow's decoders raise all of these on damaged data.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
     AttributeError, RuntimeError, ArithmeticError, AssertionError, struct.error, zlib.error,
@@ -44,10 +46,10 @@ DECODE_ERRORS = (
 
 
 def limit_decoding(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-    """Set process-wide limits; call once at start.
+    """Sets the limits of the whole process; call it once at start.
 
-    Frames inside a container are held to the same limit as the first header, and what Pillow
-    thinks of an upload's odd tags stays out of the log.
+    The limit applies to every frame of a container, not only to the first header. Pillow's
+    warnings about unusual tags are kept out of the log.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_PNG_METADATA_BYTES
@@ -57,7 +59,7 @@ def limit_decoding(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
 
 @cache
 def formats() -> tuple[str, ...]:
-    """FORMATS, and HEIF where the extra ``heic`` is installed."""
+    """Returns FORMATS, and also HEIF if the extra ``heic`` is installed."""
     Image.init()
     try:
         import pillow_heif
@@ -68,27 +70,30 @@ def formats() -> tuple[str, ...]:
 
 
 def signature(data: bytes) -> str | None:
-    """The allowed format whose signature ``data`` carries, else None."""
+    """Returns the supported format whose signature ``data`` has, or None."""
     if brands := _brands(data):
         name = "AVIF" if brands & AVIF_BRANDS else "HEIF" if brands & HEIC_BRANDS else None
         return name if name in formats() and name in Image.OPEN else None
     for name in formats():
         accept = Image.OPEN[name][1] if name in Image.OPEN else None
-        # A driver that is not built in answers with a text that says so.
+        # If Pillow was built without the format, accept returns a message instead of True.
         if accept is not None and accept(data[:SIGNATURE_BYTES]) is True:
             return name
     return None
 
 
 def media_type(data: bytes) -> str | None:
-    """The media type of an allowed format by its signature, else None."""
+    """Returns the media type of the format whose signature ``data`` has, or None."""
     name = signature(data)
     return None if name is None else Image.MIME[name]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright image, mode RGB, in sRGB; width and height are those of the whole picture."""
+    """An upright image of mode RGB in sRGB.
+
+    ``width``, ``height``: the size of the original image, which may be larger than ``image``.
+    """
 
     image: Image.Image
     width: int
@@ -98,20 +103,20 @@ class Decoded:
 def load(
     data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink_to: int | None = None
 ) -> Image.Image:
-    """The image of ``decode``."""
+    """Calls ``decode`` and returns only the image."""
     return decode(data, max_pixels, shrink_to).image
 
 
 def decode(
     data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink_to: int | None = None
 ) -> Decoded:
-    """Uploaded bytes -> the first frame, upright, sRGB, mode RGB.
+    """Decodes the first frame of an image file: upright, in sRGB, of mode RGB.
 
-    shrink_to: a JPEG comes out at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size where no
-    side is smaller than this: its blocks are decoded to fewer pixels, which is much faster.
+    ``shrink_to``: decodes a JPEG at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size that leaves
+    no side shorter than this. Decoding blocks to fewer pixels is much faster.
 
     Raises EmptyFile, UnknownFormat, TooManyPixels (from the header, before decoding) or
-    BrokenImage; a truncated file is broken, never grey-filled.
+    BrokenImage. A truncated file raises BrokenImage; it is never filled up with grey.
     """
     if not data:
         raise EmptyFile(f"the file is empty: {_why_unknown(data)}")
@@ -127,18 +132,21 @@ def decode(
         tiles = getattr(image, "tile", [])
         image.load()
         if name == "GIF" and tiles and tiles[0][1] != (0, 0, *image.size):
-            image = _over_nothing(image, tiles[0][1])
+            image = _on_transparent(image, tiles[0][1])
         if _turn_upright(image):
             width, height = height, width
         return Decoded(colour.to_srgb(image), width, height)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        count = re.search(r"\d+", str(error))  # Pillow's own limit is told as twice ours
+        # Only the number of pixels is used: the limit in Pillow's message may be twice max_pixels.
+        count = re.search(r"\d+", str(error))
         found = f"{int(count[0]):,}" if count else "too many"
-        raise TooManyPixels(f"{found} pixels; the limit is {max_pixels:,} in all") from error
+        raise TooManyPixels(
+            f"the image has {found} pixels; the limit is {max_pixels:,} in total"
+        ) from error
     except UnidentifiedImageError as error:
-        raise BrokenImage(f"{name} that is damaged, or of a kind that is not read") from error
+        raise BrokenImage(f"the {name} file is damaged or of an unsupported kind") from error
     except DECODE_ERRORS as error:
-        raise BrokenImage(f"{name} that cannot be decoded: {error}") from error
+        raise BrokenImage(f"the {name} file cannot be decoded: {error}") from error
 
 
 def _open(name: str, data: bytes) -> Image.Image:
@@ -155,15 +163,15 @@ def _open(name: str, data: bytes) -> Image.Image:
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     tags = getattr(image, "tag_v2", {})
     tile = tags.get(TIFF_TILE_WIDTH, 0), tags.get(TIFF_TILE_LENGTH, 0)
-    for what, (width, height) in (("", image.size), ("a tile of ", tile)):
+    for what, (width, height) in (("the image", image.size), ("a tile", tile)):
         if width * height > max_pixels:
             raise TooManyPixels(
-                f"{what}{width} × {height} pixels; the limit is {max_pixels:,} in all"
+                f"{what} has {width} × {height} pixels; the limit is {max_pixels:,} in total"
             )
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """The brands of an ISO base media file (ISO/IEC 14496-12, 4.3), the major one too."""
+    """Returns all brands of an ISO base media file (ISO/IEC 14496-12, 4.3)."""
     if data[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(data[:4], "big"), SIGNATURE_BYTES, len(data))
@@ -172,12 +180,12 @@ def _brands(data: bytes) -> set[bytes]:
 
 def _why_unknown(data: bytes) -> str:
     if _brands(data) & HEIC_BRANDS:
-        return "HEIC, which this installation does not read: it needs the extra gpq[heic]"
-    return f"not an image of a format we read ({', '.join(formats())})"
+        return "HEIC is not supported by this installation; install the extra gpq[heic]"
+    return f"not an image of a supported format ({', '.join(formats())})"
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Raises ValueError for more of anything than a picture has."""
+    """Raises ValueError if the file has more scans or segments than a real image has."""
     if sum(1 for _ in JPEG_SCAN.finditer(data)) > MAX_JPEG_SCANS:
         raise ValueError(f"more than {MAX_JPEG_SCANS} scans")
     if data.count(JPEG_EXIF) > MAX_JPEG_EXIFS:
@@ -198,13 +206,13 @@ def _check_jpeg(data: bytes) -> None:
             length = int.from_bytes(data[marker + 2 : marker + 4], "big")
             segments, place = segments + 1, marker + 2 + max(2, length)
         if segments > MAX_JPEG_SEGMENTS:
-            raise ValueError(f"more than {MAX_JPEG_SEGMENTS:,} segments before the picture")
+            raise ValueError(f"more than {MAX_JPEG_SEGMENTS:,} segments before the image data")
         if junk > MAX_JPEG_JUNK_BYTES:
             raise ValueError(f"more than {MAX_JPEG_JUNK_BYTES:,} bytes between its segments")
 
 
 def _without_texts(data: bytes) -> bytes:
-    """A PNG without its text chunks, which may be damaged or large and say nothing we need."""
+    """Returns a PNG without its text chunks, which may be damaged or large and are not needed."""
     chunks = _png_chunks(data)
     if not any(kind in PNG_TEXTS for kind, _, _ in chunks):
         return data
@@ -213,8 +221,10 @@ def _without_texts(data: bytes) -> bytes:
 
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
-    """The kind of each, and where it begins and ends. Raises ValueError for more of them than a
-    picture has."""
+    """Returns the kind, the beginning and the end of each chunk.
+
+    Raises ValueError if the file has more chunks than a real image has.
+    """
     chunks, place, others = [], PNG_SIGNATURE_BYTES, 0
     while place < len(data):
         length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
@@ -222,21 +232,21 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
         chunks.append((kind, place, end))
         others += kind != b"IDAT"
         if others > MAX_PNG_CHUNKS:
-            raise ValueError(f"more than {MAX_PNG_CHUNKS:,} chunks beside its pixels")
+            raise ValueError(f"more than {MAX_PNG_CHUNKS:,} chunks besides those of pixels")
         place = end
     return chunks
 
 
-def _over_nothing(image: Image.Image, painted: tuple[int, int, int, int]) -> Image.Image:
-    """What a GIF's first frame does not paint is transparent, whatever colour is there."""
+def _on_transparent(image: Image.Image, painted: tuple[int, int, int, int]) -> Image.Image:
+    """Makes transparent the part of a GIF's screen that its first frame does not paint."""
     canvas = Image.new("RGBA", image.size, (0, 0, 0, 0))
     canvas.paste(image.convert("RGBA").crop(painted), painted)
     return canvas
 
 
 def _turn_upright(image: Image.Image) -> bool:
-    """Whether it lay on its side."""
-    with suppress(*DECODE_ERRORS):  # damaged EXIF says nothing about the pixels
+    """Applies the EXIF orientation, and returns whether it swaps width and height."""
+    with suppress(*DECODE_ERRORS):  # the pixels are usable even if the EXIF data is damaged
         on_its_side = image.getexif().get(ExifTags.Base.Orientation) in ON_ITS_SIDE
         ImageOps.exif_transpose(image, in_place=True)
         return on_its_side

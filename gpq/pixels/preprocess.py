@@ -1,7 +1,7 @@
-"""Uploaded bytes, or an RGB image of them -> (3,H,W). The only definition.
+"""Turns RGB images into the input of a network.
 
-Training, indexing and querying all come through here, so that a picture means
-the same everywhere. The rules are constants of the artifact (``Preprocess``).
+Training, indexing and querying all use this module, so that an image has the same input in all of
+them. The rules are constants of the artifact (``Preprocess``).
 """
 
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-MOST_PIXELS = 1024  # a side of what a network sees
+MOST_PIXELS = 1024  # a side of a network's input
 JPEG_WHOLE, JPEG_SCALED = "whole", "scaled-to-twice"
 
 
@@ -22,8 +22,10 @@ JPEG_WHOLE, JPEG_SCALED = "whole", "scaled-to-twice"
 class Preprocess:
     """The ``preprocess`` part of an artifact's ``compute``.
 
-    size: pixels of the square input; mean, std: per channel, on the 0–255 scale. jpeg: whether
-    its blocks may be decoded to fewer pixels, no side to less than twice ``size``.
+    ``size``: side of the square input, in pixels.
+    ``mean``, ``std``: mean and standard deviation of each channel, on the 0–255 scale.
+    ``jpeg``: whether JPEG blocks may be decoded to fewer pixels, with sides of at least twice
+    ``size``.
     """
 
     size: int
@@ -35,11 +37,11 @@ class Preprocess:
     grey16: str = "divide-257"
     resize: str = "shorter-side-bicubic-antialias"
     crop: str = "centre"
-    jpeg: str = JPEG_WHOLE  # of artifacts that do not say
+    jpeg: str = JPEG_WHOLE  # of artifacts without this rule
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Preprocess":
-        """Raises ValueError where ``config`` asks for a rule this version lacks."""
+        """Reads the rules of an artifact; raises ValueError if this version lacks one of them."""
         made = cls(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
         if not (isinstance(made.size, int) and 1 <= made.size <= MOST_PIXELS):
             raise ValueError(f"size is {made.size!r}; 1 to {MOST_PIXELS} pixels a side")
@@ -47,17 +49,17 @@ class Preprocess:
         known = cls(size=made.size, mean=made.mean, std=made.std, jpeg=jpeg)
         if made != known:
             raise ValueError(
-                f"picture rules {config} are not those of this version: {asdict(known)}"
+                f"this version does not support the image rules {config}, only {asdict(known)}"
             )
         return made
 
     @property
     def shrink_to(self) -> int | None:
-        """Of ``decode.decode``, for pictures that come through here."""
+        """The ``shrink_to`` of ``decode.decode`` for images that these rules prepare."""
         return 2 * self.size if self.jpeg == JPEG_SCALED else None
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB image -> (size,size,3) uint8: shorter side resized, centre crop."""
+        """Resizes the shorter side of an RGB image and crops the centre: (size,size,3) uint8."""
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
@@ -69,7 +71,7 @@ class Preprocess:
         return np.asarray(square)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(B,3,H,W) on the 0–255 scale, any dtype -> float32 network input."""
+        """Pixels (B,3,H,W) on the 0–255 scale, of any dtype -> float32 network input."""
         mean, std = (_channels(of_each, pixels.device) for of_each in (self.mean, self.std))
         return (pixels.float() - mean) / std
 
@@ -83,6 +85,10 @@ class Preprocess:
 
 @lru_cache(maxsize=64)
 def _channels(of_each: tuple[float, float, float], device: torch.device) -> Tensor:
-    """(3,1,1) float32. Kept: a copy to a card waits for it, and cannot be in a CUDA graph."""
+    """Returns a value for each channel as (3,1,1) float32.
+
+    The tensor is cached because copying it to a GPU waits for the GPU, and cannot be part of a
+    CUDA graph.
+    """
     with torch.inference_mode(False):
         return torch.tensor(of_each, device=device).view(3, 1, 1)

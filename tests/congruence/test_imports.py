@@ -48,7 +48,7 @@ def test_a_folder_is_stored_and_found_and_read_only_once_more(
         first = commands.run("import", str(folder), folder=tmp_path, **places)
         assert first.returncode == 1
         assert f"done: {PICTURES} of {PICTURES + 2} pictures" in first.stdout
-        assert "shoes/broken.png: PNG that cannot be decoded" in first.stderr
+        assert "shoes/broken.png: the PNG file cannot be decoded" in first.stderr
         assert "notes.txt: " in first.stderr
         until(lambda: server.http.get("/stats").json()["images"] == PICTURES)
         found = server.search(png(7), k=PICTURES).json()["results"]

@@ -14,7 +14,7 @@ from PIL import Image
 from gpq.pixels.decode import formats
 from harness.images import encoded, noise, png, quarters
 from harness.server import Server
-from tests.pictures import CASES
+from tests.image_cases import CASES
 
 CORNERS = {(6, 6): (255, 0, 0), (26, 6): (0, 255, 0), (6, 26): (0, 0, 255), (26, 26): (255,) * 3}
 

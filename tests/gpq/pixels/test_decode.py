@@ -47,7 +47,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert_quarters(load(encoded(stored, "PNG", exif=exif)))
 
 
-def test_damaged_exif_does_not_cost_the_picture() -> None:
+def test_damaged_exif_does_not_cost_the_image() -> None:
     data = encoded(quarters(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert_quarters(load(data), tolerance=8)
 
@@ -109,7 +109,7 @@ def test_other_bytes_are_an_unknown_format(data: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG", "AVIF"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_truncated_pictures_are_broken(format: str, share: float) -> None:
+def test_truncated_images_are_broken(format: str, share: float) -> None:
     data = encoded(noise(1, (200, 200)), format)
     with pytest.raises(BrokenImage, match=format):
         load(data[: max(16, int(len(data) * share))])

@@ -1,4 +1,4 @@
-"""Every kind of picture: upright, in its colours, nothing clipped."""
+"""Every kind of image file is decoded upright, in its colours and without clipping."""
 
 import struct
 import zlib
@@ -13,14 +13,14 @@ from gpq.pixels import decode
 from gpq.pixels.decode import load
 from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
 from harness.images import encoded
-from tests.pictures import CASES, icc_profile, png16, png_chunk, quarters, tiff, tolerance
+from tests.image_cases import CASES, icc_profile, png16, png_chunk, quarters, tiff, tolerance
 
 EXPECTED = np.asarray(quarters()).astype(int)
-EDGE = 3  # pixels beside an edge, where lossy formats blur
+EDGE = 3  # pixels beside an edge that lossy formats blur
 
 
 def inner(pixels: np.ndarray) -> np.ndarray:
-    """Without the rows and columns around the cross of edges."""
+    """Removes the rows and columns around the edges between the quarters."""
     keep = [n for n in range(32) if abs(n - 15.5) > EDGE]
     return pixels[np.ix_(keep, keep)]
 
@@ -31,7 +31,7 @@ def _openers() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_kind_of_picture_shows_what_it_shows(name: str) -> None:
+def test_every_kind_of_image_shows_the_quarters(name: str) -> None:
     image = load(CASES[name]())
     assert (image.mode, image.size) == ("RGB", (32, 32))
     difference = np.abs(inner(np.asarray(image).astype(int)) - inner(EXPECTED))
@@ -39,7 +39,7 @@ def test_every_kind_of_picture_shows_what_it_shows(name: str) -> None:
 
 
 def ramp(bits: int) -> np.ndarray:
-    """(32,32) from black to white, every row the next values."""
+    """Grey pixels (32,32) that rise from black to white, row by row."""
     values = np.linspace(0, 2**bits - 1, 1024).round().reshape(32, 32)
     return values.astype(np.uint8 if bits == 8 else np.uint16)
 
@@ -81,13 +81,13 @@ def test_one_bit_is_black_and_white(format: str) -> None:
 @pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.float32])
 def test_pixels_without_an_agreed_range_are_refused_by_name(dtype: type) -> None:
     pixels = np.linspace(-9, 10**6, 64).reshape(8, 8).astype(dtype)
-    with pytest.raises(BrokenImage, match=r"range|TIFF that cannot be decoded"):
+    with pytest.raises(BrokenImage, match=r"range|the TIFF file cannot be decoded"):
         load(tiff(pixels, 1))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 30_000), (30_000, 1), (65_000, 3)])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "GIF", "BMP"])
-def test_tiny_and_extreme_pictures(size: tuple[int, int], format: str) -> None:
+def test_tiny_and_extreme_images(size: tuple[int, int], format: str) -> None:
     image = load(encoded(Image.new("RGB", size, (0, 128, 255)), format))
     assert image.size == size
     square = Preprocess(32).pixels(image).astype(int)
@@ -119,7 +119,7 @@ def test_truncated_heic_is_broken(share: float) -> None:
         load(data[: int(len(data) * share)])
 
 
-def test_a_shrunk_load_is_the_same_picture_and_never_too_small() -> None:
+def test_a_shrunk_load_is_the_same_image_and_never_too_small() -> None:
     large = encoded(quarters().resize((1600, 1600), Image.Resampling.NEAREST), "JPEG", quality=95)
     small = load(large, shrink_to=256)
     assert 256 <= small.width < 1600
@@ -129,10 +129,10 @@ def test_a_shrunk_load_is_the_same_picture_and_never_too_small() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_shrunk_picture_knows_how_large_it_is_upright(orientation: int) -> None:
+def test_a_shrunk_image_knows_how_large_it_is_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    # 1007 and 1001 are the same at an eighth: the sides of what is decoded do not tell.
+    # At an eighth of the size both sides are equal, so the decoded sides don't show the rotation.
     data = encoded(Image.new("RGB", (1007, 1001)), "JPEG", exif=exif)
     found = decode.decode(data, shrink_to=100)
     assert found.image.size == (126, 126)
@@ -153,7 +153,7 @@ def test_models_see_nearly_the_same_however_a_jpeg_is_decoded() -> None:
 
 
 def grey_profile() -> bytes:
-    """A grey profile of gamma 1: stored 64 is light 64/255, which sRGB writes as 137."""
+    """A grey profile of gamma 1: a stored 64 is light 64/255, which is 137 in sRGB."""
     curve = b"curv\0\0\0\0" + struct.pack(">I", 0)
     return icc_profile((b"kTRC", curve), kind=b"mntr", space=b"GRAY", pcs=b"XYZ ")
 
@@ -172,7 +172,7 @@ def test_a_grey_profile_holds_with_and_without_transparency(kind: str) -> None:
 
 
 def png_with_key(bits: int, pixels: list[int], key: int) -> bytes:
-    """One row of grey samples of ``bits``, ``key`` transparent."""
+    """Encodes one row of grey samples of ``bits``, of which ``key`` is transparent."""
     row = int("".join(f"{pixel:0{bits}b}" for pixel in pixels), 2)
     packed = b"\0" + row.to_bytes(len(pixels) * bits // 8, "big")
     header = struct.pack(">IIBBBBB", len(pixels), 1, bits, 0, 0, 0, 0)
@@ -217,7 +217,7 @@ def test_texts_of_a_png_cost_it_nothing(kind: bytes) -> None:
     text = b"mxfile\0\0" + zlib.compress(b"a" * 20_000_000)
     for place in (33, len(plain) - 12):
         chunk = bytearray(png_chunk(kind, text))
-        chunk[-1] ^= 255  # and its checksum is wrong
+        chunk[-1] ^= 255  # damages the checksum
         image = load(plain[:place] + bytes(chunk) + plain[place:])
         assert (np.asarray(image) == np.asarray(quarters())).all()
 
@@ -235,7 +235,7 @@ def test_what_a_gif_does_not_paint_is_white() -> None:
     image = frame.index(b"\x2c", 13 + 3 * 2 ** ((frame[10] & 7) + 1))
     assert frame[image + 5 : image + 9] == struct.pack("<HH", 8, 8)
     data = bytearray(frame)
-    data[6:10] = struct.pack("<HH", 16, 16)  # a larger screen, the frame at its end
+    data[6:10] = struct.pack("<HH", 16, 16)  # a larger screen, whose last quarter the frame paints
     data[image + 1 : image + 5] = struct.pack("<HH", 8, 8)
     shown = load(bytes(data))
     assert shown.size == (16, 16)
@@ -251,12 +251,13 @@ def test_a_fourth_byte_of_a_bmp_that_nobody_filled_is_no_alpha() -> None:
 
 
 def jpeg_with(before: bytes) -> bytes:
-    """A JPEG with more before its first segment."""
+    """Inserts bytes before the first segment of a JPEG."""
     plain = encoded(quarters(), "JPEG")
     return plain[:2] + before + plain[2:]
 
 
 def png_with(before: bytes) -> bytes:
+    """Inserts bytes behind the first chunk of a PNG."""
     plain = encoded(quarters())
     return plain[:33] + before + plain[33:]
 
@@ -273,7 +274,7 @@ def png_with(before: bytes) -> bytes:
         (png_with, png_chunk(b"tEXt", b"a\0b"), 9_900),
     ],
 )
-def test_more_parts_than_a_picture_has_are_refused(
+def test_more_parts_than_an_image_has_are_refused(
     with_: Callable[[bytes], bytes], one: bytes, most: int
 ) -> None:
     assert load(with_(one * most)).size == quarters().size

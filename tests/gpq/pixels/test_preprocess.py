@@ -37,7 +37,7 @@ def test_an_unknown_rule_is_refused() -> None:
         Preprocess.from_config({**config, "crop": "centre", "jpeg": "tiny"})
 
 
-def test_jpeg_is_decoded_whole_where_an_artifact_does_not_say_otherwise() -> None:
+def test_jpeg_is_decoded_whole_if_an_artifact_does_not_say_otherwise() -> None:
     config = {"size": 32, "mean": [1, 2, 3], "std": [1, 2, 3]}
     assert Preprocess.from_config(config).shrink_to is None
     assert Preprocess.from_config({**config, "jpeg": "scaled-to-twice"}).shrink_to == 64
