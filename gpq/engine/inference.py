@@ -1,4 +1,7 @@
-"""A network as one call without Python between its layers, so that other threads run meanwhile."""
+"""Runs a network in a single call, without Python between its layers.
+
+Other Python threads run during that call.
+"""
 
 import logging
 import threading
@@ -14,21 +17,24 @@ from gpq.model.artifact import GOLDEN_MARGIN
 from gpq.model.model import Model
 from gpq.system import memory
 
-SAMPLE = 32  # pictures of noise that must come out the same
-TOLERANCE = 1e-4  # of a feature, in units of the largest
-_TRACING = threading.Lock()  # torch keeps what it traces in one place
+SAMPLE = 32  # images of noise on which the faster network must agree
+TOLERANCE = 1e-4  # allowed difference of a feature, relative to the largest feature
+_TRACING = threading.Lock()  # torch keeps the state of a trace in global variables
 log = logging.getLogger("gpq")
 
 
 @torch.inference_mode()
 def in_one_call(model: Model) -> Model:
-    """The model with its network by our own convolutions, or where that cannot be, traced and
-    frozen by torch; as it is where both change a sample, or on CUDA."""
+    """Returns the model with a faster network, or the model itself if no faster network agrees.
+
+    The network runs on the project's own convolutions or, if that is impossible, is traced and
+    frozen by torch. A model on a CUDA device is returned unchanged.
+    """
     if model.device.type != "cpu":
         return model
     faster = _by_winograd(model) or _traced(model)
     if faster is None:
-        log.warning("the network runs layer by layer")
+        log.warning("the network runs layer by layer, which is slower")
         return model
     return faster
 
@@ -40,28 +46,30 @@ def _by_winograd(model: Model) -> Model | None:
     try:
         plan = winograd.plan(model.network.eval(), model.rules.size)
     except winograd.Unsupported as error:
-        log.debug("torch computes the network: no steps for %s", error)
+        log.debug("torch computes the network: unsupported by our convolutions: %s", error)
         return None
-    faster = _if_it_agrees(model, winograd.WinogradNetwork(plan))
-    memory.give_back()  # of the transformation, several times the weights
+    faster = _checked(model, winograd.WinogradNetwork(plan))
+    memory.give_back()  # transforming the weights took several times their memory
     return faster
 
 
 def _traced(model: Model) -> Model | None:
-    """Batch normalisation is folded into the convolutions."""
+    """Traces and freezes the network, which folds batch normalisation into its convolutions."""
     side = model.rules.size
     images = torch.zeros(2, 3, side, side).contiguous(memory_format=torch.channels_last)
     try:
         with _TRACING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another way that needs a compiler at run time
+            # torch recommends replacements for tracing that need a compiler at run time.
+            warnings.simplefilter("ignore")
             traced = torch.jit.trace(model.network.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
-            return _if_it_agrees(model, torch.jit.freeze(traced))
+            return _checked(model, torch.jit.freeze(traced))
     except RuntimeError as error:
         log.warning("the network cannot be traced: %s", error)
         return None
 
 
-def _if_it_agrees(model: Model, network: nn.Module) -> Model | None:
+def _checked(model: Model, network: nn.Module) -> Model | None:
+    """Returns the model with another network if both compute the same from a sample of images."""
     other, side = replace(model, network=network), model.rules.size
     sample = np.random.default_rng(0).integers(0, 256, (SAMPLE, 3, side, side), dtype=np.uint8)
     features, found = model.features(sample), other.features(sample)
@@ -72,5 +80,5 @@ def _if_it_agrees(model: Model, network: nn.Module) -> Model | None:
     same = (model.codebook.encode(features) == model.codebook.encode(found)).all(dim=1)
     if near and same[sure].all():
         return other
-    log.warning("the network is not run by %s: it changes what comes of it", type(network).__name__)
+    log.warning("%s computes other features; it is not used", type(network).__name__)
     return None

@@ -1,11 +1,11 @@
-"""A model as a folder: ``model.safetensors`` + ``config.json``. No pickle.
+"""Saves and loads artifacts: folders with ``model.safetensors`` and ``config.json``, no pickle.
 
 config.json
-    format   int, of this layout: 1 has no means of codes, 2 may, 3 may have means of classes too
-    compute  all that decides a code: M, K, d, network, preprocess
-    about    what people ask: classes, training, data, measured, golden vectors
-The id is sha256(model.safetensors ‖ canonical JSON of ``compute``), so that
-re-measuring a model keeps it.
+    format   int, version of the format: 2 added optional means of codes, 3 of classes
+    compute  everything that determines a code: M, K, d, network, preprocess
+    about    information for people: classes, training, data, measured, golden vectors
+The id of a model is sha256(model.safetensors ‖ canonical JSON of ``compute``), so that measuring
+a model again does not change its id.
 """
 
 import base64
@@ -36,7 +36,7 @@ FORMAT = 3
 READABLE = (1, 2, FORMAT)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-GOLDEN_MARGIN = 1e-3  # cosine between the best and the second codeword
+GOLDEN_MARGIN = 1e-3  # difference in cosine between the best and the second codeword
 GOLDEN_COUNT = 8
 MAX_CONFIG_BYTES = 4 * 2**20
 
@@ -50,10 +50,10 @@ def save(
     about: dict[str, Any],
     examples: NDArray[np.uint8],
 ) -> str:
-    """Write an artifact and return its id.
+    """Writes an artifact and returns its id.
 
-    examples (N,3,S,S) uint8 pictures; golden vectors are chosen from them. Raises
-    ArtifactError where no example's code is GOLDEN_MARGIN away from another code.
+    ``examples``: images (N,3,S,S) uint8, from which the golden vectors are chosen.
+    Raises ArtifactError if no example's code is at least GOLDEN_MARGIN away from another code.
     """
     Z = codebook.Z.detach().float().cpu().contiguous()
     compute = {
@@ -78,7 +78,10 @@ def save(
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """Load and verify an artifact; raises ArtifactError naming the file and the reason."""
+    """Loads and verifies an artifact.
+
+    Raises ArtifactError, which names the file and the reason.
+    """
     weights, config = _read(folder)
     model = _assemble(weights, config, torch.device(device), folder)
     verify(model, folder)
@@ -86,7 +89,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Model:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The parsed config.json; raises ArtifactError."""
+    """Returns the parsed config.json; raises ArtifactError if it cannot be used."""
     path = folder / CONFIG
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -94,15 +97,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{path}: there is no finished model in this folder; name the folder of one, or "
-            "finish its training with --resume"
+            f"{path}: there is no finished model in this folder; name the folder of a finished "
+            "model, or finish the training with --resume"
         ) from error
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("compute"), dict):
-        raise ArtifactError(f"{path}: no object with a 'compute' object")
+        raise ArtifactError(f"{path}: not an object with a 'compute' object")
     if config.get("format") not in READABLE:
         raise ArtifactError(
             f"{path}: format {config.get('format')!r}; this version reads {READABLE}"
@@ -111,23 +114,23 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Replace config.json in one step; changing only ``about`` keeps the id."""
+    """Replaces config.json atomically; the id stays the same if only ``about`` changes."""
     text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
     _replace(folder / CONFIG, text.encode())
 
 
 def model_id(weights: bytes, compute: dict[str, Any]) -> str:
-    """sha256 hex of the weights file and the canonical JSON of ``compute``."""
+    """Returns the SHA-256, in hex, of the weights file and the canonical JSON of ``compute``."""
     canonical = json.dumps(compute, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(weights + canonical.encode()).hexdigest()
 
 
 def verify(model: Model, folder: Path) -> None:
-    """Encode the golden pictures and compare; raises ArtifactError at the first difference."""
+    """Encodes the golden images and raises ArtifactError if a code differs from the stored one."""
     path = folder / CONFIG
     golden = model.about.get("golden")
     if not isinstance(golden, list) or not golden:
-        raise ArtifactError(f"{path}: no golden vectors in 'about': nothing to verify it by")
+        raise ArtifactError(f"{path}: 'about' has no golden vectors to verify the model with")
     for number, vector in enumerate(golden):
         try:
             image = decode.load(base64.b64decode(vector["png"], validate=True))
@@ -137,11 +140,11 @@ def verify(model: Model, folder: Path) -> None:
         try:
             code = _codes(model, model.prepare(image)[None])[0].tolist()
         except RuntimeError as error:
-            raise ArtifactError(f"{path}: the network cannot encode a picture: {error}") from error
+            raise ArtifactError(f"{path}: the network cannot encode an image: {error}") from error
         if code != expected:
             raise ArtifactError(
                 f"{folder / WEIGHTS}: golden vector {number} encodes to {code}, not {expected}: "
-                "the weights are damaged, or this machine computes something else"
+                "the weights are damaged, or this machine computes other values"
             )
 
 
@@ -150,7 +153,7 @@ def _codes(model: Model, pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _golden(model: Model, examples: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """The examples furthest from another code, all of different codes."""
+    """Returns the examples with the largest margins to another code, one for each code."""
     margins = model.codebook.margin(model.features(examples))
     codes = _codes(model, examples)
     chosen: list[dict[str, Any]] = []
@@ -165,8 +168,8 @@ def _golden(model: Model, examples: NDArray[np.uint8]) -> list[dict[str, Any]]:
         chosen.append({"png": base64.b64encode(png.getvalue()).decode(), "code": code})
     if not chosen:
         raise ArtifactError(
-            f"no example's code is further than {GOLDEN_MARGIN} from another: "
-            f"largest margin {margins.max().item():.2g} of {len(examples)}; codewords coincide"
+            f"no example's code is at least {GOLDEN_MARGIN} away from another code: the largest "
+            f"margin of {len(examples)} is {margins.max().item():.2g}; the codewords coincide"
         )
     return chosen
 
@@ -186,17 +189,17 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         rules = preprocess.Preprocess.from_config(compute["preprocess"])
         described = compute["network"]
         dimensions = described["name"], shape[0] * shape[2], described["width"]
-        with torch.device("meta"):  # before any memory is asked for
+        with torch.device("meta"):  # counts the values without allocating memory for them
             values = sum(p.numel() for p in network.build(*dimensions).parameters())
         if values > len(weights):
             raise ValueError(
-                f"a network of {values} values, and {WEIGHTS} has {len(weights)} bytes"
+                f"the network has {values} values, but {WEIGHTS} has only {len(weights)} bytes"
             )
         net = network.build(*dimensions)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ArtifactError(f"{folder / CONFIG}: 'compute' is wrong: {error!r}") from error
     if shape[1] != K:
-        raise ArtifactError(f"{folder / CONFIG}: K is {shape[1]}; this version computes K = {K}")
+        raise ArtifactError(f"{folder / CONFIG}: K is {shape[1]}; this version supports only {K}")
     try:
         tensors = load_tensors(weights)
         Z, means, classes = (tensors.pop(name, None) for name in ("Z", "means", "classes"))
@@ -208,20 +211,20 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         or Z.shape != shape
         or not torch.allclose(Z.norm(dim=-1), torch.ones(shape[:2]), atol=1e-4)
     ):
-        raise ArtifactError(f"{folder / WEIGHTS}: Z is not {shape} unit codewords")
-    if means is not None and not (means.shape == shape and _short(means)):
+        raise ArtifactError(f"{folder / WEIGHTS}: Z is not a table {shape} of unit codewords")
+    if means is not None and not (means.shape == shape and _at_most_unit(means)):
         raise ArtifactError(
             f"{folder / WEIGHTS}: means are not {shape} vectors of at most length 1"
         )
     if classes is not None and not (
-        classes.ndim == 3 and classes.shape[::2] == shape[::2] and _short(classes)
+        classes.ndim == 3 and classes.shape[::2] == shape[::2] and _at_most_unit(classes)
     ):
         raise ArtifactError(
             f"{folder / WEIGHTS}: classes are not {(shape[0], 'L', shape[2])} vectors of at most "
             "length 1"
         )
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
-        raise ArtifactError(f"{folder / WEIGHTS}: has values that are not numbers")
+        raise ArtifactError(f"{folder / WEIGHTS}: a weight is not a finite number")
     net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     about = config.get("about") if isinstance(config.get("about"), dict) else {}
     return Model(
@@ -234,7 +237,7 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
     )
 
 
-def _short(vectors: Tensor) -> bool:
+def _at_most_unit(vectors: Tensor) -> bool:
     return bool((vectors.norm(dim=-1) <= 1 + 1e-4).all())
 
 

@@ -1,7 +1,7 @@
-"""The PQ table Z and everything computed with it (paper, sections 3.1 and 3.2).
+"""Encodes features with the PQ table Z and makes look-up tables (paper, sections 3.1 and 3.2).
 
-Features and codewords are intra-normalised: every d-dimensional sub-vector has
-unit length, so an inner product of sub-vectors is their cosine.
+Features and codewords are intra-normalised: every d-dimensional sub-vector has unit length, so
+that the inner product of two sub-vectors is their cosine.
 """
 
 from collections.abc import Callable
@@ -11,47 +11,49 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-K = 16  # codewords in a codebook: 4 bits, the in-register table look-up
+K = 16  # codewords in a codebook: 4 bits, so that a table of them fits a SIMD register
 ALPHA = 20.0  # soft-assignment scale
-LIKE, SURE = 0.75, 32.0  # mean cosine with a class from which a query is taken for one of it
+LIKE = 0.75  # mean cosine with a class above which a query is expanded towards it
+SURE = 32.0  # scale of the softmax over classes
 
 
 def intra_normalise(features: Tensor, codebooks: int) -> Tensor:
-    """(B,D) -> (B,M,d), every sub-vector of unit length."""
+    """Splits features (B,D) into sub-vectors (B,M,d) of unit length."""
     return functional.normalize(features.view(*features.shape[:-1], codebooks, -1), dim=-1)
 
 
 def soft_assign(x: Tensor, words: Tensor, alpha: float = ALPHA) -> Tensor:
-    """Soft assignment s_m(x; alpha, words), equation 1, intra-normalised.
+    """Returns the intra-normalised soft assignment s_m(x; alpha, words) of equation 1.
 
-    x (B,M,d) unit sub-vectors, words (M,L,d) unit vectors -> (B,M,d) unit
-    sub-vectors: the mean of the words weighted by softmax(alpha · cosine).
+    x (B,M,d) unit sub-vectors, words (M,L,d) unit vectors -> (B,M,d) unit sub-vectors: the mean
+    of the words weighted by softmax(alpha · cosine).
     """
     weights = torch.softmax(alpha * torch.einsum("bmd,mld->bml", x, words), dim=-1)
     return functional.normalize(torch.einsum("bml,mld->bmd", weights, words), dim=-1)
 
 
 def pack(codes: Tensor) -> Tensor:
-    """(N,M) uint8 below 16 -> (N,ceil(M/2)) uint8, low nibble = even m."""
+    """Packs codes (N,M) uint8 below 16 to (N,ceil(M/2)) uint8; the low nibble is the even m."""
     if codes.shape[1] % 2:
         codes = functional.pad(codes, (0, 1))
     return codes[:, 0::2] | (codes[:, 1::2] << 4)
 
 
 def unpack(packed: Tensor, codebooks: int) -> Tensor:
-    """(N,ceil(M/2)) uint8 -> (N,M) uint8, the inverse of ``pack``."""
+    """Unpacks codes (N,ceil(M/2)) uint8 to (N,M) uint8, the inverse of ``pack``."""
     nibbles = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)
     return nibbles[:, :codebooks]
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """Z (M,K,d) float32, unit codewords: a sub-vector's code is the nearest.
+    """The codewords of a model and the means that its searches use.
 
-    means (M,K,d) float32, no longer than 1: what stands for a code in a search, the mean of the
-    sub-vectors that have it (``means_of``); the codewords themselves where there are none.
-    classes (M,L,d) float32, no longer than 1: the mean sub-vectors of L classes, by which a query
-    is expanded (``expanded``); as it is where there are none.
+    ``Z``: unit codewords (M,K,d) float32; a sub-code is the number of the nearest codeword.
+    ``means``: (M,K,d) float32, of at most length 1: the mean of the sub-vectors that have a
+    sub-code (``means_of``). A search compares queries with them, or with Z if they are None.
+    ``classes``: (M,L,d) float32, of at most length 1: the mean sub-vectors of L classes, by which
+    ``expanded`` expands a query. If they are None, queries are not expanded.
     """
 
     Z: Tensor
@@ -67,7 +69,7 @@ class Codebook:
         return 4 * self.M
 
     def first(self, M: int) -> "Codebook":
-        """The first M codebooks."""
+        """Returns the first M codebooks."""
         return self._each(lambda tensor: tensor[:M])
 
     def to(self, device: torch.device | str) -> "Codebook":
@@ -78,34 +80,38 @@ class Codebook:
         return Codebook(change(self.Z), *more)
 
     def encode(self, features: Tensor) -> Tensor:
-        """(B,D) float32 -> (B,M) uint8, the nearest codeword of each sub-vector."""
+        """Encodes features (B,D) float32 to the nearest codewords (B,M) uint8."""
         return self._cosines(features).argmax(dim=-1).to(torch.uint8)
 
     def margin(self, features: Tensor) -> Tensor:
-        """(B,D) -> (B,) float32: how far, in cosine, the code is from another one."""
+        """Returns how far the codes of features (B,D) are from any other code: (B,) float32.
+
+        The margin is the smallest difference, over all sub-vectors, between the cosines with the
+        nearest and with the second nearest codeword.
+        """
         best = self._cosines(features).topk(2, dim=-1).values
         return (best[..., 0] - best[..., 1]).amin(dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B,M) uint8 -> (B,D) float32, the codewords themselves."""
+        """Returns the codewords (B,D) float32 of codes (B,M) uint8."""
         return self.Z[torch.arange(self.M, device=codes.device), codes.long()].flatten(1)
 
     def lut(self, features: Tensor) -> Tensor:
-        """(Q,D) float32 -> (Q,M,K) float32, expected cosines divided by M.
+        """Returns look-up tables (Q,M,K) float32 of features (Q,D): expected cosines / M.
 
-        The score of a code is the plain float32 sum of LUT[m, code_m] over
-        m = 0…M-1 in that order: the mean cosine to be expected of what has the code.
+        The score of a code is the plain float32 sum of LUT[m, code_m] over m = 0…M-1 in that
+        order: the expected mean cosine between the query and an image with the code.
         """
         words = self.Z if self.means is None else self.means
         x = self.expanded(intra_normalise(features, self.M))
         return torch.einsum("bmd,mkd->bmk", x, words) / self.M
 
     def expanded(self, x: Tensor) -> Tensor:
-        """Sub-vectors (Q,M,d) of queries, moved halfway to what their classes look like.
+        """Moves sub-vectors (Q,M,d) of queries halfway to the means of the classes they resemble.
 
-        Query expansion (Chum et al., ICCV 2007) by class means: x + ½ Σ_c p_c (c - x), where p is
-        the softmax of SURE times the mean cosine with each class, and LIKE for none of them: a
-        query like no class stays as it is.
+        Query expansion (Chum et al., ICCV 2007) by class means: x + ½ Σ_c p_c (c - x). p is the
+        softmax of SURE times the mean cosine with each class and, for none of them, SURE times
+        LIKE. A query that resembles no class hardly changes.
         """
         if self.classes is None:
             return x
@@ -117,10 +123,11 @@ class Codebook:
         return x + (towards - p.sum(dim=1)[:, None, None] * x) / 2
 
     def means_of(self, features: Tensor) -> Tensor:
-        """(N,D) -> (M,K,d) float32: the mean sub-vector of each code, its codeword counted once.
+        """Returns the mean (M,K,d) float32 of the sub-vectors of features (N,D) with each sub-code.
 
-        x · mean is the mean of x · y over the sub-vectors y that have the code: their expected
-        cosine with a query's x (the conditional mean: Jégou et al., PAMI 2011, section 2).
+        The codeword itself counts as one of the sub-vectors. x · mean is the mean of x · y over
+        the sub-vectors y that have the sub-code: their expected cosine with a query's x (the
+        conditional mean: Jégou et al., PAMI 2011, section 2).
         """
         x = intra_normalise(features, self.M)
         sums, counts = self.Z.clone(), torch.ones_like(self.Z[:, :, 0])

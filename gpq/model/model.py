@@ -1,4 +1,4 @@
-"""A loaded model: pictures -> features -> packed codes or look-up tables."""
+"""A loaded model, which turns images into features, packed codes and look-up tables."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,10 @@ from gpq.pixels.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Model:
-    """What an artifact computes, ready on ``device``. Safe to call from several threads.
+    """A model that is loaded on ``device``; several threads may call it at once.
 
-    id: sha256 hex of weights and ``compute``. about: classes, training, data, measured
-    mAP; says nothing about what is computed.
+    ``id``: SHA-256, in hex, of the weights and ``compute``.
+    ``about``: classes, training, data and measured mAP; has no effect on the computation.
     """
 
     id: str
@@ -35,20 +35,23 @@ class Model:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of one packed code, ceil(M/2)."""
+        """The size of one packed code, ceil(M/2) bytes."""
         return (self.codebook.M + 1) // 2
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """RGB image -> (3,S,S) uint8."""
+        """Prepares an RGB image: (3,S,S) uint8."""
         return np.ascontiguousarray(self.rules.pixels(image).transpose(2, 0, 1))
 
     def read(self, data: bytes) -> NDArray[np.uint8]:
-        """A picture's file -> (3,S,S) uint8. Raises ImageError."""
+        """Decodes and prepares an image file: (3,S,S) uint8. Raises ImageError."""
         return self.prepare(decode.load(data, shrink_to=self.rules.shrink_to))
 
     @torch.inference_mode()
     def features(self, pixels: NDArray[np.uint8] | Tensor) -> Tensor:
-        """(B,3,S,S) uint8 -> (B,D) float32, TF32 off: batch 1 and 64 agree."""
+        """Computes features (B,D) float32 of pixels (B,3,S,S) uint8.
+
+        TF32 is off, so that the size of the batch makes no difference.
+        """
         images = self.rules.normalise(torch.as_tensor(pixels).to(self.device))
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -57,17 +60,17 @@ class Model:
 
     @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
-        """(B,3,S,S) uint8 -> packed codes (B,ceil(M/2)) uint8."""
+        """Encodes pixels (B,3,S,S) uint8 to packed codes (B,ceil(M/2)) uint8."""
         return pack(self.codebook.encode(self.features(pixels))).cpu().numpy()
 
     @torch.inference_mode()
     def lut(self, pixels: NDArray[np.uint8] | Tensor) -> NDArray[np.float32]:
-        """(Q,3,S,S) uint8 -> look-up tables (Q,M,K) float32."""
+        """Returns the look-up tables (Q,M,K) float32 of pixels (Q,3,S,S) uint8."""
         return self.codebook.lut(self.features(pixels)).cpu().numpy()
 
     @torch.inference_mode()
     def lut_of_code(self, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Packed codes (Q,ceil(M/2)) -> look-up tables (Q,M,K) float32 of the decoded codes."""
-        codebook = self.codebook.to("cpu")  # it is little, and there may be no room beside it
+        """Decodes packed codes (Q,ceil(M/2)) and returns look-up tables (Q,M,K) float32 of them."""
+        codebook = self.codebook.to("cpu")  # works even if the memory of the device is full
         codes = unpack(torch.as_tensor(packed), codebook.M)
         return codebook.lut(codebook.decode(codes)).numpy()

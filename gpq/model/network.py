@@ -1,4 +1,4 @@
-"""Feature extractors F: (B,3,H,W) float32 -> (B,D) float32, not normalised."""
+"""Networks F that extract features: (B,3,H,W) float32 -> (B,D) float32, not normalised."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, *, pool: bool = False) -> nn.Sequential:
-    """3×3 convolution, optional 2×2 max pool, batch norm, ReLU.
+    """Returns a 3×3 convolution, an optional 2×2 max pool, a batch norm and a ReLU.
 
-    The pool comes before the norm: same function family, a quarter of the memory traffic.
+    The pool comes before the norm: the functions are of the same family, and the norm has a
+    quarter of the memory traffic.
     """
     layers: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)]
     if pool:
@@ -23,9 +24,9 @@ def conv_bn_relu(channels_in: int, channels_out: int, *, pool: bool = False) -> 
 class VGG(nn.Module):
     """The paper's modified VGG for 32×32 images (section 4.1).
 
-    Stages of 2, 2, 3, 3 convolutions at w, 2w, 4w, 8w channels; the global
-    average pools of the last two stages are concatenated and projected to D.
-    ``width`` w = 64 is the paper's: 285 MMAC an image.
+    It has stages of 2, 2, 3 and 3 convolutions at w, 2w, 4w and 8w channels. The global average
+    pools of the last two stages are concatenated and projected to D.
+    The paper's ``width`` is w = 64: 285 MMAC an image.
     """
 
     def __init__(self, dimension: int, width: int) -> None:
@@ -57,7 +58,7 @@ class VGG(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + two convolutions of x, same shape."""
+    """Adds two convolutions of x to x; the shape stays the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,9 +72,9 @@ class Residual(nn.Module):
 
 
 def _stage(channels: int, *, early: bool) -> nn.Sequential:
-    """Half the side, twice the channels, one residual block."""
+    """Halves the side, doubles the channels and adds one residual block."""
     halving = conv_bn_relu(channels, 2 * channels, pool=True)
-    if early:  # under the same names: either kind can start from the other's weights
+    if early:  # keeps the names of the layers, so that either kind can load the other's weights
         conv, pool, *rest = halving.named_children()
         halving = nn.Sequential(OrderedDict([pool, conv, *rest]))
     return nn.Sequential(halving, Residual(2 * channels))
@@ -82,10 +83,11 @@ def _stage(channels: int, *, early: bool) -> nn.Sequential:
 class ResNet(nn.Module):
     """A small residual network for 32×32 images.
 
-    Stem at w channels, then three stages at 2w, 4w, 8w that halve the picture
-    and add one residual block each; global max pool, one linear layer to D.
-    ``width`` w = 32: 2.0 M parameters, 114 MMAC an image. ``early``: a stage halves the
-    picture before its first convolution, not after it: 72 MMAC.
+    After a stem at w channels, three stages at 2w, 4w and 8w channels halve the image and add one
+    residual block each. A global max pool and one linear layer to D follow.
+    ``width``: w = 32 gives 2.0 M parameters and 114 MMAC an image.
+    ``early``: each stage halves the image before its first convolution instead of after it, which
+    gives 72 MMAC.
     """
 
     def __init__(self, dimension: int, width: int, *, early: bool = False) -> None:
@@ -102,10 +104,11 @@ class ResNet(nn.Module):
 
 
 class MultiScaleResNet(ResNet):
-    """The same, for 64×64 images too: ``halve`` halves the stem's output, 117 MMAC an image.
+    """A ResNet whose linear layer also sees the means of the first two stages.
 
-    The linear layer also sees the means of the first two stages, where colours and
-    textures still are: what tells pictures of one class apart is gone in the last.
+    These stages still have the colours and textures that distinguish images of one class; the
+    last stage has lost them.
+    ``halve``: halves the output of the stem, for 64×64 images: 117 MMAC an image.
     """
 
     def __init__(
@@ -126,9 +129,9 @@ class MultiScaleResNet(ResNet):
 
 
 class CNNF(nn.Module):
-    """CNN-F of Chatfield et al. (BMVC 2014, table 1), the paper's GPQ-F, for 224×224.
+    """CNN-F of Chatfield et al. (BMVC 2014, table 1), the paper's GPQ-F, for 224×224 images.
 
-    Five convolutions, two layers of 4,096, one linear layer to D: 60 M parameters.
+    It has five convolutions, two layers of 4,096 values and one linear layer to D: 60 M parameters.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -162,7 +165,7 @@ class CNNF(nn.Module):
 
 
 class TorchvisionNet(nn.Module):
-    """A network of torchvision whose classifier's last layer gives way to one to D."""
+    """A network of torchvision whose last layer is replaced by a linear layer to D."""
 
     def __init__(self, dimension: int, name: str) -> None:
         super().__init__()
@@ -178,7 +181,7 @@ class TorchvisionNet(nn.Module):
         return projected
 
 
-# Networks that have a width, with their own; the others are what they are.
+# The default widths of the networks that have a width.
 DEFAULT_WIDTHS = {
     "vgg": 64, "resnet": 32, "resnet32": 32, "resnet64": 32, "early32": 32, "early64": 32,
 }  # fmt: skip
@@ -196,12 +199,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, dimension: int, width: int | None = None) -> nn.Module:
-    """The network called ``name`` with a D = ``dimension`` output; all end in ``project``.
+    """Builds the network ``name`` with D = ``dimension`` outputs; its last layer is ``project``.
 
-    Raises ValueError naming the networks there are, or where torchvision is missing.
+    Raises ValueError if the network does not exist, or if it needs torchvision, which is missing.
     """
     if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; there are {', '.join(sorted(NETWORKS))}")
+        raise ValueError(
+            f"there is no network {name!r}; choose one of {', '.join(sorted(NETWORKS))}"
+        )
     if name in DEFAULT_WIDTHS:
         return NETWORKS[name](dimension, width=width or DEFAULT_WIDTHS[name])
     try:

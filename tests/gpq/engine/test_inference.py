@@ -23,7 +23,7 @@ def shipped() -> Model:
 
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where our own convolutions were not built."""
+    """Makes our own convolutions unavailable, so that torch runs the network."""
     monkeypatch.setattr(winograd, "missing", lambda: "it was not built")
 
 
@@ -48,7 +48,7 @@ def assert_same_codes(shipped: Model) -> None:
 
 
 class Halved(nn.Module):
-    """A network that computes something else once it is traced."""
+    """A network that computes other features while it is traced."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = images.mean(dim=(2, 3)).repeat(1, 48)
@@ -63,7 +63,7 @@ class Untraceable(nn.Module):
 
 
 @pytest.mark.parametrize("network", [Halved(), Untraceable()])
-def test_a_network_that_does_not_come_out_the_same_stays_as_it_is(
+def test_a_network_that_no_faster_way_reproduces_stays_as_it_is(
     shipped: Model, network: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = replace(shipped, network=network)
@@ -72,7 +72,7 @@ def test_a_network_that_does_not_come_out_the_same_stays_as_it_is(
     assert "layer by layer" in caplog.text
 
 
-def test_what_does_not_give_the_golden_codes_is_not_served(
+def test_a_network_without_the_golden_codes_is_not_served(
     shipped: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(artifacts, "in_one_call", lambda model: replace(model, network=Halved()))

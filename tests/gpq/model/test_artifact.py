@@ -18,7 +18,7 @@ from harness.models import SHIPPED, make_artifact
 
 @pytest.fixture
 def folder(random_model: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A copy of an artifact that tests may damage."""
     return Path(shutil.copytree(random_model, tmp_path / "model"))
 
 
@@ -49,7 +49,7 @@ def test_measuring_again_keeps_the_id_and_computing_otherwise_does_not(folder: P
     assert artifact.model_id(weights, artifact.read_config(folder)["compute"]) != before
 
 
-def test_batches_agree_with_single_pictures(random_model: Path) -> None:
+def test_batches_agree_with_single_images(random_model: Path) -> None:
     model = artifact.load(random_model)
     pixels = np.random.default_rng(3).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
     one_by_one = np.concatenate([model.encode(p[None]) for p in pixels])
@@ -69,7 +69,7 @@ def test_a_stored_code_searches_like_its_decoded_feature(random_model: Path) -> 
 
 
 @pytest.mark.parametrize("folder", sorted(SHIPPED.parent.iterdir()), ids=lambda path: path.name)
-def test_every_model_that_ships_loads_is_small_and_says_how_it_was_measured(folder: Path) -> None:
+def test_every_shipped_model_loads_is_small_and_says_how_it_was_measured(folder: Path) -> None:
     about = artifact.load(folder).about
     assert about["measured"]["model"] == artifact.load(folder).id
     assert about["data"]["licence"]
@@ -80,7 +80,7 @@ DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), r"no finished model in this folder"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"safetensors: No such file"),
     "not json": (lambda f: (f / "config.json").write_text("{"), r"config\.json: not JSON"),
-    "no object": (lambda f: (f / "config.json").write_text("[1]"), r"config\.json: no object"),
+    "no object": (lambda f: (f / "config.json").write_text("[1]"), r"config\.json: not an object"),
     "format": (lambda f: edit(f, lambda c: c.update(format=99)), "format 99; this version reads"),
     "K": (lambda f: edit(f, lambda c: c["compute"].update(K=256)), "K is 256"),
     "network": (
@@ -136,7 +136,7 @@ def test_codewords_that_are_not_unit_are_refused(bad: float, folder: Path) -> No
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 2.0])
-def test_means_that_are_none_are_refused(bad: float, folder: Path) -> None:
+def test_damaged_means_are_refused(bad: float, folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["means"] = tensors["Z"].clone()
     tensors["means"][0, 0] = bad
@@ -146,7 +146,9 @@ def test_means_that_are_none_are_refused(bad: float, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(12, 3, 12), (12, 12), (11, 3, 12), (12, 3, 11)])
-def test_classes_are_read_and_what_is_none_is_refused(shape: tuple[int, ...], folder: Path) -> None:
+def test_classes_are_read_and_damaged_ones_are_refused(
+    shape: tuple[int, ...], folder: Path
+) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["classes"] = torch.full(shape, 0.1)
     save_file(tensors, folder / "model.safetensors")
@@ -189,7 +191,7 @@ def test_coincident_codewords_leave_nothing_to_verify_by(tmp_path: Path) -> None
     assert not (tmp_path / "m").exists()
 
 
-def test_golden_vectors_are_pictures_with_their_codes(random_model: Path) -> None:
+def test_golden_vectors_are_images_with_their_codes(random_model: Path) -> None:
     golden = artifact.read_config(random_model)["about"]["golden"]
     assert len(golden) >= 2
     assert len({tuple(g["code"]) for g in golden}) == len(golden)

@@ -83,7 +83,7 @@ def test_margin_is_the_lead_of_the_best_codeword() -> None:
     assert Codebook(Z).margin(features).item() == pytest.approx(0.2)
 
 
-def test_means_are_of_what_has_the_code_and_the_codeword() -> None:
+def test_means_are_of_the_sub_vectors_with_a_code_and_of_the_codeword() -> None:
     torch.manual_seed(0)
     book = codebook()
     features = torch.randn(5000, 36)
@@ -94,7 +94,7 @@ def test_means_are_of_what_has_the_code_and_the_codeword() -> None:
         assert torch.allclose(means[m, k], (own.sum(dim=0) + book.Z[m, k]) / (len(own) + 1))
 
 
-def test_with_means_a_score_is_the_mean_cosine_with_what_has_the_code() -> None:
+def test_with_means_a_score_is_the_mean_cosine_with_the_features_of_a_code() -> None:
     torch.manual_seed(0)
     plain = codebook()
     features, query = torch.randn(20_000, 36), torch.randn(1, 36)

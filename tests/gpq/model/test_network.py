@@ -47,9 +47,9 @@ def test_vgg_is_the_papers() -> None:
     assert net.project.in_features == 256 + 512
 
 
-def test_an_unknown_network_is_named_with_those_there_are() -> None:
+def test_an_unknown_network_is_named_with_those_that_exist() -> None:
     with pytest.raises(
-        ValueError, match="'lenet'; there are alexnet, cnn-f, early32, early64, resnet, "
+        ValueError, match="'lenet'; choose one of alexnet, cnn-f, early32, early64, resnet, "
     ):
         network.build("lenet", 36)
 
