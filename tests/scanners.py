@@ -1,4 +1,4 @@
-"""Codes, look-up tables, and a scanner of every engine, for the tests of all."""
+"""Codes, look-up tables and scanners for the tests of all scan engines."""
 
 import numpy as np
 import torch
@@ -9,20 +9,23 @@ from gpq.scan.cuda.shards import ShardedScanner
 from gpq.scan.reference import ReferenceScanner
 from gpq.scan.scanner import Scanner
 
-CARD = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build(packed: np.ndarray, M: int, engine: str) -> Scanner:
-    """Of cuda, and of three shards, on a card or in Triton's interpreter."""
+    """Builds a scanner; "cuda, sharded" has three shards on one device.
+
+    The CUDA engine runs in Triton's interpreter if there is no GPU.
+    """
     if engine == "cuda":
-        return CudaScanner(packed, M, CARD)
+        return CudaScanner(packed, M, DEVICE)
     if engine == "cuda, sharded":
-        return ShardedScanner([CudaScanner(packed[n::3], M, CARD) for n in range(3)])
+        return ShardedScanner([CudaScanner(packed[n::3], M, DEVICE) for n in range(3)])
     return scan.build(packed, M, engine)
 
 
 def codes_like(kind: str, n: int, M: int, random: np.random.Generator) -> np.ndarray:
-    """(n,ceil(M/2)) uint8."""
+    """Draws packed codes (n,ceil(M/2)) uint8 of a kind."""
     if kind == "clustered":
         centres = random.integers(0, 16, (7, M), dtype=np.uint8)[random.integers(0, 7, n)]
         noise = random.integers(0, 16, (n, M), dtype=np.uint8)
@@ -35,6 +38,7 @@ def codes_like(kind: str, n: int, M: int, random: np.random.Generator) -> np.nda
 
 
 def luts_like(kind: str, Q: int, M: int, random: np.random.Generator) -> np.ndarray:
+    """Draws look-up tables (Q,M,16) float32 of a kind."""
     luts = random.standard_normal((Q, M, 16))
     if kind == "levels":
         luts = np.round(luts) / 7
@@ -46,6 +50,7 @@ def luts_like(kind: str, Q: int, M: int, random: np.random.Generator) -> np.ndar
 
 
 def assert_same(scanner: Scanner, reference: ReferenceScanner, luts, k, *more) -> None:
+    """Asserts that a scanner finds the rows and scores of the reference, bit by bit."""
     rows, scores = scanner.search(luts, k, *more)
     expected_rows, expected_scores = reference.search(luts, k, *more)
     assert rows.tolist() == expected_rows.tolist()

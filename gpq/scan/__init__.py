@@ -20,22 +20,24 @@ ENGINES = ("reference", "native", "cuda")
 
 
 def choose(engine: str) -> tuple[str, str]:
-    """The name of the engine that ``engine``, auto included, stands for here, and why.
+    """Returns the name of the engine to use for ``engine``, which may be auto, and the reason.
 
-    Raises ScanError for an engine this installation does not have.
+    Raises ScanError if the engine is not available on this machine.
     """
     if engine not in ("auto", *ENGINES):
-        raise ScanError(f"no scan engine {engine!r} in this version; there are auto, {ENGINES}")
+        raise ScanError(
+            f"there is no scan engine {engine!r}; choose one of auto, {', '.join(ENGINES)}"
+        )
     if engine == "reference":
-        return engine, "asked for"
+        return engine, "requested"
     reasons: list[str] = []
-    for name, here in (("cuda", cuda), ("native", native)):
+    for name, module in (("cuda", cuda), ("native", native)):
         if engine not in ("auto", name):
             continue
-        if not (reason := here.missing()):
-            chosen = f"{'the fastest here' if engine == 'auto' else 'asked for'}, {here.describe()}"
-            return name, "; ".join([chosen, *reasons])
-        reasons.append(f"no {name} scan engine here: {reason}")
+        if not (reason := module.missing()):
+            why = "the fastest available" if engine == "auto" else "requested"
+            return name, "; ".join([f"{why}, {module.describe()}", *reasons])
+        reasons.append(f"the {name} scan engine is unavailable: {reason}")
     if engine != "auto":
         raise ScanError("; ".join(reasons))
     return "reference", "; ".join(reasons)
@@ -47,11 +49,11 @@ def build(
     engine: str = "auto",
     device: torch.device | str | None = None,
 ) -> Scanner:
-    """A scanner over packed codes (N,ceil(M/2)) uint8; rows 0…N-1. device: of the cuda engine,
-    all there are by default.
+    """Builds a scanner over packed codes (N,ceil(M/2)) uint8, which are rows 0…N-1.
 
-    Raises ScanError for an engine this installation does not have, DeviceFull where the cuda
-    engine was asked for and the codes have no room; by auto they are in the CPU's memory then.
+    ``device``: the device of the cuda engine; by default it uses all CUDA devices.
+    Raises ScanError if the engine is not available. If a device has too little memory for the
+    codes, ``cuda`` raises DeviceFull, and ``auto`` keeps them in the memory of the CPU.
     """
     chosen = choose(engine)[0]
     if chosen == "cuda" and engine == "auto":

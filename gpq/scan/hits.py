@@ -1,4 +1,4 @@
-"""Hits of one search that were found apart."""
+"""Merges hits that several parts of one search found."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,10 @@ Hits = tuple[NDArray[np.int64], NDArray[np.float32]]  # rows and scores (Q,k), b
 
 
 def best_of(parts: list[Hits]) -> Hits:
-    """The k best of hits (Q,k) each, no row twice; -1 and -inf where there are no more."""
+    """Returns the k best of several hits (Q,k), in which no row occurs twice.
+
+    Missing hits have the row -1 and the score -inf.
+    """
     if len(parts) == 1:
         return parts[0]
     rows = np.concatenate([r for r, _ in parts], axis=1)

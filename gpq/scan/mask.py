@@ -1,4 +1,4 @@
-"""Which rows a search may find."""
+"""Masks, which say which rows a search may find."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ from gpq.errors import ScanError
 
 
 class Mask:
-    """Eligible rows (n,) bool for many searches, which an engine may prepare on the first. A copy
-    over bytes: nothing can write to it, whatever becomes of the array it was made from.
+    """Eligible rows (n,) bool for many searches, for which an engine may prepare its codes once.
 
-    Raises ScanError for another type or shape.
+    A mask copies the array into immutable bytes, so that later writes to the array have no effect.
+    Raises ScanError if the type or the shape is wrong.
     """
 
     def __init__(self, rows: NDArray[np.bool_]) -> None:
@@ -18,14 +18,14 @@ class Mask:
         self._parts: dict[tuple[int, int], Mask] = {}
 
     def part(self, n: int, G: int) -> "Mask":
-        """Of rows n, n + G, n + 2G, …; the same one whenever it is asked for."""
+        """Returns the mask of rows n, n + G, n + 2G, …; always the same object."""
         if part := self._parts.get((n, G)):
             return part
         return self._parts.setdefault((n, G), Mask(self.rows[n::G]))
 
 
 def checked_mask(mask: NDArray[np.bool_] | Mask) -> NDArray[np.bool_]:
-    """(n,) bool, contiguous; raises ScanError."""
+    """Returns a mask as a contiguous array (n,) bool; raises ScanError if it is not one."""
     if isinstance(mask, Mask):
         return mask.rows
     eligible = np.ascontiguousarray(mask)

@@ -1,4 +1,4 @@
-"""What is prepared once for a mask."""
+"""Caches what an engine prepares for a mask."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,34 +12,39 @@ P = TypeVar("P")
 
 
 @dataclass
-class _Known(Generic[P]):
+class _Entry(Generic[P]):
     prepared: WeakKeyDictionary[P, P] = field(default_factory=WeakKeyDictionary)
     preparing: threading.Lock = field(default_factory=threading.Lock)
 
 
 class MaskCache(Generic[P]):
-    """Of parts of the codes what a mask leaves of them. It goes with its mask, or its part."""
+    """Maps masks and parts of the codes to the eligible codes of those parts.
+
+    Several threads may use it. An entry lives as long as its mask and its part.
+    """
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Mask, _Known[P]] = WeakKeyDictionary()
+        self._entries: WeakKeyDictionary[Mask, _Entry[P]] = WeakKeyDictionary()
         self._finding = threading.Lock()
 
     def __len__(self) -> int:
-        """Masks that are known."""
-        return len(self._known)
+        """The number of masks in the cache."""
+        return len(self._entries)
 
     def ready(self, mask: Mask, parts: Sequence[P]) -> bool:
-        """Whether all parts are prepared for it."""
+        """Returns whether all parts are prepared for a mask."""
         with self._finding:
-            known = self._known.get(mask)
-        return known is not None and all(part in known.prepared for part in parts)
+            entry = self._entries.get(mask)
+        return entry is not None and all(part in entry.prepared for part in parts)
 
-    def left(self, mask: Mask, parts: Sequence[P], prepare: Callable[[int], P]) -> tuple[P, ...]:
-        """``prepare(n)`` of parts[n], once, whoever searches."""
+    def eligible(
+        self, mask: Mask, parts: Sequence[P], prepare: Callable[[int], P]
+    ) -> tuple[P, ...]:
+        """Returns ``prepare(n)`` for each parts[n]; calls it once for each mask and part."""
         with self._finding:
-            known = self._known.setdefault(mask, _Known())
-        with known.preparing:
+            entry = self._entries.setdefault(mask, _Entry())
+        with entry.preparing:
             for n, part in enumerate(parts):
-                if part not in known.prepared:
-                    known.prepared[part] = prepare(n)
-            return tuple(known.prepared[part] for part in parts)
+                if part not in entry.prepared:
+                    entry.prepared[part] = prepare(n)
+            return tuple(entry.prepared[part] for part in parts)

@@ -1,4 +1,4 @@
-"""The scan in plain torch: slow, obvious, and the definition of a right answer."""
+"""Searches codes in plain torch. This slow and simple engine defines the correct results."""
 
 import threading
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from gpq.model.codebook import unpack
 from gpq.scan.mask import Mask, checked_mask
 from gpq.scan.tables import checked_codes, checked_rows, checked_shape, require_finite
 
-CHUNK_ROWS = 1 << 16  # rows unpacked at a time: memory stays flat while N grows
-SCORES_AT_A_TIME = 1 << 25  # float32 scores held at once: 128 MiB, or one query's
+CHUNK_ROWS = 1 << 16  # rows unpacked at a time, so that unpacked codes take little memory
+SCORES_AT_A_TIME = 1 << 25  # float32 scores held at once (128 MiB), or those of one query
 FIRST_CAPACITY = 1024
 
 
 @dataclass(frozen=True)
 class _ReferenceSnapshot:
-    """packed (N,ceil(M/2)) uint8 and live (N,) bool; rows below N never change."""
+    """Codes ``packed`` (N,ceil(M/2)) uint8 that never change, and which rows are ``live`` (N,)."""
 
     packed: Tensor
     live: Tensor
@@ -28,7 +28,7 @@ class _ReferenceSnapshot:
 
 
 class ReferenceScanner:
-    """See ``gpq.scan.Scanner``."""
+    """A ``gpq.scan.Scanner`` in plain torch, on the CPU."""
 
     engine = "reference"
 
@@ -68,7 +68,7 @@ class ReferenceScanner:
         with self._writing:
             count = len(self._snapshot.packed)
             gone = torch.as_tensor(checked_rows(rows, count))
-            live = self._live.clone()  # searches under way keep the old one
+            live = self._live.clone()  # running searches keep the old one
             live[gone] = False
             self._live = live
             removed = count - int(live[:count].sum())
@@ -111,7 +111,7 @@ class ReferenceScanner:
         self._packed, self._live = packed, live
 
     def _scores(self, packed: Tensor, tables: Tensor) -> Tensor:
-        """(N,ceil(M/2)) codes, (Q,M,K) tables -> (Q,N) float32, summed in order of m."""
+        """Codes (N,ceil(M/2)), tables (Q,M,K) -> scores (Q,N) float32, summed in order of m."""
         scores = torch.zeros((len(tables), len(packed)), dtype=torch.float32)
         for first in range(0, len(packed), CHUNK_ROWS):
             codes = unpack(packed[first : first + CHUNK_ROWS], self.M).T.contiguous().int()
@@ -122,14 +122,14 @@ class ReferenceScanner:
 
 
 def _fit(mask: Tensor, rows: int) -> Tensor:
-    """Rows added after a mask was made are not eligible."""
+    """Fits a mask to ``rows`` rows; rows that were added after the mask are not eligible."""
     fitted = torch.zeros(rows, dtype=torch.bool)
     fitted[: len(mask)] = mask[:rows]
     return fitted
 
 
 def _top(scores: Tensor, eligible: Tensor, k: int, after: tuple[float, int] | None) -> Tensor:
-    """The first k eligible rows by score descending, then row ascending."""
+    """Returns the first k eligible rows by descending score, then ascending row."""
     if after is not None:
         score, row = torch.tensor(after[0], dtype=torch.float32), after[1]
         later = torch.arange(len(scores)) > row

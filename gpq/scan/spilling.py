@@ -1,4 +1,4 @@
-"""Codes on a device while they have room there, then in the memory of the CPU for a while."""
+"""Keeps codes on a device, or in the memory of the CPU for a while if the device is full."""
 
 import logging
 import threading
@@ -13,18 +13,21 @@ from gpq.scan.hits import Hits
 from gpq.scan.mask import Mask
 from gpq.scan.scanner import Scanner
 
-RETRY_SECONDS = 60  # until the device is tried again; twice as many after each move off it
+RETRY_SECONDS = 60  # until the device is tried again; doubles each time the codes leave it
 MOST_RETRY_SECONDS = 3600
 Build = Callable[[NDArray[np.uint8]], Scanner]
 log = logging.getLogger("gpq")
 
 
 class SpillingScanner:
-    """See ``gpq.scan.Scanner``. Where the device has no room, also for a search, the codes move,
-    with a warning, and go back in the background where a later search finds that it is time;
-    nothing is lost and rows keep their numbers. While they move, what changes them waits.
+    """A ``gpq.scan.Scanner`` that moves its codes to the CPU if the device runs out of memory.
 
-    on_device, on_cpu: build a scanner over packed codes; the first may raise DeviceFull.
+    The codes move, with a warning, if the device has too little memory for them or for a search.
+    The first search after RETRY_SECONDS tries to move them back, in the background. Moving loses no
+    code and changes no row; additions and removals wait for it.
+
+    ``on_device``, ``on_cpu``: build a scanner over packed codes; ``on_device`` may raise
+    DeviceFull.
     """
 
     def __init__(self, packed: NDArray[np.uint8], on_device: Build, on_cpu: Build) -> None:
@@ -59,7 +62,7 @@ class SpillingScanner:
             try:
                 rows = self._scanner.add(packed)
             except DeviceFull as error:
-                rows = self._moved(self._scanner, error).add(packed)
+                rows = self._move_to_cpu(self._scanner, error).add(packed)
             self._count += len(rows)
             return rows
 
@@ -68,7 +71,7 @@ class SpillingScanner:
             try:
                 self._scanner.remove(rows)
             except DeviceFull as error:
-                self._moved(self._scanner, error).remove(rows)
+                self._move_to_cpu(self._scanner, error).remove(rows)
 
     def search(
         self,
@@ -79,15 +82,18 @@ class SpillingScanner:
     ) -> Hits:
         if time.monotonic() >= self._retry_at:
             self._retry_at = np.inf
-            threading.Thread(target=self._go_back, name="codes", daemon=True).start()
+            threading.Thread(target=self._move_to_device, name="codes", daemon=True).start()
         scanner = self._scanner
         try:
             return scanner.search(luts, k, mask, after)
         except DeviceFull as error:
-            return self._moved(scanner, error).search(luts, k, mask, after)
+            return self._move_to_cpu(scanner, error).search(luts, k, mask, after)
 
-    def _moved(self, scanner: Scanner, error: DeviceFull) -> Scanner:
-        """What now stands in the place of this scanner."""
+    def _move_to_cpu(self, scanner: Scanner, error: DeviceFull) -> Scanner:
+        """Moves the codes of ``scanner`` to the CPU, if another thread has not moved them yet.
+
+        Returns the scanner that replaces it.
+        """
         with self._writing:
             if self._scanner is scanner:
                 log.warning("the codes move to the CPU for now: %s", error)
@@ -96,7 +102,7 @@ class SpillingScanner:
                 self._retry_seconds = min(2 * self._retry_seconds, MOST_RETRY_SECONDS)
             return self._scanner
 
-    def _go_back(self) -> None:
+    def _move_to_device(self) -> None:
         with self._writing:
             try:
                 self._scanner = self._rebuilt(self._on_device)
@@ -109,7 +115,7 @@ class SpillingScanner:
         self._retry_at = time.monotonic() + self._retry_seconds
 
     def _rebuilt(self, build: Build) -> Scanner:
-        """Of the same rows."""
+        """Builds a scanner with the same rows."""
         live = self._scanner.rows()
         packed = np.zeros((self._count, self._code_bytes), dtype=np.uint8)
         packed[live] = self._scanner.codes(live)

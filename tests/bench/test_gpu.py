@@ -16,7 +16,7 @@ from PIL import Image
 from bench import gpu, gpuscan
 from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.reference import ReferenceScanner
-from tests.scanners import CARD, codes_like, luts_like
+from tests.scanners import DEVICE, codes_like, luts_like
 from trainer import __main__ as trainer
 
 
@@ -43,8 +43,8 @@ def test_all_scores_added_up_in_torch_are_the_references(
     monkeypatch.setattr(gpuscan, "CHUNK", 64)
     random = np.random.default_rng(0)
     packed, luts = codes_like("few", n, 12, random), luts_like("levels", 1, 12, random)
-    scanner = CudaScanner(packed, 12, CARD)
-    found = gpuscan.by_torch(scanner, torch.from_numpy(luts).to(CARD), 10)
+    scanner = CudaScanner(packed, 12, DEVICE)
+    found = gpuscan.by_torch(scanner, torch.from_numpy(luts).to(DEVICE), 10)
     for each, expected in zip(found, ReferenceScanner(packed, 12).search(luts, 10), strict=True):
         assert each.tolist() == expected[0].tolist()
 

@@ -17,17 +17,20 @@ from gpq.scan.scanner import Scanner
 
 @cache
 def missing() -> str:
-    """Why there is no CUDA engine here, or nothing where there is one."""
+    """Returns the reason why the CUDA engine cannot be used, or an empty string if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; it comes with torch for Linux"
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    return _failure()
+    return _search_failure()
 
 
-def _failure() -> str:
-    """Of a search, of one query and of several, if any: besides a card that is not too old, Triton
-    needs a C compiler, and a folder of which programs may be loaded."""
+def _search_failure() -> str:
+    """Searches with one query and with several, and returns why that fails, or an empty string.
+
+    Triton needs a GPU that is not too old, a C compiler, and a folder from which programs may be
+    loaded.
+    """
     from gpq.scan.cuda.scanner import CudaScanner
     from gpq.scan.cuda.search import MANY
 
@@ -36,21 +39,21 @@ def _failure() -> str:
         for queries in (1, MANY):
             scanner.search(np.zeros((queries, 1, 16), dtype=np.float32), 1)
     except DeviceFull:
-        return ""  # for now
-    except Exception as error:  # of Triton, of a compiler, of the driver
+        return ""  # the engine works; the memory is full only for now
+    except Exception as error:  # Triton, the compiler and the driver raise many kinds
         return f"a search fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
 
 
 def describe() -> str:
-    """The devices that would be used."""
+    """Names the devices that the engine would use."""
     names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return f"on {', '.join(names)}"
 
 
 def build(packed: NDArray[np.uint8], M: int, device: torch.device | str | None = None) -> Scanner:
-    """On one device, or without a number on all there are, as shards of the rows."""
-    from gpq.scan.cuda.scanner import CudaScanner  # compiles nothing yet, but imports triton
+    """Builds a scanner on one device, or on all devices if ``device`` has no number."""
+    from gpq.scan.cuda.scanner import CudaScanner  # imports triton
     from gpq.scan.cuda.shards import ShardedScanner
 
     wanted = torch.device(device or "cuda")
@@ -64,5 +67,5 @@ def build(packed: NDArray[np.uint8], M: int, device: torch.device | str | None =
 def shares(
     packed: NDArray[np.uint8], devices: list[torch.device]
 ) -> list[tuple[NDArray[np.uint8], torch.device]]:
-    """Of every so many rows one for each device."""
+    """Divides codes among G devices: each gets every G-th row."""
     return [(packed[n :: len(devices)], device) for n, device in enumerate(devices)]

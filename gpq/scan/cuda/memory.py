@@ -1,4 +1,4 @@
-"""Codes on a device: in slabs that never move, so that adding copies nothing again."""
+"""Stores codes on a device in slabs that never move, so that adding codes copies no older ones."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -12,17 +12,22 @@ from torch import Tensor
 from gpq.errors import DeviceFull
 from gpq.system.device import out_of_memory
 
-LEAST_ROWS = 1 << 16  # of a slab
-GROWTH = 8  # a further slab has room for a share of this of what there is
-MULTIPLE = 2048  # rows of a slab come in so many, as in programs of the kernels
-COPIED_ROWS = 1 << 22  # at a time
-FEW = 1 << 16  # codes that are gathered on the device
+LEAST_ROWS = 1 << 16  # rows of a slab, at least
+GROWTH = 8  # a new slab has room for at least 1/GROWTH of the rows before it
+MULTIPLE = 2048  # a slab has a multiple of this many rows, as programs of the kernels need
+COPIED_ROWS = 1 << 22  # rows copied to the device at a time
+FEW = 1 << 16  # up to this many codes are gathered on the device
 
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """planes (P,capacity) uint8, a code a column; its rows below the snapshot's count never
-    change. live (capacity/8) uint8: a bit a row, 0 where it was removed."""
+    """A block of memory for codes on one device.
+
+    ``planes``: (P,capacity) uint8, one column for each code. Columns of rows below the count of a
+    snapshot never change.
+    ``live``: (capacity/8) uint8, one bit for each row, which is 0 if the row is removed.
+    ``first_row``: the row of the first column.
+    """
 
     planes: Tensor
     live: Tensor
@@ -42,20 +47,23 @@ class Slab:
 
 
 def empty_slab(rows: int, first_row: int, M: int, device: torch.device) -> Slab:
-    """With room for at least so many rows. Raises DeviceFull where the device has none."""
+    """Allocates a slab for at least ``rows`` rows; raises DeviceFull if memory is short."""
     room = max(LEAST_ROWS, first_row // GROWTH, rows)
     capacity = -(-room // MULTIPLE) * MULTIPLE
     width = (M + 1) // 2
     needed = capacity * width + capacity // 8
-    with no_room(f"{capacity:,} codes", needed, device):
+    with reporting_full(f"{capacity:,} codes", needed, device):
         planes = torch.zeros((width, capacity), dtype=torch.uint8, device=device)
         live = torch.full((capacity // 8,), 255, dtype=torch.uint8, device=device)
     return Slab(planes, live, first_row)
 
 
 @contextmanager
-def no_room(what: str, needed: int, device: torch.device) -> Iterator[None]:
-    """Turns running out of a device's memory into a DeviceFull that says what was needed."""
+def reporting_full(what: str, needed: int, device: torch.device) -> Iterator[None]:
+    """Raises DeviceFull, with the memory needed and free, if the block runs out of memory.
+
+    ``what``: what the block allocates memory for.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -63,17 +71,17 @@ def no_room(what: str, needed: int, device: torch.device) -> Iterator[None]:
             raise
         free = free_bytes(device)
         raise DeviceFull(
-            f"no room on {device} for {what}: {needed:,} bytes needed, {free:,} free"
+            f"too little memory on {device} for {what}: {needed:,} bytes needed, {free:,} free"
         ) from None
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
-    """Triton launches on the current device, whatever its arguments are on."""
+    """Makes a device current: Triton launches there, wherever the arguments of a kernel are."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def free_bytes(device: torch.device) -> int:
-    """Of memory, after giving back what torch only keeps."""
+    """Returns the free memory of a device, after torch has given back the memory in its cache."""
     if device.type != "cuda":
         return 0
     torch.cuda.empty_cache()
@@ -81,48 +89,54 @@ def free_bytes(device: torch.device) -> int:
 
 
 def write(slab: Slab, first_row: int, packed: NDArray[np.uint8]) -> None:
-    """Codes (n,P) from that row on; no search under way looks there."""
+    """Writes codes (n,P) from a row on, which no running search may see."""
     for at in range(0, len(packed), COPIED_ROWS):
-        part = torch.tensor(packed[at : at + COPIED_ROWS])  # a copy: it may be read-only
+        part = torch.tensor(packed[at : at + COPIED_ROWS])  # the array may be read-only: copy it
         column = first_row - slab.first_row + at
         device = slab.planes.device
-        with no_room(f"{part.nbytes:,} bytes on their way", part.nbytes, device):
+        with reporting_full("an upload of codes", part.nbytes, device):
             slab.planes[:, column : column + len(part)] = part.to(device).T
 
 
 def without(slab: Slab, rows: NDArray[np.int64]) -> tuple[Slab, int]:
-    """With these rows, each once, removed where they are of the slab, and how many had not been;
-    searches under way keep the old one."""
+    """Returns the slab without some rows, and how many of them were not removed before.
+
+    ``rows``: distinct rows; those outside the slab are ignored.
+    Running searches keep using the old slab.
+    """
     columns = rows[inside(slab, rows)] - slab.first_row
     if not len(columns):
         return slab, 0
-    words, of_word = np.unique(columns // 8, return_inverse=True)
+    words, word_of_column = np.unique(columns // 8, return_inverse=True)
     kept = np.full(len(words), 255, dtype=np.uint8)
-    np.bitwise_and.at(kept, of_word, ~(np.uint8(1) << (columns % 8).astype(np.uint8)))
+    np.bitwise_and.at(kept, word_of_column, ~(np.uint8(1) << (columns % 8).astype(np.uint8)))
     device = slab.live.device
-    with no_room(f"a copy of {slab.live.nbytes:,} bytes", slab.live.nbytes, device):
+    with reporting_full(f"a copy of {slab.live.nbytes:,} bytes", slab.live.nbytes, device):
         live = slab.live.clone()
-        where = torch.from_numpy(words).to(device)
-        old = live[where]
+        places = torch.from_numpy(words).to(device)
+        old = live[places]
         new = old & torch.from_numpy(kept).to(device)
-        live[where] = new
+        live[places] = new
     return replace(slab, live=live), int(np.unpackbits((old ^ new).cpu().numpy()).sum())
 
 
 def masked(slab: Slab, mask: NDArray[np.bool_]) -> Slab:
-    """Rows that are False in the mask, or after it, count as removed."""
+    """Returns the slab without the rows that are False in the mask or lie behind its end."""
     part = mask[slab.first_row : slab.last_row]
     bits = np.zeros(slab.capacity // 8, dtype=np.uint8)
     packed = np.packbits(part, bitorder="little")
     bits[: len(packed)] = packed
     device = slab.live.device
-    with no_room(f"a mask of {bits.nbytes:,} bytes", bits.nbytes, device):
+    with reporting_full(f"a mask of {bits.nbytes:,} bytes", bits.nbytes, device):
         return replace(slab, live=slab.live & torch.from_numpy(bits).to(device))
 
 
 def gather(slabs: tuple[Slab, ...], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Codes (n,P) of rows (n,). Of many rows, and where the device is full, all that lies there
-    is copied: that takes no more of its memory."""
+    """Returns the codes (n,P) of rows (n,).
+
+    For many rows, and if the device is full, whole planes are copied to the CPU and gathered
+    there, which takes no further memory of the device.
+    """
     packed = np.empty((len(rows), slabs[0].planes.shape[0]), dtype=np.uint8)
     for slab in slabs:
         mine = inside(slab, rows)
@@ -134,7 +148,7 @@ def gather(slabs: tuple[Slab, ...], rows: NDArray[np.int64]) -> NDArray[np.uint8
 def _columns(slab: Slab, columns: NDArray[np.int64]) -> NDArray[np.uint8]:
     device = slab.planes.device
     if len(columns) <= FEW:
-        with suppress(DeviceFull), no_room("some codes", columns.nbytes, device):
+        with suppress(DeviceFull), reporting_full("some codes", columns.nbytes, device):
             found: NDArray[np.uint8] = (
                 slab.planes[:, torch.from_numpy(columns).to(device)].T.cpu().numpy()
             )
@@ -143,10 +157,11 @@ def _columns(slab: Slab, columns: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def inside(slab: Slab, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns which of the rows (n,) lie in the slab, as (n,) bool."""
     return (rows >= slab.first_row) & (rows < slab.last_row)
 
 
 def live_rows(slabs: tuple[Slab, ...], count: int) -> NDArray[np.int64]:
-    """Of the first ``count`` rows those not removed, ascending."""
+    """Returns those of the first ``count`` rows that are not removed, in ascending order."""
     bits = [np.unpackbits(slab.live.cpu().numpy(), bitorder="little") for slab in slabs]
     return np.flatnonzero(np.concatenate(bits)[:count])

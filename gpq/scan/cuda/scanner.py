@@ -1,4 +1,4 @@
-"""The scanner: changes make a new snapshot, a search uses the one there is."""
+"""The scanner of one CUDA device. A change makes a new snapshot; a search uses the current one."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ LAST_KEY = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class CudaSnapshot:
-    """What one search sees, whatever changes."""
+    """The codes that one search sees, even if the scanner changes meanwhile."""
 
     slabs: tuple[Slab, ...]
     count: int  # rows ever added
@@ -30,10 +30,10 @@ class CudaSnapshot:
 
 
 class CudaScanner:
-    """See ``gpq.scan.Scanner``. Up to 2³¹-1 rows on one device.
+    """A ``gpq.scan.Scanner`` of up to 2³¹-1 rows on one device.
 
-    device: of torch; the CPU in Triton's interpreter, for tests. Raises DeviceFull where it has
-    no room for the codes.
+    ``device``: a CUDA device, or the CPU in Triton's interpreter, for tests.
+    Raises DeviceFull if the device has too little memory for the codes.
     """
 
     engine = "cuda"
@@ -53,7 +53,7 @@ class CudaScanner:
 
     @property
     def bytes(self) -> int:
-        """Of the device's memory that the codes take."""
+        """The device memory that the codes take, in bytes."""
         return sum(slab.bytes for slab in self.snapshot.slabs)
 
     def rows(self) -> NDArray[np.int64]:
@@ -66,11 +66,14 @@ class CudaScanner:
 
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
         with self._writing:
-            self.put(packed)
-            return self.take_in(len(packed))
+            self.stage(packed)
+            return self.publish(len(packed))
 
-    def put(self, packed: NDArray[np.uint8]) -> None:
-        """Codes behind all rows, where no search sees them; raises DeviceFull. One caller."""
+    def stage(self, packed: NDArray[np.uint8]) -> None:
+        """Writes codes behind all rows, where no search sees them before ``publish``.
+
+        Only one thread may call it at a time. Raises DeviceFull.
+        """
         codes = checked_codes(packed, self.M)
         self._reserve(len(codes))
         first = self.snapshot.count
@@ -79,8 +82,8 @@ class CudaScanner:
             if start < stop:
                 memory.write(slab, start, codes[start - first : stop - first])
 
-    def take_in(self, rows: int) -> NDArray[np.int64]:
-        """Of what was put; returns the numbers they have from now on."""
+    def publish(self, rows: int) -> NDArray[np.int64]:
+        """Lets searches see the last ``rows`` staged codes, and returns their rows."""
         first = self.snapshot.count
         self.snapshot = replace(self.snapshot, count=first + rows)
         return np.arange(first, first + rows, dtype=np.int64)
@@ -88,7 +91,7 @@ class CudaScanner:
     def _reserve(self, rows: int) -> None:
         last, slabs = self.snapshot.count + rows, self.snapshot.slabs
         if last > key.MOST_ROWS:
-            raise DeviceFull(f"{last} rows; a device holds {key.MOST_ROWS}")
+            raise DeviceFull(f"{last} rows are too many; a device holds at most {key.MOST_ROWS}")
         end = slabs[-1].last_row if slabs else 0
         if last > end or not slabs:
             slab = memory.empty_slab(last - end, end, self.M, self.device)
@@ -119,7 +122,7 @@ class CudaScanner:
         mask: NDArray[np.bool_] | Mask | None,
         after: tuple[float, int] | None,
     ) -> Hits:
-        """As ``search``, of a snapshot taken before."""
+        """Searches a snapshot that was taken before, as ``search`` does."""
         tables = checked_shape(luts, self.M, k)
         require_finite(tables)
         slabs = snapshot.slabs if mask is None else self._eligible(snapshot, mask)
@@ -127,14 +130,14 @@ class CudaScanner:
             return np.empty((0, k), dtype=np.int64), np.empty((0, k), dtype=np.float32)
         last = key.key(*after) if after else LAST_KEY
         with memory.on(self.device):
-            with memory.no_room("look-up tables", tables.nbytes, self.device):
-                there = torch.tensor(tables, device=self.device)
-            search = Search(slabs, snapshot.count, there, k, last, paging=after is not None)
+            with memory.reporting_full("look-up tables", tables.nbytes, self.device):
+                on_device = torch.tensor(tables, device=self.device)
+            search = Search(slabs, snapshot.count, on_device, k, last, paging=after is not None)
             best = search.best().cpu()
             return key.rows(best).numpy(), key.scores(best).numpy()
 
     def _eligible(self, snapshot: CudaSnapshot, mask: NDArray[np.bool_] | Mask) -> tuple[Slab, ...]:
         slabs, rows = snapshot.slabs, checked_mask(mask)
         if isinstance(mask, Mask):
-            return self._masks.left(mask, slabs, lambda n: memory.masked(slabs[n], rows))
+            return self._masks.eligible(mask, slabs, lambda n: memory.masked(slabs[n], rows))
         return tuple(memory.masked(slab, rows) for slab in slabs)

@@ -1,4 +1,8 @@
-"""The k best of a snapshot, exactly: a threshold from samples, then what reaches it."""
+"""Finds the exact k best hits in a snapshot.
+
+Samples of the rows give a threshold that the k-th best score reaches; then all hits that reach the
+threshold are collected and sorted.
+"""
 
 from dataclasses import dataclass
 
@@ -10,19 +14,24 @@ from gpq.scan.cuda.kernels.bound import bound_kernel
 from gpq.scan.cuda.kernels.exact import ROWS, exact_kernel
 from gpq.scan.cuda.kernels.key import NONE, scores
 from gpq.scan.cuda.kernels.rescore import SLOTS, rescore_kernel
-from gpq.scan.cuda.memory import Slab, no_room
+from gpq.scan.cuda.memory import Slab, reporting_full
 
-MANY = 4  # queries, from which on the tensor cores pay
-KEYS = 1 << 24  # of all queries at once: 128 MiB
-TOGETHER = 4096  # queries at once: a grid has less than 2³¹ programs, whatever the rows
-MOST_KEYS = 1 << 18  # of a query, unless k needs more
-SPARE = 16  # room for so many times k hits; what a sample lets through is about a quarter of it
+MANY = 4  # from this many queries on, the tensor cores are faster
+KEYS = 1 << 24  # keys of all queries of a batch: 128 MiB
+TOGETHER = 4096  # queries of a batch, at most: its grids then have fewer than 2³¹ programs
+MOST_KEYS = 1 << 18  # keys of a query, unless k needs more
+SPARE = 16  # a query has room for SPARE·k keys; about a quarter of them pass a sample's threshold
 
 
 @dataclass(frozen=True)
 class Search:
-    """slabs whose rows below ``count`` are searched, luts (Q,M,16) float32 on their device,
-    hits with keys below ``after``."""
+    """A search for the k best hits of look-up tables (Q,M,16) float32.
+
+    ``slabs``, ``count``: the rows below ``count`` are searched.
+    ``luts``: look-up tables on the device of the slabs.
+    ``after``: a hit must have a key below this one.
+    ``paging``: whether the caller set ``after``.
+    """
 
     slabs: tuple[Slab, ...]
     count: int
@@ -36,11 +45,11 @@ class Search:
         return self.luts.device
 
     def best(self) -> Tensor:
-        """Keys (Q,k) int64, the largest first, NONE where there are no more."""
+        """Returns keys (Q,k) int64 in descending order; missing hits are NONE."""
         room = -(-SPARE * self.k // ROWS) * ROWS
         capacity = max(room, min(MOST_KEYS, KEYS // len(self.luts) // ROWS * ROWS))
         together = min(max(1, KEYS // capacity), TOGETHER)
-        with no_room(f"the hits of {len(self.luts)} queries", 8 * KEYS, self.device):
+        with reporting_full(f"the hits of {len(self.luts)} queries", 8 * KEYS, self.device):
             parts = [
                 QueryBatch(self, self.luts[q : q + together].contiguous(), capacity).best()
                 for q in range(0, len(self.luts), together)
@@ -49,9 +58,9 @@ class Search:
 
 
 class QueryBatch:
-    """Queries of one search that go through the codes together.
+    """Queries of one search that scan the codes together.
 
-    capacity: keys of a query that there is room for, at least SPARE·k.
+    ``capacity``: number of keys for which each query has room, at least SPARE·k.
     """
 
     def __init__(self, search: Search, luts: Tensor, capacity: int) -> None:
@@ -63,22 +72,25 @@ class QueryBatch:
         thresholds = self._keys(1)[:, 0]
         many = self.Q >= MANY and not self.search.paging
         for rows in samples(count, self.capacity, self.capacity // (4 * k)):
-            # Where there is no room for all of a sample, any k of it bound the k-th as well.
+            # If a sample has more keys than fit, the k-th of any that fit is a threshold, too.
             keys, _ = self._collect(thresholds, 0, count, -(-count // rows), many)
             thresholds = torch.maximum(thresholds, keys.topk(k).values[:, -1])
         keys, counts = self._collect(thresholds, 0, count, 1, many)
         best = keys.topk(k).values
         full = counts > self.capacity
         if full.any():
-            best[full] = self._of(full)._in_order(thresholds[full])
+            best[full] = self._subset(full)._best_in_order(thresholds[full])
         return best
 
-    def _of(self, chosen: Tensor) -> "QueryBatch":
+    def _subset(self, chosen: Tensor) -> "QueryBatch":
         return QueryBatch(self.search, self.luts[chosen].contiguous(), self.capacity)
 
-    def _in_order(self, thresholds: Tensor) -> Tensor:
-        """As many rows at a time as there is room for the hits of. Of equal scores the first
-        rows are the best, so what has been found shuts all later ones out."""
+    def _best_in_order(self, thresholds: Tensor) -> Tensor:
+        """Searches the rows in ascending order, as many at a time as their hits have room for.
+
+        Of equal scores the first row is the best, so that k found hits exclude all later rows with
+        the same scores.
+        """
         count, k = self.search.count, self.search.k
         best = self._keys(k)
         start, rows = 0, self.capacity
@@ -96,9 +108,12 @@ class QueryBatch:
     def _collect(
         self, thresholds: Tensor, first: int, last: int, step: int, many: bool
     ) -> tuple[Tensor, Tensor]:
-        """Keys (Q,capacity) from thresholds (Q,) on, of rows from first to last, every step-th
-        block of them; and how many there are, or by ``many`` how many there may be: any number
-        above the capacity where keys are missing."""
+        """Collects the keys of at least thresholds (Q,) among the rows from first to last.
+
+        Only every ``step``-th block of rows is searched. Returns keys (Q,capacity) and the number
+        of keys (Q,), which is above the capacity if keys are missing. With ``many``, the number may
+        be too high, because it counts all survivors of the bound.
+        """
         keys = self._keys(self.capacity)
         if many:
             return keys, self._collect_many(keys, thresholds, first, last, step)
@@ -140,7 +155,7 @@ class QueryBatch:
         return counts[: self.Q]
 
     def _ranges(self, first: int, last: int) -> list[tuple[Slab, int, int]]:
-        """Of each slab the columns from first to last of the rows."""
+        """Returns, for each slab, the columns of the rows from first to last."""
         found = []
         for slab in self.search.slabs:
             start = max(first - slab.first_row, 0)
@@ -154,8 +169,12 @@ class QueryBatch:
 
 
 def samples(count: int, capacity: int, growth: int) -> list[int]:
-    """Rows of each, of the first as many as there is room for; of what comes after one, be it all,
-    which is at most ``growth`` times as much, it lets about a quarter of that room through."""
+    """Returns the number of rows of each sample to search before all ``count`` rows.
+
+    The first sample has ``capacity`` rows, so that all its keys fit. Each following sample, and at
+    last all rows, has at most ``growth`` times as many rows. With the threshold of the sample
+    before, about a quarter of the capacity is then filled.
+    """
     sizes: list[int] = []
     rows = count
     while rows > capacity:
@@ -165,5 +184,5 @@ def samples(count: int, capacity: int, growth: int) -> list[int]:
 
 
 def _power_of_two(n: int) -> int:
-    """The least from n on."""
+    """Returns the smallest power of two that is at least n."""
     return 1 << (n - 1).bit_length()

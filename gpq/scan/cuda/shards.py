@@ -1,4 +1,4 @@
-"""Several devices: of every so many rows one on each."""
+"""The scanner of several CUDA devices, which share the rows in turn."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from gpq.scan.tables import checked_codes, checked_rows
 
 
 class ShardedScanner:
-    """See ``gpq.scan.Scanner``. Row n is row n // G of shard n % G, of G shards."""
+    """A ``gpq.scan.Scanner`` over G shards: row n is row n // G of shard n % G."""
 
     engine = "cuda"
 
@@ -28,7 +28,7 @@ class ShardedScanner:
 
     @property
     def bytes(self) -> int:
-        """Of all devices' memory that the codes take."""
+        """The memory that the codes take on all devices, in bytes."""
         return sum(shard.bytes for shard in self.shards)
 
     def rows(self) -> NDArray[np.int64]:
@@ -50,9 +50,9 @@ class ShardedScanner:
             first, G = self._count, len(self.shards)
             parts = [codes[(n - first) % G :: G] for n in range(G)]
             for shard, part in zip(self.shards, parts, strict=True):
-                shard.put(part)  # of all, before any takes them in: there may be no room
+                shard.stage(part)  # on all shards before any publishes: a device may be full
             for shard, part in zip(self.shards, parts, strict=True):
-                shard.take_in(len(part))
+                shard.publish(len(part))
             self._count += len(codes)
         return np.arange(first, first + len(codes), dtype=np.int64)
 
@@ -76,12 +76,12 @@ class ShardedScanner:
         def search(n: int) -> Hits:
             G = len(self.shards)
             part = None if eligible is None else _part(eligible, n, G)
-            # Of a shard's rows those after it come later than the one that is asked for.
-            later = None if after is None else (after[0], (after[1] - n) // G)
-            rows, scores = self.shards[n].search_in(snapshots[n], luts, k, part, later)
+            # The last row of this shard that is not behind the row of ``after``.
+            shard_after = None if after is None else (after[0], (after[1] - n) // G)
+            rows, scores = self.shards[n].search_in(snapshots[n], luts, k, part, shard_after)
             return self._global(n, rows), scores
 
-        # Triton's interpreter, on the CPU, is not for several threads.
+        # Triton's interpreter, which runs on the CPU, does not support several threads.
         at_once = len(self.shards) if self.shards[0].device.type == "cuda" else 1
         with ThreadPoolExecutor(at_once) as pool:
             return best_of(list(pool.map(search, range(len(self.shards)))))

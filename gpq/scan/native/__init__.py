@@ -10,5 +10,5 @@ __all__ = ["NativeScanner", "describe", "missing"]
 
 
 def describe() -> str:
-    """What it would use."""
+    """Names the instructions that the engine would use."""
     return f"with {instructions()} instructions"

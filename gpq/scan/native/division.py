@@ -1,4 +1,4 @@
-"""A long search divided among threads: by its queries, and where these are few by the codes."""
+"""Divides a long search among threads, by its queries and, if these are few, by the codes."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from gpq.scan.hits import Hits, best_of
 
 @dataclass(frozen=True)
 class Share:
-    """Some of the queries, in one of so many parts of the codes."""
+    """Some queries of a search and the part of the codes, of ``parts``, to search for them."""
 
     queries: slice
     part: int
@@ -20,10 +20,13 @@ class Share:
 
 
 def shares(Q: int, k: int, rows: int, threads: int) -> list[list[Share]]:
-    """For each group of queries the parts, about as many in all as threads."""
+    """Divides a search of Q queries for k hits among ``rows`` rows into about ``threads`` shares.
+
+    Returns a list for each group of queries, with one share for each part of the codes.
+    """
     groups = max(1, min(threads, Q))
     parts = max(1, threads // groups)
-    if parts * k > rows:  # most of what the parts find would be thrown away
+    if parts * k > rows:  # most hits of the parts would be discarded
         parts = 1
     edges = [Q * group // groups for group in range(groups + 1)]
     return [
@@ -33,7 +36,7 @@ def shares(Q: int, k: int, rows: int, threads: int) -> list[list[Share]]:
 
 
 def search(work: Callable[[Share], Hits], groups: list[list[Share]]) -> Hits:
-    """All shares at once, a thread each."""
+    """Calls ``work`` for each share in a thread of its own, and merges the hits."""
     flat = list(itertools.chain.from_iterable(groups))
     if len(flat) == 1:
         return work(flat[0])

@@ -1,4 +1,4 @@
-"""The compiled kernel's functions and structures."""
+"""The functions and structures of the compiled kernel."""
 
 import ctypes
 from ctypes import (
@@ -22,13 +22,13 @@ NO_MEMORY, NOT_FINITE = 1, 2  # results of gpq_search; 0 is success
 
 
 class TailStruct(ctypes.Structure):
-    """As in src/search.h."""
+    """Mirrors ``Tail`` of src/search.h."""
 
     _fields_ = (("blocks", c_void_p), ("first_row", c_uint32), ("count", c_uint32))
 
 
 class RequestStruct(ctypes.Structure):
-    """As in src/search.h."""
+    """Mirrors ``Request`` of src/search.h."""
 
     _fields_ = (
         ("segments", POINTER(c_void_p)),
@@ -53,6 +53,7 @@ class RequestStruct(ctypes.Structure):
     )
 
 
+# The functions of the kernel that describe the structures, see loader.load.
 LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "gpq_request_layout": RequestStruct,
     "gpq_tail_layout": TailStruct,
@@ -61,13 +62,16 @@ LAYOUTS: dict[str, type[ctypes.Structure]] = {
 
 @cache
 def missing() -> str:
-    """Why there is no native engine here, or nothing where there is one."""
+    """Returns the reason why the native engine cannot be used, or an empty string if it can."""
     return loader.missing(FILE, kernel)
 
 
 @cache
 def kernel() -> ctypes.CDLL:
-    """Raises OSError or AttributeError where it is not there, of another machine or version."""
+    """Loads the kernel once.
+
+    Raises OSError or AttributeError if it is missing, or of another machine or version.
+    """
     functions: list[loader.Function] = [
         ("gpq_filter", c_char_p, [c_char_p]),
         ("gpq_search", c_int, [POINTER(RequestStruct), c_char_p]),
@@ -81,11 +85,11 @@ def kernel() -> ctypes.CDLL:
 
 
 def instructions(name: str = "") -> str:
-    """The instruction set that is used where ``name`` is asked for, or the fastest.
+    """Returns the instruction set ``name``, or by default the fastest one.
 
-    Raises ScanError where this machine or build lacks it.
+    Raises ScanError if this machine or this build lacks it.
     """
     found: str = kernel().gpq_filter(name.encode()).decode()
     if not found:
-        raise ScanError(f"the scan cannot use {name!r} here")
+        raise ScanError(f"this machine or this build lacks the instruction set {name!r}")
     return found

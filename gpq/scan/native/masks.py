@@ -1,4 +1,4 @@
-"""Masks for many searches: their eligible codes have sorted segments of their own."""
+"""Sorts the eligible codes of masks that many searches use into segments of their own."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,29 +13,35 @@ from gpq.scan.native.repeats import Repeats
 from gpq.scan.native.segment import Segment
 from gpq.scan.native.snapshot import NativeSnapshot
 
-WORTH_KNOWING = 1 << 18  # codes
+LEAST_CODES = 1 << 18  # with fewer codes, repeated arrays are not cached
 
 
 class MaskedSegments:
-    """An eligible 48-bit code takes about ten bytes, and on the first search a quarter of a
-    microsecond; of an array that comes again, in the background."""
+    """Prepares and caches segments of the eligible codes of masks.
+
+    An eligible 48-bit code takes about ten bytes, and a quarter of a microsecond on the first
+    search. An array that is passed repeatedly is prepared in the background.
+    """
 
     def __init__(self, snapshot: Callable[[], NativeSnapshot]) -> None:
-        self._known: MaskCache[Segment] = MaskCache()
+        self._cache: MaskCache[Segment] = MaskCache()
         self._repeats = Repeats()
         self._snapshot = snapshot
         self._wanted: set[Mask] = set()
         self._background = Background(self._prepare)
 
-    def known(self, snapshot: NativeSnapshot, rows: NDArray[np.bool_]) -> Mask | None:
-        """Of an array that came before, once it is prepared."""
-        if snapshot.count < WORTH_KNOWING:
+    def prepared(self, snapshot: NativeSnapshot, rows: NDArray[np.bool_]) -> Mask | None:
+        """Returns the mask of an array that was passed before, if the mask is prepared.
+
+        If it is not yet prepared, preparing it starts in the background.
+        """
+        if snapshot.count < LEAST_CODES:
             return None
         mask = self._repeats.find(rows, snapshot.count)
-        if mask is None or self._known.ready(mask, snapshot.segments):
+        if mask is None or self._cache.ready(mask, snapshot.segments):
             return mask
         self._wanted.add(mask)
-        self._background.ask()
+        self._background.request()
         return None
 
     def _prepare(self) -> None:
@@ -43,17 +49,17 @@ class MaskedSegments:
             self.eligible(self._snapshot(), self._wanted.pop())
 
     def eligible(self, snapshot: NativeSnapshot, mask: Mask) -> NativeSnapshot:
-        """With segments of eligible rows alone."""
+        """Returns the snapshot with segments that hold only eligible rows."""
         segments = snapshot.segments
 
-        def sort(n: int) -> Segment:
+        def prepare(n: int) -> Segment:
             start = segments[n - 1].last_row if n else 0
-            return _eligible(snapshot, segments[n], start, mask.rows)
+            return _eligible_segment(snapshot, segments[n], start, mask.rows)
 
-        return replace(snapshot, segments=self._known.left(mask, segments, sort))
+        return replace(snapshot, segments=self._cache.eligible(mask, segments, prepare))
 
 
-def _eligible(
+def _eligible_segment(
     snapshot: NativeSnapshot, segment: Segment, start: int, mask: NDArray[np.bool_]
 ) -> Segment:
     rows = snapshot.live(start, min(segment.last_row, max(start, len(mask))))

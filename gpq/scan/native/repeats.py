@@ -1,4 +1,4 @@
-"""Arrays of eligible rows that come again, as masks for many searches."""
+"""Recognises arrays of eligible rows that are passed repeatedly, and keeps masks of them."""
 
 import threading
 from collections import OrderedDict
@@ -9,18 +9,20 @@ from numpy.typing import NDArray
 from gpq.scan.mask import Mask
 
 MOST = 4  # arrays that are remembered
-# A sample tells most arrays apart without reading them; before use all is compared.
-WINDOW, WINDOWS = 256, 16  # rows
-WORD = 8  # rows
+# Samples distinguish most arrays without reading them whole. Before use, whole arrays are compared.
+WINDOW, WINDOWS = 256, 16  # rows of a window, and number of windows of a sample
+WORD = 8  # rows of a word
 TOGETHER = 1 << 17  # words compared at a time
 
 Sample = tuple[int, bytes]
 
 
 class Repeats:
-    """Of an array that comes twice, with few others between, there is a copy. It takes a byte a
-    row, and later as much as a ``Mask`` does: all together they have at most as many eligible
-    rows as there are codes."""
+    """Keeps a mask of each array that is passed twice, with few other arrays in between.
+
+    A copy takes one byte for each row, and more once the mask is prepared. All masks together have
+    at most as many eligible rows as there are codes.
+    """
 
     def __init__(self) -> None:
         self._seen: OrderedDict[Sample, None] = OrderedDict()
@@ -28,17 +30,21 @@ class Repeats:
         self._changing = threading.Lock()
 
     def masks(self) -> list[Mask]:
+        """Returns the masks that are kept, the last used last."""
         with self._changing:
             return list(self._kept.values())
 
     def find(self, rows: NDArray[np.bool_], codes: int) -> Mask | None:
-        """Of exactly these rows (n,) bool, from the third time on. codes: how many there are."""
+        """Returns the mask of exactly these rows (n,) bool, from the third call on.
+
+        ``codes``: number of codes in the scanner.
+        """
         sample = _sample(rows)
         with self._changing:
             kept = self._kept.pop(sample, None)
             if kept is not None:
-                self._kept[sample] = kept  # the last one used
-            elif not self._came(sample):
+                self._kept[sample] = kept  # moves it to the end, as the last used
+            elif not self._seen_before(sample):
                 return None
         if kept is not None and _equal(kept.rows, rows):
             return kept
@@ -50,18 +56,18 @@ class Repeats:
             self._kept.pop(sample, None)
             self._kept[sample] = mask
             used_last = reversed(list(self._kept.items()))
-            for place, (other, each) in enumerate(used_last):
-                codes -= int(np.count_nonzero(each.rows))
+            for place, (other, other_mask) in enumerate(used_last):
+                codes -= int(np.count_nonzero(other_mask.rows))
                 if codes < 0 or place >= MOST:
                     del self._kept[other]
 
-    def _came(self, sample: Sample) -> bool:
-        came = sample in self._seen
+    def _seen_before(self, sample: Sample) -> bool:
+        seen = sample in self._seen
         self._seen.pop(sample, None)
         self._seen[sample] = None
         if len(self._seen) > MOST:
             self._seen.popitem(last=False)
-        return came
+        return seen
 
 
 def _sample(rows: NDArray[np.bool_]) -> Sample:
@@ -70,7 +76,7 @@ def _sample(rows: NDArray[np.bool_]) -> Sample:
 
 
 def _equal(rows: NDArray[np.bool_], others: NDArray[np.bool_]) -> bool:
-    """Reads no more of two that differ than it must, and eight rows at a time."""
+    """Compares eight rows at a time, and stops at the first block that differs."""
     if len(rows) != len(others):
         return False
     whole = len(rows) // WORD * WORD

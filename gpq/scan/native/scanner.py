@@ -1,4 +1,4 @@
-"""The scanner: changes make a new snapshot, a search uses the one there is."""
+"""The native scanner. A change makes a new snapshot; a search uses the current one."""
 
 import ctypes
 import threading
@@ -20,20 +20,22 @@ from gpq.system.processors import processors
 
 MOST_ROWS = (1 << 32) - 1
 MOST_SUBCODES = 64
-MOST_THREADS = 8  # by default
-WORTH_THREADS = 100_000_000  # codes times queries, about ten milliseconds on one
-# Of many codes: one takes more memory to sort and to purge, more take longer to search.
+MOST_THREADS = 8  # default number of threads, at most
+WORTH_THREADS = 100_000_000  # codes times queries: about ten milliseconds on one thread
+# More than MANY_CODES codes are first sorted into two segments: one segment would take more memory
+# to sort and to purge, and more segments would take longer to search.
 FIRST_SEGMENTS, MANY_CODES = 2, 1 << 20
-LAST_ROW = 1 << 40  # any later one comes to the same
+LAST_ROW = 1 << 40  # later rows of ``after`` are clamped to it, with the same result
 
 
 class NativeScanner:
-    """See ``gpq.scan.Scanner``. M from 1 to 64, up to 2³²-1 rows.
+    """A ``gpq.scan.Scanner`` of up to 2³²-1 rows, with M from 1 to 64.
 
-    instructions: avx512vbmi, avx512, avx2, neon, portable, or nothing for the fastest there is.
-    threads: that a long search is divided among; by default as many as processors that this
-    process may use, at most 8.
-    Raises ScanError where the machine has no such instructions, OSError without the kernel.
+    ``instructions``: avx512vbmi, avx512, avx2, neon or portable; by default the fastest that the
+    machine has.
+    ``threads``: number of threads that share a long search; by default the number of processors
+    that this process may use, at most 8.
+    Raises ScanError if the machine lacks the instructions, and OSError if the kernel is missing.
     """
 
     engine = "native"
@@ -68,7 +70,7 @@ class NativeScanner:
 
     @property
     def bytes(self) -> int:
-        """Of memory that the codes take."""
+        """The memory that the codes take, in bytes."""
         snapshot = self._snapshot
         tails = sum(t.blocks.nbytes for t in snapshot.tails)
         return sum(s.bytes for s in snapshot.segments) + tails + snapshot.removed.nbytes
@@ -104,14 +106,14 @@ class NativeScanner:
                 removed=_grown(snapshot.removed, tails[-1].last_row),
             )
         if len(tails) > 1:
-            self._background.ask()
+            self._background.request()
         return np.arange(first, tails[-1].last_row, dtype=np.int64)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         with self._writing:
             snapshot = self._snapshot
             gone = np.unique(checked_rows(rows, snapshot.count))
-            removed = snapshot.removed.copy()  # searches under way keep the old one
+            removed = snapshot.removed.copy()  # running searches keep the old one
             words, bits = gone // WORD, np.uint64(1) << (gone % WORD).astype(np.uint64)
             fresh = int(np.count_nonzero(removed[words] & bits == 0))
             np.bitwise_or.at(removed, words, bits)
@@ -119,7 +121,7 @@ class NativeScanner:
                 snapshot, removed=removed, removed_count=snapshot.removed_count + fresh
             )
         if len(self) < merging.WORTH_PURGING * self._snapshot.held:
-            self._background.ask()
+            self._background.request()
 
     def search(
         self,
@@ -132,11 +134,11 @@ class NativeScanner:
         eligible = None if mask is None else checked_mask(mask)
         snapshot = self._snapshot
         mask_from = 0
-        known = mask if isinstance(mask, Mask) else None
-        if known is None and eligible is not None:
-            known = self._masks.known(snapshot, eligible)
-        if known is not None:
-            snapshot = self._masks.eligible(snapshot, known)
+        prepared = mask if isinstance(mask, Mask) else None
+        if prepared is None and eligible is not None:
+            prepared = self._masks.prepared(snapshot, eligible)
+        if prepared is not None:
+            snapshot = self._masks.eligible(snapshot, prepared)
             mask_from = snapshot.tails[0].first_row
         worth = len(tables) * snapshot.count >= WORTH_THREADS
         shares = division.shares(len(tables), k, snapshot.count, self.threads if worth else 1)
@@ -147,9 +149,9 @@ class NativeScanner:
         return division.search(search, shares)
 
     def merge(self) -> None:
-        """Sort what was added into segments, and leave out of them what was removed.
+        """Sorts added codes into segments, and drops removed codes from segments.
 
-        ``add`` has it done in the background; searches go on meanwhile.
+        ``add`` and ``remove`` start it in the background, while searches continue.
         """
         with self._merging:
             while (merge := merging.next_merge(self._snapshot)) is not None:
@@ -167,7 +169,7 @@ class NativeScanner:
             for rows, last_row in merging.parts(before, merge, start, ends.last_row)
         ]
         with self._writing:
-            now = self._snapshot  # only tails and removals may be others
+            now = self._snapshot  # only its tails and removals may have changed
             segments = (*before.segments[: merge.first], *merged, *before.segments[merge.last :])
             self._snapshot = replace(now, segments=segments, tails=now.tails[merge.tails :])
 
@@ -216,16 +218,16 @@ class NativeScanner:
         )
         status = library.kernel().gpq_search(ctypes.byref(request), self.instructions.encode())
         if status == library.NO_MEMORY:
-            raise MemoryError(f"no memory for {k} hits of {len(luts)} queries")
+            raise MemoryError(f"too little memory for {k} hits of {len(luts)} queries")
         if status == library.NOT_FINITE:
             require_finite(luts)
         if status:
-            raise ScanError(f"the scan kernel refused a search: status {status}")
+            raise ScanError(f"the scan kernel failed with status {status}")
         return rows, scores
 
 
 def _grown(removed: NDArray[np.uint64], rows: int) -> NDArray[np.uint64]:
-    """With a bit for each of so many rows; the words in use are kept, or copied."""
+    """Returns the bits of removed rows, with a bit for each of at least ``rows`` rows."""
     words = rows // WORD + 1
     if words <= len(removed):
         return removed
@@ -236,4 +238,4 @@ def _grown(removed: NDArray[np.uint64], rows: int) -> NDArray[np.uint64]:
 
 def _require_room(rows: int) -> None:
     if rows > MOST_ROWS:
-        raise ScanError(f"{rows} rows; the native engine holds {MOST_ROWS}")
+        raise ScanError(f"{rows} rows are too many; the native engine holds at most {MOST_ROWS}")

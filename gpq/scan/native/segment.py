@@ -1,4 +1,4 @@
-"""Sorted codes that no longer change, in the kernel's memory."""
+"""Sorted codes that never change, in the memory of the C++ kernel."""
 
 import ctypes
 import weakref
@@ -11,9 +11,10 @@ from gpq.scan.native.library import kernel
 
 
 class Segment:
-    """Codes (n,ceil(M/2)) uint8 of rows (n,) uint32, ascending, all below ``last_row``.
+    """Codes (n,ceil(M/2)) uint8 of ascending rows (n,) uint32, all below ``last_row``.
 
-    find_rows: at four bytes for each row from the first to the last, for ``codes``.
+    ``find_rows``: whether ``codes`` can find the codes of rows, which takes ceil(M/2) bytes for
+    each row from the first to the last.
     Raises MemoryError.
     """
 
@@ -33,20 +34,20 @@ class Segment:
             )
         )
         if not self.pointer:
-            raise MemoryError(f"no memory to sort {len(rows)} codes")
+            raise MemoryError(f"too little memory to sort {len(rows)} codes")
         kernel().gpq_trim()
-        # Not at exit: threads may still search then.
+        # Not freed at exit, because threads may still search then.
         weakref.finalize(self, kernel().gpq_segment_free, self.pointer).atexit = False
         self.M = M
         self.size, self.last_row = len(rows), last_row
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """The memory of the segment, in bytes."""
         return int(kernel().gpq_segment_bytes(self.pointer))
 
     def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        """Of rows that were not removed when it was built."""
+        """Returns the codes of rows that were not removed when the segment was built."""
         rows = np.ascontiguousarray(rows)
         packed = np.empty((len(rows), (self.M + 1) // 2), dtype=np.uint8)
         kernel().gpq_segment_codes_of(

@@ -1,4 +1,4 @@
-"""What a search sees: sorted segments, tails, and which rows are removed."""
+"""An immutable view of the codes for searches: sorted segments, tails and removed rows."""
 
 import ctypes
 from ctypes import c_void_p
@@ -12,14 +12,15 @@ from gpq.scan.native.segment import Segment
 from gpq.scan.native.tail import Tail
 
 WORD = 64
-CHUNK = 1 << 16  # rows looked at together: their numbers take much memory on the way
+CHUNK = 1 << 16  # rows handled at a time, because their numbers take much memory
 
 
 @dataclass(frozen=True)
 class NativeSnapshot:
-    """All rows in order: those of the segments, then those of the tails; one tail at least.
+    """All rows in order: those of the segments, then those of one or more tails.
 
-    removed (…,) uint64, a bit a row; rows to come have one each, not set.
+    ``removed``: uint64 words with one bit for each row, which is 1 if the row is removed. Rows that
+    are not yet added also have a bit.
     """
 
     segments: tuple[Segment, ...]
@@ -39,16 +40,16 @@ class NativeSnapshot:
 
     @property
     def count(self) -> int:
-        """Rows, the removed ones too."""
+        """The number of rows, including removed ones."""
         return self.tails[-1].last_row
 
     @property
     def held(self) -> int:
-        """Codes in memory, of removed rows too."""
+        """The number of codes in memory, including those of removed rows."""
         return sum(s.size for s in self.segments) + sum(t.count for t in self.tails)
 
     def live(self, first: int, last: int) -> NDArray[np.uint32]:
-        """Rows from first to last that are not removed."""
+        """Returns the rows from first to last that are not removed."""
         parts = [np.empty(0, dtype=np.uint32)]
         for start in range(first, last, CHUNK):
             bits = self._removed_bits(start, min(start + CHUNK, last))
@@ -56,7 +57,7 @@ class NativeSnapshot:
         return np.concatenate(parts)
 
     def live_count(self, first: int, last: int) -> int:
-        """How many those are."""
+        """Returns the number of rows from first to last that are not removed."""
         return last - first - int(np.count_nonzero(self._removed_bits(first, last)))
 
     def _removed_bits(self, first: int, last: int) -> NDArray[np.uint8]:
@@ -66,7 +67,7 @@ class NativeSnapshot:
         return bits[first - start * WORD : last - start * WORD]
 
     def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        """Rows (n,) that are not removed, ascending -> (n,ceil(M/2))."""
+        """Returns the codes (n,ceil(M/2)) of ascending rows (n,) that are not removed."""
         packed = np.empty((len(rows), self.tails[0].blocks.shape[1]), dtype=np.uint8)
         holders: list[Segment | Tail] = [*self.segments, *self.tails]
         first = 0

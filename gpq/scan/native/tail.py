@@ -1,4 +1,4 @@
-"""Codes as they were added, in order of their rows."""
+"""Unsorted codes in the order of their rows, which is the order in which they were added."""
 
 from dataclasses import dataclass, field
 
@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 64
-ROWS = 1 << 16  # of a tail; it is sorted into a segment when it is full
+ROWS = 1 << 16  # rows of a full tail, which is then sorted into a segment
 
 
 @dataclass(frozen=True)
 class Tail:
-    """blocks (ROWS/64,ceil(M/2),64) uint8: the first ``count`` codes never change. A larger
-    count over the same blocks is the tail with more codes."""
+    """The first ``count`` codes in blocks (ROWS/64,ceil(M/2),64) uint8; they never change.
+
+    A tail with more codes is a new object with a larger count over the same blocks.
+    """
 
     blocks: NDArray[np.uint8] = field(repr=False)
     first_row: int
@@ -20,6 +22,7 @@ class Tail:
 
     @classmethod
     def empty(cls, first_row: int, M: int) -> "Tail":
+        """Returns a tail without codes whose first row will be ``first_row``."""
         return cls(np.zeros((ROWS // BLOCK, (M + 1) // 2, BLOCK), np.uint8), first_row, 0)
 
     @property
@@ -31,11 +34,15 @@ class Tail:
         return self.count == ROWS
 
     def with_codes(self, packed: NDArray[np.uint8]) -> "Tail":
-        """At most what there is room for; one thread at a time."""
+        """Returns the tail with further codes, for which there must be room.
+
+        Only one thread may call it at a time.
+        """
         places = np.arange(self.count, self.count + len(packed))
         self.blocks[places // BLOCK, :, places % BLOCK] = packed
         return Tail(self.blocks, self.first_row, self.count + len(packed))
 
     def codes(self, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Returns the codes (n,ceil(M/2)) uint8 of rows (n,)."""
         places = rows - np.uint32(self.first_row)
         return self.blocks[places // BLOCK, :, places % BLOCK]

@@ -1,4 +1,4 @@
-"""The CUDA engine against the reference: on a card, or in Triton's interpreter."""
+"""Compares the CUDA engine with the reference, on a GPU or in Triton's interpreter."""
 
 import gc
 import os
@@ -23,12 +23,12 @@ from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.mask import Mask
 from gpq.scan.reference import ReferenceScanner
 from gpq.scan.spilling import SpillingScanner
-from tests.scanners import CARD, assert_same, build, codes_like, luts_like
+from tests.scanners import DEVICE, assert_same, build, codes_like, luts_like
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slabs, blocks and buffers so small that little data has many, and overflows."""
+    """Makes slabs, blocks and buffers so small that little data fills many, and overflows them."""
     monkeypatch.setattr(memory, "LEAST_ROWS", 64)
     monkeypatch.setattr(memory, "MULTIPLE", 64)
     for module in (exact, search):
@@ -89,7 +89,7 @@ def test_more_hits_than_there_is_room_for(
     scanner, reference = build(packed, 1, "cuda"), ReferenceScanner(packed, 1)
     luts = np.arange(16, dtype=np.float32)[None, None].repeat(Q, axis=0)
     assert_same(scanner, reference, luts, 3)
-    if kind == "ever better":  # parts, and one that has to be a smaller one
+    if kind == "ever better":  # several ranges, one of them again because it was too long
         assert len({first for first, _ in asked}) < len(asked) - asked.count((0, 1500))
     elif Q == search.MANY:
         assert len({first for first, _ in asked}) > 3
@@ -123,8 +123,8 @@ def test_no_grid_is_too_large(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("Q", [1, 20])
-def test_blocks_of_the_size_that_serves(Q: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "MOST_KEYS", 2048)  # the interpreter visits all of them
+def test_blocks_of_the_size_in_use(Q: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_KEYS", 2048)  # the interpreter is slow and visits all keys
     random = np.random.default_rng(1)
     packed = codes_like("clustered", 2500, 12, random)
     scanner, reference = build(packed, 12, "cuda"), ReferenceScanner(packed, 12)
@@ -142,7 +142,7 @@ def test_codes_of_any_length(M: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Changes(RuleBasedStateMachine):
-    """Any sequence of add and remove, over slabs of few rows."""
+    """Adds and removes codes in any order, over slabs of few rows."""
 
     @initialize(
         seed=st.integers(0, 2**31),
@@ -197,7 +197,7 @@ def test_any_sequence_of_changes_is_the_references() -> None:
 @pytest.mark.usefixtures("small")
 def test_codes_stay_where_they_are_while_others_are_added() -> None:
     random = np.random.default_rng(0)
-    scanner = CudaScanner(codes_like("uniform", 64, 6, random), 6, CARD)
+    scanner = CudaScanner(codes_like("uniform", 64, 6, random), 6, DEVICE)
     first = scanner.snapshot.slabs[0].planes.data_ptr()
     for _ in range(5):
         scanner.add(codes_like("uniform", 50, 6, random))
@@ -209,7 +209,7 @@ def test_codes_stay_where_they_are_while_others_are_added() -> None:
 @pytest.mark.usefixtures("small")
 def test_a_snapshot_is_not_changed_by_what_comes_after() -> None:
     random = np.random.default_rng(0)
-    scanner = CudaScanner(codes_like("one", 50, 6, random), 6, CARD)
+    scanner = CudaScanner(codes_like("one", 50, 6, random), 6, DEVICE)
     before, luts = scanner.snapshot, luts_like("equal", 1, 6, random)
     scanner.add(codes_like("one", 50, 6, random))
     scanner.remove(np.arange(10))
@@ -237,9 +237,9 @@ def test_a_mask_for_many_searches_goes_to_each_device_once(
     assert not any(shard._masks for shard in shards)
 
 
-def test_a_full_device_says_what_was_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_device_reports_the_memory_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.zeros((10, 6), dtype=np.uint8)
-    scanner = CudaScanner(codes, 12, CARD)
+    scanner = CudaScanner(codes, 12, DEVICE)
 
     def full(*sizes: object, **more: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -254,7 +254,7 @@ def test_a_full_device_says_what_was_needed(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(scanner) == 20
 
 
-def test_codes_move_to_the_cpu_where_the_device_is_full(
+def test_codes_move_to_the_cpu_if_the_device_is_full(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     random = np.random.default_rng(0)
@@ -262,7 +262,7 @@ def test_codes_move_to_the_cpu_where_the_device_is_full(
     device: list[CudaScanner] = []
 
     def on_device(packed: np.ndarray) -> CudaScanner:
-        device.append(CudaScanner(packed, 6, CARD))
+        device.append(CudaScanner(packed, 6, DEVICE))
         return device[-1]
 
     def full(*arguments: object) -> None:
@@ -299,13 +299,13 @@ def test_codes_go_back_to_the_device_when_there_is_room(monkeypatch: pytest.Monk
         tried.set()
         if not room:
             raise DeviceFull("no room")
-        return CudaScanner(packed, 6, CARD)
+        return CudaScanner(packed, 6, DEVICE)
 
     scanner = SpillingScanner(codes, on_device, lambda c: ReferenceScanner(c, 6))
     reference = ReferenceScanner(codes, 6)
 
     def search() -> str:
-        """The engine once the device was tried, if it was time."""
+        """Searches, and returns the engine after the device was tried again, if that was due."""
         tried.clear()
         assert_same(scanner, reference, luts, 400)
         tried.wait(0.5)
@@ -331,7 +331,7 @@ def test_codes_go_back_to_the_device_when_there_is_room(monkeypatch: pytest.Monk
     assert scanner._retry_seconds == 2 * waited
 
 
-def test_shards_take_all_of_what_is_added_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_add_all_codes_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     codes, luts = codes_like("uniform", 30, 2, random), luts_like("levels", 1, 2, random)
     scanner, reference = build(codes[:10], 2, "cuda, sharded"), ReferenceScanner(codes[:10], 2)
@@ -370,7 +370,7 @@ def test_keys_are_in_the_order_of_hits(scores: list[float], data: st.DataObject)
 
 
 @given(seed=st.integers(0, 2**31), M=st.integers(1, 64), kind=st.sampled_from(["normal", "mixed"]))
-def test_the_bound_leaves_no_code_out_that_reaches_the_threshold(seed, M, kind) -> None:
+def test_the_bound_keeps_every_code_that_reaches_the_threshold(seed, M, kind) -> None:
     random = np.random.default_rng(seed)
     luts = torch.from_numpy(luts_like(kind, 1, M, random))
     codes = torch.from_numpy(random.integers(0, 16, (500, M)))
@@ -385,21 +385,21 @@ def test_the_bound_leaves_no_code_out_that_reaches_the_threshold(seed, M, kind) 
     assert (sums[scores >= threshold] <= limits[0]).all()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
-def test_a_card_on_which_nothing_runs_is_left_out_with_the_reason(
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_on_which_a_search_fails_is_not_used_and_the_reason_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(cuda, "missing", cuda.missing.__wrapped__)  # nothing is remembered
+    monkeypatch.setattr(cuda, "missing", cuda.missing.__wrapped__)  # without its cache
     name, why = scan.choose("auto")
     assert name != "cuda"
-    assert "no cuda scan engine here: a search fails: " in why
+    assert "the cuda scan engine is unavailable: a search fails: " in why
     with pytest.raises(ScanError, match="a search fails: "):
         scan.choose("cuda")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
-def test_where_no_card_is_that_is_said() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_reported() -> None:
     assert cuda.missing() == "torch sees no CUDA device"
 
 
@@ -446,7 +446,7 @@ while tile <= exact.MOST_QUERIES:
     for M in (12, 13) if tile == 1 else (12,):
         sizes = {"M": M, "ROWS": exact.ROWS, "QUERIES": tile}
         text = ptx(exact.exact_kernel, exact.WARPS * tile, sizes, planes="*i32")
-        scores = exact.ROWS // (32 * exact.WARPS)  # of a thread
+        scores = exact.ROWS // (32 * exact.WARPS)  # scores of a thread
         alone = text.count("atom.global") == scores
         print("exact", M, tile, text.count("ld.shared") >= M * scores, alone)
     tile *= 2
@@ -455,9 +455,9 @@ for M in (12, 13):
 """
 
 
-def test_what_serves_compiles_for_a_card_that_is_not_here() -> None:
-    """The filter is on the tensor cores, look-ups of few queries are in shared memory; no thread
-    waits for the result of another one's atomic operation, which Triton 3.4 would not give it."""
+def test_the_kernels_compile_for_an_h200() -> None:
+    """The bound runs on the tensor cores, and look-ups of few queries are in shared memory. Each
+    thread does its own atomic operations, because Triton 3.4 gives no other thread the result."""
     environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment

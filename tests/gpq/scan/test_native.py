@@ -1,4 +1,4 @@
-"""The native engine against the reference: sorted segments, merging, instruction sets, threads."""
+"""Compares the native engine with the reference: segments, merging, instruction sets, threads."""
 
 import json
 import subprocess
@@ -68,13 +68,13 @@ def test_rows_and_scores_are_the_references(
 
 
 @pytest.mark.parametrize("Q", [1, 3])
-def test_a_mask_whose_sample_misleads_leaves_all_hits(Q: int) -> None:
+def test_a_mask_whose_sample_misleads_loses_no_hits(Q: int) -> None:
     random = np.random.default_rng(5)
     n, sampled = 200_000, 64 * np.arange(7, 200_000 // 64, 15)  # as gpq/scan/native/src/sample.h
     tables = luts_like("normal", Q, 12, random)
     packed = codes_like("uniform", n, 12, random)
     best = tables[0].argmax(axis=1)
-    packed[sampled] = best[0::2] | best[1::2] << 4  # fewer than k, all of them seen beforehand
+    packed[sampled] = best[0::2] | best[1::2] << 4  # fewer than k rows, all of them in the sample
     mask = random.random(n) < 0.5
     mask[sampled] = True
     native, reference = NativeScanner(packed, 12), ReferenceScanner(packed, 12)
@@ -103,7 +103,7 @@ def test_sorted_groups_whose_first_sub_codes_are_stored_once(codes: str) -> None
     assert (native.codes(rows) == packed[rows]).all()
 
 
-def test_a_mask_for_many_searches_is_prepared_once_and_as_long_as_it_lives() -> None:
+def test_a_mask_for_many_searches_is_prepared_once_and_cached_while_it_lives() -> None:
     random = np.random.default_rng(5)
     packed = codes_like("uniform", 70_000, 6, random)
     native, reference = NativeScanner(packed, 6), ReferenceScanner(packed, 6)
@@ -114,10 +114,10 @@ def test_a_mask_for_many_searches_is_prepared_once_and_as_long_as_it_lives() -> 
     assert prepared[0].segments[0] is prepared[1].segments[0]
     assert prepared[0].segments[0].size == mask.rows[: native._snapshot.segments[0].last_row].sum()
     del mask
-    assert not native._masks._known
+    assert not native._masks._cache
 
 
-def test_an_array_that_comes_again_is_prepared_in_the_background() -> None:
+def test_a_repeated_array_is_prepared_in_the_background() -> None:
     random = np.random.default_rng(5)
     packed = codes_like("uniform", 300_000, 6, random)
     native, reference = NativeScanner(packed, 6), ReferenceScanner(packed, 6)
@@ -125,40 +125,40 @@ def test_an_array_that_comes_again_is_prepared_in_the_background() -> None:
     rows = random.random(300_000) < 0.2
 
     def is_prepared() -> bool:
-        return native._masks.known(native._snapshot, rows) is not None
+        return native._masks.prepared(native._snapshot, rows) is not None
 
     for _ in range(2):
         assert_same(native, reference, tables, 10, rows)
         wait_for_sorting()
-        assert len(native._masks._known) == 0
+        assert len(native._masks._cache) == 0
     assert_same(native, reference, tables, 10, rows)
     wait_for_sorting()
     assert is_prepared()
     assert_same(native, reference, tables, 10, rows)
-    rows[reference.search(tables, 1, rows)[0][0, 0]] = False  # the best is not eligible any more
+    rows[reference.search(tables, 1, rows)[0][0, 0]] = False  # the best row is no longer eligible
     assert_same(native, reference, tables, 10, rows)
     wait_for_sorting()
-    assert len(native._masks._known) == 0  # it may change before every search
+    assert len(native._masks._cache) == 0  # the array may change before every search
     assert_same(native, reference, tables, 10, rows)
     wait_for_sorting()
     assert is_prepared()
     assert_same(native, reference, tables, 10, rows)
 
 
-def test_arrays_that_come_once_are_not_kept_and_of_the_others_the_last_used() -> None:
+def test_only_the_last_used_arrays_that_are_passed_twice_are_kept() -> None:
     random = np.random.default_rng(6)
     repeats, arrays = Repeats(), [random.random(5000) < 0.1 for _ in range(3 * MOST)]
     for rows in arrays:
         assert repeats.find(rows, 5000) is None
         assert repeats.masks() == []
     for rows in arrays:
-        assert repeats.find(rows, 5000) is None  # too many between
+        assert repeats.find(rows, 5000) is None  # too many other arrays in between
     for rows in arrays[: MOST + 1]:
         assert [repeats.find(rows, 5000) for _ in range(2)] == [None] * 2
         found = repeats.find(rows.copy(), 5000)
         assert found is not None
         assert (found.rows == rows).all()
-        assert repeats.find(arrays[0], 5000)  # used all the time
+        assert repeats.find(arrays[0], 5000)  # used again and again
     kept = [mask.rows.tolist() for mask in repeats.masks()]
     assert len(kept) == MOST
     assert arrays[0].tolist() in kept
@@ -173,7 +173,7 @@ def test_kept_arrays_have_no_more_eligible_rows_than_there_are_codes() -> None:
         found = [repeats.find(rows, 1000) for _ in range(3)][-1]
         assert found is not None and (found.rows == rows).all()
         assert [int(mask.rows.sum()) for mask in repeats.masks()] == kept
-    assert repeats.find(all_of, 999) is not None  # kept before codes were taken out
+    assert repeats.find(all_of, 999) is not None  # kept before codes were removed
     longer = np.ones(1001, dtype=bool)
     assert [repeats.find(longer, 1000) for _ in range(3)] == [None] * 3
     assert repeats.masks() == []
@@ -186,28 +186,28 @@ def test_an_empty_array_of_eligible_rows() -> None:
     assert [len(mask.rows) for mask in repeats.masks()] == [0]
 
 
-def test_a_search_whose_instructions_are_gone_is_refused() -> None:
+def test_a_search_without_its_instructions_is_refused() -> None:
     native = NativeScanner(np.zeros((1, 1), dtype=np.uint8), 2)
     native.instructions = "sse9"
-    with pytest.raises(ScanError, match="the scan kernel refused a search: status 3"):
+    with pytest.raises(ScanError, match="the scan kernel failed with status 3"):
         native.search(np.zeros((1, 2, 16), dtype=np.float32), 1)
 
 
-def test_a_segment_that_does_not_find_rows_has_no_codes_of_them() -> None:
+def test_a_segment_without_find_rows_returns_zeros() -> None:
     codes = np.full((3, 1), 5, dtype=np.uint8)
     rows = np.arange(3, dtype=np.uint32)
     assert Segment(codes, rows, 2, 3, find_rows=False).codes(rows).tolist() == [[0], [0], [0]]
 
 
 @pytest.mark.parametrize("row", [-1, -(2**40), 2**32, 2**60])
-def test_paging_after_a_row_that_never_was(row: int) -> None:
+def test_paging_after_a_row_that_was_never_added(row: int) -> None:
     codes = np.zeros((5, 1), dtype=np.uint8)
     lut = np.zeros((1, 2, 16), dtype=np.float32)
     assert_same(NativeScanner(codes, 2), ReferenceScanner(codes, 2), lut, 3, None, (0.0, row))
 
 
 class Changes(RuleBasedStateMachine):
-    """Any sequence of add, remove and merge, with tails and segments of few rows."""
+    """Adds, removes and merges codes in any order, with tails and segments of few rows."""
 
     @initialize(seed=st.integers(0, 2**31), M=st.integers(1, 5), n=st.integers(0, 2000))
     def start(self, seed: int, M: int, n: int) -> None:
@@ -241,7 +241,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule(share=st.sampled_from([0.5, 0.01]))
     def change_some(self, share: float) -> None:
-        """Of the array that came before."""
+        """Changes some rows of the array that may have been passed before."""
         changed = self.random.random(len(self.array)) < share
         self.array[changed] = ~self.array[changed]
 
@@ -286,10 +286,10 @@ def wait_for_sorting() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tails of 128 rows and segments of at most 512, so that little data has many."""
+    """Makes tails of 128 rows and segments of at most 512, so that little data fills many."""
     monkeypatch.setattr(tail, "ROWS", 128)
     monkeypatch.setattr(merging, "LEAST_LARGEST", 512)
-    monkeypatch.setattr(masks, "WORTH_KNOWING", 1)
+    monkeypatch.setattr(masks, "LEAST_CODES", 1)
 
 
 @pytest.mark.usefixtures("small")
@@ -308,7 +308,7 @@ def test_merging_leaves_few_segments_and_no_removed_codes() -> None:
     native.merge()
     snapshot = native._snapshot
     assert len(snapshot.tails) == 1
-    assert sum(s.size for s in snapshot.segments) == 9984  # full tails
+    assert sum(s.size for s in snapshot.segments) == 9984  # the rows of full tails
     assert max(s.size for s in snapshot.segments) <= merging.largest(10_000)
     assert len(snapshot.segments) < 40
     native.remove(np.arange(0, 9984, 2))
@@ -319,7 +319,7 @@ def test_merging_leaves_few_segments_and_no_removed_codes() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_searches_see_one_moment_while_others_add_remove_and_merge() -> None:
-    """Codes are added and removed in pairs, so every moment has an even number of hits."""
+    """Codes are added and removed in pairs, so that every snapshot has an even number of hits."""
     random = np.random.default_rng(0)
     native = NativeScanner(codes_like("one", 0, 4, random), 4)
     done, odd = threading.Event(), []
@@ -377,7 +377,7 @@ def test_equal_codes_take_little_memory() -> None:
     random = np.random.default_rng(0)
     uniform = NativeScanner(codes_like("uniform", 200_000, 12, random), 12).bytes
     equal = NativeScanner(codes_like("one", 200_000, 12, random), 12).bytes
-    spare = 6 * tail.ROWS  # the tail that waits for codes to come
+    spare = 6 * tail.ROWS  # the empty tail
     assert uniform < 15.5 * 200_000 + spare
     assert equal < 9.5 * 200_000 + spare
 
@@ -420,7 +420,7 @@ print(json.dumps([peak - before, steady, rss() - before, native.bytes]))
 
 @pytest.mark.parametrize("what", ["merge", "purge"])
 def test_merging_takes_less_than_half_as_much_memory_again(what: str) -> None:
-    """As what there is before and after, whichever is more."""
+    """Compares with the memory before or after the merge, whichever is larger."""
     done = subprocess.run([sys.executable, "-c", RSS, what], stdout=subprocess.PIPE, check=True)
     peak, before, after, counted = json.loads(done.stdout)
     assert counted * 0.9 < after < counted * 1.2
@@ -445,7 +445,7 @@ native.search(lut, 10)
         assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_a_merge_that_fails_is_told_and_not_tried_at_once(
+def test_a_failed_merge_is_logged_and_not_repeated_at_once(
     small: None, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     native = NativeScanner(np.zeros((0, 1), dtype=np.uint8), 2)
@@ -463,24 +463,24 @@ def test_a_merge_that_fails_is_told_and_not_tried_at_once(
         time.sleep(0.01)
     time.sleep(0.1)
     assert len(calls) == 1
-    assert "codes cannot be sorted; it is tried again" in caplog.text
+    assert "cannot sort codes; not trying again for 60 seconds" in caplog.text
     assert native.search(np.zeros((1, 2, 16), dtype=np.float32), 1000)[0][0].tolist()[:600] == list(
         range(600)
     )
 
 
-def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.zeros((1, 1), dtype=np.uint8)
     with pytest.raises(ScanError, match="M is 65; a code has 1 to 64"):
         NativeScanner(np.zeros((1, 33), dtype=np.uint8), 65)
-    with pytest.raises(ScanError, match="cannot use 'sse9' here"):
+    with pytest.raises(ScanError, match="lacks the instruction set 'sse9'"):
         NativeScanner(codes, 2, instructions="sse9")
     monkeypatch.setattr(scanner, "MOST_ROWS", 3)
-    with pytest.raises(ScanError, match="4 rows; the native engine holds 3"):
+    with pytest.raises(ScanError, match="4 rows are too many; the native engine holds at most 3"):
         NativeScanner(codes, 2).add(np.zeros((3, 1), dtype=np.uint8))
 
 
-def test_a_kernel_that_is_not_there_or_broken_says_why(
+def test_a_missing_or_broken_kernel_is_reported_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(library, "FILE", tmp_path / "kernel.so")

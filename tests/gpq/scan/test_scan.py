@@ -1,4 +1,4 @@
-"""Every engine against a naive loop, and the rules they keep."""
+"""Compares every engine with a naive loop, and tests what all of them guarantee."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.scanners import build
 
 
 def naive(codes, lut, k, mask=None, after=None, removed=()):
-    """Sort everything by (-score, row)."""
+    """Scores every code and sorts by (-score, row)."""
     scored = []
     for row, code in enumerate(codes):
         score = np.float32(0)
@@ -63,7 +63,7 @@ def test_rows_and_scores_are_the_naive_loops(
 ) -> None:
     random = np.random.default_rng(seed)
     codes = random.integers(0, 16, (n, M), dtype=np.uint8)
-    # Few levels make ties; sums of them are exact or not, the order of summing decides.
+    # Few levels make ties. Whether sums are equal may depend on the order of summing.
     luts = (random.integers(-levels, levels + 1, (2, M, 16)) / np.float32(7 * levels)).astype("f4")
     mask = random.random(random.integers(0, n + 1)) < 0.5 if use_mask else None
     scanner = build(packed(codes), M, engine)
@@ -148,7 +148,7 @@ def test_a_mask_excludes_rows_added_after_it(engine: str) -> None:
 
 
 def test_a_mask_for_many_searches_stays_what_it_was(engine: str) -> None:
-    """Whether its array, or a view of it, is written to before or after."""
+    """Writing to the array, or to a view of it, does not change the mask."""
     scanner = build(np.ones((4, 1), dtype=np.uint8), 1, engine)
     lut = np.ones((1, 1, 16), dtype=np.float32)
     array = np.array([True, False, True, False])
@@ -213,25 +213,25 @@ def test_codes_and_rows_are_those_added(engine: str) -> None:
     assert (scanner.codes(np.array([98, 1, 60])) == codes[[98, 1, 60]]).all()
 
 
-def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.zeros((1, 2), dtype=np.uint8)
     with pytest.raises(ScanError, match="no scan engine 'gpu'"):
         scan.build(codes, 3, engine="gpu")
     monkeypatch.setattr(scan.cuda, "missing", lambda: "")
-    monkeypatch.setattr(scan.cuda, "describe", lambda: "on a card")
-    assert scan.choose("auto") == ("cuda", "the fastest here, on a card")
-    monkeypatch.setattr(scan.cuda, "missing", lambda: "no card")
+    monkeypatch.setattr(scan.cuda, "describe", lambda: "on a GPU")
+    assert scan.choose("auto") == ("cuda", "the fastest available, on a GPU")
+    monkeypatch.setattr(scan.cuda, "missing", lambda: "no GPU")
     monkeypatch.setattr(scan.native, "missing", lambda: "")
     monkeypatch.setattr(scan.native, "describe", lambda: "with sse9")
-    no_card = "no cuda scan engine here: no card"
-    assert scan.choose("auto") == ("native", f"the fastest here, with sse9; {no_card}")
-    assert scan.choose("native") == ("native", "asked for, with sse9")
-    assert scan.choose("reference") == ("reference", "asked for")
-    with pytest.raises(ScanError, match=no_card):
+    no_gpu = "the cuda scan engine is unavailable: no GPU"
+    assert scan.choose("auto") == ("native", f"the fastest available, with sse9; {no_gpu}")
+    assert scan.choose("native") == ("native", "requested, with sse9")
+    assert scan.choose("reference") == ("reference", "requested")
+    with pytest.raises(ScanError, match=no_gpu):
         scan.build(codes, 3, engine="cuda")
     monkeypatch.setattr(scan.native, "missing", lambda: "no compiler")
-    no_native = "no native scan engine here: no compiler"
-    assert scan.choose("auto") == ("reference", f"{no_card}; {no_native}")
+    no_native = "the native scan engine is unavailable: no compiler"
+    assert scan.choose("auto") == ("reference", f"{no_gpu}; {no_native}")
     assert scan.build(codes, 3).engine == "reference"
     with pytest.raises(ScanError, match=no_native):
         scan.build(codes, 3, engine="native")

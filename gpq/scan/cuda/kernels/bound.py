@@ -1,8 +1,9 @@
-"""Which codes may be hits of many queries: an upper bound of the score, on the tensor cores.
+"""Bounds the scores of codes for many queries on the tensor cores, to leave out most codes.
 
-A code is a one-hot row of M·16 bytes; times a query's deficits max_m - LUT[m], quantised to seven
-bits and rounded down, it is the least that its score lies below the largest there is. That is a
-matrix product of int8 with int32 sums: exact, so what is left out cannot be a hit.
+A code is a one-hot row of M·16 bytes. Its product with a query's deficits max_m - LUT[m], which are
+quantised to seven bits and rounded down, is a lower bound of the difference between the largest
+possible score and the score of the code. The product of int8 matrices has exact int32 sums, so
+that no hit is left out.
 """
 
 from functools import cache
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from gpq.scan.cuda.kernels.place import next_place
 
-# Of a program: so that three of them fit a multiprocessor's registers, by what is compiled for
-# sm_90; not yet chosen by measuring on a card.
+# Rows and warps of a program. Three such programs, compiled for sm_90, fit the registers of a
+# multiprocessor. The sizes are not yet tuned by measurements on a GPU.
 ROWS, WARPS = 64, 4
 LEAST_QUERIES, MOST_QUERIES = 16, 128
 LIMIT = 127  # largest sum of quantised deficits that survives
@@ -24,13 +25,16 @@ LARGEST_SCALE = 1e300
 
 
 def tables(luts: Tensor, thresholds: Tensor, queries: int) -> tuple[Tensor, Tensor]:
-    """luts (Q,M,16) float32, thresholds (Q,) float32, -inf where none is known -> quantised
-    deficits (P,queries,32) int8, low sub-codes first, and limits (queries,) int32, -1 where
-    there is no query."""
+    """Quantises the deficits of look-up tables (Q,M,16) float32 for thresholds (Q,) float32.
+
+    A threshold of -inf means that none is known. Returns the deficits (P,queries,32) int8, low
+    sub-codes first, and the limits (queries,) int32. A code whose deficits add up to more than
+    the limit cannot reach the threshold. Limits from Q on are -1.
+    """
     Q, M, K = luts.shape
     wide = luts.double()
     largest = wide.amax(dim=2)
-    margin = M * 2.0**-23 * wide.abs().amax(dim=2).sum(dim=1)  # of a sum in float32
+    margin = M * 2.0**-23 * wide.abs().amax(dim=2).sum(dim=1)  # rounding error of a float32 sum
     limit = largest.sum(dim=1) - thresholds.double() + margin
     scale = torch.where(limit > 0, LIMIT / limit, 0).clamp(max=LARGEST_SCALE) * ROUNDED_DOWN
     deficits = (largest[:, :, None] - wide) * scale[:, None, None]
@@ -43,8 +47,10 @@ def tables(luts: Tensor, thresholds: Tensor, queries: int) -> tuple[Tensor, Tens
 
 @cache
 def one_hots(device: torch.device) -> Tensor:
-    """(256,32) int8: of each byte its two sub-codes as rows of 16, the low one first. Made by
-    a program they would be most of its instructions; looked up they are few."""
+    """Returns the one-hot rows (256,32) int8 of each byte's two sub-codes, the low one first.
+
+    Looking the rows up takes few instructions; computing them would take most of a program.
+    """
     byte = torch.arange(256)
     codes = torch.stack([byte & 15, byte >> 4], dim=1)
     return torch.eye(16, dtype=torch.int8)[codes].view(256, 32).to(device)
@@ -56,10 +62,11 @@ def bound_kernel(
     base, start, end, step, tiles,
     PLANES: tl.constexpr, ROWS: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
-    """A program: ROWS rows of a slab, QUERIES queries, of which there are ``tiles`` times as many.
+    """Lists the rows whose codes may be hits. A program handles ROWS rows and QUERIES queries.
 
-    As in ``exact_kernel``, but planes are of bytes; survivors (Q,capacity) int32 are rows, in no
-    order.
+    There are ``tiles`` · QUERIES queries. The arguments are those of ``exact_kernel``, except that
+    planes hold uint8. one_hots, tables and limits are results of the functions above. Writes the
+    rows to survivors (Q,capacity) int32 in any order.
     """
     program = tl.program_id(0)
     query = program % tiles * QUERIES + tl.arange(0, QUERIES)
@@ -70,11 +77,11 @@ def bound_kernel(
     for p in tl.range(PLANES, num_stages=1):
         one_hot = tl.load(one_hots + byte.to(tl.int32)[:, None] * 32 + entry[None, :])
         table = tl.load(tables + (p * tiles * QUERIES + query[:, None]) * 32 + entry[None, :])
-        # Of the next plane, while this one is multiplied; of the last once more.
+        # Loads the next plane while this one is multiplied; the last plane is loaded twice.
         byte = tl.load(planes + stride.to(tl.int64) * tl.minimum(p + 1, PLANES - 1) + column)
         sums = tl.dot(one_hot, tl.trans(table), sums, out_dtype=tl.int32)
     over = sums - tl.load(limits + query)[None, :]
-    if tl.min(tl.min(over, axis=1), axis=0) <= 0:  # of most programs nothing is left
+    if tl.min(tl.min(over, axis=1), axis=0) <= 0:  # false in most programs
         bits = tl.load(eligible + column // 8).to(tl.int32)
         usable = (column < end) & (((bits >> (column % 8).to(tl.int32)) & 1) == 1)
         left = (over <= 0) & usable[:, None]

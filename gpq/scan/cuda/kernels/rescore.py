@@ -1,11 +1,11 @@
-"""The exact scores of what ``bound`` has left over, as in ``exact``."""
+"""Computes the exact scores of the survivors of ``bound``, with the same sums as ``exact``."""
 
 import triton
 import triton.language as tl
 
 from gpq.scan.cuda.kernels.key import key_of
 
-SLOTS = 256  # of a program
+SLOTS = 256  # survivors of a program
 
 
 @triton.jit
@@ -13,8 +13,11 @@ def rescore_kernel(
     planes, stride, luts, thresholds, survivors, counts, keys, capacity, base, end,
     M: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """A program: SLOTS of the survivors (Q,capacity) of one query. Those of this slab, rows from
-    base to base + end, that reach thresholds (Q,) have their keys written to the same slot."""
+    """Writes the keys of survivors that are hits. A program handles SLOTS of one query.
+
+    Each survivor (Q,capacity) in this slab, whose rows are base to base + end, has its key written
+    to the same slot of keys (Q,capacity) if the key is at least thresholds (Q,).
+    """
     query = tl.program_id(1)
     slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
     count = tl.minimum(tl.load(counts + query), capacity)
