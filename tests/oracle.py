@@ -1,4 +1,4 @@
-"""What a right search is, computed beside the service from the same artifact."""
+"""Computes the correct results of searches from the artifact that a service uses."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.images import png
 
 
 class Oracle:
-    """Pictures are named by their seed (``tests.images.png``)."""
+    """Scores images, which are identified by their seed (``harness.images.png``)."""
 
     def __init__(self, model: Path) -> None:
         self.model = artifact.load(model)
@@ -20,7 +20,7 @@ class Oracle:
         self.lut = cache(self._lut)
 
     def score(self, query: int, stored: int) -> float:
-        """The float32 sum of the query's table over the stored picture's code, in order."""
+        """Returns the float32 sum of the query's table over the stored image's code, in order."""
         total = np.float32(0)
         for m, sub_code in enumerate(self.code(stored)):
             total += self.lut(query)[m, sub_code]

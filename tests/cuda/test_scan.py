@@ -1,4 +1,4 @@
-"""The scan on a card, at sizes that Triton's interpreter is too slow for."""
+"""Tests the scan on a GPU, at sizes for which Triton's interpreter is too slow."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_many_queries_and_hits_at_once() -> None:
     assert_same(scanner, reference, luts_like("normal", 300, 12, random), 3000)
 
 
-def test_auto_takes_the_card_and_leaves_it_while_it_is_full() -> None:
+def test_auto_uses_the_gpu_and_leaves_it_while_it_is_full() -> None:
     packed = np.zeros((1000, 6), dtype=np.uint8)
     assert scan.choose("auto")[0] == "cuda"
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Training on a card; run by ``make gpu``."""
+"""Tests training on a GPU; run by ``make gpu``."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ CARD = torch.device("cuda")
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_step_on_the_card_reaches_every_parameter(name: str) -> None:
+def test_a_step_on_the_gpu_reaches_every_parameter(name: str) -> None:
     wanted = config(name, bits=16, details=1 if name == "modern" else 0)
     model = GPQ(wanted, 3).to(CARD).train()
     made = RECIPES[name](model, pictures().to(CARD), Preprocess(32), wanted, autocast(CARD))
@@ -35,7 +35,7 @@ def test_a_step_on_the_card_reaches_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
-    """Other rows, views, rates and averages in each, as if launched one by one."""
+    """Every step has rows, views, rates and averages of its own, as if it ran without a graph."""
     found = []
     for graph in (False, True):
         torch.manual_seed(0)
@@ -54,12 +54,12 @@ def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
     (totals, weights), (of_graph, recorded) = found
     assert len(set(of_graph)) == 12
     assert of_graph == pytest.approx(totals, rel=0.02)
-    # Together: Adam moves a weight whose gradient is nearly nothing either way.
+    # All weights are compared together: Adam moves one with a tiny gradient in either direction.
     assert (weights - recorded).norm() < 0.05 * weights.norm()
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_run_on_the_card_is_checked_stopped_resumed_and_served_on_the_cpu(
+def test_a_run_on_the_gpu_is_checked_stopped_resumed_and_served_on_the_cpu(
     name: str, tmp_path: Path
 ) -> None:
     wanted = config(name, steps=20)

@@ -1,4 +1,4 @@
-"""The kernel alone, with sanitizers, against a plain loop; see check.cc."""
+"""Compares the C++ kernel with a plain loop, under sanitizers; see check.cc."""
 
 import subprocess
 from pathlib import Path
@@ -25,7 +25,7 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("size", ["", "-DGPQ_SMALL"])
-def test_the_kernel_finds_the_same_and_touches_nothing_it_should_not(
+def test_the_kernel_finds_the_same_hits_without_errors_of_the_sanitizers(
     size: str, compiler: list[str], tmp_path: Path
 ) -> None:
     sources = [path for path in KERNEL.glob("*.cc") if path.name != "api.cc"]
