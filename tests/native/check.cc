@@ -1,9 +1,9 @@
-// The kernel against a loop that sorts everything, on inputs drawn from bytes.
+// Compares the kernel with a loop that scores and sorts all codes, on inputs made from bytes.
 //
-//     check SECONDS [SEED]    random bytes, for so long
+//     check SECONDS [SEED]    draws random bytes until the time is over
 //
-// With -DGPQ_SMALL leaves, groups and tiles are so small that little data has many.
-// With -DLIBFUZZER it is a target for clang's -fsanitize=fuzzer instead. See the Makefile.
+// -DGPQ_SMALL makes leaves, groups and tiles so small that little data fills many.
+// -DLIBFUZZER makes a target for clang's -fsanitize=fuzzer instead. See the Makefile.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -18,7 +18,7 @@
 
 namespace {
 
-// Numbers from bytes; zeros once there are no more.
+// Makes numbers from bytes, and zeros when the bytes are used up.
 struct Source {
     const uint8_t* data;
     size_t size;
@@ -82,7 +82,8 @@ void check(Source source) {
                 clusters && random() % 8 ? centres[centre * width + i] : sub_codes(i);
     }
 
-    // Rows: some in segments, the rest in tails; some were never in a segment, some are removed.
+    // Some rows are in segments, the rest in tails. Some are removed, before or after the segments
+    // were built.
     std::vector<uint64_t> removed(count / 64 + 1, 0);
     const uint32_t one_in = 1 + source.byte() % 8;
     if (one_in > 1)
@@ -152,7 +153,7 @@ void check(Source source) {
         }
         if (finite) std::sort(expected[q].begin(), expected[q].end(), better);
     }
-    // Paging goes on after one of the first query's hits; it is one query's then.
+    // A paging search has only the first query, and continues after one of its hits.
     const bool paging = source.byte() % 3 == 0 && finite && !expected[0].empty();
     const size_t asked = paging ? 1 : queries;
     Scored after = {0, 0};
@@ -166,7 +167,7 @@ void check(Source source) {
     for (const auto& segment : segments) pointers.push_back(segment.get());
     std::vector<int64_t> rows(asked * k);
     std::vector<float> scores(asked * k);
-    // Sometimes segments hold only what the mask makes eligible.
+    // Sometimes segments hold only eligible rows.
     const bool eligible_alone = masked && source.byte() % 2;
     for (uint32_t s = 0; eligible_alone && s < segment_count; ++s) {
         std::vector<uint32_t> rows_alone;

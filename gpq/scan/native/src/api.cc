@@ -1,4 +1,4 @@
-// What Python calls: plain C, 0 for success.
+// The functions that Python calls. They have the calling convention of C.
 #include <cstring>
 
 #if defined(__GLIBC__)
@@ -12,6 +12,7 @@
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
+// Results of gpq_search; 0 is success.
 constexpr int NO_MEMORY = 1;
 constexpr int NOT_FINITE = 2;
 constexpr int NO_SUCH_FILTER = 3;
@@ -46,11 +47,12 @@ constexpr gpq::Field TAIL[] = {
     GPQ_END(gpq::Tail),
 };
 
-// The caller compares these layouts with its own, so that it never uses a kernel of another version.
+// The caller compares these layouts with its own, so that it never uses another version's kernel.
 EXPORTED const gpq::Field* gpq_request_layout() { return REQUEST; }
 EXPORTED const gpq::Field* gpq_tail_layout() { return TAIL; }
 
-// "" where there is no such one.
+// Returns the name of the filter called name, or of the fastest if name is "". Returns "" if this
+// build or the processor lacks it.
 EXPORTED const char* gpq_filter(const char* name) {
     const gpq::Filter filter = gpq::find_filter(name);
     return filter ? gpq::name_of(filter) : "";
@@ -61,13 +63,13 @@ EXPORTED int gpq_search(const gpq::Request* request, const char* filter_name) {
     if (!filter) return NO_SUCH_FILTER;
     try {
         if (!gpq::search(*request, filter)) return NOT_FINITE;
-    } catch (...) {  // std::bad_alloc, or a length it cannot even ask for
+    } catch (...) {  // std::bad_alloc or std::length_error
         return NO_MEMORY;
     }
     return 0;
 }
 
-// Null where there is no memory.
+// Returns null if there is too little memory.
 EXPORTED gpq::Segment* gpq_segment_build(const uint8_t* packed, const uint32_t* rows, size_t count,
                                          int M, int find_rows) {
     try {
@@ -81,14 +83,14 @@ EXPORTED void gpq_segment_free(gpq::Segment* segment) { delete segment; }
 
 EXPORTED size_t gpq_segment_bytes(const gpq::Segment* segment) { return segment->bytes(); }
 
-// Memory that was needed for sorting goes back to the system.
+// Returns free memory to the system, because sorting needs much of it.
 EXPORTED void gpq_trim() {
 #if defined(__GLIBC__)
     malloc_trim(0);
 #endif
 }
 
-// Codes (count, ceil(M/2)) of rows; zeros for one that the segment does not hold or find.
+// Writes the codes (count, ceil(M/2)) of rows; the code of a row that the segment cannot find is 0.
 EXPORTED void gpq_segment_codes_of(const gpq::Segment* segment, const uint32_t* rows, size_t count,
                                    uint8_t* packed) {
     const size_t width = segment->width(), found = segment->by_row.size() / width;

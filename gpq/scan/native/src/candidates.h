@@ -1,4 +1,4 @@
-// What has survived the filter: is it a hit?
+// Finds the hits among the codes that survive the filter.
 #pragma once
 
 #include <algorithm>
@@ -14,27 +14,28 @@ namespace gpq {
 
 class Candidates {
   public:
-#if defined(GPQ_SMALL)  // so that little data sees everything
-    static constexpr size_t TOGETHER = 7;
+    // Survivors that are collected before they are checked against a mask.
+#if defined(GPQ_SMALL)  // small, so that little data reaches every branch
+    static constexpr size_t BATCH = 7;
 #else
-    static constexpr size_t TOGETHER = 128;  // of which it is asked whether a mask refuses them
+    static constexpr size_t BATCH = 128;
 #endif
 
     explicit Candidates(const Eligible& eligible) : eligible_(eligible) {}
 
-    // Offers a query what is a hit of its survivors.
+    // Offers the hits among a query's survivors to the query, and clears the survivors.
     template <class Codes>
     void take(Query& query, const Run& run, const Codes& codes) {
         if (query.surviving.empty()) return;
-        if (codes.masked) leave_eligible(query.surviving, run, codes);
+        if (codes.masked) drop_ineligible(query.surviving, run, codes);
         score(query, run, codes);
         query.surviving.clear();
         for (const Candidate& c : found_) codes.offer(eligible_, query, c.position, c.score);
     }
 
-    // Of how many a mask was asked, since it was last counted anew.
-    size_t asked() const { return asked_; }
-    void count_anew() { asked_ = 0; }
+    // The number of survivors that were checked against a mask since the last reset.
+    size_t mask_checks() const { return mask_checks_; }
+    void reset_mask_checks() { mask_checks_ = 0; }
 
   private:
     struct Candidate {
@@ -42,26 +43,27 @@ class Candidates {
         uint32_t position;
     };
 
-    // Of positions, those whose first row is eligible, or that have more rows than one. All
-    // memory of one kind is asked for before any of it is used.
+    // Keeps the positions whose first row is eligible, and those that have several rows. Memory is
+    // prefetched for all positions before it is used for the first.
     template <class Codes>
-    void leave_eligible(std::vector<uint32_t>& positions, const Run& run, const Codes& codes) {
+    void drop_ineligible(std::vector<uint32_t>& positions, const Run& run, const Codes& codes) {
         for (const uint32_t position : positions) codes.prefetch(position);
         for (const uint32_t position : positions) eligible_.prefetch(codes.first_row(position));
-        asked_ += positions.size();
-        const auto gone = [&](uint32_t p) {
+        mask_checks_ += positions.size();
+        const auto ineligible = [&](uint32_t p) {
             return codes.only_row(p) && !eligible_.row(codes.first_row(p));
         };
-        positions.erase(std::remove_if(positions.begin(), positions.end(), gone), positions.end());
+        positions.erase(std::remove_if(positions.begin(), positions.end(), ineligible),
+                        positions.end());
         for (const uint32_t position : positions)
             for (int p = 0; p < run.planes; ++p)
                 __builtin_prefetch(run.code(position) + p * BLOCK);
     }
 
-    // The survivors that can be hits, with their scores, to found_.
+    // Computes the scores of the survivors and collects possible hits in found_.
     template <class Codes>
     void score(Query& query, const Run& run, const Codes& codes) {
-        constexpr size_t SUMS = 4;  // that do not wait for each other
+        constexpr size_t SUMS = 4;  // independent sums, which the processor computes at once
         std::vector<uint32_t>& positions = query.surviving;
         found_.clear();
         const size_t count = positions.size();
@@ -91,7 +93,7 @@ class Candidates {
 
     const Eligible& eligible_;
     std::vector<Candidate> found_;
-    size_t asked_ = 0;
+    size_t mask_checks_ = 0;
 };
 
 }  // namespace gpq

@@ -1,5 +1,8 @@
-// Codes in blocks, and whose they are: what a row or a score is to a position among them.
-// masked: whether a mask may refuse a row of theirs.
+// Views of codes in blocks, which map the position of a code to its rows.
+//
+// Every view has the same members. masked: whether a mask may exclude one of its rows. prefix: the
+// dropped sub-codes at a position. prefetch, first_row, only_row: the rows at a position. offer:
+// offers the rows at a position to a query as hits.
 #pragma once
 
 #include <cstddef>
@@ -11,19 +14,19 @@
 
 namespace gpq {
 
-// Where codes lie that have their dropped sub-codes in common.
+// Codes in blocks that do not store their first `dropped` bytes.
 struct Run {
     const uint8_t* blocks;
     int planes;
     int dropped;
 
-    // Its bytes are BLOCK apart.
+    // Returns the first byte of a code. The bytes of a code are BLOCK apart.
     const uint8_t* code(uint32_t position) const {
         return blocks + size_t(position / BLOCK) * planes * BLOCK + position % BLOCK;
     }
 };
 
-// Those of a segment.
+// The codes of a segment.
 struct SortedCodes {
     const Segment& segment;
     bool masked;
@@ -48,13 +51,13 @@ struct SortedCodes {
             i = first_later(eligible, i, end);
         for (; i < end; ++i) {
             const Hit hit = {score, segment.row(i)};
-            if (!query.hits.admits(hit)) return;  // later rows come later in the order
+            if (!query.hits.admits(hit)) return;  // later rows are worse
             eligible.offer(query, hit);
         }
     }
 
   private:
-    // Of rows from first to last, those of a position, the first that comes late enough.
+    // Returns the first of a position's rows, from first to last, that follows Request::after_row.
     size_t first_later(const Eligible& eligible, size_t first, size_t last) const {
         while (first < last) {
             const size_t middle = first + (last - first) / 2;
@@ -65,10 +68,10 @@ struct SortedCodes {
     }
 };
 
-// Those of some rows.
+// Codes that were gathered for eligible rows.
 struct CodesOfRows {
     const uint32_t* rows;
-    static constexpr bool masked = false;  // they are eligible
+    static constexpr bool masked = false;  // all rows are eligible
     uint16_t prefix(uint32_t) const { return 0; }
     void prefetch(uint32_t) const {}
     uint32_t first_row(uint32_t position) const { return rows[position]; }
@@ -78,7 +81,7 @@ struct CodesOfRows {
     }
 };
 
-// Those of a tail.
+// The codes of a tail, in order of their rows.
 struct CodesByRow {
     uint32_t start;
     bool masked;

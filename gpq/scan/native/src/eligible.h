@@ -1,4 +1,4 @@
-// Which rows and scores a search may find.
+// Says which rows and scores a search may find.
 #pragma once
 
 #include <algorithm>
@@ -20,13 +20,13 @@ class Eligible {
         if (r_.removed && r_.removed[row / 64] >> row % 64 & 1) return false;
         return !r_.mask || row < r_.mask_from || (row < r_.mask_rows && r_.mask[row]);
     }
-    // Whether a row before this one can be refused by the mask.
+    // Whether the mask can exclude a row before last_row.
     bool masked(uint32_t last_row) const { return r_.mask && last_row > r_.mask_from; }
     void prefetch(uint32_t row) const {
         if (row < r_.mask_rows) __builtin_prefetch(r_.mask + row);
     }
-    // Of the rows from first to last, at most STRETCH blocks of 64, those blocks that the mask and
-    // the removals leave some of; how many they are.
+    // Finds the eligible rows from first to last, in at most STRETCH blocks of 64 rows. Writes the
+    // blocks that have some to `left`, and returns their number.
     static constexpr size_t STRETCH = 64;
     size_t rows(uint64_t first, uint64_t last, Survivors (&left)[STRETCH]) const {
         last = std::min(last, r_.mask_rows);
@@ -48,7 +48,7 @@ class Eligible {
         if (!r_.has_after || hit.score < r_.after_score) return true;
         return hit.score == r_.after_score && later(hit.row);
     }
-    // Whether a row of the score that hits come after comes late enough.
+    // Whether a row with the score after_score follows after_row.
     bool later(uint32_t row) const { return int64_t(row) > r_.after_row; }
     bool score(float score) const { return !r_.has_after || score <= r_.after_score; }
     void offer(Query& query, const Hit& hit) const {

@@ -1,5 +1,6 @@
-// The filter of 64 codes at a time. What includes it has defined TARGET, its instructions, and
-// low_looked_up and high_looked_up: each byte's sub-code looked up in a table.
+// A filter that handles 64 codes at a time. A source that includes it must first define TARGET, the
+// attribute that names its instructions, and the functions low_looked_up and high_looked_up, which
+// look up the low and the high sub-code of each byte in a table.
 #include <immintrin.h>
 
 #include "filter.h"
@@ -7,15 +8,15 @@
 namespace gpq {
 namespace {
 
-constexpr size_t AHEAD = 8192;  // bytes between what is read and what is fetched for later
-constexpr int UNROLLED = 8;     // planes whose tables stay in registers
-constexpr int PAIRED = 6;       // planes whose tables of two queries do
+constexpr size_t AHEAD = 8192;  // distance of prefetching, in bytes
+constexpr int UNROLLED = 8;     // with up to this many planes, tables stay in registers
+constexpr int PAIRED = 6;       // with up to this many planes, tables of two queries do
 
 TARGET inline __m512i table(const uint8_t* sixteen) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
 }
 
-// PLANES is 0 where there are more than UNROLLED.
+// PLANES is 0 if there are more planes than UNROLLED.
 template <int PLANES, size_t Q>
 TARGET void run(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
     constexpr size_t KEPT = 2 * PLANES;

@@ -1,4 +1,4 @@
-// 32 codes at a time, twice a block.
+// A filter that handles a block in two halves of 32 codes.
 #include "filter.h"
 
 #if defined(__x86_64__)
@@ -10,8 +10,8 @@
 namespace gpq {
 namespace {
 
-constexpr size_t AHEAD = 8192;  // bytes between what is read and what is fetched for later
-constexpr int UNROLLED = 8;
+constexpr size_t AHEAD = 8192;  // distance of prefetching, in bytes
+constexpr int UNROLLED = 8;     // the loop over up to this many planes is unrolled
 
 WITH_AVX2 inline __m256i load(const uint8_t* bytes) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
@@ -27,7 +27,7 @@ WITH_AVX2 inline uint64_t at_most_cutoff(__m256i sums) {
     return static_cast<uint32_t>(_mm256_movemask_epi8(within));
 }
 
-// PLANES is 0 where there are more than UNROLLED.
+// PLANES is 0 if there are more planes than UNROLLED.
 template <int PLANES, size_t Q>
 WITH_AVX2 void run(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
     const int P = PLANES ? PLANES : planes;
@@ -69,7 +69,7 @@ template <size_t Q>
 constexpr Run BY_PLANES[UNROLLED + 1] = {run<0, Q>, run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
                                          run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
 
-// As many queries at a time as Q, the rest by halves.
+// Handles Q queries at a time, and the rest with half of Q.
 template <size_t Q>
 void choose(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
     for (; queries >= Q; queries -= Q, filtered += Q)
@@ -79,7 +79,7 @@ void choose(const uint8_t* blocks, size_t count, int planes, Filtered* filtered,
 
 }  // namespace
 
-Filter filter_avx2() { return __builtin_cpu_supports("avx2") ? choose<TOGETHER> : nullptr; }
+Filter filter_avx2() { return __builtin_cpu_supports("avx2") ? choose<MOST_QUERIES> : nullptr; }
 
 }  // namespace gpq
 

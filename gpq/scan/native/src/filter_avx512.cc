@@ -1,4 +1,4 @@
-// A byte shuffle looks 64 sub-codes up in a register.
+// A filter that looks up 64 sub-codes in a register by a byte shuffle.
 #include "filter.h"
 
 #if defined(__x86_64__)

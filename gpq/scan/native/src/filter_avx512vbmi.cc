@@ -1,5 +1,5 @@
-// vpermb looks 64 sub-codes up by the six low bits of each byte. The table stands in a register
-// four times, so the upper two of these bits may be anything: no byte is masked first.
+// A filter that looks up 64 sub-codes with vpermb, by the six low bits of each byte. The register
+// holds the table four times, so that the upper two of these bits need not be masked.
 #include "filter.h"
 
 #if defined(__x86_64__)

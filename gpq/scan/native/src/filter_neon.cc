@@ -1,4 +1,4 @@
-// 16 codes at a time, four times a block.
+// A filter that handles a block in four parts of 16 codes.
 #include "filter.h"
 
 #if defined(__aarch64__)
@@ -8,7 +8,7 @@
 namespace gpq {
 namespace {
 
-// A bit for each byte that is all ones.
+// Returns one bit for each byte, which is 1 if the byte is 255.
 inline uint64_t bits(const uint8x16_t within[4]) {
     static const uint8_t WEIGHTS[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t weights = vld1q_u8(WEIGHTS);
@@ -43,14 +43,14 @@ size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* table
     return found;
 }
 
-void each(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
+void filter(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
     for (Filtered* f = filtered; f < filtered + queries; ++f)
         f->found = run(blocks, count, planes, f->tables, f->base, f->survivors);
 }
 
 }  // namespace
 
-Filter filter_neon() { return each; }
+Filter filter_neon() { return filter; }
 
 }  // namespace gpq
 

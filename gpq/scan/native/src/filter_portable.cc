@@ -1,3 +1,4 @@
+// A filter in plain C++, which every compiler can build.
 #include <cstring>
 
 #include "filter.h"
@@ -24,13 +25,13 @@ size_t run(const uint8_t* blocks, size_t count, int planes, const uint8_t* table
     return found;
 }
 
-void each(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
+void filter(const uint8_t* blocks, size_t count, int planes, Filtered* filtered, size_t queries) {
     for (Filtered* f = filtered; f < filtered + queries; ++f)
         f->found = run(blocks, count, planes, f->tables, f->base, f->survivors);
 }
 
 }  // namespace
 
-Filter filter_portable() { return each; }
+Filter filter_portable() { return filter; }
 
 }  // namespace gpq

@@ -1,4 +1,4 @@
-// The k best of the hits offered so far.
+// Keeps the k best of the hits that are offered.
 #pragma once
 
 #include <algorithm>
@@ -11,28 +11,21 @@
 
 namespace gpq {
 
+// A result of a search. Hits are ordered by descending score, then by ascending row.
 struct Hit {
     float score;
     uint32_t row;
 };
 
-// The order of results: score descending, then row ascending.
-struct Before {
-    bool operator()(const Hit& a, const Hit& b) const {
-        return a.score > b.score || (a.score == b.score && a.row < b.row);
-    }
-};
-inline constexpr Before before{};
-
 class Hits {
   public:
     explicit Hits(size_t k) : k_(k), room_(k) {}
 
-    // The score below which nothing is a hit any more; -inf while any may be one.
+    // A score that a further hit must reach; -inf while any score may be a hit.
     float threshold() const { return threshold_; }
 
-    // Whether there are k.
-    bool enough() const { return ranks_.size() >= k_; }
+    // Whether k hits were found.
+    bool full() const { return ranks_.size() >= k_; }
 
     bool admits(const Hit& hit) const { return rank(hit) > last_; }
 
@@ -44,7 +37,7 @@ class Hits {
 
     void clear() { *this = Hits(k_); }
 
-    // In order; leaves nothing behind.
+    // Returns the hits in order, and clears them.
     std::vector<Hit> take() {
         std::sort(ranks_.begin(), ranks_.end(), std::greater<>());
         std::vector<Hit> hits(std::min(k_, ranks_.size()));
@@ -54,8 +47,8 @@ class Hits {
     }
 
   private:
-    // One number for score and row, larger for an earlier hit: to compare it needs one
-    // branch. A score is a sum that began with +0, so it is never -0.
+    // Returns score and row as one number, which is larger for a better hit, so that a comparison
+    // needs only one branch. A score is never -0, because it is a sum that starts at +0.
     static uint64_t rank(const Hit& hit) {
         uint32_t bits;
         std::memcpy(&bits, &hit.score, sizeof bits);
@@ -70,25 +63,26 @@ class Hits {
         return hit;
     }
 
-    // Some more than k are kept before they are cut to k: cheaper than a heap.
+    // Cuts the hits to the k best. They are cut only when there are many more than k, which is
+    // cheaper than a heap.
     void cut() {
-        last_ = leave_greatest();
+        last_ = select_greatest();
         ranks_.resize(k_);
         threshold_ = hit_of(last_).score;
         room_ = k_ + std::max(LEAST_SPARE, k_);
     }
 
-    // Moves the k greatest to the front and returns the least of them. std::nth_element, but
-    // without a branch on each comparison, which nothing can foresee. Ranks are all different.
-    uint64_t leave_greatest() {
+    // Moves the k greatest ranks to the front and returns the least of them. Unlike
+    // std::nth_element it has no unpredictable branch for each comparison. All ranks differ.
+    uint64_t select_greatest() {
         uint64_t* v = ranks_.data();
-        for (size_t first = 0, last = ranks_.size() - 1;;) {  // last is in it
+        for (size_t first = 0, last = ranks_.size() - 1;;) {  // the range includes last
             const size_t middle = first + (last - first) / 2;
             order(v[middle], v[first]);
             order(v[last], v[first]);
-            order(v[middle], v[last]);  // the median of three is last
+            order(v[middle], v[last]);  // the median of the three is now last
             const uint64_t pivot = v[last];
-            size_t next = first;  // what is before it is greater
+            size_t next = first;  // all values before it are greater than the pivot
             for (size_t i = first; i < last; ++i) {
                 const uint64_t value = v[i];
                 v[i] = v[next];
@@ -112,7 +106,7 @@ class Hits {
     size_t k_;
     size_t room_;
     std::vector<uint64_t> ranks_;
-    uint64_t last_ = 0;  // nothing comes after it
+    uint64_t last_ = 0;  // further hits need a higher rank
     float threshold_ = -std::numeric_limits<float>::infinity();
 };
 

@@ -22,14 +22,14 @@ uint64_t word_of(const uint8_t* bytes) {
     for (int i = 0; i < 8; ++i) {
         uint64_t word;
         std::memcpy(&word, bytes + 8 * i, sizeof word);
-        const uint64_t highest = ((word & LOW) + LOW | word) & ~LOW;  // of each byte, where not 0
+        const uint64_t highest = ((word & LOW) + LOW | word) & ~LOW;  // of each byte that is not 0
         bits |= (highest >> 7) * (GATHER << 7) >> 56 << 8 * i;
     }
 #endif
     return bits;
 }
 
-void plainly(const uint8_t* bytes, size_t words, uint64_t* bits) {
+void set_bits_portable(const uint8_t* bytes, size_t words, uint64_t* bits) {
     for (size_t w = 0; w < words; ++w) bits[w] = word_of(bytes + 64 * w);
 }
 
@@ -39,7 +39,8 @@ __attribute__((target("avx2"))) uint64_t half_of(const uint8_t* bytes) {
     return ~uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(part, _mm256_setzero_si256())));
 }
 
-__attribute__((target("avx2"))) void with_avx2(const uint8_t* bytes, size_t words, uint64_t* bits) {
+__attribute__((target("avx2"))) void set_bits_avx2(const uint8_t* bytes, size_t words,
+                                                   uint64_t* bits) {
     for (size_t w = 0; w < words; ++w, bytes += 64)
         bits[w] = half_of(bytes) | half_of(bytes + 32) << 32;
 }
@@ -49,9 +50,9 @@ __attribute__((target("avx2"))) void with_avx2(const uint8_t* bytes, size_t word
 
 void set_bits(const uint8_t* bytes, size_t words, uint64_t* bits) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) return with_avx2(bytes, words, bits);
+    if (__builtin_cpu_supports("avx2")) return set_bits_avx2(bytes, words, bits);
 #endif
-    plainly(bytes, words, bits);
+    set_bits_portable(bytes, words, bits);
 }
 
 uint64_t set_bits(const uint8_t* bytes, size_t count) {

@@ -1,4 +1,4 @@
-// A byte a row: which rows are eligible.
+// Converts masks, which have one byte for each row, to bits.
 #pragma once
 
 #include <cstddef>
@@ -6,13 +6,14 @@
 
 namespace gpq {
 
-// Words of a bit for each of 64 bytes, where it is not 0.
+// Writes one word for each 64 bytes; a bit is 1 if its byte is not 0.
 void set_bits(const uint8_t* bytes, size_t words, uint64_t* bits);
 
-// The same of at most 64 bytes.
+// Returns the word of `count` bytes, at most 64.
 uint64_t set_bits(const uint8_t* bytes, size_t count);
 
-// Calls for some processors' instruction would be slower: it is not of the least of them.
+// Returns the number of bits that are 1. The popcnt instruction is not in the x86-64 baseline, and
+// the compiler's builtin would call a slower function.
 inline size_t count_bits(uint64_t bits) {
     bits -= bits >> 1 & 0x5555555555555555;
     bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);

@@ -6,8 +6,8 @@
 namespace gpq {
 namespace {
 
-constexpr double WORTH_REFINING = 0.98;  // of the limit the tables are for
-constexpr double SMALLEST = 1e-300;      // a limit to divide by where all sums are equal
+constexpr double WORTH_REFINING = 0.98;  // tables are renewed if the limit falls below this share
+constexpr double SMALLEST = 1e-300;      // avoids a division by zero if all scores are equal
 constexpr double ROUNDED_DOWN = 1 - 1e-9;
 
 }  // namespace
@@ -27,7 +27,8 @@ Query::Query(const float* lut, int M, size_t k)
         sum_of_maxima_ += high;
         magnitude_ += largest;
     }
-    // M float32 additions, each off by 2^-24 of at most the magnitude, and as much again.
+    // Each of M float32 additions has an error of at most 2^-24 of the magnitude. The margin is
+    // twice their sum.
     margin_ = M * magnitude_ * std::ldexp(1.0, -23);
 }
 

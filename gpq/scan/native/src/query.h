@@ -1,4 +1,4 @@
-// One query on its way through the codes: its table, its hits, and how near they are.
+// The state of one query during a search: its look-up table, its hits and its threshold.
 #pragma once
 
 #include <cstddef>
@@ -12,45 +12,46 @@ namespace gpq {
 
 constexpr int K = 16;
 
-// A deficit is how far a sum lies below the largest there is, Σ_m max LUT[m]: a double, as
-// near to the truth as the margin below allows for.
+// A deficit is the difference between the largest possible score, Σ_m max LUT[m], and a score. It
+// is a double, whose rounding error the margin covers.
 class Query {
   public:
-    // lut (M,K); where it is not finite(), nothing else may be called.
+    // lut: (M,K). If it is not finite(), no other function may be called.
     Query(const float* lut, int M, size_t k);
 
-    // True where every score is, too.
+    // Whether all values of the table, and all sums of them, are finite.
     bool finite() const {
         return finite_ && magnitude_ <= double(std::numeric_limits<float>::max());
     }
 
     Hits hits;
-    std::vector<uint32_t> surviving;  // positions that the filter has left and nothing else has seen
+    std::vector<uint32_t> surviving;  // positions that survived the filter and are not yet scored
 
-    // Scores below it are no hits; -inf while any may be one.
+    // A score below it is not a hit; -inf while any score may be a hit.
     float threshold() const { return std::max(floor_, hits.threshold()); }
     bool selective() const { return threshold() > -std::numeric_limits<float>::infinity(); }
 
-    // Begin anew, knowing that k hits reach what the k-th has reached so far.
+    // Starts again, with the threshold that k hits have reached so far.
     void restart() {
         floor_ = threshold();
         hits.clear();
     }
-    // k hits should reach this score; whether they do is known at the end.
-    void suppose(float score) { floor_ = score; }
-    bool supposed_rightly() const { return !selective() || hits.enough(); }
-    // Begin anew, supposing nothing.
-    void forget() {
+    // Assumes that k hits reach a score. At the end of a search, assumption_held() says whether
+    // they did.
+    void assume(float score) { floor_ = score; }
+    bool assumption_held() const { return !selective() || hits.full(); }
+    // Starts again, without any assumption.
+    void reset() {
         floor_ = -std::numeric_limits<float>::infinity();
         quantised_for_ = -1;
         chunked_ = 0;
         hits.clear();
     }
 
-    // The largest deficit of a hit; what is above it cannot reach the threshold.
+    // The largest deficit of a hit. A code with a larger deficit cannot reach the threshold.
     double limit() const { return sum_of_maxima_ - double(threshold()) + margin_; }
 
-    // Blocks to filter with one threshold: few at first, while it still rises fast.
+    // The number of blocks to filter with one threshold: few at first, while it rises fast.
     static constexpr size_t CHUNK = 128;
     size_t next_chunk() {
         const size_t chunk = std::min(CHUNK, 1 + chunked_ / 4);
@@ -61,11 +62,11 @@ class Query {
     double deficit(int m, int code) const { return deficits_[m * K + code]; }
     float value(int m, int code) const { return lut_[m * K + code]; }
 
-    // Of the first sub-codes of a prefix, in its bytes: their float32 sum, and their deficit.
+    // The float32 sum and the deficit of the sub-codes in a prefix of `bytes` bytes.
     float partial_score(uint16_t prefix, int bytes) const;
     double partial_deficit(uint16_t prefix, int bytes) const;
 
-    // To each of COUNT scores the rest of the sub-codes of a code, in order.
+    // Adds the sub-codes behind the dropped ones, in order, to each of COUNT scores.
     template <size_t COUNT>
     void add_scores(const uint8_t* const (&bytes)[COUNT], int planes, int dropped,
                     float (&scores)[COUNT]) const {
@@ -78,10 +79,10 @@ class Query {
         }
     }
 
-    // Quantised deficits (ceil(M/2), 2, K), so fine that the limit is CUTOFF of them. Rounded
-    // down, so that nothing within the limit is lost.
+    // Returns quantised deficits (ceil(M/2), 2, K), scaled so that the limit becomes CUTOFF. They
+    // are rounded down, so that no code within the limit is lost.
     const uint8_t* quantised();
-    // A deficit in the same units: at most 255.
+    // Returns one deficit in the same units, at most 255.
     uint8_t quantised(double deficit) const {
         return static_cast<uint8_t>(std::min(255.0, deficit * scale_));
     }
@@ -90,12 +91,12 @@ class Query {
     const float* lut_;
     int M_;
     double sum_of_maxima_ = 0;
-    bool finite_ = true;    // all of the table
-    double magnitude_ = 0;  // of the largest score there could be
-    double margin_ = 0;
+    bool finite_ = true;    // whether all values of the table are finite
+    double magnitude_ = 0;  // bound of the absolute value of a score
+    double margin_ = 0;     // bound of the rounding error of a score
     float floor_ = -std::numeric_limits<float>::infinity();
     size_t chunked_ = 0;
-    double quantised_for_ = -1;  // the limit that scale_ and tables_ are for
+    double quantised_for_ = -1;  // the limit for which scale_ and tables_ were computed
     double scale_ = 0;
     std::vector<double> deficits_;  // (M,K)
     std::vector<uint8_t> tables_;

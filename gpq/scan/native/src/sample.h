@@ -1,4 +1,5 @@
-// What a mask leaves of some blocks of rows, and so presumably of all.
+// Samples blocks of rows to estimate how many rows a mask leaves eligible, and which score the k
+// best of them reach.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +18,7 @@ namespace gpq {
 
 class Sample {
   public:
-    // Of the rows before end, which is not 0, in search of the k best.
+    // Samples the rows before end, which is not 0, for a search for the k best.
     Sample(const Eligible& eligible, uint32_t end, size_t k) {
         const size_t count = (size_t(end) + BLOCK - 1) / BLOCK;
         step_ = std::max(LEAST_STEP, count / BLOCKS) | 1;
@@ -36,21 +37,22 @@ class Sample {
         expected_ = size_t(std::ceil(mean + DEVIATIONS * (std::sqrt(mean) + 1)));
     }
 
-    // Of all rows, those that are eligible.
+    // The estimated share of eligible rows among all rows.
     double share() const { return share_; }
 
-    // The blocks that have eligible rows.
+    // The sampled blocks that have eligible rows.
     const std::vector<Survivors>& blocks() const { return blocks_; }
 
-    // In how many of them hits should be that are as good as the k best of all: some more than
-    // k in one block of so many, so that hardly ever there are fewer than k as good ones. Of a
-    // block only the best hit counts: those beside each other are often alike.
+    // The number of sampled blocks in which to look for the threshold: a few more than would have
+    // one of the k best hits, so that hardly ever fewer than k hits reach the threshold. Only the
+    // best hit of a block counts, because neighbouring rows are often alike.
     size_t expected() const { return expected_; }
 
-    // How many of all eligible rows should be as good as that.
-    double reaching() const { return double(expected_) * double(step_); }
+    // The estimated number of all eligible rows that reach the threshold.
+    double expected_rows() const { return double(expected_) * double(step_); }
 
-    // What they reach, of the hits among rows(), in order; -inf where there are too few.
+    // Returns the score that the best hits of expected() blocks reach, or -inf if there are fewer
+    // blocks with hits. hits: the hits among rows(), in order.
     float score(const std::vector<Hit>& hits) const {
         std::vector<uint32_t> seen;
         for (const Hit& hit : hits) {
@@ -62,7 +64,7 @@ class Sample {
         return -std::numeric_limits<float>::infinity();
     }
 
-    // The eligible ones from first to last.
+    // Returns the sampled eligible rows from first to last.
     std::vector<uint32_t> rows(uint32_t first, uint32_t last) const {
         std::vector<uint32_t> rows;
         for (const Survivors& block : blocks_)
@@ -74,17 +76,17 @@ class Sample {
     }
 
   private:
-#if defined(GPQ_SMALL)  // so that little data sees everything, and expects too much now and then
+#if defined(GPQ_SMALL)  // small, so that little data reaches every branch and sometimes misleads
     static constexpr size_t BLOCKS = 20, ROWS = 200, LEAST_STEP = 3;
     static constexpr double DEVIATIONS = 0;
 #else
-    static constexpr size_t BLOCKS = 256;     // looked at for their share
-    static constexpr size_t ROWS = 1024;      // looked at for their codes, about
-    static constexpr size_t LEAST_STEP = 15;  // from a block to the next
-    static constexpr double DEVIATIONS = 2.5;
+    static constexpr size_t BLOCKS = 256;      // blocks whose share of eligible rows is counted
+    static constexpr size_t ROWS = 1024;       // eligible rows that are scored, about
+    static constexpr size_t LEAST_STEP = 15;   // from one sampled block to the next, at least
+    static constexpr double DEVIATIONS = 2.5;  // standard deviations added to the expected blocks
 #endif
 
-    // Leaves one block in so many.
+    // Keeps every n-th block.
     void thin_out(size_t n) {
         size_t kept = 0;
         for (size_t i = 0; i < blocks_.size(); i += n) blocks_[kept++] = blocks_[i];
@@ -92,8 +94,8 @@ class Sample {
         step_ *= n;
     }
 
-    size_t step_;  // from one of blocks_ to the next; odd at first, so that no pattern of rows
-                   // is hit or missed as a whole
+    size_t step_;  // from one of blocks_ to the next; odd at first, so that the sample does not
+                   // hit or miss a periodic pattern of rows as a whole
     double share_;
     size_t expected_;
     std::vector<Survivors> blocks_;

@@ -16,27 +16,27 @@
 namespace gpq {
 namespace {
 
-#if defined(GPQ_SMALL)  // so that little data sees everything
+#if defined(GPQ_SMALL)  // small, so that little data reaches every branch
 constexpr size_t TILE = 3;
 constexpr double FIRST_VISITS = 100;
-constexpr size_t WALKED = 70, AWAITED = 30;
+constexpr size_t GATHERED = 70, PREFETCHED = 30;
 #else
-constexpr size_t WALKED = 256;          // rows scanned together, in their order
-constexpr size_t AWAITED = 128;         // rows whose codes are on their way from memory meanwhile
-constexpr size_t TILE = 1024;           // blocks that all queries see while they are in the cache
-constexpr double FIRST_VISITS = 16384;  // codes visited before it is asked whether that pays
+constexpr size_t TILE = 1024;           // blocks that all queries scan while they are in the cache
+constexpr double FIRST_VISITS = 16384;  // codes visited before the search by best nodes is assessed
+constexpr size_t GATHERED = 256;        // eligible rows whose codes are scanned together
+constexpr size_t PREFETCHED = 128;      // further rows whose codes are prefetched meanwhile
 #endif
 constexpr uint64_t TOP = uint64_t(1) << 63;
-// In the time that one code is filtered: the byte of a row in a mask looked at, a code found by its
-// row, and a candidate asked whether the mask refuses it.
-constexpr double LOOKED_AT = 0.2, FOUND = 100, ASKED = 200;
+// Costs relative to filtering one code: reading the byte of a row in a mask, finding the code of a
+// row, and checking a survivor against a mask.
+constexpr double MASK_READ_COST = 0.2, ROW_LOOKUP_COST = 100, MASK_CHECK_COST = 200;
 
-// A query of a run, and the deficit of the dropped sub-codes.
-struct Asking {
+// A query that scans a run of codes, and the deficit of their dropped sub-codes.
+struct ActiveQuery {
     Query* query;
     double deficit;
 
-    Asking(Query* query, double deficit) : query(query), deficit(deficit) {}
+    ActiveQuery(Query* query, double deficit) : query(query), deficit(deficit) {}
 };
 
 class Search {
@@ -54,9 +54,9 @@ class Search {
         for (Query& query : queries_) queries.push_back(&query);
         if (r_.mask && !r_.mask_from && sorted_end()) plan();
         find(queries);
-        const auto right = [](Query* query) { return query->supposed_rightly(); };
-        queries.erase(std::remove_if(queries.begin(), queries.end(), right), queries.end());
-        for (Query* query : queries) query->forget();
+        const auto held = [](Query* query) { return query->assumption_held(); };
+        queries.erase(std::remove_if(queries.begin(), queries.end(), held), queries.end());
+        for (Query* query : queries) query->reset();
         if (!queries.empty()) find(queries);
         for (size_t q = 0; q < r_.queries; ++q) write(q);
         return true;
@@ -65,29 +65,29 @@ class Search {
   private:
     void find(const std::vector<Query*>& queries) {
         std::vector<Query*> unfinished = queries;
-        // Where the parts are of rows, no query may be through with its part of the blocks.
-        if (!walking_ || (r_.parts == 1 && r_.k / share_ * ASKED < most_)) {
-            const bool alone = !walking_ && r_.queries == 1;
+        // If each part is a range of rows, a query cannot finish with its part of the blocks.
+        if (!by_row_ || (r_.parts == 1 && r_.k / share_ * MASK_CHECK_COST < visit_limit_)) {
+            const bool alone = !by_row_ && r_.queries == 1;
             const auto done = [&](Query* query) { return search_best_first(*query, alone); };
             unfinished.erase(std::remove_if(unfinished.begin(), unfinished.end(), done),
                              unfinished.end());
         }
         for (size_t s = 0; s < r_.segment_count; ++s)
-            if (walking_) walk_segment(*r_.segments[s], unfinished);
+            if (by_row_) scan_eligible_rows(*r_.segments[s], unfinished);
             else scan_segment(codes_of(s), unfinished);
         for (size_t t = r_.part; t < r_.tail_count; t += r_.parts) scan_tail(r_.tails[t], queries);
     }
 
-    // Which of so many things are in this request's part.
-    struct Share {
+    // The blocks or rows of this request's part.
+    struct Range {
         size_t first, last;
     };
-    Share own(size_t count) const {
+    Range own_part(size_t count) const {
         return {count * r_.part / r_.parts, count * (r_.part + 1) / r_.parts};
     }
-    // A node without the positions that are in other parts; first is not below last where all are.
-    Node own(const Segment& segment, Node node) const {
-        const Share blocks = own(segment.block_count);
+    // Returns the node without the positions of other parts. If none is left, first >= last.
+    Node own_part(const Segment& segment, Node node) const {
+        const Range blocks = own_part(segment.block_count);
         node.first = std::max(node.first, uint32_t(blocks.first * BLOCK));
         node.last = std::min(node.last, uint32_t(blocks.last * BLOCK));
         return node;
@@ -97,7 +97,7 @@ class Search {
         return {*r_.segments[s], eligible_.masked(r_.segments[s]->last_row)};
     }
 
-    // A node that is still to be visited.
+    // A node to visit; deficit is the smallest that its codes can have.
     struct Visit {
         double deficit;
         uint32_t segment, node;
@@ -105,18 +105,20 @@ class Search {
         bool operator<(const Visit& other) const { return deficit > other.deficit; }
     };
 
-    // Where the best nodes do not hold all hits, what is left is scanned whole for a query that is
-    // alone; any other has only learnt a threshold: false.
+    // Searches the best nodes for a query, and returns whether the query is finished. If further
+    // nodes can hold hits, they are scanned for a query that is alone; another query only keeps its
+    // threshold.
     bool search_best_first(Query& query, bool alone) {
         const bool done = visit_best_first(query);
         if (!done && alone) scan_queued(query);
-        take_waiting(query);
+        take_pending(query);
         if (!done && !alone) query.restart();
         return done || alone;
     }
 
-    // Nodes in order of the best score they can hold, until none can hold a hit: true. False where
-    // that shuts too little out, or takes more than most_; the others are still queued.
+    // Visits nodes in order of the best score that they can hold. Returns true when no further node
+    // can hold a hit. Returns false if too few nodes are excluded, or if the visits cost more than
+    // visit_limit_; the nodes that were not visited stay in the queue.
     bool visit_best_first(Query& query) {
         size_t all = 0;
         queue_.clear();
@@ -124,19 +126,19 @@ class Search {
             const Segment& segment = *r_.segments[s];
             if (segment.nodes.empty()) continue;
             queue_.push_back({0, s, 0, 0});
-            const Share blocks = own(segment.block_count);
+            const Range blocks = own_part(segment.block_count);
             all += (blocks.last - blocks.first) * BLOCK;
         }
         std::make_heap(queue_.begin(), queue_.end());
         double visited = 0, allowed = FIRST_VISITS;
-        candidates_.count_anew();
+        candidates_.reset_mask_checks();
         while (!queue_.empty()) {
             std::pop_heap(queue_.begin(), queue_.end());
             const Visit visit = queue_.back();
             queue_.pop_back();
             if (query.selective() && visit.deficit > query.limit()) return true;
             const Segment& segment = *r_.segments[visit.segment];
-            const Node node = own(segment, segment.nodes[visit.node]);
+            const Node node = own_part(segment, segment.nodes[visit.node]);
             if (node.first >= node.last) continue;
             if (node.children) {
                 expand(query, segment, node, visit);
@@ -144,21 +146,22 @@ class Search {
             }
             const SortedCodes codes = codes_of(visit.segment);
             const uint16_t prefix = codes.prefix(node.first);
-            const Asking asking = {&query, query.partial_deficit(prefix, segment.dropped)};
-            begin_with(visit.segment, query);
-            scan(&asking, 1, run_of(segment), node.first, node.last, codes);
+            const ActiveQuery active = {&query, query.partial_deficit(prefix, segment.dropped)};
+            enter_segment(visit.segment, query);
+            scan(&active, 1, run_of(segment), node.first, node.last, codes);
             visited += node.last - node.first;
-            if (visited + double(candidates_.asked()) * ASKED > most_) return false;
+            const double checks = double(candidates_.mask_checks());
+            if (visited + checks * MASK_CHECK_COST > visit_limit_) return false;
             if (visited > allowed) {
-                take_waiting(query);
-                if (!walking_ && still_to_visit(query) > all / 2) return false;
+                take_pending(query);
+                if (!by_row_ && codes_to_visit(query) > all / 2) return false;
                 allowed = 2 * visited;
             }
         }
         return true;
     }
 
-    // What is queued, whole and in its order: from memory that is faster than by what is best.
+    // Scans the queued nodes in order of memory, which is faster than in order of best scores.
     void scan_queued(Query& query) {
         const auto place = [&](const Visit& visit) {
             return std::make_pair(visit.segment, r_.segments[visit.segment]->nodes[visit.node].first);
@@ -167,21 +170,22 @@ class Search {
                   [&](const Visit& a, const Visit& b) { return place(a) < place(b); });
         for (const Visit& visit : queue_) {
             const SortedCodes codes = codes_of(visit.segment);
-            const Node node = own(codes.segment, codes.segment.nodes[visit.node]);
-            begin_with(visit.segment, query);
+            const Node node = own_part(codes.segment, codes.segment.nodes[visit.node]);
+            enter_segment(visit.segment, query);
             if (visit.deficit <= query.limit() && node.first < node.last)
                 scan_groups({&query}, codes, node.first, node.last);
         }
     }
 
-    // What a mask may refuse waits from leaf to leaf, but not for another segment.
-    void begin_with(uint32_t segment, Query& query) {
-        if (segment != waiting_of_) take_waiting(query);
-        waiting_of_ = segment;
+    // Survivors that a mask may exclude are collected from several leaves of one segment, and
+    // scored before a leaf of another segment is visited.
+    void enter_segment(uint32_t segment, Query& query) {
+        if (segment != pending_segment_) take_pending(query);
+        pending_segment_ = segment;
     }
-    void take_waiting(Query& query) {
+    void take_pending(Query& query) {
         if (query.surviving.empty()) return;
-        candidates_.take(query, run_of(*r_.segments[waiting_of_]), codes_of(waiting_of_));
+        candidates_.take(query, run_of(*r_.segments[pending_segment_]), codes_of(pending_segment_));
     }
 
     void expand(const Query& query, const Segment& segment, const Node& node, const Visit& visit) {
@@ -195,19 +199,19 @@ class Search {
         }
     }
 
-    size_t still_to_visit(const Query& query) const {
+    size_t codes_to_visit(const Query& query) const {
         size_t codes = 0;
         for (const Visit& visit : queue_) {
             if (query.selective() && visit.deficit > query.limit()) continue;
             const Segment& segment = *r_.segments[visit.segment];
-            const Node node = own(segment, segment.nodes[visit.node]);
+            const Node node = own_part(segment, segment.nodes[visit.node]);
             codes += node.last > node.first ? node.last - node.first : 0;
         }
         return codes;
     }
 
     void scan_segment(const SortedCodes& codes, const std::vector<Query*>& queries) {
-        const Share blocks = own(codes.segment.block_count);
+        const Range blocks = own_part(codes.segment.block_count);
         for (size_t tile = blocks.first; tile < blocks.last && !queries.empty(); tile += TILE) {
             const size_t end = std::min(tile + TILE, blocks.last);
             scan_groups(queries, codes, uint32_t(tile * BLOCK), uint32_t(end * BLOCK));
@@ -215,7 +219,7 @@ class Search {
         for (Query* query : queries) candidates_.take(*query, run_of(codes.segment), codes);
     }
 
-    // The positions from first to end, a group at a time.
+    // Scans the positions from first to end, one group after another.
     void scan_groups(const std::vector<Query*>& queries, const SortedCodes& codes, uint32_t first,
                      uint32_t end) {
         const Segment& segment = codes.segment;
@@ -223,11 +227,11 @@ class Search {
         for (size_t g = segment.group_of[first / BLOCK]; first < end; ++g) {
             const uint32_t last = std::min(end, uint32_t(segment.groups[g + 1] * BLOCK));
             const uint16_t prefix = segment.prefixes[g];
-            asking_.clear();
+            active_.clear();
             for (Query* query : queries) {
                 const double deficit = query->partial_deficit(prefix, dropped);
                 if (!query->selective() || deficit <= query->limit())
-                    asking_.emplace_back(query, deficit);
+                    active_.emplace_back(query, deficit);
             }
             scan_all(run_of(segment), first, last, codes);
             first = last;
@@ -241,33 +245,36 @@ class Search {
     void scan_tail(const Tail& tail, const std::vector<Query*>& queries) {
         const Run run = {tail.blocks, (r_.M + 1) / 2, 0};
         const CodesByRow codes = {tail.first_row, eligible_.masked(tail.first_row + tail.count)};
-        ask(queries);
+        activate(queries);
         scan_all(run, 0, tail.count, codes);
         for (Query* query : queries) candidates_.take(*query, run, codes);
     }
 
-    // How to search, the same in all parts of it, and what score the k best should reach.
+    // Chooses how to search with a mask, the same in all parts of a search, and which score the k
+    // best hits are assumed to reach.
     //
-    // Either all codes are filtered: of n eligible ones the threshold begins at the m-th; of N
-    // codes, about k N/n (1 + ln(m/k)) get through before it is at the k-th, and the mask is asked
-    // for each of them. Each part of a search has a threshold of its own, which nothing is supposed
-    // of. Or the codes of all eligible rows are found, and filtered.
+    // One way is to filter all N codes. If the threshold starts at the m-th best of n eligible
+    // codes, about k N/n (1 + ln(m/k)) codes survive before it reaches the k-th best, and each of
+    // them is checked against the mask. A search in several parts assumes no score, because each
+    // part has a threshold of its own. The other way is to gather the codes of all eligible rows
+    // and to filter those.
     void plan() {
         const Sample sample(eligible_, sorted_end(), r_.k);
         share_ = sample.share();
         const double all = sorted_end(), n = share_ * all, k = double(r_.k), Q = double(r_.queries);
-        const bool supposing = r_.parts == 1 && sample.blocks().size() >= sample.expected();
-        const double m = std::max(k, supposing ? std::min(n, sample.reaching()) : n / r_.parts);
-        const double asked = r_.parts * k / share_ * (1 + std::log(m / k));
-        const double filtering = Q * (all + asked * ASKED);
-        const double walking = all * LOOKED_AT + n * (FOUND + Q);
-        walking_ = n <= k || walking < filtering;
-        if (walking_) most_ = walking / (8 * Q);
-        if (supposing) suppose(sample);
+        const bool assuming = r_.parts == 1 && sample.blocks().size() >= sample.expected();
+        const double m = std::max(k, assuming ? std::min(n, sample.expected_rows()) : n / r_.parts);
+        const double checked = r_.parts * k / share_ * (1 + std::log(m / k));
+        const double filter_cost = Q * (all + checked * MASK_CHECK_COST);
+        const double gather_cost = all * MASK_READ_COST + n * (ROW_LOOKUP_COST + Q);
+        by_row_ = n <= k || gather_cost < filter_cost;
+        if (by_row_) visit_limit_ = gather_cost / (8 * Q);
+        if (assuming) assume_threshold(sample);
     }
 
-    // That k eligible codes reach the score that Sample::expected() of the sampled blocks do.
-    void suppose(const Sample& sample) {
+    // Assumes, for each query, that k eligible codes reach the score that the best codes of
+    // Sample::expected() sampled blocks reach.
+    void assume_threshold(const Sample& sample) {
         const size_t most = std::min(r_.k, 4 * sample.expected());
         std::vector<Query> probes;
         probes.reserve(r_.queries);
@@ -283,7 +290,7 @@ class Search {
             scan_rows(segment, rows.data(), rows.size(), asked);
         }
         for (size_t q = 0; q < r_.queries; ++q)
-            queries_[q].suppose(sample.score(probes[q].hits.take()));
+            queries_[q].assume(sample.score(probes[q].hits.take()));
     }
 
     uint32_t sorted_end() const {
@@ -292,13 +299,13 @@ class Search {
         return end;
     }
 
-    // The eligible codes of a segment in order of their rows.
-    void walk_segment(const Segment& segment, const std::vector<Query*>& queries) {
-        const Share rows = own(segment.last_row - segment.first_row);
+    // Gathers and scans the eligible codes of a segment in order of their rows.
+    void scan_eligible_rows(const Segment& segment, const std::vector<Query*>& queries) {
+        const Range rows = own_part(segment.last_row - segment.first_row);
         const uint32_t first = uint32_t(segment.first_row + rows.first);
         const uint32_t last = uint32_t(segment.first_row + rows.last);
-        constexpr size_t MOSTLY = 4, FETCHED = 32;
-        uint32_t walked[WALKED + AWAITED + FETCHED + 2 * BLOCK];
+        constexpr size_t UNCONDITIONAL = 4, PREFETCH_STEP = 32;
+        uint32_t gathered[GATHERED + PREFETCHED + PREFETCH_STEP + 2 * BLOCK];
         size_t count = 0, fetched = 0;
         for (uint64_t start = first, end; start < last && !queries.empty(); start = end) {
             end = std::min<uint64_t>(last, (start / BLOCK + Eligible::STRETCH) * BLOCK);
@@ -309,24 +316,25 @@ class Search {
                 const size_t more = count_bits(left);
                 const uint32_t base = uint32_t(blocks[b].block * BLOCK);
                 const auto list = [&](size_t i) {
-                    walked[count + i] = base + uint32_t(__builtin_ctzll(left | TOP));
+                    gathered[count + i] = base + uint32_t(__builtin_ctzll(left | TOP));
                     left &= left - 1;
                 };
-                // So many also where there are fewer: nothing can foresee how many there are.
-                for (size_t i = 0; i < MOSTLY; ++i) list(i);
-                for (size_t i = MOSTLY; i < more; ++i) list(i);
+                // Lists at least UNCONDITIONAL rows, even if there are fewer, to avoid branches
+                // that cannot be predicted.
+                for (size_t i = 0; i < UNCONDITIONAL; ++i) list(i);
+                for (size_t i = UNCONDITIONAL; i < more; ++i) list(i);
                 count += more;
-                for (; count - fetched >= FETCHED; fetched += FETCHED)
-                    for (size_t i = 0; i < FETCHED; ++i)
-                        __builtin_prefetch(segment.code_of(walked[fetched + i]));
-                if (fetched < WALKED + AWAITED) continue;
-                scan_rows(segment, walked, WALKED, queries);
-                count -= WALKED;
-                fetched -= WALKED;
-                std::copy_n(walked + WALKED, count, walked);
+                for (; count - fetched >= PREFETCH_STEP; fetched += PREFETCH_STEP)
+                    for (size_t i = 0; i < PREFETCH_STEP; ++i)
+                        __builtin_prefetch(segment.code_of(gathered[fetched + i]));
+                if (fetched < GATHERED + PREFETCHED) continue;
+                scan_rows(segment, gathered, GATHERED, queries);
+                count -= GATHERED;
+                fetched -= GATHERED;
+                std::copy_n(gathered + GATHERED, count, gathered);
             }
         }
-        scan_rows(segment, walked, count, queries);
+        scan_rows(segment, gathered, count, queries);
     }
 
     void scan_rows(const Segment& segment, const uint32_t* rows, size_t count,
@@ -335,45 +343,46 @@ class Search {
         segment.gather(rows, count, gathered_.data());
         const Run run = {gathered_.data(), int(segment.width()), 0};
         const CodesOfRows codes = {rows};
-        ask(queries);
+        activate(queries);
         scan_all(run, 0, uint32_t(count), codes);
     }
 
-    void ask(const std::vector<Query*>& queries) {
-        asking_.clear();
-        for (Query* query : queries) asking_.emplace_back(query, 0);
+    void activate(const std::vector<Query*>& queries) {
+        active_.clear();
+        for (Query* query : queries) active_.emplace_back(query, 0);
     }
 
-    // For all that are asking_.
+    // Scans the positions from first to last for all queries in active_.
     template <class Codes>
     void scan_all(const Run& run, uint32_t first, uint32_t last, const Codes& codes) {
-        for (size_t i = 0, n; i < asking_.size(); i += n) {
-            n = std::min(TOGETHER, asking_.size() - i);
+        for (size_t i = 0, n; i < active_.size(); i += n) {
+            n = std::min(MOST_QUERIES, active_.size() - i);
             for (size_t j = 0; j < n; ++j)
-                if (!asking_[i + j].query->selective()) n = 1;
-            scan(&asking_[i], n, run, first, last, codes);
+                if (!active_[i + j].query->selective()) n = 1;
+            scan(&active_[i], n, run, first, last, codes);
         }
     }
 
-    // Offers the queries all hits among the positions from first to last, but for some that a
-    // mask may refuse: they are left to take(). Only one that is alone need not be selective.
+    // Offers all hits among the positions from first to last to the queries. Survivors that a mask
+    // may exclude can remain in Query::surviving; Candidates::take handles them later. Several
+    // queries must all be selective; a single one need not be.
     template <class Codes>
-    void scan(const Asking* asking, size_t queries, const Run& run, uint32_t first, uint32_t last,
-              const Codes& codes) {
+    void scan(const ActiveQuery* active, size_t queries, const Run& run, uint32_t first,
+              uint32_t last, const Codes& codes) {
         if (first == last) return;
         const size_t end = (last + BLOCK - 1) / BLOCK;
-        Survivors survivors[TOGETHER][Query::CHUNK];
-        Filtered filtered[TOGETHER];
+        Survivors survivors[MOST_QUERIES][Query::CHUNK];
+        Filtered filtered[MOST_QUERIES];
         for (size_t block = first / BLOCK; block < end;) {
             size_t count = 1;
-            if (asking->query->selective()) {
+            if (active->query->selective()) {
                 count = end - block;
                 bool any = false;
                 for (size_t q = 0; q < queries; ++q) {
-                    Query& query = *asking[q].query;
+                    Query& query = *active[q].query;
                     count = std::min(count, query.next_chunk());
                     const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
-                    filtered[q] = {tables, query.quantised(asking[q].deficit), survivors[q], 0};
+                    filtered[q] = {tables, query.quantised(active[q].deficit), survivors[q], 0};
                     any = any || filtered[q].base <= CUTOFF;
                 }
                 if (!any) return;
@@ -385,16 +394,17 @@ class Search {
             }
             for (size_t q = 0; q < queries; ++q) {
                 if (!filtered[q].found) continue;
-                Query& query = *asking[q].query;
+                Query& query = *active[q].query;
                 list_positions(query, survivors[q], filtered[q].found, block, first, last);
-                if (!codes.masked || query.surviving.size() >= Candidates::TOGETHER)
+                if (!codes.masked || query.surviving.size() >= Candidates::BATCH)
                     candidates_.take(query, run, codes);
             }
             block += count;
         }
     }
 
-    // To a query's survivors: those from first to last of these, which count from block.
+    // Appends the positions from first to last in survivors to Query::surviving. The blocks of
+    // survivors are relative to `block`.
     static void list_positions(Query& query, const Survivors* survivors, size_t count,
                                size_t block, uint32_t first, uint32_t last) {
         for (size_t s = 0; s < count; ++s) {
@@ -422,13 +432,13 @@ class Search {
     Filter filter_;
     Eligible eligible_;
     Candidates candidates_;
-    double share_ = 1;      // of the rows in segments, those that the mask leaves
-    bool walking_ = false;  // from eligible row to row, not through all codes
-    double most_ = std::numeric_limits<double>::infinity();  // for a query's best nodes, before walking
+    double share_ = 1;     // share of eligible rows in the segments
+    bool by_row_ = false;  // whether eligible rows are gathered, instead of filtering all codes
+    double visit_limit_ = std::numeric_limits<double>::infinity();  // cost of a query's best nodes
     std::vector<Query> queries_;
     std::vector<Visit> queue_;
-    uint32_t waiting_of_ = 0;  // the segment of what survives in the best nodes
-    std::vector<Asking> asking_;
+    uint32_t pending_segment_ = 0;  // the segment of Query::surviving in search_best_first
+    std::vector<ActiveQuery> active_;
     std::vector<uint8_t> gathered_;
 };
 

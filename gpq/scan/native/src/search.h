@@ -1,4 +1,4 @@
-// The exact k best of a snapshot.
+// Finds the exact k best hits in a snapshot.
 #pragma once
 
 #include <cstddef>
@@ -9,17 +9,18 @@
 
 namespace gpq {
 
-// Codes in order of their rows, not sorted yet: blocks (…, ceil(M/2), 64).
+// Unsorted codes in the order of their rows: blocks (…, ceil(M/2), 64).
 struct Tail {
     const uint8_t* blocks;
     uint32_t first_row;
     uint32_t count;
 };
 
-// removed: a bit a row, or null for none. mask: a byte a row, or null for all; rows from mask_rows on are not
-// eligible then, and rows before mask_from are: segments end there that hold no others.
-// after: only hits later in the order than this, where has_after is not 0.
-// part: only the hits of this of so many parts of the codes; a code is in one of them.
+// removed: one bit for each row, or null if no row is removed.
+// mask: one byte for each row, or null if all rows are eligible. Rows from mask_rows on are not
+// eligible. Rows before mask_from need no check, because the segments hold only eligible rows.
+// after: if has_after is not 0, only hits that follow this score and row in the order of hits.
+// part: the part of the codes to search, of `parts`; each code is in one part.
 struct Request {
     const Segment* const* segments;
     size_t segment_count;
@@ -38,12 +39,12 @@ struct Request {
     int has_after;
     float after_score;
     int64_t after_row;
-    int64_t* rows;  // (queries, k), -1 where there are no more
-    float* scores;  // (queries, k), -inf there
+    int64_t* rows;  // (queries, k), -1 for missing hits
+    float* scores;  // (queries, k), -inf for missing hits
 };
 
-// False, and nothing written, where a score could be infinite or no number. Throws
-// std::bad_alloc.
+// Searches, and returns true. Returns false and writes nothing if a score could be infinite or NaN.
+// Throws std::bad_alloc.
 bool search(const Request& request, Filter filter);
 
 }  // namespace gpq

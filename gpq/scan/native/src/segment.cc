@@ -9,16 +9,16 @@
 namespace gpq {
 namespace {
 
-#if defined(GPQ_SMALL)  // so that little data sees everything
+#if defined(GPQ_SMALL)  // small, so that little data reaches every branch
 constexpr size_t LEAF = 20, LEAST_GROUP = 0;
 constexpr size_t MOST_IN_3_BYTES = 10000;
 #else
-constexpr size_t LEAF = 4096;         // codes of a leaf, at most, while sub-codes are left
-constexpr size_t LEAST_GROUP = 1024;  // codes of a group, on average
+constexpr size_t LEAF = 4096;         // codes of a leaf, at most, unless its prefix is a whole code
+constexpr size_t LEAST_GROUP = 1024;  // codes of a group on average, at least
 constexpr size_t MOST_IN_3_BYTES = (1 << 24) - 1;
 #endif
 constexpr int MOST_DROPPED = 2;
-constexpr double SHARE_TO_JOIN = 0.75;    // of codes that differ: with more, equal ones stay apart
+constexpr double SHARE_TO_JOIN = 0.75;  // equal codes are joined up to this share of distinct codes
 
 class Builder {
   public:
@@ -41,7 +41,7 @@ class Builder {
     }
 
   private:
-    // Where in order_ an entry begins.
+    // The place in order_ at which an entry begins.
     size_t start(size_t entry) const { return joined_ ? starts_[entry] : entry; }
 
     const uint8_t* code(size_t entry) const { return packed_ + order_[start(entry)] * width_; }
@@ -58,7 +58,7 @@ class Builder {
         return m % 2 ? byte >> 4 : byte & 15;
     }
 
-    // An entry is what gets a position: a code, or a row where hardly any codes are equal.
+    // An entry gets a position. It is a distinct code, or a row if few codes are equal.
     void find_entries() {
         const auto differs = [this](size_t i) {
             return i == 0 || std::memcmp(packed_ + order_[i] * width_,
@@ -105,7 +105,7 @@ class Builder {
 
     static size_t blocks_of(size_t codes) { return (codes + BLOCK - 1) / BLOCK; }
 
-    // Calls it with every entry and its position, in order.
+    // Calls visit with every entry and its position, in order.
     template <class Visit>
     void for_entries(const Visit& visit) const {
         for (size_t g = 0; g < segment_->prefixes.size(); ++g) {
@@ -159,7 +159,7 @@ class Builder {
             std::memcpy(&s.by_row[(rows_[i] - s.first_row) * width_], packed_ + i * width_, width_);
     }
 
-    // Level by level: first and last of a node are entries until it is split.
+    // Builds the tree level by level. Until the end, first and last of a node are entries.
     void grow_tree() {
         std::vector<Node>& nodes = segment_->nodes;
         if (!size_) return;
@@ -205,13 +205,13 @@ class Builder {
     size_t width_;
     std::vector<uint32_t> order_;
     bool joined_ = false;
-    std::vector<uint32_t> starts_;         // of each entry where joined, and the end
-    size_t size_ = 0;                      // entries
-    std::vector<uint32_t> first_entries_;  // of each group, and the end
+    std::vector<uint32_t> starts_;         // if joined_: place of each entry in order_, and the end
+    size_t size_ = 0;                      // number of entries
+    std::vector<uint32_t> first_entries_;  // first entry of each group, and the end
     std::unique_ptr<Segment> segment_ = std::make_unique<Segment>();
 };
 
-// Byte j of word i changes places with byte i of word j.
+// Swaps byte j of word i with byte i of word j.
 void transpose(uint64_t (&words)[8]) {
     constexpr uint64_t MASKS[] = {0x00ff00ff00ff00ff, 0x0000ffff0000ffff, 0x00000000ffffffff};
     for (int level = 0; level < 3; ++level)

@@ -1,4 +1,5 @@
-// Radix sort: by byte after byte into buckets, each that fits the cache then by the next eight.
+// A radix sort: divides codes into buckets by one byte after another, until a bucket fits the
+// cache, and sorts the bucket by the next eight bytes.
 #include "sort.h"
 
 #include <algorithm>
@@ -9,11 +10,11 @@ namespace gpq {
 namespace {
 
 constexpr size_t KEY_BYTES = 8;
-constexpr size_t FEW = 64;  // below it, comparing is faster than counting
+constexpr size_t FEW = 64;  // fewer items are sorted by comparing, which is faster than counting
 #if defined(GPQ_SMALL)
 constexpr size_t MANY = 500;
 #else
-constexpr size_t MANY = size_t(1) << 15;  // beyond it, keys would take much memory
+constexpr size_t MANY = size_t(1) << 15;  // the keys of more codes would take much memory
 #endif
 
 struct Item {
@@ -29,7 +30,7 @@ uint64_t key_of(const uint8_t* code, size_t from, size_t to) {
     return key;
 }
 
-// Stable; the result is in items, scratch is for use.
+// Sorts items by key, stably. scratch is working memory.
 void sort_items(std::vector<Item>& items, std::vector<Item>& scratch, size_t key_bytes) {
     if (items.size() < FEW) {
         std::stable_sort(items.begin(), items.end(), by_key);
@@ -47,7 +48,7 @@ void sort_items(std::vector<Item>& items, std::vector<Item>& scratch, size_t key
     }
 }
 
-// By comparing all bytes after the first so many, for codes whose keys are equal.
+// Sorts codes whose keys are equal by comparing their bytes from `from` on.
 void sort_rest(const uint8_t* packed, size_t width, size_t from, uint32_t* first, uint32_t* last) {
     std::stable_sort(first, last, [=](uint32_t a, uint32_t b) {
         return std::lexicographical_compare(
@@ -61,8 +62,8 @@ class Sorter {
   public:
     Sorter(const uint8_t* packed, size_t width) : packed_(packed), width_(width) {}
 
-    // Stable, by the bytes after the first so many: into buckets by one byte after another,
-    // until a bucket's keys fit the cache.
+    // Sorts by the bytes from `from` on, stably: into buckets by one byte after another, until the
+    // keys of a bucket fit the cache.
     void sort(uint32_t* first, uint32_t* last, size_t from) {
         if (from == width_ || last - first < 2) return;
         if (size_t(last - first) <= MANY) {
