@@ -8,7 +8,7 @@ GPQError
 │   └── TooManyPixels        the image is larger than the pixel limit
 ├── ArtifactError            a model folder cannot be used; the message names the file
 ├── DeviceError              the requested device does not exist
-└── ScanError                a scan engine cannot do what is requested
+└── ScanError                a scan engine is unavailable or cannot handle its arguments
     └── DeviceFull           a device lacks memory; the message has the bytes needed and free
 """
 

@@ -1,4 +1,4 @@
-"""Sets what glibc does with freed memory; does nothing under another C library."""
+"""Configures how glibc handles freed memory; has no effect with another C library."""
 
 import ctypes
 from functools import cache

@@ -59,10 +59,10 @@ def empty_slab(rows: int, first_row: int, M: int, device: torch.device) -> Slab:
 
 
 @contextmanager
-def reporting_full(what: str, needed: int, device: torch.device) -> Iterator[None]:
+def reporting_full(purpose: str, needed: int, device: torch.device) -> Iterator[None]:
     """Raises DeviceFull, with the memory needed and free, if the block runs out of memory.
 
-    ``what``: what the block allocates memory for.
+    ``purpose``: what the block allocates memory for, as a noun.
     """
     try:
         yield
@@ -71,12 +71,12 @@ def reporting_full(what: str, needed: int, device: torch.device) -> Iterator[Non
             raise
         free = free_bytes(device)
         raise DeviceFull(
-            f"too little memory on {device} for {what}: {needed:,} bytes needed, {free:,} free"
+            f"too little memory on {device} for {purpose}: {needed:,} bytes needed, {free:,} free"
         ) from None
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a device current: Triton launches there, wherever the arguments of a kernel are."""
+    """Makes a device current. Triton launches kernels there, not on the device of the arguments."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

@@ -68,6 +68,7 @@ class QueryBatch:
         self.Q, self.M = luts.shape[:2]
 
     def best(self) -> Tensor:
+        """Returns keys (Q,k) int64 in descending order; missing hits are NONE."""
         count, k = self.search.count, self.search.k
         thresholds = self._keys(1)[:, 0]
         many = self.Q >= MANY and not self.search.paging

@@ -37,7 +37,7 @@ constexpr gpq::Field STEP[] = {
 
 }  // namespace
 
-// The caller compares this layout with its own, so that it never uses a library of another version.
+// The caller compares this layout with its own, so that it never uses another version's library.
 EXPORTED const gpq::Field* gpq_step_layout() { return STEP; }
 
 // The fastest there is here, or the one of that name; "" where there is none.

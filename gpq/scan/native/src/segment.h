@@ -37,7 +37,7 @@ struct Segment {
     std::vector<uint32_t> groups;    // first block of each group, and the end
     size_t row_bytes;                // bytes of a number in rows: 3, or 4 if 3 are too few
     Buffer<uint8_t> rows;            // rows in order of positions; without starts, one for each
-    Buffer<uint32_t> starts;         // where the rows of each position begin, and the end; or empty
+    Buffer<uint32_t> starts;         // index in rows of each position's first, and the end; or empty
     std::vector<Node> nodes;         // the first is the root
     // (…, ceil(M/2)): the code of each row from first_row on, or 0 if the segment lacks the row.
     // Empty in a segment that was built without find_rows.
