@@ -144,7 +144,7 @@ def test_a_bad_query_shows_what_is_wrong(page: Page, empty: Server, tmp_path: Pa
     wrong.write_bytes(b"not an image")
     page.locator("#query").set_input_files(wrong)
     note = page.locator("#results-note")
-    expect(note).to_contain_text("The search failed: not an image of a format")
+    expect(note).to_contain_text("The search failed: not an image of a supported format")
     wrong.write_bytes(png(1))
     page.locator("#query").set_input_files(wrong)
     expect(note).to_have_text("No other image is stored.")
