@@ -1,4 +1,5 @@
-"""The service: FastAPI over gpq. Data flows one way:
+"""The search service: FastAPI over gpq. docs/architecture.md is the map.
 
-bytes -> uploads -> encoder -> originals, store -> feed -> index -> search
+An upload passes http -> catalogue.ingest -> models -> originals -> database -> index.
+A query passes http -> catalogue.searcher -> models -> index -> database.
 """

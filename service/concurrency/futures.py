@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.concurrency import wait_budget
 from service.errors import WaitedTooLong
@@ -19,20 +19,7 @@ async def result_of(future: Future[R]) -> R:
     Raises WaitedTooLong, and cancels the future, if the wait budget is spent before its work
     begins, or if its queue cancels it. Work that has begun is never interrupted.
     """
-    loop, budget, since = asyncio.get_running_loop(), wait_budget.current(), time.monotonic()
-    timer: asyncio.TimerHandle | None = None
-
-    def look_after(seconds: float) -> None:
-        nonlocal timer
-        if seconds < math.inf:
-            timer = loop.call_later(seconds, look)
-
-    def look() -> None:
-        left = budget.left - (time.monotonic() - since)
-        if left > 0 or not future.cancel():
-            look_after(left if left > 0 else LOOK_SECONDS)
-
-    look_after(budget.left)
+    limit = _Limit(future)
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
@@ -41,8 +28,30 @@ async def result_of(future: Future[R]) -> R:
             raise
         raise WaitedTooLong from None
     finally:
-        if timer is not None:
-            timer.cancel()
+        limit.end()
         future.cancel()
         # An error refers to this frame: it must not keep the future, and so itself, alive.
-        del future, look, look_after
+        del future, limit
+
+
+class _Limit:
+    """Cancels a future that has not begun when the wait budget is spent."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+        self._budget, self._since = wait_budget.current(), time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_after(self._budget.left)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_after(self, seconds: float) -> None:
+        if seconds < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        left = self._budget.left - (time.monotonic() - self._since)
+        if left > 0 or not self._future.cancel():
+            self._look_after(left if left > 0 else LOOK_SECONDS)

@@ -61,7 +61,7 @@ class IndexReply(Reply):
                 "status": "failed",
                 "error": {
                     "code": "broken-image",
-                    "detail": "JPEG that cannot be decoded: image file is truncated",
+                    "detail": "the JPEG file cannot be decoded: image file is truncated",
                     "status": 400,
                 },
             },
@@ -207,8 +207,8 @@ class StatsReply(Reply):
     example = {
         "images": 1204,
         "engine": "native",
-        "engine_reason": "the fastest here, with avx512vbmi instructions; "
-        "no cuda scan engine here: torch sees no CUDA device",
+        "engine_reason": "the fastest available, with avx512vbmi instructions; "
+        "the cuda scan engine is unavailable: torch sees no CUDA device",
         "unique_codes": 911,
         "largest_tie": 12,
         "feed": {
@@ -311,7 +311,10 @@ class FailuresReply(Reply):
 
     example = {
         "failures": [
-            {"name": "shoes/7.jpg", "reason": "JPEG that cannot be decoded: it is truncated"}
+            {
+                "name": "shoes/7.jpg",
+                "reason": "the JPEG file cannot be decoded: image file is truncated",
+            }
         ],
         "next_cursor": 1,
     }
