@@ -1,21 +1,22 @@
-"""Commands of the service as processes, with GPQ_* settings of their own."""
+"""Runs the service's commands, such as ``python -m service import``, as processes.
 
-import os
+Every function takes the words of the command, the folder to run it in, and settings, which become
+``GPQ_*`` environment variables.
+"""
+
 import subprocess
 import sys
 from pathlib import Path
 
-from harness import ROOT
+from harness.processes import environment
 
 
 def start(*arguments: str, folder: Path, **settings: object) -> "subprocess.Popen[str]":
-    """`python -m service …` in ``folder``; the caller waits for it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GPQ_")}
-    environment |= {f"GPQ_{name.upper()}": str(value) for name, value in settings.items()}
+    """Starts a command. The caller reads its output and waits for it."""
     return subprocess.Popen(
         [sys.executable, "-m", "service", *arguments],
         cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -23,14 +24,14 @@ def start(*arguments: str, folder: Path, **settings: object) -> "subprocess.Pope
 
 
 def run(*arguments: str, folder: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
-    """The same, to its end."""
+    """Runs a command to its end, whether it succeeds or fails."""
     process = start(*arguments, folder=folder, **settings)
     printed, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
 
 def service(*arguments: str, folder: Path, **settings: object) -> str:
-    """What it prints; it must succeed."""
+    """Runs a command that must succeed, and returns its standard output."""
     done = run(*arguments, folder=folder, **settings)
     assert done.returncode == 0, done.stderr
     return done.stdout

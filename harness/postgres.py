@@ -1,10 +1,9 @@
-"""A real Postgres server on a temporary folder, run as its own user."""
+"""Runs a real Postgres server on a temporary folder, as the user that the package made."""
 
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,12 +12,17 @@ from pathlib import Path
 
 import psycopg
 
+from harness.processes import free_port
+
 START_SECONDS = 60
 
 
 def binaries() -> Path | None:
-    """The folder of a server's programs: POSTGRES_BIN, else the newest in Debian's layout,
-    else on PATH."""
+    """Returns the folder of Postgres's programs, or None if Postgres is not installed.
+
+    It is the environment variable POSTGRES_BIN if set, else the newest version in Debian's
+    layout, else the folder on PATH.
+    """
     if named := os.environ.get("POSTGRES_BIN"):
         return Path(named)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
@@ -34,11 +38,16 @@ def _major(path: Path) -> int:
 
 
 class Postgres:
+    """A context manager that makes a database cluster, runs its server and removes it again.
+
+    ``port``: the server's TCP port on 127.0.0.1, where the user gpq needs no password.
+    """
+
     def __enter__(self) -> "Postgres":
         programs = binaries()
         assert programs is not None
         self.root = Path(tempfile.mkdtemp(prefix="gpq-postgres-"))
-        # initdb refuses root: the server runs as the package's own user.
+        # initdb refuses to run as root.
         account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
         as_user = {"user": account.pw_uid, "group": account.pw_gid} if account else {}
         if account:
@@ -46,9 +55,7 @@ class Postgres:
         data = self.root / "data"
         make = [programs / "initdb", "-D", data, "-U", "gpq", "-A", "trust", "-E", "UTF8", "-N"]
         subprocess.run(make, check=True, capture_output=True, cwd=self.root, **as_user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.programs, self.data, self.as_user = programs, data, as_user
         self.start()
         return self
@@ -58,6 +65,7 @@ class Postgres:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def start(self) -> None:
+        """Starts the server and returns when it accepts connections."""
         serve = [self.programs / "postgres", "-D", self.data, "-p", str(self.port)]
         serve += ["-k", self.root, "-h", "127.0.0.1"]
         with (self.root / "log").open("ab") as log:
@@ -67,18 +75,21 @@ class Postgres:
         self._wait()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT ends sessions and stops; SIGQUIT stops at once, as a crash does."""
+        """Stops the server. SIGINT ends all sessions first; SIGQUIT stops at once, like a crash."""
         self.process.send_signal(how)
         self.process.wait(timeout=30)
 
     def signal_all(self, which: signal.Signals) -> None:
-        """To the server and the process of every connection."""
+        """Sends a signal to the server and to the process of every connection."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         for pid in (self.process.pid, *map(int, children.split())):
             os.kill(pid, which)
 
     def create_database(self, tablespace: Path | None = None) -> str:
-        """The URL of a new, empty database, kept in the folder ``tablespace`` where given."""
+        """Creates an empty database and returns its URL.
+
+        ``tablespace``: folder that holds the database's files; by default the cluster's own.
+        """
         name = f"test_{uuid.uuid4().hex}"
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             options = ""

@@ -1,8 +1,6 @@
-"""A real service process for tests: python -m service on a free port."""
+"""Runs the service, ``python -m service``, as a process on a free port."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,16 +9,23 @@ from types import TracebackType
 
 import httpx
 
-ROOT = Path(__file__).parent.parent
+from harness.processes import environment, free_port, resident_bytes
+
 START_SECONDS = 120
 
 
 class Server:
-    """Started on entering; stopped by SIGTERM, which must end it cleanly, on leaving."""
+    """One process of the service. As a context manager it starts the process and waits until it
+    is ready; at the end it sends SIGTERM and asserts that the process ended without an error.
+
+    ``folder``: working folder of the process, which also gets the log. ``settings``: settings of
+    the service, such as ``model=path``. ``url``: address of the service. ``http``: a client for
+    it.
+    """
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
-        self.settings = {f"GPQ_{name.upper()}": str(value) for name, value in settings.items()}
+        self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
@@ -40,72 +45,66 @@ class Server:
             assert "Traceback" not in self.printed(), self.printed()
 
     def start(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        """Starts the process without waiting until it is ready."""
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GPQ_")}
-        environment = {
-            **inherited,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONWARNINGS": "default",
-            "GPQ_PORT": str(port),
-            **self.settings,
-        }
+        variables = environment(**{"port": port, **self.settings})
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service"],
                 cwd=self.folder,
-                env=environment,
+                env={**variables, "PYTHONWARNINGS": "default"},
                 stdout=log,
                 stderr=log,
             )
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
     def stop(self) -> int:
-        """By SIGTERM; returns its exit status."""
+        """Stops the process by SIGTERM and returns its exit status."""
         assert self.process is not None
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
     def kill(self) -> None:
-        """By SIGKILL, wherever it is."""
+        """Kills the process by SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(timeout=60)
         self.http.close()
 
     def printed(self) -> str:
+        """Returns all that the process has printed: the log text of every start."""
         return (self.folder / "log").read_text()
 
     def rss(self) -> int:
-        """Resident bytes of the process."""
+        """Returns the resident memory of the process in bytes."""
         assert self.process is not None
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.process.pid)
 
     def forget_peak_rss(self) -> None:
-        """Start measuring ``peak_rss`` anew (proc(5), clear_refs)."""
+        """Resets what ``peak_rss`` returns to the current memory (proc(5), clear_refs)."""
         assert self.process is not None
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def peak_rss(self) -> int:
-        """Most resident bytes since ``forget_peak_rss``."""
+        """Returns the largest resident memory since ``forget_peak_rss``, in bytes."""
         assert self.process is not None
         status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         line = next(line for line in status if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
 
     def index(self, *images: bytes, **fields: str) -> httpx.Response:
+        """Sends a POST /index with the images and the other form fields."""
         files = [("images", (f"{n}.bin", data)) for n, data in enumerate(images)]
         return self.http.post("/index", files=files, data=fields)
 
     def search(self, image: bytes, **fields: object) -> httpx.Response:
+        """Sends a POST /search with the image and the other form fields."""
         return self.http.post("/search", files={"image": image}, data=fields)
 
     def wait_until_not_ready(self, why: str) -> None:
-        """Until readyz answers 503 with a detail that has ``why`` in it."""
+        """Waits until GET /readyz answers 503 with a detail that contains ``why``."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -117,10 +116,13 @@ class Server:
             if why in reply.json()["detail"]:
                 return
             time.sleep(0.05)
-        raise RuntimeError(f"readyz does not say {why!r}: {self.printed()}")
+        raise RuntimeError(f"/readyz did not answer with {why!r}: {self.printed()}")
 
     def wait_until_ready(self) -> None:
-        """Until it answers readyz with anything but "not yet"."""
+        """Waits until GET /readyz answers 200, or 503 because the stored codes are another model's.
+
+        Raises RuntimeError if the process ends or takes too long.
+        """
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

@@ -1,7 +1,6 @@
-"""Fixtures for all tests. What a group needs is imported only where it is used."""
+"""Fixtures for all tests. Packages that only some tests need are imported inside fixtures."""
 
 import os
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,21 +8,20 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from harness.images import extract_sample
 from harness.models import make_artifact
 from harness.server import Server
 
 if TYPE_CHECKING:
     from harness.postgres import Postgres
 
-HERE = Path(__file__).parent
-
-if not torch.cuda.is_available():  # kernels ask when they are first imported
+if not torch.cuda.is_available():  # the kernels read this when they are first imported
     os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """In CI a skipped test is a failed one: everything it needs can be installed there."""
+    """Makes a skipped test fail in CI, where everything that tests need can be installed."""
     report = yield
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -33,16 +31,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with labeled/, train/ and test/ of CIFAR-10 pictures, <class>/NNNN.jpg."""
+    """The folder of the CIFAR-10 sample: labeled/, train/ and test/ with <class>/NNNN.jpg."""
     root = tmp_path_factory.mktemp("cifar10")
-    with tarfile.open(HERE / "data" / "cifar10-sample.tar.xz") as archive:
-        archive.extractall(root, filter="data")
+    extract_sample(root)
     return root
 
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an artifact of random weights."""
+    """The folder of an artifact with random weights."""
     folder = tmp_path_factory.mktemp("random-model")
     make_artifact(folder)
     return folder
@@ -50,8 +47,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[Postgres]":
-    """A server of this run's own; skipped by name where its programs are not installed."""
-    from harness.postgres import Postgres, binaries  # beside a card there may be no driver
+    """A Postgres server for this run. Skips the test if Postgres is not installed."""
+    from harness.postgres import Postgres, binaries  # psycopg may be missing beside a GPU
 
     if binaries() is None:
         pytest.skip("Postgres is not installed")
@@ -60,7 +57,7 @@ def postgres() -> "Iterator[Postgres]":
 
 
 def new_database(request: pytest.FixtureRequest, folder: Path) -> str:
-    """The URL of an empty database of the kind ``request.param``."""
+    """Returns the URL of an empty database of the kind that ``request.param`` names."""
     if request.param == "sqlite":
         return f"sqlite:///{folder}/gpq.db"
     url: str = request.getfixturevalue("postgres").create_database()
@@ -69,6 +66,7 @@ def new_database(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database; the test runs on SQLite and on Postgres."""
     return new_database(request, tmp_path)
 
 
@@ -76,7 +74,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def server(
     request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One service for a module and a database; tests use ids of their own."""
+    """One service per module and kind of database. Tests share it, so each uses its own ids."""
     folder = tmp_path_factory.mktemp("service")
     url = new_database(request, folder)
     with Server(folder, model=random_model, database_url=url) as running:

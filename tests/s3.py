@@ -1,13 +1,14 @@
-"""A server on loopback that speaks S3."""
+"""Runs a server that speaks the S3 protocol on 127.0.0.1."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
+
+from harness.processes import free_port
 
 ACCESS = {
     "AWS_ACCESS_KEY_ID": "gpq",
@@ -17,13 +18,14 @@ ACCESS = {
 
 
 class S3:
-    """environment: what clients need to reach it."""
+    """A context manager that runs the server; ``folder``: gets its log.
+
+    ``url``: its address. ``environment``: the variables that an S3 client needs to reach it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {**ACCESS, "AWS_ENDPOINT_URL": self.url}
 
@@ -50,6 +52,7 @@ class S3:
         self.process.wait(timeout=30)
 
     def make_bucket(self, name: str) -> None:
+        """Creates an empty bucket."""
         import boto3
 
         client = boto3.client(

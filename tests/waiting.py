@@ -1,11 +1,11 @@
-"""What is true soon."""
+"""Waits for conditions that become true a little later."""
 
 import time
 from collections.abc import Callable
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Ask again and again; AssertionError where it is not true within so many seconds."""
+    """Returns when ``condition()`` is true; raises AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -1,37 +1,34 @@
-"""docker compose up, as a user has it: index, search, down and up, upgrade, three processes.
+"""Tests docker-compose.yml: index, search, down and up, upgrade, three processes, API keys.
 
-    make compose                       where Docker runs
-    COMPOSE_LAB=… make compose         with a script that stands for it: "LAB up FILE ARGS"
-                                       builds and starts, "LAB compose FILE ARGS" is docker compose
+    make compose                    uses docker compose
+    COMPOSE_LAB=LAB make compose    uses the program LAB instead: "LAB up FILE ARGS" builds and
+                                    starts the services, "LAB compose FILE ARGS" is any other
+                                    command of docker compose
 
-A project of its own on a free port; its volumes are removed in the end.
+The test runs in a compose project of its own on a free port, and removes its volumes at the end.
 """
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parent.parent.parent
+from harness import ROOT
+from harness.images import extract_sample
+from harness.processes import free_port
+
 FILE = str(ROOT / "docker-compose.yml")
-SAMPLE = ROOT / "tests" / "data" / "cifar10-sample.tar.xz"
 PROCESSES = 3
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class Project:
+    """A compose project with a unique name and port, and an HTTP client for it."""
+
     def __init__(self) -> None:
         self.port = free_port()
         project = {"COMPOSE_PROJECT_NAME": f"gpq-{self.port}", "GPQ_PORT": str(self.port)}
@@ -39,16 +36,19 @@ class Project:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=120)
 
     def up(self, *arguments: str) -> None:
+        """Builds and starts the services, and waits until they are healthy."""
         lab = os.environ.get("COMPOSE_LAB")
         plain = ["docker", "compose", "-f", FILE, "up", "-d", "--build", "--wait"]
         self._run([lab, "up", FILE, *arguments] if lab else [*plain, *arguments])
 
     def compose(self, *arguments: str) -> str:
+        """Runs a command of docker compose and returns its output."""
         lab = os.environ.get("COMPOSE_LAB")
         return self._run([*([lab, "compose", FILE] if lab else ["docker", "compose", "-f", FILE]),
                           *arguments])  # fmt: skip
 
     def inside(self, *command: str) -> str:
+        """Runs a command in a container of the service and returns its output."""
         return self.compose("exec", "-T", "service", *command)
 
     def _run(self, command: list[str]) -> str:
@@ -58,15 +58,17 @@ class Project:
         return done.stdout
 
 
-def pictures() -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(SAMPLE) as archive:
-        archive.extractall(folder, filter="data")
+def sample_images() -> dict[str, bytes]:
+    """Returns the bytes of the sample's test images, by names such as cat-0001."""
+    with tempfile.TemporaryDirectory() as folder:
+        extract_sample(Path(folder))
         files = sorted(Path(folder, "test").rglob("*.jpg"))
         return {f"{path.parent.name}-{path.stem}": path.read_bytes() for path in files}
 
 
-def right_hits(project: Project, sample: dict[str, bytes]) -> float:
-    """Precision at 10 of a search with every picture, itself left out."""
+def precision_at_10(project: Project, sample: dict[str, bytes]) -> float:
+    """Searches with every image, and returns the mean share of its ten nearest, without itself,
+    that have its class."""
     right = 0
     for name, data in sample.items():
         reply = project.http.post("/search", files={"image": data}, data={"k": 11})
@@ -77,7 +79,8 @@ def right_hits(project: Project, sample: dict[str, bytes]) -> float:
 
 
 def check(project: Project) -> None:
-    sample = pictures()
+    """Runs all checks one after the other; raises AssertionError at the first that fails."""
+    sample = sample_images()
     started = time.monotonic()
     project.up()
     print(f"up after {time.monotonic() - started:.0f} s")
@@ -89,8 +92,8 @@ def check(project: Project) -> None:
     reply = project.http.post("/index", files=files, data={"ids": json.dumps(list(sample))})
     assert reply.status_code == 200, reply.text
     assert not reply.json()["errors"]
-    before = right_hits(project, sample)
-    print(f"{len(sample)} pictures indexed and searched, precision at 10: {before:.3f}")
+    before = precision_at_10(project, sample)
+    print(f"{len(sample)} images indexed and searched, precision at 10: {before:.3f}")
     assert before > 0.7
 
     assert project.inside("id", "-u").strip() == "10001"
@@ -100,7 +103,10 @@ def check(project: Project) -> None:
     assert not any(port["PublishedPort"] for port in published["Publishers"] or [])
     again = "python -m service models add models/cifar10 2>&1; true"
     assert "was added already" in project.inside("sh", "-c", again)
-    print("not root, read-only, no compiler, database not published")
+    print(
+        "the service is not root, its root file system is read-only and has no compiler; "
+        "the database is not published"
+    )
 
     project.compose("down")
     project.up()
@@ -109,13 +115,13 @@ def check(project: Project) -> None:
     assert stats["engine"] == "native", stats["engine_reason"]
     name, data = next(iter(sample.items()))
     assert project.http.get(f"/images/{name}/content").content == data
-    assert right_hits(project, sample) == before
-    print("down and up: all still there, the same hits")
+    assert precision_at_10(project, sample) == before
+    print("after down and up all images are still stored, and searches find the same")
 
     project.compose("build", "--build-arg", f"UPGRADE={time.time()}", "service")
     project.up("--force-recreate", "service")
-    assert right_hits(project, sample) == before
-    print("service made anew from a new build: all still there, the same hits")
+    assert precision_at_10(project, sample) == before
+    print("after an upgrade all images are still stored, and searches find the same")
 
     project.up("--scale", f"service={PROCESSES}")
     deadline = time.monotonic() + 60
@@ -128,11 +134,11 @@ def check(project: Project) -> None:
         for _ in range(PROCESSES):
             found = project.http.post("/search", files={"image": data}, data={"k": 1000}).json()
             assert f"again-{name}" in {hit["id"] for hit in found["results"]}
-    print(f"{PROCESSES} processes behind the proxy find what any of them has stored")
+    print(f"{PROCESSES} processes behind the proxy find the images that any of them stored")
 
     project.environment |= {"GPQ_API_KEYS": "a-key", "GPQ_ALLOW_ANONYMOUS": "false"}
     project.up("--force-recreate", "service")
-    deadline = time.monotonic() + 30  # until the proxy has noticed who is gone
+    deadline = time.monotonic() + 30  # until the proxy notices that the old processes are gone
     while (refused := project.http.get("/stats")).status_code != 401:
         assert time.monotonic() < deadline, refused.text
         time.sleep(0.5)
@@ -141,7 +147,7 @@ def check(project: Project) -> None:
     project.http.headers["authorization"] = "Bearer a-key"
     assert project.http.get("/stats").json()["images"] == len(sample) + 30
     assert project.http.post("/search", json={"id": name}).json()["results"]
-    print("with keys: refused without one, served with it")
+    print("with API keys set, a request without a key is refused, and one with a key is served")
 
 
 def main() -> int:

@@ -1,0 +1,31 @@
+"""Free ports, environment variables and resident memory of the processes that are started."""
+
+import os
+import socket
+from pathlib import Path
+
+from harness import ROOT
+
+
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 that no process listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Returns the environment for a process of the service.
+
+    It is this process's environment, but the given settings are the only ``GPQ_*`` variables:
+    ``port=8000`` becomes ``GPQ_PORT=8000``. Python imports this repository's packages.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPQ_")}
+    own = {f"GPQ_{name.upper()}": str(value) for name, value in settings.items()}
+    return {**inherited, "PYTHONPATH": str(ROOT), **own}
+
+
+def resident_bytes(process: int | str = "self") -> int:
+    """Returns the resident memory of a process in bytes; ``process``: its id."""
+    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
