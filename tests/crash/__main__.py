@@ -1,4 +1,4 @@
-"""python -m tests.crash: see ``tests.crash.rounds``."""
+"""The command ``python -m tests.crash``, see ``tests.crash.rounds``."""
 
 import argparse
 import json
@@ -14,7 +14,9 @@ from tests.crash.rounds import Rounds
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="kill the service at random and check it")
+    parser = argparse.ArgumentParser(
+        description="kill the service at random moments and check that no write is lost"
+    )
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))

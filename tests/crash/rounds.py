@@ -1,11 +1,12 @@
-"""Kill the service at a random moment, start it again, and hold it to its word.
+"""Kills the service at random moments, restarts it, and checks that no acknowledged write is lost.
 
     python -m tests.crash --rounds 100 --database sqlite
 
-Clients store, replace, describe, delete and search at once. After the kill, every
-acknowledged put must be there, found and whole, every acknowledged delete gone; what was
-under way may have happened or not. Memory must equal the database, and the sweep must be
-able to reach every file that nothing points to.
+Clients put images, patch their metadata, delete and search at the same time. After each kill and
+restart, the image of every acknowledged put must be listed, found by a search and equal to its
+original, and no deleted image may be listed. A write without a reply may have happened or not.
+The index in memory must equal the database, and the sweep must set aside every original that no
+image uses.
 """
 
 import json
@@ -26,22 +27,29 @@ from service.originals.keys import ASIDE
 
 WRITERS = 4
 SEARCHERS = 2
-IDS = 40  # of one writer
-MOST_WRITES = 100  # acknowledged in a round before the kill
+IDS = 40  # per writer
+MOST_WRITES = 100  # acknowledged writes in a round before the kill
 LONGEST_ROUND_SECONDS = 60
-LONGEST_DELAY_SECONDS = 0.1  # so that a kill is not always just after a reply
+LONGEST_DELAY_SECONDS = 0.1  # so that not every kill comes right after a reply
 LONGEST_START_SECONDS = 4.0
-KILLED_WHILE_STARTING = 0.2  # share of rounds
-HOURS_AGO = 7200  # past the grace period of the sweep
+KILLED_WHILE_STARTING = 0.2  # share of the rounds that also kill the restarting service
+OLD_SECONDS = 7200  # longer than the grace period of the sweep
 SETTLE_SECONDS = 30
 
-State = tuple[int, int] | None  # the seed of the picture and the version in its metadata
+# The seed of an image and the version in its metadata; None if no image has the id.
+State = tuple[int, int] | None
 UNKNOWN: State = (-1, -1)
 
 
 @dataclass
 class Tally:
-    """What 100 rounds should leave at 0, and what they did."""
+    """Counts of errors, which must stay 0, and of what was done.
+
+    ``lost``: acknowledged puts that are missing or damaged. ``resurrected``: deleted images that
+    exist. ``drift``: differences between memory and database. ``orphans``: rounds after which
+    originals without an image remained. ``wrong``: messages of these and of unexpected replies.
+    ``acknowledged``: numbers of acknowledged writes by HTTP method.
+    """
 
     lost: int = 0
     resurrected: int = 0
@@ -68,12 +76,14 @@ class Tally:
 
 
 class Rounds:
+    """Rounds of traffic, kill, restart and check on one database."""
+
     def __init__(self, folder: Path, model: Path, database_url: str, seed: int) -> None:
         self.random = random.Random(seed)
         self.server = Server(folder, model=model, database_url=database_url)
         self.originals = folder / "data" / "images"
-        self.states: dict[str, State] = {}  # acknowledged
-        self.pending: dict[str, State] = {}  # asked for, not acknowledged
+        self.states: dict[str, State] = {}  # after the last acknowledged write
+        self.pending: dict[str, State] = {}  # requested, not acknowledged
         self.version = 0
         self.tally = Tally()
 
@@ -95,7 +105,7 @@ class Rounds:
         return self.tally
 
     def _traffic(self, writes: int) -> None:
-        """Until the kill, a moment after so many were acknowledged."""
+        """Runs all clients, and kills the service shortly after ``writes`` acknowledged writes."""
         wanted = self.tally.acknowledged.total() + writes
         deadline = time.monotonic() + LONGEST_ROUND_SECONDS
         seeds = [self.random.random() for _ in range(WRITERS + SEARCHERS)]
@@ -116,7 +126,7 @@ class Rounds:
         with httpx.Client(base_url=self.server.url, timeout=30) as http:
             while True:
                 ids = chance.sample([f"w{number}-{n}" for n in range(IDS)], chance.choice([1, 3]))
-                act = chance.choices([self._put, self._delete, self._describe], [6, 3, 1])[0]
+                act = chance.choices([self._put, self._delete, self._patch], [6, 3, 1])[0]
                 try:
                     act(http, ids, chance)
                 except httpx.TransportError:
@@ -134,11 +144,11 @@ class Rounds:
 
     def _delete(self, http: httpx.Client, ids: list[str], chance: random.Random) -> None:
         id = ids[0]
-        there = self.states.get(id) is not None
+        exists = self.states.get(id) is not None
         self.pending[id] = None
-        self._acknowledge(http.delete(f"/images/{id}"), {id: None}, 204 if there else 404)
+        self._acknowledge(http.delete(f"/images/{id}"), {id: None}, 204 if exists else 404)
 
-    def _describe(self, http: httpx.Client, ids: list[str], chance: random.Random) -> None:
+    def _patch(self, http: httpx.Client, ids: list[str], chance: random.Random) -> None:
         state = self.states.get(ids[0])
         if state is None:
             return
@@ -173,7 +183,7 @@ class Rounds:
         return self.version
 
     def _age_originals(self) -> None:
-        old = time.time() - HOURS_AGO
+        old = time.time() - OLD_SECONDS
         for path in self.originals.rglob("*"):
             os.utime(path, (old, old))
 
@@ -206,31 +216,32 @@ class Rounds:
                 self.tally.resurrected += 1
             else:
                 self.tally.lost += 1
-            self.tally.wrong.append(f"{id} is {seen}, not one of {possible}")
+            self.tally.wrong.append(f"{id} has the state {seen}, expected one of {possible}")
         self.states[id] = seen
 
     def _verify_originals(self, http: httpx.Client, stored: dict[str, dict]) -> None:
-        """Whole, byte by byte; and after the sweep of the start, none too many but set aside."""
+        """Checks that every original is complete, and that the sweep at the start of the service
+        leaves no others, except files that it has set aside."""
         known = {id: state[0] for id in stored if (state := self.states[id]) != UNKNOWN}
         for id, seed in known.items():
             if http.get(f"/images/{id}/content").content != png(seed):
                 self.tally.lost += 1
-                self.tally.wrong.append(f"the original of {id} is not that of seed {seed}")
+                self.tally.wrong.append(f"the original of {id} is not the image with seed {seed}")
         if len(known) < len(stored):
             return
         needed = len(set(known.values()))
         deadline = time.monotonic() + SETTLE_SECONDS
-        while self._to_keep() != needed:
+        while self._count_originals() != needed:
             if time.monotonic() > deadline:
                 self.tally.orphans += 1
                 return
             time.sleep(0.05)
 
-    def _to_keep(self) -> int:
-        """Originals and whatever else is there, but what the last sweep has set aside."""
+    def _count_originals(self) -> int:
+        """Counts the files in the image store, except those that the last sweep has set aside."""
         count = 0
         for path in self.originals.glob("??/*"):
-            with suppress(FileNotFoundError):  # swept meanwhile
-                young = time.time() - path.stat().st_mtime < HOURS_AGO / 2
-                count += not (young and path.suffix == ASIDE)
+            with suppress(FileNotFoundError):  # the sweep has just deleted it
+                recent = time.time() - path.stat().st_mtime < OLD_SECONDS / 2
+                count += not (recent and path.suffix == ASIDE)
         return count
