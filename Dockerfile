@@ -1,20 +1,21 @@
-# The search service on the CPU, as a user without rights, its root file system read-only.
+# The search service on the CPU. It runs as an unprivileged user and works on a read-only root
+# file system.
 #
 #   docker build -t gpq .
 #
-# TORCH_INDEX_URL: where torch comes from. PyTorch's own index of CPU wheels makes a small
-# image; without one it is pip's default, whose torch for x86-64 brings 5 GB of CUDA
-# libraries, runs on the CPU all the same, and is what the gpu profile needs.
-# PACKAGES: of Debian, that the image has besides; Triton needs a C compiler on a card.
+# TORCH_INDEX_URL: the package index that torch is installed from. PyTorch's index of CPU wheels
+#   makes a small image. Without this argument pip's default index is used: its torch for x86-64
+#   includes 5 GB of CUDA libraries. It runs on the CPU too, and the gpu profile needs it.
+# PACKAGES: additional Debian packages. On a CUDA device Triton needs a C compiler.
 
 FROM python:3.11-slim-bookworm AS build
 ARG TORCH=torch
 ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# For the scan and the network; the image itself needs no compiler.
+# Compiles the scan and the network; the final image needs no compiler.
 RUN apt-get update -q && apt-get install -qy --no-install-recommends g++
 RUN python -m venv /venv
-# The largest layer first: it changes with torch alone.
+# The largest layer comes first, because it changes only with torch.
 RUN ${TORCH_INDEX_URL:+env PIP_INDEX_URL="$TORCH_INDEX_URL"} /venv/bin/pip install "$TORCH"
 WORKDIR /app
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
@@ -22,7 +23,7 @@ COPY gpq gpq
 COPY service service
 COPY trainer trainer
 COPY migrations migrations
-# What torch brings is not pinned: its CPU and CUDA builds differ in that.
+# torch and its dependencies are not pinned here, because its CPU and CUDA builds differ in them.
 RUN grep -viE '^(torch|torchvision|triton|nvidia|cuda)' constraints.txt > /tmp/constraints.txt \
  && /venv/bin/pip install -c /tmp/constraints.txt -e .[heic,s3] \
  && /venv/bin/python -m compileall -q /app /venv/lib/python3.11/site-packages/sqlalchemy

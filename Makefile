@@ -1,15 +1,18 @@
-# make run    the service, on SQLite and the shipped model: http://127.0.0.1:8000
-# make test   every test but those that need a CUDA card
-# make setup  .venv with the service and the trainer, and nothing more
-# make check  style, types, import rules
-# make bench  side-by-side benchmarks
-# make crash  kill the service at random, 100 times on each database, and check it
-# make compose  docker compose up, index, search, down and up, upgrade, three processes
-# make sanitize, make fuzz, make neon   the C++ against plain loops: with address and
-#             undefined-behaviour sanitizers; the scan under clang's fuzzer, and for ARM under qemu
-# make gpu    on a machine with a card: CUDA tests, the scan measured, models trained; docs/gpu.png
+# make run       runs the service with SQLite and the shipped model on http://127.0.0.1:8000
+# make test      runs all tests except those that need a CUDA device
+# make setup     installs the service and the trainer into .venv
+# make check     checks style, types and import rules
+# make bench     measures the scan beside faiss
+# make crash     kills the service at random moments, 100 times on each database, and checks it
+# make compose   tests docker-compose.yml: index, search, down and up, upgrade, three processes
+# make sanitize  compares the C++ code with plain loops under address and undefined-behaviour
+#                sanitizers
+# make fuzz      compares the scan's C++ code with plain loops under clang's fuzzer
+# make neon      compares the scan's C++ code for ARM with plain loops under qemu
+# make gpu       on a machine with a CUDA device: runs the CUDA tests, measures the scan, trains
+#                models and draws docs/gpu.png
 #
-# All but these last four set up .venv by themselves, from Python 3.11 or newer.
+# Every target except the last four creates .venv first; it needs Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -67,25 +70,25 @@ fuzz:
 	clang++ $(SANITIZED) -fsanitize=fuzzer -DLIBFUZZER -DGPQ_SMALL $(KERNEL_CHECK) -o runs/fuzzed
 	runs/fuzzed -max_total_time=$(SECONDS)
 
-# Debian: g++-aarch64-linux-gnu and qemu-user.
+# Needs the Debian packages g++-aarch64-linux-gnu and qemu-user.
 neon:
 	@mkdir -p runs
 	aarch64-linux-gnu-g++ -static -O2 -DGPQ_SMALL $(KERNEL_CHECK) -o runs/neon
 	qemu-aarch64 runs/neon $(SECONDS)
 
-# No set-up: a machine with a card brings its own torch.
+# Does not create .venv: a machine with a CUDA device usually comes with its own build of torch.
 gpu:
 	$(PYTHON) -m bench.gpu --out $(OUT) $(ARGS)
 
 $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is older than 3.11; give a newer one: make PYTHON=python3.12 …"; exit 1; }
+	  { echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test -n "$(SUDOLESS_APT)" && \
 	  apt-get update -q && apt-get install -qy python3-venv; } || \
 	  { echo "error: $(PYTHON) has no ensurepip; install it (Debian: python3-venv)"; exit 1; }
 	@command -v $(CXX) >/dev/null || { test -n "$(SUDOLESS_APT)" && \
 	  apt-get update -q && apt-get install -qy --no-install-recommends g++; } || \
-	  echo "note: no C++ compiler, so nothing native; all will be slower"
+	  echo "note: no C++ compiler was found, so encoding and searching will be slower; install g++"
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
@@ -101,7 +104,8 @@ $(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $
 	$(BIN)/pip install -q -c constraints.txt -e .[bench]
 	@touch $@
 
-# The server and the browser of the test groups that need them; without root they are skipped.
+# Installs Postgres and Chromium for the tests that need them. It needs root and apt-get; without
+# them those tests are skipped.
 system:
 ifneq ($(SUDOLESS_APT),)
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null || \

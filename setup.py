@@ -1,4 +1,4 @@
-"""Lists the C++ extensions, so that an edit of any source or header rebuilds them."""
+"""Declares the C++ extensions with their sources and headers, so that a change rebuilds them."""
 
 from pathlib import Path
 
@@ -9,7 +9,10 @@ ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden"]
 
 
 def kernel(package: str, *arguments: str) -> Extension:
-    """Describes the kernel of a package. Where it cannot be built, another engine does its work."""
+    """Returns the extension ``_kernel`` of a package; ``arguments``: additional compiler options.
+
+    It is optional: if it cannot be built, a slower engine replaces it.
+    """
     folder = Path(package.replace(".", "/"), "src")
     headers = [*folder.glob("*.h"), *SHARED.glob("*.h")]
     return Extension(
