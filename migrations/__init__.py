@@ -1,1 +1,1 @@
-"""Database migrations, applied by the service at start (alembic)."""
+"""Database migrations (Alembic). The service applies them at start."""

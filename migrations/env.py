@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs on the connection, and in the transaction, it is given."""
+"""Alembic's entry point. It runs on the caller's connection, in the caller's transaction."""
 
 from alembic import context
 

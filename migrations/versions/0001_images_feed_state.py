@@ -1,4 +1,4 @@
-"""images, feed, state"""
+"""Creates the tables images, feed and state."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""replicas, and the age of changes"""
+"""Adds the table replicas, and the time of each change to the feed."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""codes of several models"""
+"""Moves codes to a table of their own, with codes for several models."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Of the active model alone; the other ones are lost."""
+    """Keeps the codes of the active model only; those of other models are lost."""
     op.add_column("images", sa.Column("model", sa.String(64), nullable=False, server_default=""))
     op.add_column("images", sa.Column("code", sa.LargeBinary, nullable=False, server_default=""))
     op.add_column("feed", sa.Column("code", sa.LargeBinary, nullable=True))

@@ -1,4 +1,4 @@
-"""jobs"""
+"""Adds the tables of jobs and of their failures."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""how long searches take"""
+"""Adds each replica's search latency (99th percentile)."""
 
 import sqlalchemy as sa
 from alembic import op
