@@ -1,10 +1,10 @@
-"""Sends a folder of images to a running service, as a program of yours could.
+"""Sends a folder of images to a running service. Copy from it for programs of your own.
 
 .venv/bin/python docs/index_folder.py FOLDER [http://127.0.0.1:8000]
 
-The metadata of each image contains the path of its file, so that a hit leads back to it. You
-can run the program again after you add files: images that are already stored stay unchanged.
-If the service requires a key, set GPQ_API_KEYS; the program sends the first key in it.
+Each image gets its file's path as metadata, so that a hit leads back to the file. You can run the
+program again after adding files: the service answers "unchanged" for images that it has already.
+The program authenticates with the first key in the environment variable GPQ_API_KEYS, if it is set.
 """
 
 import json
@@ -19,7 +19,7 @@ IMAGES_PER_REQUEST, BYTES_PER_REQUEST = 100, 64 * 2**20
 
 
 def batches(files: list[Path]) -> Iterator[list[Path]]:
-    """Splits files into requests of limited length and size, each with at least one file."""
+    """Splits the files into batches of limited number and size; each has at least one file."""
     batch: list[Path] = []
     size = 0
     for path in files:
@@ -36,7 +36,7 @@ def main(folder: Path, url: str) -> int:
     key = os.environ.get("GPQ_API_KEYS", "").split(",")[0]
     headers = {"authorization": f"Bearer {key}"} if key else {}
     if not folder.is_dir():
-        sys.exit(f"{folder} is not a folder")
+        sys.exit(f"{folder} is not a folder; name a folder of images")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     failed = 0
     with httpx.Client(base_url=url, headers=headers, timeout=300) as service:
