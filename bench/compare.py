@@ -11,7 +11,6 @@ bench/results/compare-<model folder>.json.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,16 +21,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.machine import describe
+from bench.output import RESULTS, save
 from gpq.model import artifact
-from gpq.model.codebook import intra_normalise, pack
+from gpq.model.codebook import intra_normalise, pack, unpack
 from gpq.model.model import Model
+from harness.models import SHIPPED
 from trainer.data import datasets
 from trainer.data.arrays import retrieval_set
 from trainer.evaluation.evaluate import features
 from trainer.evaluation.metrics import tie_aware_average_precision, tie_aware_mean_at
-
-ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 
 Floats = NDArray[np.float32]
 # Packed codes (N,bytes) of the database, and what scores (Q,U) of unique ones.
@@ -49,7 +47,7 @@ def ours(model: Model, queries: Floats, database: Floats) -> Codes:
     lut = model.codebook.lut(torch.from_numpy(queries)).numpy()
 
     def score(unique: NDArray[np.uint8]) -> Floats:
-        codes = np.stack([unique & 15, unique >> 4], axis=-1).reshape(len(unique), -1)
+        codes = unpack(torch.from_numpy(unique), model.codebook.M).numpy()
         return np.sum([lut[:, m, codes[:, m]] for m in range(lut.shape[1])], axis=0)
 
     return packed, score
@@ -109,7 +107,7 @@ def main() -> None:
         default="cifar10",
         help="(%(default)s)",
     )
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "cifar10")
+    parser.add_argument("--model", type=Path, default=SHIPPED)
     options = parser.parse_args()
 
     model = artifact.load(options.model)
@@ -138,7 +136,7 @@ def main() -> None:
         found[name] = {"bytes": packed.shape[1], **figures, "unique_codes": len(unique)}
         print(f"{name:<6} {found[name]}", flush=True)
 
-    result = {
+    results = {
         "model": model.id,
         "dataset": options.dataset,
         "n_query": len(queries),
@@ -147,10 +145,7 @@ def main() -> None:
         "machine": describe(),
         "versions": {"torch": str(torch.__version__), "faiss": faiss.__version__},
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"compare-{options.model.name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(path.read_text())
+    save(results, RESULTS / f"compare-{options.model.name}.json")
 
 
 if __name__ == "__main__":

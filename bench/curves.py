@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results" / "curves.json"
+from bench import plots
+from bench.output import RESULTS
+from harness import ROOT
+
+WRITTEN = RESULTS / "curves.json"
 DRAWN = ROOT / "docs" / "training.png"
 SHARES = (0.5, 0.8, 0.9, 0.95)  # of a run's best mAP
 COLOURS = ("#2457a6", "#c8502d", "#22a054", "#8a5bb5", "#8a8a84")
@@ -75,7 +78,7 @@ def draw(curves: list[Curve]) -> Figure:
     axes.set(xlabel="minutes of training" if minutes else "seconds of training")
     axes.set(ylabel="mAP of held-out pictures", ylim=(0, 1), xlim=(0, None))
     axes.margins(x=0.08)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.hide_frame(axes)
     axes.legend(frameon=False, loc="upper left" if len(curves) == 1 else "best")
     return drawn
 
@@ -83,7 +86,7 @@ def draw(curves: list[Curve]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", type=_named, metavar="NAME=log.jsonl")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=WRITTEN, help="(%(default)s)")
     parser.add_argument("--drawn", type=Path, default=DRAWN, help="(%(default)s)")
     options = parser.parse_args(arguments)
     try:

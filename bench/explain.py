@@ -17,10 +17,11 @@ from gpq import scan
 from gpq.model import artifact
 from gpq.model.codebook import unpack
 from gpq.model.model import Model
+from harness import ROOT
+from harness.images import EXAMPLES
+from harness.models import SHIPPED
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-EXAMPLES = ROOT / "examples"
 QUERY = EXAMPLES / "cat" / "0001.jpg"
 SHOWN_RANKS = (1, 40, 299)  # among the 299 others: the nearest, one in the middle, the last
 COLOURS = ("#1a9850", "#e08214", "#c51b7d")
@@ -92,7 +93,7 @@ def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
 
 
 def main() -> None:
-    model = artifact.load(ROOT / "models" / "cifar10")
+    model = artifact.load(SHIPPED)
     files = sorted(EXAMPLES.rglob("*.jpg"))
     pixels = np.stack([model.read(file.read_bytes()) for file in files])
     look_up(model, files, pixels)

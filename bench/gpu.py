@@ -37,9 +37,10 @@ from functools import partial
 from pathlib import Path
 
 from bench.data import cifar10, tinyimagenet
+from harness import ROOT
+from harness.models import SHIPPED
 
-ROOT = Path(__file__).parent.parent
-SHIPPED, PHOTOS = ROOT / "models" / "cifar10", ROOT / "models" / "photos"
+PHOTOS = ROOT / "models" / "photos"
 FEWER = 500_000  # times as few codes without a card
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)

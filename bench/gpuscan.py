@@ -29,7 +29,9 @@ import torch
 from torch import Tensor
 
 from bench.machine import describe
+from bench.output import save
 from gpq.scan.reference import ReferenceScanner
+from harness import ROOT
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where kernels are first imported
@@ -45,7 +47,7 @@ COPIED_BYTES = 4 << 30
 SIDE = 8192  # of the matrices
 CHUNK = 1 << 24  # rows scored by torch at a time
 CUVS_LISTS = 1024  # one block of threads goes through a list
-PLOT = Path(__file__).parent.parent / "docs" / "gpu.png"
+PLOT = ROOT / "docs" / "gpu.png"
 
 
 def milliseconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
@@ -232,7 +234,8 @@ def _driver() -> str:
 def draw(folder: Path, plot: Path) -> None:
     """The results of ``--out`` that lie there as ``gpu-scan-*.json``."""
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullLocator
+
+    from bench import plots
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     results = [json.loads(path.read_text()) for path in folder.glob("gpu-scan-*.json")]
@@ -248,11 +251,9 @@ def draw(folder: Path, plot: Path) -> None:
     axes[1].set(title="billion codes × queries a second", xlabel="queries at once", xscale="log")
     for axis in axes:
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.spines[["top", "right"]].set_visible(False)
+        plots.hide_frame(axis)
         axis.legend(frameon=False)
-    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_locator(NullLocator())
+    plots.plain_log_ticks(axes[0])
     figure.savefig(plot, dpi=110)
     plt.close(figure)
     print(f"wrote {plot}")
@@ -273,10 +274,7 @@ def main() -> None:
     if options.draw:
         draw(options.draw, options.plot)
         return
-    text = json.dumps(measure(options), indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    save(measure(options), options.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ others. Drawn is the first query of each class, or of ten classes spread over al
 """
 
 import argparse
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,11 @@ from torch import Tensor
 from gpq import scan
 from gpq.model import artifact
 from gpq.model.model import Model
+from harness import ROOT
+from harness.images import extract_sample
+from harness.models import SHIPPED
 from trainer.data.arrays import RetrievalSet, retrieval_set, spread
 
-ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "tests" / "data" / "cifar10-sample.tar.xz"
 SIDE, FRAME, GAP = 64, 4, 10  # pixels
 LINES, HITS, JUDGED = 10, 9, 10
 BATCH = 256
@@ -36,8 +36,8 @@ GREEN, RED, BACKGROUND = (34, 160, 84), (214, 66, 66), (250, 250, 248)
 @contextmanager
 def sample() -> Iterator[Path]:
     """The test pictures in tests/data."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(SAMPLE) as archive:
-        archive.extractall(folder, filter="data")
+    with tempfile.TemporaryDirectory() as folder:
+        extract_sample(Path(folder))
         yield Path(folder) / "test"
 
 
@@ -79,7 +79,7 @@ def _paste(sheet: Image.Image, pixels: Tensor, left: int, top: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "cifar10")
+    parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--data", type=Path, help="(the sample in tests/data)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "hits.jpg")
     options = parser.parse_args()

@@ -15,7 +15,6 @@ Results go to bench/results/imports.json.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -28,8 +27,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from bench.database import sqlite_url
 from bench.machine import describe
-from bench.service import drawn
+from bench.output import RESULTS, save
+from bench.photographs import enlarged
 from harness import commands
 from harness.models import SHIPPED
 from service.database.store import Store
@@ -37,7 +38,6 @@ from service.models import artifacts
 from service.settings import IMPORT_BATCH, Settings
 
 DRAWN = 1000
-RESULTS = Path(__file__).parent / "results" / "imports.json"
 
 
 def alone(files: list[Path]) -> float:
@@ -55,7 +55,7 @@ def alone(files: list[Path]) -> float:
 def imported(folder: Path, pictures: int, image_store: str, place: Path) -> float:
     """Seconds of the job, in a new database in ``place``."""
     place.mkdir()
-    url = f"sqlite:///{place}/gpq.db"
+    url = sqlite_url(place)
     settings = {"database_url": url, "model": SHIPPED, "image_store": image_store}
     commands.service("import", str(folder), folder=place, **settings)
     store = Store(url)
@@ -75,15 +75,14 @@ def main() -> None:
     files = list(islice(found, options.pictures))
     results: dict[str, object] = {"machine": describe(), "pictures": len(files)}
     with tempfile.TemporaryDirectory() as name:
-        for size, make in (("as they are", copied), ("640×480", enlarged)):
+        for size, make in (("as they are", copy), ("640×480", enlarge)):
             folder = Path(name) / size
             folder.mkdir()
             results[size] = compare(make(files, folder), folder, options.rounds)
-    print(json.dumps(results, indent=2))
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    save(results, RESULTS / "imports.json", indent=2)
 
 
-def copied(files: list[Path], folder: Path) -> Path:
+def copy(files: list[Path], folder: Path) -> Path:
     pictures = folder / "pictures"
     pictures.mkdir()
     for n, path in enumerate(files):
@@ -91,11 +90,11 @@ def copied(files: list[Path], folder: Path) -> Path:
     return pictures
 
 
-def enlarged(files: list[Path], folder: Path) -> Path:
+def enlarge(files: list[Path], folder: Path) -> Path:
     """Some of them drawn large, each several times: with other bytes behind the same pixels."""
     pictures = folder / "pictures"
     pictures.mkdir()
-    large = [drawn(path, 640, 480) for path in tqdm(files[:DRAWN], desc="drawing")]
+    large = [enlarged(path, 640, 480) for path in tqdm(files[:DRAWN], desc="drawing")]
     for n in range(len(files)):
         (pictures / f"{n:06}.jpg").write_bytes(large[n % len(large)] + n.to_bytes(4))
     return pictures

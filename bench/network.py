@@ -9,15 +9,15 @@ turns. Results go to bench/results/network.json.
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bench import rates
 from bench.machine import describe
+from bench.output import RESULTS
 from gpq import winograd
 from gpq.model import artifact
 from gpq.model.network import build
@@ -25,7 +25,6 @@ from gpq.system.processors import processors
 from gpq.winograd import library
 from harness.models import SHIPPED
 
-RESULTS = Path(__file__).parent / "results" / "network.json"
 SIDE, D = 32, 144
 BATCHES = (1, 8, 64)
 SECONDS = 0.3  # of one measurement
@@ -46,14 +45,9 @@ def ways(network: nn.Module) -> dict[str, Network]:
     return {**ours, "traced": torch.jit.freeze(traced), "by layer": network}
 
 
-def pictures_a_second(network: Network, count: int) -> float:
+def images_a_second(network: Network, count: int) -> float:
     images = torch.randn(count, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-    network(images)
-    started, done = time.perf_counter(), 0
-    while time.perf_counter() - started < SECONDS:
-        network(images)
-        done += count
-    return done / (time.perf_counter() - started)
+    return rates.images_a_second(lambda: network(images), count, SECONDS)
 
 
 @torch.inference_mode()
@@ -68,11 +62,11 @@ def main() -> None:
         for name, network in networks.items():
             there = ways(network.eval())
             for count in tqdm(BATCHES, desc=f"{name}, {threads} threads"):
-                rates: dict[str, list[float]] = {way: [] for way in there}
+                found: dict[str, list[float]] = {way: [] for way in there}
                 for _ in range(options.rounds):
                     for way, run in there.items():
-                        rates[way].append(pictures_a_second(run, count))
-                median = {way: statistics.median(values) for way, values in rates.items()}
+                        found[way].append(images_a_second(run, count))
+                median = {way: statistics.median(values) for way, values in found.items()}
                 results.append(
                     {"network": name, "threads": threads, "batch": count}
                     | {"pictures_a_second": {way: round(rate) for way, rate in median.items()}}
@@ -83,7 +77,8 @@ def main() -> None:
                     }
                 )
     print(json.dumps(results, indent=1))
-    RESULTS.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+    text = json.dumps({"machine": describe(), "results": results}, indent=1)
+    (RESULTS / "network.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ growth of memory is counted after the first tenth. Results go to bench/results/o
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import threading
@@ -20,17 +19,13 @@ from typing import Any
 
 import httpx
 
-from bench import load
+from bench import load, photographs
+from bench.database import filled_service
 from bench.machine import describe
-from bench.service import CONNECTIONS, pictures
-from bench.start import fill
-from gpq.model import artifact
-from harness import ROOT
-from harness.models import SHIPPED
+from bench.output import RESULTS, save
+from harness.images import EXAMPLES
 from harness.server import Server
 
-RESULTS = Path(__file__).parent / "results" / "overload.json"
-EXAMPLES = ROOT / "examples"  # a folder a class
 ROUNDS, ROUND_SECONDS = 3, 5
 
 
@@ -95,23 +90,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     options = parser.parse_args()
     load.require()
-    picture = pictures()["32×32"]
     with tempfile.TemporaryDirectory() as name:
-        file, url = Path(name) / "picture.jpg", f"sqlite:///{name}/gpq.db"
-        file.write_bytes(picture)
-        fill(url, options.rows, artifact.load(SHIPPED).id)
-        settings = {"model": SHIPPED, "database_url": url, "image_store": "none"}
-        with Server(Path(name), **settings) as server:
+        file = Path(name) / "image.jpg"
+        file.write_bytes(photographs.by_size()["32×32"])
+        with filled_service(Path(name), options.rows) as server:
             alone = [
-                load.run(f"{server.url}/search", file, ROUND_SECONDS, CONNECTIONS)
+                load.run(f"{server.url}/search", file, ROUND_SECONDS, load.CONNECTIONS)
                 for _ in range(ROUNDS)
             ]
             capacity = statistics.median(each.replies_a_second for each in alone)
             checked = [min(each.iterdir()).read_bytes() for each in sorted(EXAMPLES.iterdir())]
             found = overload(server, file, checked, capacity, options.seconds)
     results = {"machine": describe(), "rows": options.rows, "capacity": capacity, **found}
-    print(json.dumps(results, indent=1))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    save(results, RESULTS / "overload.json")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from harness import ROOT
+from harness.images import EXAMPLES
 from harness.models import SHIPPED
 from harness.server import Server
 
-QUERY = ROOT / "examples" / "cat" / "0001.jpg"
+QUERY = EXAMPLES / "cat" / "0001.jpg"
 PICTURE = ROOT / "docs" / "page.jpg"
 
 

@@ -8,7 +8,6 @@ is that of its reply, the stages of it from Server-Timing. Prints JSON.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -17,11 +16,10 @@ from pathlib import Path
 
 import httpx
 
+from bench.database import filled_service
 from bench.machine import describe
-from bench.start import fill
-from gpq.model import artifact
-from harness import ROOT
-from harness.models import SHIPPED
+from bench.output import save
+from harness.images import EXAMPLES
 from harness.server import Server
 
 CLIENTS = (1, 16, 64)
@@ -57,15 +55,14 @@ def main() -> None:
     parser.add_argument("--scan", default="auto")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    picture = min((ROOT / "examples").rglob("*.jpg")).read_bytes()
-    with tempfile.TemporaryDirectory() as name:
-        url = f"sqlite:///{name}/gpq.db"
-        fill(url, options.rows, artifact.load(SHIPPED).id)
-        settings = {"database_url": url, "model": SHIPPED, "image_store": "none"}
-        with Server(Path(name), **settings, scan=options.scan) as server:
-            server.search(picture)
-            found = [searches(server, picture, n, options.seconds) for n in CLIENTS]
-            stats = server.http.get("/stats").json()
+    picture = min(EXAMPLES.rglob("*.jpg")).read_bytes()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        filled_service(Path(name), options.rows, scan=options.scan) as server,
+    ):
+        server.search(picture)
+        found = [searches(server, picture, n, options.seconds) for n in CLIENTS]
+        stats = server.http.get("/stats").json()
     results = {
         "rows": options.rows,
         "engine": stats["engine"],
@@ -73,10 +70,7 @@ def main() -> None:
         "searches": found,
         "machine": describe(),
     }
-    text = json.dumps(results, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    save(results, options.out)
 
 
 if __name__ == "__main__":

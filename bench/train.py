@@ -11,7 +11,6 @@ pictures. Medians of alternating runs; results go to bench/results/train.json.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 
 from bench.machine import describe
+from bench.output import RESULTS, save
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import device, memory
 from trainer.config import BATCHES, LEARNING_RATES, Config
@@ -30,7 +30,7 @@ from trainer.learning.model import GPQ
 from trainer.learning.step import Step
 from trainer.recipes import RECIPES
 
-RESULTS = Path(__file__).parent / "results" / "train.json"
+WRITTEN = RESULTS / "train.json"
 NETWORKS = {32: "resnet32", 64: "resnet64"}
 CLASSES, PICTURES = 10, 4096
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--launched", action="store_true", help="no CUDA graph of the step")
     parser.add_argument("--device", choices=device.NAMES, default="auto")
     parser.add_argument("--compile", default="", help="back end of torch.compile")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=WRITTEN, help="(%(default)s)")
     options = parser.parse_args()
     where = device.pick(options.device)
     if where.type == "cpu":
@@ -121,14 +121,13 @@ def main() -> None:
         for recipe in options.recipes
         for size in options.sizes
     ]
-    result = {
+    results = {
         "runs": found,
         "device": describe_device(where),
         "machine": describe(),
         "versions": {"torch": str(torch.__version__)},
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(options.out.read_text())
+    save(results, options.out)
 
 
 if __name__ == "__main__":
