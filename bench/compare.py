@@ -1,13 +1,13 @@
-"""Our codes against other ways to store the same features: floats, PQ, OPQ, ITQ, LSH.
+"""Compares the retrieval quality of our codes with floats, PQ, OPQ, ITQ and LSH.
 
 .venv/bin/pip install -c constraints.txt -e .[bench]
 .venv/bin/python -m bench.compare --data CIFAR10        protocol 1 of the paper
 .venv/bin/python -m bench.compare --data DATA --dataset folder --model models/mine
 
-All methods see the same float features of one model and rank the whole database for every
-query; relevant = same class; ties taken into account. The four peers are faiss's, as many
-bits a picture as ours, learnt without labels on the database's features. Results go to
-bench/results/compare-<model folder>.json.
+All methods get the same float features of one model and rank the whole database for every query.
+An image is relevant if it has a class of the query; the figures take ties into account. The other
+codes are faiss's: they have as many bits per image as ours, and are trained without labels on the
+features of the database. Results are written to bench/results/compare-<model folder>.json.
 """
 
 import argparse
@@ -32,17 +32,23 @@ from trainer.evaluation.evaluate import features
 from trainer.evaluation.metrics import tie_aware_average_precision, tie_aware_mean_at
 
 Floats = NDArray[np.float32]
-# Packed codes (N,bytes) of the database, and what scores (Q,U) of unique ones.
+# Packed codes of the database (N,bytes), and a function that returns the scores (Q,U) of all
+# queries for U unique packed codes (U,bytes).
 Codes = tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Floats]]
 
 
-def unit_features(model: Model, pictures: torch.Tensor, what: str) -> Floats:
-    """(N,D), every sub-vector of unit length, so that a dot product is M × the mean cosine."""
-    raw = features(model, pictures, what)
+def unit_features(model: Model, images: torch.Tensor, what: str) -> Floats:
+    """Returns features (N,D) whose sub-vectors have unit length.
+
+    The dot product of two features is then M times the mean cosine of their sub-vectors.
+    ``what``: name of the images in the progress bar.
+    """
+    raw = features(model, images, what)
     return intra_normalise(raw, model.codebook.M).flatten(1).numpy()
 
 
 def ours(model: Model, queries: Floats, database: Floats) -> Codes:
+    """Encodes the database with the model's codebooks; queries score codes by look-up tables."""
     packed = pack(model.codebook.encode(torch.from_numpy(database))).numpy()
     lut = model.codebook.lut(torch.from_numpy(queries)).numpy()
 
@@ -54,13 +60,16 @@ def ours(model: Model, queries: Floats, database: Floats) -> Codes:
 
 
 def product_quantiser(index: faiss.Index, queries: Floats, database: Floats) -> Codes:
-    """PQ or OPQ with asymmetric distances: the query is not quantised."""
+    """Encodes the database by PQ or OPQ. Queries are not quantised (asymmetric distances)."""
     index.train(database)
     return index.sa_encode(database), lambda unique: queries @ index.sa_decode(unique).T
 
 
 def signs(transform: faiss.VectorTransform, queries: Floats, database: Floats) -> Codes:
-    """Binary codes, the signs of a projection; the score is minus the Hamming distance."""
+    """Encodes the database by the signs of a projection.
+
+    The score is the number of bits minus twice the Hamming distance.
+    """
     transform.train(database)
     packed = np.packbits(transform.apply(database) > 0, axis=1)
     own = np.where(transform.apply(queries) > 0, 1, -1).astype(np.float32)
@@ -78,8 +87,12 @@ def measure(
     shared: NDArray[np.bool_],
     own_rows: NDArray[np.int64] | None,
 ) -> dict[str, float]:
-    """scores (Q,U) of unique codes, of_row (N,) which of them each picture has, shared
-    (Q,N) true where a picture has a class of the query's, own_rows (Q,) the queries' own."""
+    """Returns the tie-aware mAP and precision at 10 of a ranking.
+
+    ``scores`` (Q,U): scores of the unique codes. ``of_row`` (N,): index of each image's code among
+    them. ``shared`` (Q,N): whether an image shares a class with a query. ``own_rows`` (Q,): the
+    queries' own rows in the database, which are left out; None if queries are not in it.
+    """
     figures = []
     progress = tqdm(scores, desc="ranking", leave=False)
     for query, (line, right) in enumerate(zip(progress, shared, strict=True)):
@@ -105,18 +118,18 @@ def main() -> None:
         "--dataset",
         choices=(datasets.FOLDER, *datasets.NAMES),
         default="cifar10",
-        help="(%(default)s)",
+        help="layout of --data (default: %(default)s)",
     )
     parser.add_argument("--model", type=Path, default=SHIPPED)
     options = parser.parse_args()
 
     model = artifact.load(options.model)
-    pictures = retrieval_set(options.data, options.dataset, model.rules)
-    queries = unit_features(model, pictures.queries, "queries")
-    database = unit_features(model, pictures.database, "database")
-    shared = (pictures.query_labels.float() @ pictures.database_labels.float().T).numpy() > 0
+    images = retrieval_set(options.data, options.dataset, model.rules)
+    queries = unit_features(model, images.queries, "queries")
+    database = unit_features(model, images.database, "database")
+    shared = (images.query_labels.float() @ images.database_labels.float().T).numpy() > 0
 
-    own_rows = None if pictures.own_rows is None else pictures.own_rows.numpy()
+    own_rows = None if images.own_rows is None else images.own_rows.numpy()
     D, M, bits = database.shape[1], model.codebook.M, model.bits
     metric = faiss.METRIC_INNER_PRODUCT
     opq = faiss.IndexPreTransform(faiss.OPQMatrix(D, M), faiss.IndexPQ(D, M, 4, metric))

@@ -1,9 +1,9 @@
-"""How soon a training finds how well: mAP of the held-out pictures by seconds.
+"""Draws how mAP on held-out images grows with the seconds of training.
 
 .venv/bin/python -m bench.curves modern=runs/modern/log.jsonl paper=runs/paper/log.jsonl
 
-Each log is of a run with --held-out; seconds are those of steps, without checks. Draws
-docs/training.png and writes bench/results/curves.json.
+Each log comes from a training with --held-out. Seconds count the training steps, without the time
+for measuring mAP. The plot is written to docs/training.png, its data to bench/results/curves.json.
 """
 
 import argparse
@@ -20,13 +20,16 @@ from harness import ROOT
 
 WRITTEN = RESULTS / "curves.json"
 DRAWN = ROOT / "docs" / "training.png"
-SHARES = (0.5, 0.8, 0.9, 0.95)  # of a run's best mAP
+SHARES = (0.5, 0.8, 0.9, 0.95)  # of the best mAP of a training
 COLOURS = ("#2457a6", "#c8502d", "#22a054", "#8a5bb5", "#8a8a84")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's checks, by step: (C,) each."""
+    """The measurements of one training in order of their steps; every list has one entry for each.
+
+    ``seconds``: time of training until then. ``mAP``: on the held-out images.
+    """
 
     name: str
     steps: list[int]
@@ -34,11 +37,12 @@ class Curve:
     mAP: list[float]
 
     def seconds_to(self, mAP: float) -> float | None:
-        """Of the first check that is as good; None where none is."""
+        """Returns the seconds until mAP is first at least that high, or None if it never is."""
         reached = (s for s, found in zip(self.seconds, self.mAP, strict=True) if found >= mAP)
         return next(reached, None)
 
     def as_dict(self) -> dict[str, object]:
+        """Returns the entry of this training in bench/results/curves.json."""
         best = max(self.mAP)
         shares = {f"{share:.0%}": self.seconds_to(share * best) for share in SHARES}
         checks = [
@@ -49,14 +53,15 @@ class Curve:
 
 
 def read(name: str, path: Path) -> Curve:
-    """The checks of a log.jsonl; of a resumed run the later line of a step counts.
+    """Reads the measurements from the log.jsonl of a training.
 
-    Raises ValueError where it has none.
+    If a resumed training repeated a step, its last line counts. Raises ValueError if the log has
+    no measurements.
     """
     lines = [json.loads(text) for text in path.read_text().splitlines() if text.endswith("}")]
     checks = {line["step"]: line for line in lines if "held_out_mAP" in line}
     if not checks:
-        raise ValueError(f"{path} has no line with held_out_mAP: train with --held-out")
+        raise ValueError(f"{path} has no line with held_out_mAP; train with --held-out")
     ordered = [checks[step] for step in sorted(checks)]
     return Curve(
         name,
@@ -67,6 +72,7 @@ def read(name: str, path: Path) -> Curve:
 
 
 def draw(curves: list[Curve]) -> Figure:
+    """Draws all curves in one plot, in minutes if any training took more than five."""
     drawn = Figure(figsize=(8, 4.4), layout="constrained")
     axes = drawn.subplots()
     minutes = max(max(curve.seconds) for curve in curves) > 300
@@ -76,7 +82,7 @@ def draw(curves: list[Curve]) -> Figure:
         axes.annotate(f"{curve.mAP[-1]:.3f}", (times[-1], curve.mAP[-1]), xytext=(5, 0),
                       textcoords="offset points", va="center", color=colour)  # fmt: skip
     axes.set(xlabel="minutes of training" if minutes else "seconds of training")
-    axes.set(ylabel="mAP of held-out pictures", ylim=(0, 1), xlim=(0, None))
+    axes.set(ylabel="mAP on held-out images", ylim=(0, 1), xlim=(0, None))
     axes.margins(x=0.08)
     plots.hide_frame(axes)
     axes.legend(frameon=False, loc="upper left" if len(curves) == 1 else "best")
@@ -86,8 +92,8 @@ def draw(curves: list[Curve]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", type=_named, metavar="NAME=log.jsonl")
-    parser.add_argument("--out", type=Path, default=WRITTEN, help="(%(default)s)")
-    parser.add_argument("--drawn", type=Path, default=DRAWN, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=WRITTEN, help="JSON file (%(default)s)")
+    parser.add_argument("--drawn", type=Path, default=DRAWN, help="plot (%(default)s)")
     options = parser.parse_args(arguments)
     try:
         curves = [read(name, path) for name, path in options.logs]
@@ -102,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _named(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"{text}: give NAME=log.jsonl")
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=log.jsonl")
     return name, Path(path)
 
 

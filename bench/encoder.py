@@ -1,12 +1,12 @@
-"""POST /search with a large network beside that network alone.
+"""Compares POST /search with a large network to that network alone.
 
     python -m bench.encoder                          ResNet-50 at 224 pixels, about 5 minutes
     python -m bench.encoder --seconds 5 --rounds 1
 
-Alone: batches of as many pictures as the service encodes at a time, already decoded, through the
-same model in this process. The service gets a form with a 640×480 JPEG, from 16 connections; 1,000
-pictures are stored. Random weights, which cost as much. Rounds take turns. Results go to
-bench/results/encoder.json.
+The network alone processes decoded images in this process, in batches as large as the service's.
+The service, with 1,000 stored images, gets a form with a 640×480 JPEG on 16 connections. The two
+are measured alternately. The weights are random, which takes as long as trained ones. Results are
+written to bench/results/encoder.json.
 """
 
 import argparse
@@ -32,8 +32,8 @@ ROWS, BATCH = 1000, BATCHES["cpu"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=30, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
     options = parser.parse_args()
     load.require()
     found: dict[str, list[float]] = {"alone": [], "service": []}

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/how-it-works.md with the shipped model and the examples.
+"""Draws the figures of docs/how-it-works.md with the shipped model and the example images.
 
 .venv/bin/python -m bench.explain
 """
@@ -23,12 +23,12 @@ from harness.models import SHIPPED
 
 DOCS = ROOT / "docs"
 QUERY = EXAMPLES / "cat" / "0001.jpg"
-SHOWN_RANKS = (1, 40, 299)  # among the 299 others: the nearest, one in the middle, the last
+SHOWN_RANKS = (1, 40, 299)  # of the 299 other images: the nearest, one in between, the last
 COLOURS = ("#1a9850", "#e08214", "#c51b7d")
 
 
 def look_up(model: Model, files: list[Path], pixels: np.ndarray) -> None:
-    """docs/look-up.png: the look-up table of one query, and three codes read in it."""
+    """Draws docs/look-up.png: the look-up table of one query with three codes marked in it."""
     query = files.index(QUERY)
     packed = model.encode(pixels)
     codes = unpack(torch.from_numpy(packed), model.codebook.M).numpy()
@@ -55,7 +55,7 @@ def look_up(model: Model, files: list[Path], pixels: np.ndarray) -> None:
     axes.set_ylabel("codebook, 0 to 11")
     axes.set_xticks(range(16))
     axes.set_yticks(range(model.codebook.M))
-    axes.set_title("its look-up table: expected cosine of each sub-vector with what has a code")
+    axes.set_title("its look-up table: expected cosine with the sub-vectors of each codeword")
     middle.colorbar(table, ax=axes, shrink=0.8, pad=0.01)
 
     panels = right.subplots(3, 1)
@@ -72,7 +72,7 @@ def look_up(model: Model, files: list[Path], pixels: np.ndarray) -> None:
 
 
 def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
-    """docs/all-pairs.png: the score of every example with every other, class by class."""
+    """Draws docs/all-pairs.png: the scores of all pairs of example images, class by class."""
     packed = model.encode(pixels)
     rows, scores = scan.build(packed, model.codebook.M).search(model.lut(pixels), k=len(files))
     matrix = np.empty_like(scores)
@@ -85,7 +85,7 @@ def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
     image = axes.imshow(matrix, cmap="magma", vmin=-0.5, vmax=1, interpolation="nearest")
     axes.set_xticks(middles, classes, rotation=45, ha="right")
     axes.set_yticks(middles, classes)
-    axes.set_xlabel("stored picture")
+    axes.set_xlabel("stored image")
     axes.set_ylabel("query")
     figure.colorbar(image, label="score", shrink=0.85)
     figure.savefig(DOCS / "all-pairs.png", dpi=90)

@@ -1,26 +1,30 @@
-"""What waits for a card, most valuable first; done steps are not done again.
+"""Runs all tests, measurements and trainings that need a CUDA device, most valuable first.
 
-    make gpu                                 results in runs/gpu, in the end docs/gpu.png
-    make gpu ARGS="--minutes 9"              only what should be done by then; go on with the same
+    make gpu                                 writes to runs/gpu, and draws docs/gpu.png at the end
+    make gpu ARGS="--minutes 9"              runs the tasks that should end in 9 minutes; repeat it
+                                             for the others
     make gpu OUT=results ARGS="--seconds 60" shorter trainings
     python -m bench.gpu --device cpu --seconds 2 --batch 16 --out /tmp/x
-                                             the same steps without a card
+                                             small versions of the tasks without a CUDA device
 
-Seconds that the steps are expected to take, of an H200 (``steps``; guessed):
-    tests-scan 90, tests 60: all others that need a card
-    cifar10-wide and cifar10-taught, which has its labels from it, photos-all, and unseen-0 to
-    unseen-4, each --seconds for the training and 60
-    rate 300: steps a second of both recipes, without a CUDA graph and compiled too; post 120
-    scan-1e8 180: all numbers of queries, k = 10 and 100, and sizes of the filter's programs
-    scan-1e9-all 150, scan-1e7 60
-    cifar10, cifar10-from-photos, photos-100, seeds and cifar10-paper, each as the others
+A task with a result in the output folder is not run again. These are the tasks, with a guess of
+the seconds that each takes on an H200 (``tasks``):
+    tests-scan 90, tests 60: the tests of the scan, and all others that need a CUDA device
+    cifar10-wide, cifar10-taught (its teacher is cifar10-wide), photos-all, unseen-0 to unseen-4:
+    trainings, each --seconds and 60 for its evaluation
+    rate 300: training steps a second of both recipes, also without a CUDA graph and compiled
+    post 120: POST /search
+    scan-1e8 180: the scan for all numbers of queries, k = 10 and 100, and with other block sizes
+    scan-1e9-all 150, scan-1e7 60: the scan of other numbers of codes
+    cifar10, cifar10-from-photos, photos-100, cifar10-seed-1, cifar10-seed-2, cifar10-paper: more
+    trainings
 
-GPQ_DATA is a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with what
-is in them; a step whose data is not there is left out, and done when it is. A training is as long
-as --seconds allows, by the rate of its size, which is measured first. Needs torch, numpy, Pillow,
-safetensors, tqdm and pytest, and matplotlib for the plot; installs nothing. With the service's
-packages on PYTHONPATH (`pip install --target` them where there is a network), POST /search is
-measured too.
+GPQ_DATA names a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with their
+content. A task whose data is missing is left out; a later call runs it when the data is there. The
+number of training steps is chosen to fit into --seconds, from the speed that is measured first.
+The tasks need torch, numpy, Pillow, safetensors, tqdm and pytest, and matplotlib for the plot;
+nothing is installed. To measure POST /search too, put the service's packages on PYTHONPATH, for
+example with `pip install --target`.
 """
 
 import argparse
@@ -41,33 +45,38 @@ from harness import ROOT
 from harness.models import SHIPPED
 
 PHOTOS = ROOT / "models" / "photos"
-FEWER = 500_000  # times as few codes without a card
+CPU_ROWS_DIVISOR = 500_000  # the CPU scans fewer codes
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
 DRAWS = range(5)
-FIRST = 3 + len(DRAWS)  # trainings
-WIDE = 64  # channels of a network that only teaches
+FIRST = 3 + len(DRAWS)  # number of trainings before the other tasks
+WIDE = 64  # channels of the teacher's network
 NESTED = ("--bits", "12", "24", "32")
 BATCH = ("--batch-labelled", "128", "--batch-unlabelled", "512")
 
-
-Run = Callable[[argparse.Namespace], dict[str, object] | None]
+# Returns the results of a task, or None if something that it needs is missing. Raises
+# CalledProcessError if a command fails.
+Action = Callable[[argparse.Namespace], dict[str, object] | None]
 
 
 @dataclass(frozen=True)
-class Step:
-    """seconds: that it is expected to take on a card. run: gives what is to be kept, None where
-    what it needs is not there; raises CalledProcessError."""
+class Task:
+    """Something to run on the GPU; ``seconds``: how long it is expected to take there."""
 
     name: str
     seconds: float
-    run: Run
+    run: Action
 
 
 @dataclass(frozen=True)
 class Training:
-    """One model: options of train and of evaluate, and how its folder of data is found. teacher:
-    the training that guesses its labels, which comes before."""
+    """The training of one model.
+
+    ``data``: returns the folder to train on, or None if it is missing; its argument is the output
+    folder. ``evaluate_data``: the same for the evaluation, if it uses another folder. ``train``:
+    options of `trainer train`. ``dataset``: its --dataset. ``teacher``: name of an earlier training
+    whose model guesses the labels of unlabelled images.
+    """
 
     name: str
     data: Callable[[Path], Path | None]
@@ -78,7 +87,7 @@ class Training:
 
 
 def trainings() -> list[Training]:
-    """In the order of their worth, the first FIRST before all else."""
+    """Returns all trainings, most valuable first."""
     modern = ("--bits", "48", "--held-out", "0", *BATCH)
     classes = (*modern, "--network", "resnet32", "--details", "0")
     wide = Training("cifar10-wide", cifar10, (*classes, "--width", str(WIDE)), "cifar10")
@@ -114,36 +123,38 @@ def trainings() -> list[Training]:
     ]
 
 
-def tests(options: argparse.Namespace, *groups: tuple[str, ...]) -> dict[str, object]:
-    """Tests that need a card, or that are worth more on one."""
+def run_tests(options: argparse.Namespace, *groups: tuple[str, ...]) -> dict[str, object]:
+    """Runs pytest once for each group of arguments. Exits if a test fails."""
     if options.device == "cpu":
-        return {"skipped": "no card asked for"}
+        return {"skipped": "--device cpu"}
     for group in groups:
         command = [sys.executable, "-m", "pytest", "-q", "-W", "default", *group]
         if subprocess.run(command, cwd=ROOT).returncode:
-            sys.exit("error: a CUDA test failed; nothing else is run")
+            sys.exit("error: a CUDA test failed, so the other tasks are not run")
     return {"passed": groups}
 
 
-def tests_scan(options: argparse.Namespace) -> dict[str, object]:
-    return tests(options, ("-m", "cuda", "tests/cuda/test_scan.py"))
+def scan_tests(options: argparse.Namespace) -> dict[str, object]:
+    """Runs the CUDA tests of the scan."""
+    return run_tests(options, ("-m", "cuda", "tests/cuda/test_scan.py"))
 
 
-def tests_all(options: argparse.Namespace) -> dict[str, object]:
+def other_tests(options: argparse.Namespace) -> dict[str, object]:
+    """Runs the other CUDA tests, and the scan's tests that use Hypothesis if it is installed."""
     others = ("-m", "cuda", "tests/cuda", "--ignore", "tests/cuda/test_scan.py")
     with_hypothesis = importlib.util.find_spec("hypothesis") is not None
-    return tests(options, others, *[("tests/gpq/scan/test_cuda_scan.py",)] * with_hypothesis)
+    return run_tests(options, others, *[("tests/gpq/scan/test_cuda_scan.py",)] * with_hypothesis)
 
 
-def scan(rows: int, *more: str) -> Run:
-    """The CUDA scan of so many codes."""
+def scan(rows: int, *more: str) -> Action:
+    """Returns an action that measures the CUDA scan of ``rows`` codes with more options."""
 
     def run(options: argparse.Namespace) -> dict[str, object]:
         path = options.out / f"gpu-scan-{rows}.json"
         command = [sys.executable, "-m", "bench.gpuscan", "--device", options.device]
         command += ["--out", str(path)]
         if options.device == "cpu":
-            command += ["--rows", str(rows // FEWER), "--repeats", "1"]
+            command += ["--rows", str(rows // CPU_ROWS_DIVISOR), "--repeats", "1"]
             command += ["--queries", "1", "4", "--k", "10"]
         else:
             command += ["--rows", str(rows), *more]
@@ -154,7 +165,7 @@ def scan(rows: int, *more: str) -> Run:
 
 
 def post(options: argparse.Namespace) -> dict[str, object] | None:
-    """POST /search of a whole service; None where its packages are not there."""
+    """Measures POST /search; returns None if the service's packages are not installed."""
     if not all(map(importlib.util.find_spec, SERVICE_PACKAGES)):
         return None
     path = options.out / "gpu-post.json"
@@ -166,8 +177,10 @@ def post(options: argparse.Namespace) -> dict[str, object] | None:
 
 
 def rates(options: argparse.Namespace) -> dict[str, object]:
-    """Steps a second of the default networks, and the full step against the bare network; without
-    a CUDA graph too, and compiled, where the machine has what that needs."""
+    """Measures training steps beside the bare network, with both recipes and sizes.
+
+    The steps are also measured without a CUDA graph, and compiled if torch.compile works here.
+    """
     runs: list[dict[str, object]] = []
     kinds = {"plain": (), "launched": ("--launched",), "inductor": ("--compile", "inductor")}
     for name, more in kinds.items():
@@ -189,7 +202,7 @@ def _rate(
 
 
 def train(training: Training, options: argparse.Namespace) -> dict[str, object] | None:
-    """Train and measure; None where the data, or the model it starts from, is not there."""
+    """Trains and evaluates a model; returns None if its data or its teacher is missing."""
     data = training.data(options.out)
     searched = training.evaluate_data(options.out) if training.evaluate_data else data
     if data is None or searched is None:
@@ -205,8 +218,8 @@ def train(training: Training, options: argparse.Namespace) -> dict[str, object] 
     if options.batch:
         batch = str(options.batch)
         command += ["--batch-labelled", batch, "--batch-unlabelled", batch]
-    going_on = (model / "checkpoint.pt").is_file()
-    command.append("--resume" if going_on else "--overwrite")
+    resumed = (model / "checkpoint.pt").is_file()
+    command.append("--resume" if resumed else "--overwrite")
     started = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True)
     seconds = round(time.monotonic() - started, 1)
@@ -214,98 +227,101 @@ def train(training: Training, options: argparse.Namespace) -> dict[str, object] 
     command += ["--dataset", training.dataset, "--data", str(searched), "--model", str(model)]
     command += ["--device", options.device, *(() if "paper" in training.train else NESTED)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    (model / "checkpoint.pt").unlink()  # four times the model; what is done is not resumed
+    (model / "checkpoint.pt").unlink()  # four times as large as the model, and not needed
     return {
         "train_seconds": seconds,
-        "resumed": going_on,
+        "resumed": resumed,
         "measured": [json.loads(line) for line in done.stdout.splitlines()],
     }
 
 
 def length(training: Training, options: argparse.Namespace) -> list[str]:
-    """As many steps as fit into --seconds by the rate of this size."""
+    """Returns --steps so that the training takes about --seconds, from a measured speed."""
     if "paper" in training.train:
-        return ["--steps", "3000"]  # as published
+        return ["--steps", "3000"]  # as in the paper
     size, width = (_option(training, name) for name in ("--size", "--width"))
     path = options.out / f"train-{size}-{width}.json"
     if not path.is_file():
         network = ("--sizes", size, "--width", width)
         _rate(path, options, "--recipes", "modern", *network).check_returncode()
     (run,) = json.loads(path.read_text())["runs"]
-    pictures = 2 * options.batch if options.batch else sum(map(int, BATCH[1::2]))
-    seconds = run["seconds_a_step"] * pictures / run["batch"]
+    images = 2 * options.batch if options.batch else sum(map(int, BATCH[1::2]))
+    seconds = run["seconds_a_step"] * images / run["batch"]
     return ["--steps", str(max(2, int(options.seconds / seconds)))]
 
 
 def _option(training: Training, name: str) -> str:
-    """Its value, 32 by default: pixels, and channels."""
+    """Returns the value of an option of `trainer train`; --size and --width are 32 by default."""
     given = training.train
     return given[given.index(name) + 1] if name in given else "32"
 
 
-def steps(options: argparse.Namespace) -> list[Step]:
-    """All there are, in the order of their worth."""
-
-    learnt = [Step(t.name, options.seconds + 60, partial(train, t)) for t in trainings()]
+def tasks(options: argparse.Namespace) -> list[Task]:
+    """Returns all tasks, most valuable first."""
+    models = [Task(t.name, options.seconds + 60, partial(train, t)) for t in trainings()]
     return [
-        Step("tests-scan", 90, tests_scan),
-        Step("tests", 60, tests_all),
-        *learnt[:FIRST],
-        Step("rate", 300, rates),
-        Step("post", 120, post),
-        Step("scan-1e8", 180, scan(10**8, "--tune")),
-        Step("scan-1e9-all", 150, scan(10**9)),
-        Step("scan-1e7", 60, scan(10**7)),
-        *learnt[FIRST:],
+        Task("tests-scan", 90, scan_tests),
+        Task("tests", 60, other_tests),
+        *models[:FIRST],
+        Task("rate", 300, rates),
+        Task("post", 120, post),
+        Task("scan-1e8", 180, scan(10**8, "--tune")),
+        Task("scan-1e9-all", 150, scan(10**9)),
+        Task("scan-1e7", 60, scan(10**7)),
+        *models[FIRST:],
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--seconds", type=float, default=165, help="a training (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="for all (no limit)")
-    parser.add_argument("--batch", type=int, help="pictures of each kind a step")
-    parser.add_argument("--only", nargs="*", help="names of steps")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", help="folder")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(cuda)")
+    parser.add_argument("--seconds", type=float, default=165, help="per training (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for all tasks (no limit)")
+    parser.add_argument("--batch", type=int, help="labelled and unlabelled images per step")
+    parser.add_argument("--only", nargs="*", help="names of the tasks to run")
     options = parser.parse_args()
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     if not os.environ.get("GPQ_DATA"):
         sys.exit("error: set GPQ_DATA to the folder of the data packs")
     end = time.monotonic() + 60 * options.minutes
-    failed = [step.name for step in steps(options) if not done(step, end, options)]
+    failed = [task.name for task in tasks(options) if not run_task(task, end, options)]
     plot = ROOT / "docs" / "gpu.png" if options.device == "cuda" else options.out / "gpu.png"
     command = [sys.executable, "-m", "bench.gpuscan", "--draw", str(options.out)]
     if any(options.out.glob("gpu-scan-*.json")):
-        subprocess.run([*command, "--plot", str(plot)], cwd=ROOT)  # where there is matplotlib
+        subprocess.run([*command, "--plot", str(plot)], cwd=ROOT)  # fails without matplotlib
     if failed:
-        sys.exit(f"error: failed: {', '.join(failed)}")
+        sys.exit(f"error: these tasks failed: {', '.join(failed)}")
 
 
-def done(step: Step, end: float, options: argparse.Namespace) -> bool:
-    """False where it failed; it may not be its turn, or there is no time for it."""
-    result = options.out / f"{step.name}.json"
-    if options.only and step.name not in options.only:
+def run_task(task: Task, end: float, options: argparse.Namespace) -> bool:
+    """Runs a task and writes its result; returns False if it failed.
+
+    A task is left out if --only does not name it, if it has a result, if it would not finish before
+    ``end`` (by the monotonic clock), or if something that it needs is missing.
+    """
+    result = options.out / f"{task.name}.json"
+    if options.only and task.name not in options.only:
         return True
     if result.is_file():
-        print(f"{step.name}: done before", flush=True)
+        print(f"{task.name}: has a result already", flush=True)
         return True
     started = time.monotonic()
-    if started + step.seconds > end:
-        print(f"{step.name}: no time left for its {step.seconds:.0f} seconds", flush=True)
+    if started + task.seconds > end:
+        print(f"{task.name}: left out, as it takes about {task.seconds:.0f} seconds", flush=True)
         return True
     try:
-        found = step.run(options)
+        found = task.run(options)
     except subprocess.CalledProcessError as error:
-        print(f"{step.name}: failed with status {error.returncode}", flush=True)
+        print(f"{task.name}: failed with status {error.returncode}", flush=True)
         return False
     if found is None:
-        print(f"{step.name}: what it needs is not there; left out", flush=True)
+        print(f"{task.name}: left out, as its data, model or packages are missing", flush=True)
         return True
     seconds = round(time.monotonic() - started, 1)
     result.write_text(json.dumps({**found, "seconds": seconds, "device": _device()}) + "\n")
-    print(f"{step.name}: {result.read_text().strip()[:400]}", flush=True)
+    print(f"{task.name}: {result.read_text().strip()[:400]}", flush=True)
     return True
 
 

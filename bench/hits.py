@@ -1,10 +1,11 @@
-"""Draw queries with their first hits, green where they share the class.
+"""Draws queries with their nearest images, framed green if they have the query's class.
 
-.venv/bin/python -m bench.hits                 docs/hits.jpg: 300 CIFAR-10 test pictures
+.venv/bin/python -m bench.hits                 docs/hits.jpg, from 300 CIFAR-10 test images
 python -m bench.hits --model models/photos --data SEARCHED --out docs/hits-photos.jpg
 
---data: train/ (searched) and test/ (queries), or labelled pictures, each searched for among all
-others. Drawn is the first query of each class, or of ten classes spread over all in their order.
+--data is a folder with train/ (the database) and test/ (the queries), or a folder of <class>/*,
+where every image is a query and is searched for among all others. The plot has the first query of
+each class, or of ten evenly chosen classes if the data has more.
 """
 
 import argparse
@@ -28,47 +29,51 @@ from harness.models import SHIPPED
 from trainer.data.arrays import RetrievalSet, retrieval_set, spread
 
 SIDE, FRAME, GAP = 64, 4, 10  # pixels
-LINES, HITS, JUDGED = 10, 9, 10
+LINES, HITS = 10, 9  # drawn
+JUDGED = 10  # hits that count for the precision
 BATCH = 256
 GREEN, RED, BACKGROUND = (34, 160, 84), (214, 66, 66), (250, 250, 248)
 
 
 @contextmanager
 def sample() -> Iterator[Path]:
-    """The test pictures in tests/data."""
+    """Extracts the sample in tests/data, and yields the folder of its test images."""
     with tempfile.TemporaryDirectory() as folder:
         extract_sample(Path(folder))
         yield Path(folder) / "test"
 
 
-def searched(model: Model, pictures: RetrievalSet) -> NDArray[np.int64]:
-    """(Q,JUDGED) database rows nearest to each query, itself left out."""
-    packed = [model.encode(part) for part in torch.split(pictures.database, BATCH)]
+def nearest(model: Model, images: RetrievalSet) -> NDArray[np.int64]:
+    """Returns the database rows (Q,JUDGED) nearest to each query, except the query itself."""
+    packed = [model.encode(part) for part in torch.split(images.database, BATCH)]
     scanner = scan.build(np.concatenate(packed), model.codebook.M)
-    luts = [model.lut(part) for part in torch.split(pictures.queries, BATCH)]
-    own = pictures.own_rows
-    asked = [None] * len(pictures.queries) if own is None else own.tolist()
+    luts = [model.lut(part) for part in torch.split(images.queries, BATCH)]
+    own = images.own_rows
+    left_out = [None] * len(images.queries) if own is None else own.tolist()
     rows, _ = scanner.search(np.concatenate(luts), JUDGED + 1)
-    each = zip(asked, rows, strict=True)
+    each = zip(left_out, rows, strict=True)
     return np.array([[row for row in found if row != q][:JUDGED] for q, found in each])
 
 
-def drawn(pictures: RetrievalSet, rows: NDArray[np.int64], right: NDArray[np.bool_]) -> Image.Image:
-    """A line a query, on the left."""
-    firsts = pictures.query_labels.argmax(dim=0)  # of each class
+def drawn(images: RetrievalSet, rows: NDArray[np.int64], right: NDArray[np.bool_]) -> Image.Image:
+    """Draws one line per query: the query on the left, then its hits.
+
+    ``rows`` (Q,JUDGED): the hits. ``right`` (Q,JUDGED): whether a hit has the query's class.
+    """
+    firsts = images.query_labels.argmax(dim=0)  # the first query of each class
     lines = firsts[spread(len(firsts), LINES)].tolist()
     cell = SIDE + 2 * FRAME + GAP
     sheet = Image.new("RGB", (GAP * 3 + cell * (HITS + 1), GAP + cell * len(lines)), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for line, query in enumerate(lines):
         top = GAP + line * cell
-        _paste(sheet, pictures.queries[query], GAP, top)
+        _paste(sheet, images.queries[query], GAP, top)
         for column, row in enumerate(rows[query, :HITS]):
             left = GAP * 3 + (column + 1) * cell
             colour = GREEN if right[query, column] else RED
             box = (left - FRAME, top - FRAME, left + SIDE + FRAME - 1, top + SIDE + FRAME - 1)
             draw.rectangle(box, fill=colour)
-            _paste(sheet, pictures.database[row], left, top)
+            _paste(sheet, images.database[row], left, top)
     return sheet
 
 
@@ -79,21 +84,21 @@ def _paste(sheet: Image.Image, pixels: Tensor, left: int, top: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=SHIPPED)
-    parser.add_argument("--data", type=Path, help="(the sample in tests/data)")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "hits.jpg")
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="(the shipped one)")
+    parser.add_argument("--data", type=Path, help="folder of images (the sample in tests/data)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "hits.jpg", help="JPEG file")
     options = parser.parse_args()
     model = artifact.load(options.model)
     if options.data:
-        pictures = retrieval_set(options.data, "folder", model.rules)
+        images = retrieval_set(options.data, "folder", model.rules)
     else:
         with sample() as folder:
-            pictures = retrieval_set(folder, "folder", model.rules)
-    rows = searched(model, pictures)
-    labels = pictures.database_labels[torch.from_numpy(rows)]
-    right = (labels & pictures.query_labels[:, None]).any(dim=2).numpy()
-    print(f"precision@{JUDGED} {right.mean():.3f}, n = {len(pictures.queries)}")
-    drawn(pictures, rows, right).save(options.out, quality=88)
+            images = retrieval_set(folder, "folder", model.rules)
+    rows = nearest(model, images)
+    labels = images.database_labels[torch.from_numpy(rows)]
+    right = (labels & images.query_labels[:, None]).any(dim=2).numpy()
+    print(f"precision@{JUDGED} {right.mean():.3f}, n = {len(images.queries)}")
+    drawn(images, rows, right).save(options.out, quality=88)
     print(f"wrote {options.out}")
 
 

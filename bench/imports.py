@@ -1,17 +1,17 @@
-"""`python -m service import` beside decoding and encoding alone, on the same pictures.
+"""Compares `python -m service import` to decoding and encoding the same images alone.
 
-    python -m bench.imports --data CIFAR10                  12,000 pictures, about 10 minutes
-    python -m bench.imports --data FOLDER --pictures 500    any folder of pictures
+    python -m bench.imports --data CIFAR10                  12,000 images, about 10 minutes
+    python -m bench.imports --data FOLDER --pictures 500    any folder of images
 
-As they are, and as JPEGs of 640×480 drawn from a thousand of them, with the grain of a camera.
-Alone: a pool decodes as many pictures at a time as the service does, and the shipped network
-encodes 64 at a time, as the import has it; what comes of it is dropped. The import also
-reads the folder anew, hashes, looks for what is stored already, and commits to SQLite; with
-originals kept in a folder, and without. Its time is that of its job less that of an empty
-folder's, which is start-up. Rounds take turns. With GOMP_SPINCOUNT=1000 in the environment, as
-the import sets it. Nothing is removed before the end: ext4 steps over the inodes of files that
-were removed in the last minutes, one by one, and so is slow to make new files.
-Results go to bench/results/imports.json.
+The images are imported as they are, and as 640×480 JPEGs that are made from a thousand of them.
+Alone means that a pool decodes as many images at a time as the service does, the shipped model
+encodes 64 at a time, as the import does, and the codes are dropped. The import also reads the
+folder, hashes the files, looks for images that are stored already, and commits to SQLite. It is
+measured with originals in a folder and without. Its time is the time of its job minus that of the
+job of an empty folder, which is start-up. They are measured alternately. Set GOMP_SPINCOUNT=1000 in
+the environment, as the import does. No file is deleted before the end, because ext4 creates files
+slowly for some minutes after others were deleted. Results are written to
+bench/results/imports.json.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from service.database.store import Store
 from service.models import artifacts
 from service.settings import IMPORT_BATCH, Settings
 
-DRAWN = 1000
+ENLARGED = 1000  # different images among the enlarged ones
 
 
 def alone(files: list[Path]) -> float:
-    """Seconds, the loading of torch and of the model not among them."""
+    """Returns the seconds to decode and encode the files, without loading torch and the model."""
     model = artifacts.use(SHIPPED, torch.device("cpu"))
     started = time.perf_counter()
     with ThreadPoolExecutor(Settings().decode_threads) as pool:
@@ -52,8 +52,12 @@ def alone(files: list[Path]) -> float:
     return time.perf_counter() - started
 
 
-def imported(folder: Path, pictures: int, image_store: str, place: Path) -> float:
-    """Seconds of the job, in a new database in ``place``."""
+def imported(folder: Path, images: int, image_store: str, place: Path) -> float:
+    """Imports a folder into a new database, and returns the seconds of the job.
+
+    ``images``: how many images the job must import. ``image_store``: see the setting of the
+    service. ``place``: folder to create for the database and the originals.
+    """
     place.mkdir()
     url = sqlite_url(place)
     settings = {"database_url": url, "model": SHIPPED, "image_store": image_store}
@@ -61,15 +65,15 @@ def imported(folder: Path, pictures: int, image_store: str, place: Path) -> floa
     store = Store(url)
     job = store.jobs.page(1)[0]
     store.close()
-    assert (job.done, job.failed) == (pictures, 0), job
+    assert (job.done, job.failed) == (images, 0), job
     return job.seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=12_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, required=True, help="folder of images")
+    parser.add_argument("--pictures", type=int, default=12_000, help="most images to import")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
     options = parser.parse_args()
     found = (path for path in options.data.rglob("*.*") if path.suffix in (".jpg", ".png", ".webp"))
     files = list(islice(found, options.pictures))
@@ -83,25 +87,30 @@ def main() -> None:
 
 
 def copy(files: list[Path], folder: Path) -> Path:
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    """Copies the files to a new folder below ``folder``, which is returned."""
+    images = folder / "images-to-import"
+    images.mkdir()
     for n, path in enumerate(files):
-        shutil.copy(path, pictures / f"{n:06}{path.suffix}")
-    return pictures
+        shutil.copy(path, images / f"{n:06}{path.suffix}")
+    return images
 
 
 def enlarge(files: list[Path], folder: Path) -> Path:
-    """Some of them drawn large, each several times: with other bytes behind the same pixels."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    large = [enlarged(path, 640, 480) for path in tqdm(files[:DRAWN], desc="drawing")]
+    """Writes as many 640×480 JPEGs to a new folder below ``folder``, which is returned.
+
+    Some have the same pixels, but no two files are equal: each ends in its own number.
+    """
+    images = folder / "images-to-import"
+    images.mkdir()
+    large = [enlarged(path, 640, 480) for path in tqdm(files[:ENLARGED], desc="enlarging")]
     for n in range(len(files)):
-        (pictures / f"{n:06}.jpg").write_bytes(large[n % len(large)] + n.to_bytes(4))
-    return pictures
+        (images / f"{n:06}.jpg").write_bytes(large[n % len(large)] + n.to_bytes(4))
+    return images
 
 
-def compare(pictures: Path, folder: Path, rounds: int) -> dict[str, object]:
-    files = sorted(pictures.iterdir())
+def compare(images: Path, folder: Path, rounds: int) -> dict[str, object]:
+    """Measures the import of the folder ``images``; databases are created in ``folder``."""
+    files = sorted(images.iterdir())
     seconds: dict[str, list[float]] = {"alone": [], "none": [], "images": []}
     empty = folder / "empty"
     empty.mkdir()
@@ -112,7 +121,7 @@ def compare(pictures: Path, folder: Path, rounds: int) -> dict[str, object]:
         seconds["alone"].append(alone(files))
         for store in ("none", "images"):
             place = folder / f"{store}-{n}"
-            seconds[store].append(imported(pictures, len(files), store, place) - start)
+            seconds[store].append(imported(images, len(files), store, place) - start)
     median = {what: statistics.median(values) for what, values in seconds.items()}
     return {
         "start_s": round(start, 2),

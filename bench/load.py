@@ -1,4 +1,4 @@
-"""Load on a URL, by autocannon (node)."""
+"""Sends as many requests as a server can answer, by the npm package autocannon."""
 
 import json
 import shutil
@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = ("npx", "--yes", "autocannon@8")
-CONNECTIONS = 16  # enough to keep every server busy
+CONNECTIONS = 16  # on which capacities are measured
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of it. Latencies in ms, of 2xx replies too slow to be sent on time included."""
+    """The replies to the requests.
+
+    ``rate``: requests a second, or None if they were sent as fast as replies came. ``statuses``:
+    number of replies by HTTP status. ``errors``: broken connections and timeouts. Latencies are
+    the times until 2xx replies in milliseconds; with a rate they include the delay until the
+    request could be sent.
+    """
 
     rate: float | None
     replies_a_second: float
@@ -24,18 +30,19 @@ class Load:
 
 
 def require() -> None:
-    """Raises SystemExit without node."""
+    """Raises SystemExit if npx is not installed, which runs autocannon."""
     if shutil.which("npx") is None:
-        raise SystemExit("bench.service needs node: npx runs autocannon, the load generator")
+        raise SystemExit("npx was not found; install Node.js, which runs the load generator")
 
 
-def run(
-    url: str, picture: Path, seconds: float, connections: int, rate: float | None = None
-) -> Load:
-    """Post a form with the picture to it, on so many connections as fast as replies come; with a
-    rate so many in each second, at its beginning."""
+def run(url: str, image: Path, seconds: float, connections: int, rate: float | None = None) -> Load:
+    """Posts a form with an image again and again.
+
+    Each connection sends its next request when it has a reply. With a ``rate``, that many requests
+    are sent at the beginning of every second.
+    """
     command = [*COMMAND, "-j", "-m", "POST", "-d", str(seconds), "-c", str(connections)]
-    form = {"image": {"type": "file", "path": str(picture)}}
+    form = {"image": {"type": "file", "path": str(image)}}
     command += ["--form", json.dumps(form), *(["-R", str(round(rate, 1))] if rate else [])]
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -52,7 +59,7 @@ def run(
 def capacity(name: str, url: str, image: Path, seconds: float) -> float:
     """Returns the replies a second to requests on CONNECTIONS connections.
 
-    Raises SystemExit if a reply is not a 200; ``name``: what the message calls the server.
+    Raises SystemExit if a reply is not a 200; ``name``: the server's name in the message.
     """
     measured = run(url, image, seconds, CONNECTIONS)
     if measured.statuses.keys() != {"200"} or measured.errors:

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Describes the machine that a benchmark ran on."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """CPU model, count and memory, as far as the system tells."""
+    """Returns the CPU model, number of CPUs, memory and operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)

@@ -1,9 +1,9 @@
-"""A network's three ways on the CPU: our own convolutions, traced and frozen, layer by layer.
+"""Compares three ways to run a network on the CPU: our convolutions, torch traced, torch plain.
 
     python -m bench.network      the shipped network and the paper's VGG, about two minutes
 
-Decoded pictures to features, so many at a time, on one thread and on all of them; rounds take
-turns. Results go to bench/results/network.json.
+Each way computes the features of decoded images, in batches of 1, 8 and 64, on one thread and on
+all. They are measured alternately. Results are written to bench/results/network.json.
 """
 
 import argparse
@@ -33,7 +33,11 @@ Network = Callable[[Tensor], Tensor]
 
 
 def ways(network: nn.Module) -> dict[str, Network]:
-    """By name; "avx512" and "avx2" where they are there."""
+    """Returns the network in every way, by name.
+
+    "avx512" and "avx2" are our convolutions, if the processor has these instructions. "traced" is
+    traced and frozen by torch. "by layer" is the network itself.
+    """
     plan, images = winograd.plan(network, SIDE), torch.zeros(2, 3, SIDE, SIDE)
     channels_last = images.contiguous(memory_format=torch.channels_last)
     traced = torch.jit.trace(network, channels_last, check_trace=False)  # type: ignore[no-untyped-call]
@@ -46,6 +50,7 @@ def ways(network: nn.Module) -> dict[str, Network]:
 
 
 def images_a_second(network: Network, count: int) -> float:
+    """Returns the rate of a network that gets ``count`` images at a time."""
     images = torch.randn(count, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     return rates.images_a_second(lambda: network(images), count, SECONDS)
 
@@ -53,18 +58,18 @@ def images_a_second(network: Network, count: int) -> float:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each")
     options = parser.parse_args()
     networks = {"shipped": artifact.load(SHIPPED).network, "VGG": build("vgg", D)}
     results: list[dict[str, object]] = []
     for threads in sorted({1, processors()}):
         torch.set_num_threads(threads)
         for name, network in networks.items():
-            there = ways(network.eval())
+            available = ways(network.eval())
             for count in tqdm(BATCHES, desc=f"{name}, {threads} threads"):
-                found: dict[str, list[float]] = {way: [] for way in there}
+                found: dict[str, list[float]] = {way: [] for way in available}
                 for _ in range(options.rounds):
-                    for way, run in there.items():
+                    for way, run in available.items():
                         found[way].append(images_a_second(run, count))
                 median = {way: statistics.median(values) for way, values in found.items()}
                 results.append(

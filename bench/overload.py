@@ -1,11 +1,12 @@
-"""Twice as many searches as the service can answer: what it does with them.
+"""Sends twice as many searches as the service can answer, and checks its replies and memory.
 
-    python -m bench.overload                     ten minutes, after measuring what it can
+    python -m bench.overload                     ten minutes, after measuring the capacity
     python -m bench.overload --seconds 30 --rows 1000
 
-A 32×32 JPEG from 200 connections of autocannon (node), on the same machine. Beside them one client
-searches now and then by a picture of ten, and compares its hits with those of the idle service. The
-growth of memory is counted after the first tenth. Results go to bench/results/overload.json.
+The searches send a 32×32 JPEG on 200 connections from the same machine. Five times a second,
+another client searches with one of ten images, and compares the hits with its hits from before
+the overload. The growth of memory is counted after the first tenth of the time. Results are
+written to bench/results/overload.json.
 """
 
 import argparse
@@ -30,12 +31,15 @@ ROUNDS, ROUND_SECONDS = 3, 5
 
 
 class Checker:
-    """Searches beside the load, whose hits must be those of the idle service."""
+    """Searches in a thread and compares the hits with hits from before the thread started.
 
-    def __init__(self, server: Server, pictures: list[bytes]) -> None:
+    ``answered``, ``refused``, ``wrong``: numbers of replies; refused ones have the status 429.
+    """
+
+    def __init__(self, server: Server, images: list[bytes]) -> None:
         self.server = server
         self.answered = self.refused = self.wrong = 0
-        self.expected = [(each, self._search(each).json()["results"]) for each in pictures]
+        self.expected = [(each, self._search(each).json()["results"]) for each in images]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -47,14 +51,14 @@ class Checker:
         self._done.set()
         self._thread.join()
 
-    def _search(self, picture: bytes) -> httpx.Response:
-        return self.server.search(picture, k=10)
+    def _search(self, image: bytes) -> httpx.Response:
+        return self.server.search(image, k=10)
 
     def _run(self) -> None:
-        for picture, expected in cycle(self.expected):
+        for image, expected in cycle(self.expected):
             if self._done.wait(0.2):
                 break
-            reply = self._search(picture)
+            reply = self._search(image)
             if reply.status_code == 429:
                 self.refused += 1
                 continue
@@ -68,7 +72,10 @@ class Checker:
 def overload(
     server: Server, file: Path, checked: list[bytes], capacity: float, seconds: float
 ) -> dict[str, Any]:
-    """At twice the capacity: statuses, growth of memory after the first tenth, wrong answers."""
+    """Sends searches at twice the capacity for ``seconds``, and returns the measurements.
+
+    ``checked``: the images that the other client searches with.
+    """
     url = f"{server.url}/search"
     with Checker(server, checked) as checker:
         load.run(url, file, seconds / 10, 200, 2 * capacity)
@@ -86,8 +93,8 @@ def overload(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--rows", type=int, default=100_000, help="number of stored images")
+    parser.add_argument("--seconds", type=float, default=600, help="length of the overload")
     options = parser.parse_args()
     load.require()
     with tempfile.TemporaryDirectory() as name:

@@ -1,8 +1,9 @@
-"""Draw docs/page.jpg: the page at / after a search among the example pictures.
+"""Takes the screenshot docs/page.jpg of the page at / after a search among the example images.
 
 python -m bench.page
 """
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.models import SHIPPED
 from harness.server import Server
 
 QUERY = EXAMPLES / "cat" / "0001.jpg"
-PICTURE = ROOT / "docs" / "page.jpg"
+SCREENSHOT = ROOT / "docs" / "page.jpg"
 
 
 def main() -> None:
@@ -30,12 +31,12 @@ def main() -> None:
         )
         page = browser.new_page(viewport={"width": 1100, "height": 860})
         page.goto(server.url)
-        page.get_by_role("button", name="Load the 300 example images").click()
-        page.get_by_text("300 images").wait_for(timeout=60_000)
+        page.locator("#examples").click()
+        page.locator("#state", has_text=re.compile("^300 ")).wait_for(timeout=60_000)
         page.locator("#query").set_input_files(QUERY)
         page.get_by_text("nearest to").wait_for()
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=PICTURE, type="jpeg", quality=85)
+        page.screenshot(path=SCREENSHOT, type="jpeg", quality=85)
         browser.close()
 
 

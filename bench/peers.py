@@ -1,11 +1,12 @@
-"""What POST /search is measured beside: applications of one route, for ``bench.service``.
+"""Applications with a route POST /search that ``bench.service`` compares the service to.
 
-    uvicorn --factory bench.peers:pillow      parse the upload, open it with Pillow, decode it
-    uvicorn --factory bench.peers:floats      decode and encode as this service, faiss IndexFlatIP
-    uvicorn --factory bench.peers:pgvector    the same, and pgvector with HNSW
+    uvicorn --factory bench.peers:pillow      parses the upload and decodes it with Pillow
+    uvicorn --factory bench.peers:floats      decodes and encodes as the service does, and searches
+                                              float features with faiss IndexFlatIP
+    uvicorn --factory bench.peers:pgvector    does the same with pgvector and HNSW
 
-BENCH_ROWS: pictures stored, uniform on the sphere. BENCH_POSTGRES: URL of an empty database
-that can have the extension vector.
+The environment variable BENCH_ROWS is the number of stored images, whose features are random unit
+vectors. BENCH_POSTGRES is the URL of an empty database that has the extension vector available.
 """
 
 import os
@@ -21,22 +22,23 @@ from gpq.model.model import Model
 from harness.models import SHIPPED
 
 K = 10
-COPIED = 10_000  # rows at a time
 
 
 def pillow() -> FastAPI:
+    """Returns the application that only decodes the image."""
     app = FastAPI()
 
     @app.post("/search")
     def search(image: UploadFile) -> dict[str, int]:
-        picture = Image.open(image.file)
-        picture.load()
-        return {"width": picture.width, "height": picture.height}
+        opened = Image.open(image.file)
+        opened.load()
+        return {"width": opened.width, "height": opened.height}
 
     return app
 
 
 def floats() -> FastAPI:
+    """Returns the application that searches with faiss, exactly."""
     import faiss
 
     app, model = FastAPI(), in_one_call(artifact.load(SHIPPED))
@@ -53,6 +55,7 @@ def floats() -> FastAPI:
 
 
 def pgvector() -> FastAPI:
+    """Fills the database, and returns the application that searches it with pgvector."""
     import psycopg_pool
 
     app, model = FastAPI(), in_one_call(artifact.load(SHIPPED))
@@ -60,18 +63,18 @@ def pgvector() -> FastAPI:
     pool = psycopg_pool.ConnectionPool(os.environ["BENCH_POSTGRES"], min_size=8, max_size=8)
     with pool.connection() as connection:
         connection.execute("CREATE EXTENSION vector")
-        connection.execute(f"CREATE TABLE pictures (id int, features vector({stored.shape[1]}))")
-        with connection.cursor().copy("COPY pictures FROM STDIN") as copy:
+        connection.execute(f"CREATE TABLE images (id int, features vector({stored.shape[1]}))")
+        with connection.cursor().copy("COPY images FROM STDIN") as copy:
             for row, vector in enumerate(stored):
                 copy.write_row((row, _text(vector)))
-        connection.execute("CREATE INDEX ON pictures USING hnsw (features vector_ip_ops)")
+        connection.execute("CREATE INDEX ON images USING hnsw (features vector_ip_ops)")
 
     @app.post("/search")
     def search(image: UploadFile) -> list[tuple[int, float]]:
         query = _text(_features(model, image)[0])
         with pool.connection() as connection:
             found = connection.execute(
-                "SELECT id, features <#> %s::vector FROM pictures ORDER BY 2 LIMIT %s", (query, K)
+                "SELECT id, features <#> %s::vector FROM images ORDER BY 2 LIMIT %s", (query, K)
             ).fetchall()
         return [(row, -score) for row, score in found]
 

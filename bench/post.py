@@ -1,10 +1,11 @@
-"""POST /search of a whole service whose codes are on a card, one at a time and many at once.
+"""Measures POST /search of a service whose codes are on a GPU, with 1, 16 and 64 clients.
 
-    python -m bench.post                                  a million pictures, GPQ_SCAN=auto
+    python -m bench.post                                  a million images, GPQ_SCAN=auto
     python -m bench.post --rows 10000 --seconds 2 --scan native
 
-Pictures of 32×32, as in examples/; the shipped model, on the same device. The time of a search
-is that of its reply, the stages of it from Server-Timing. Prints JSON.
+The searches send a 32×32 image of examples/ to the shipped model, which runs on the GPU too. The
+time of a search is the time until its reply; the reply's Server-Timing shows its stages. The
+results are printed as JSON.
 """
 
 import argparse
@@ -25,43 +26,44 @@ from harness.server import Server
 CLIENTS = (1, 16, 64)
 
 
-def searches(server: Server, picture: bytes, clients: int, seconds: float) -> dict[str, object]:
-    """By so many clients, each sending its next search when it has the reply to its last."""
+def measure(server: Server, image: bytes, clients: int, seconds: float) -> dict[str, object]:
+    """Measures searches of clients that each send the next one when they get a reply."""
     end = time.monotonic() + seconds
 
-    def ask() -> list[float]:
+    def search() -> list[float]:
         taken = []
         with httpx.Client(base_url=server.url, timeout=60) as http:
             while time.monotonic() < end:
                 started = time.perf_counter()
-                http.post("/search", files={"image": picture}).raise_for_status()
+                http.post("/search", files={"image": image}).raise_for_status()
                 taken.append(time.perf_counter() - started)
         return taken
 
     with ThreadPoolExecutor(clients) as pool:
-        taken = [t for each in [pool.submit(ask) for _ in range(clients)] for t in each.result()]
+        results = [pool.submit(search) for _ in range(clients)]
+        taken = [t for result in results for t in result.result()]
     return {
         "clients": clients,
         "searches_a_second": round(len(taken) / seconds, 1),
         "p50_ms": round(1000 * statistics.median(taken), 2),
-        "server_timing": server.search(picture).headers["Server-Timing"],
+        "server_timing": server.search(image).headers["Server-Timing"],
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--scan", default="auto")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="number of stored images")
+    parser.add_argument("--seconds", type=float, default=10, help="for each number of clients")
+    parser.add_argument("--scan", default="auto", help="scan engine, see the setting GPQ_SCAN")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
-    picture = min(EXAMPLES.rglob("*.jpg")).read_bytes()
+    image = min(EXAMPLES.rglob("*.jpg")).read_bytes()
     with (
         tempfile.TemporaryDirectory() as name,
         filled_service(Path(name), options.rows, scan=options.scan) as server,
     ):
-        server.search(picture)
-        found = [searches(server, picture, n, options.seconds) for n in CLIENTS]
+        server.search(image)
+        found = [measure(server, image, n, options.seconds) for n in CLIENTS]
         stats = server.http.get("/stats").json()
     results = {
         "rows": options.rows,

@@ -1,12 +1,12 @@
-"""Another model for all stored pictures, under searches at a fixed rate: what they notice.
+"""Measures searches while all stored images get codes of another model, and while it is activated.
 
     python -m bench.reindex --data CIFAR10 --pictures 50000 --rate 10     SQLite, about half an hour
-    python -m bench.reindex --pictures 500                                small, on noise, a minute
+    python -m bench.reindex --pictures 500                 a small one on random images, a minute
 
 CIFAR10 is a folder of train/<class>/*.jpg. The new model is the shipped one cut to 24 bits.
-Searches are sent when they are due, whatever came of those before, and timed from then. One
-phase of searches alone, then one while `python -m service models reindex` runs, then one
-while the model is activated, rolled back and activated again. Results go to
+Searches are sent at a fixed rate, even if earlier ones have no reply yet, and timed from when they
+are due. The first phase has searches only. In the second, `python -m service models reindex` runs.
+In the third, the new model is activated, rolled back and activated again. Results are written to
 bench/results/reindex.json.
 """
 
@@ -35,25 +35,30 @@ from harness.server import Server
 from trainer.cut import cut
 
 WRITTEN = RESULTS / "reindex.json"
-BATCH = 100  # pictures of one POST /index
-QUERIES = 200
+BATCH = 100  # images per POST /index
+QUERIES = 200  # different images that are searched for
 
 
 class Searches:
-    """Of a fixed rate, in one phase."""
+    """Searches at a fixed rate during one phase.
+
+    ``rate``: searches a second. ``good``: whether a reply is right. ``seconds``: times of all
+    searches. ``failed``: replies or errors of the failed searches.
+    """
 
     def __init__(
         self,
         url: str,
-        pictures: list[bytes],
+        images: list[bytes],
         rate: float,
         good: Callable[[httpx.Response], bool] = lambda r: len(r.json()["results"]) == 10,
     ) -> None:
-        self.url, self.pictures, self.rate, self.good = url, pictures, rate, good
+        self.url, self.images, self.rate, self.good = url, images, rate, good
         self.seconds: list[float] = []
         self.failed: list[str] = []
 
     async def run(self, done: Callable[[], bool]) -> None:
+        """Sends searches until ``done()`` is true, and waits for the last reply."""
         async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
             started = time.monotonic()
             tasks = []
@@ -62,13 +67,13 @@ class Searches:
                 if done():
                     break
                 due = started + n / self.rate
-                picture = self.pictures[n % len(self.pictures)]
-                tasks.append(asyncio.create_task(self._one(http, picture, due)))
+                image = self.images[n % len(self.images)]
+                tasks.append(asyncio.create_task(self._one(http, image, due)))
             await asyncio.gather(*tasks)
 
-    async def _one(self, http: httpx.AsyncClient, picture: bytes, due: float) -> None:
+    async def _one(self, http: httpx.AsyncClient, image: bytes, due: float) -> None:
         try:
-            reply = await http.post("/search", files={"image": picture}, data={"k": 10})
+            reply = await http.post("/search", files={"image": image}, data={"k": 10})
             if reply.status_code != 200 or not self.good(reply):
                 self.failed.append(reply.text[:200])
         except httpx.HTTPError as error:
@@ -76,6 +81,7 @@ class Searches:
         self.seconds.append(time.monotonic() - due)
 
     def summary(self) -> dict[str, object]:
+        """Returns the entry of this phase in the results."""
         ms = np.array(self.seconds) * 1000
         p50, p99 = (round(float(np.quantile(ms, q)), 1) for q in (0.5, 0.99))
         worst = round(float(ms.max()), 1)
@@ -84,6 +90,7 @@ class Searches:
 
 
 def models(settings: dict[str, object], *arguments: str) -> subprocess.Popen[str]:
+    """Starts `python -m service models …`, whose progress is shown on standard error."""
     command = [sys.executable, "-m", "service", "models", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment(**settings), stdout=subprocess.PIPE, text=True
@@ -91,22 +98,26 @@ def models(settings: dict[str, object], *arguments: str) -> subprocess.Popen[str
 
 
 def timed(settings: dict[str, object], *arguments: str) -> float:
-    """Seconds that a command takes; Python and torch are most of them."""
+    """Runs a command of `models` and returns its seconds, most of them for starting torch."""
     started = time.monotonic()
     process = models(settings, *arguments)
     assert process.wait() == 0, arguments
     return round(time.monotonic() - started, 2)
 
 
-def fill(server: Server, pictures: list[bytes]) -> None:
-    for first in tqdm(range(0, len(pictures), BATCH), desc="storing", unit_scale=BATCH):
-        part = pictures[first : first + BATCH]
+def put_all(server: Server, images: list[bytes]) -> None:
+    """Stores the images by POST /index."""
+    for first in tqdm(range(0, len(images), BATCH), desc="storing", unit_scale=BATCH):
+        part = images[first : first + BATCH]
         ids = json.dumps([f"p{first + n}" for n in range(len(part))])
         server.index(*part, ids=ids).raise_for_status()
 
 
 def switches(settings: dict[str, object], server: Server, new: str, old: str) -> dict[str, float]:
-    """Seconds from when a command is over until the process answers by the model."""
+    """Activates the new model, rolls back and activates it again.
+
+    Returns the seconds of each command, and from its end until the service uses the model.
+    """
     lags = {}
     for name, arguments, model in (
         ("activate", ("activate", new), new),
@@ -121,7 +132,8 @@ def switches(settings: dict[str, object], server: Server, new: str, old: str) ->
     return lags
 
 
-def phase(searches: Searches, seconds: float) -> dict[str, object]:
+def run_phase(searches: Searches, seconds: float) -> dict[str, object]:
+    """Runs a phase of fixed length and returns its summary."""
     until = time.monotonic() + seconds
     asyncio.run(searches.run(lambda: time.monotonic() > until))
     return searches.summary()
@@ -129,27 +141,27 @@ def phase(searches: Searches, seconds: float) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="pictures of CIFAR-10; else noise")
-    parser.add_argument("--pictures", type=int, default=50_000)
-    parser.add_argument("--rate", type=float, default=10.0, help="searches a second")
-    parser.add_argument("--share", default="0.5", help="of its time that re-indexing may take")
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-10 (random images)")
+    parser.add_argument("--pictures", type=int, default=50_000, help="number of stored images")
+    parser.add_argument("--rate", type=float, default=10.0, help="searches per second")
+    parser.add_argument("--share", default="0.5", help="of the time that re-indexing may work")
     parser.add_argument("--alone", type=float, default=60.0, help="seconds of searches alone")
-    parser.add_argument("--out", type=Path, default=WRITTEN)
+    parser.add_argument("--out", type=Path, default=WRITTEN, help="JSON file (%(default)s)")
     options = parser.parse_args()
     if options.data:
         files = sorted((options.data / "train").rglob("*.jpg"))[: options.pictures]
-        pictures = [file.read_bytes() for file in files]
+        images = [file.read_bytes() for file in files]
     else:
-        pictures = [png(n) for n in range(options.pictures)]
-    queries = pictures[:: max(1, len(pictures) // QUERIES)]
+        images = [png(n) for n in range(options.pictures)]
+    queries = images[:: max(1, len(images) // QUERIES)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         new = cut(SHIPPED, 24, folder / "new")
         settings = {"database_url": sqlite_url(folder), "image_store": folder / "images"}
         with Server(folder, **settings) as server:
-            fill(server, pictures)
+            put_all(server, images)
             old = server.http.get("/model").json()["id"]
-            alone = phase(Searches(server.url, queries, options.rate), options.alone)
+            alone = run_phase(Searches(server.url, queries, options.rate), options.alone)
             assert models(settings, "add", str(folder / "new")).wait() == 0
             job = models(settings, "reindex", "--share", options.share)
             started = time.monotonic()
@@ -168,7 +180,7 @@ def main() -> None:
 
             asyncio.run(switch())
         results = {
-            "pictures": len(pictures), "rate": options.rate, "share": options.share,
+            "pictures": len(images), "rate": options.rate, "share": options.share,
             "alone": alone, "while re-indexing": meanwhile.summary(), "reindex_s": seconds,
             "while switching": switching.summary(), "switch_s": lags,
             "machine": describe(),

@@ -1,11 +1,11 @@
-"""Three processes over one database, writers on all: how far behind is each, at worst?
+"""Measures how far the indexes of three replicas lag behind their database under writes to all.
 
     python -m bench.replicas                  # Postgres, 30 s
     python -m bench.replicas --seconds 5 --database sqlite
 
-Each process has writers that store and replace pictures. A watcher takes what one process
-has acknowledged and searches each of the others for it, once. Samplers read the lag of the
-index in memory from /stats. In the end all indexes must be equal, by checksum.
+Writers put images through every replica. A watcher takes images that one replica has acknowledged,
+and searches for each of them once in the other replicas. Samplers read the lag of the index in
+memory from GET /stats. At the end the checksums of all indexes must be equal.
 """
 
 import argparse
@@ -29,22 +29,25 @@ from harness.postgres import Postgres
 from harness.server import Server
 
 PROCESSES = 3
-WRITERS = 2  # a process
-IDS = 150  # of a writer: a search may return all
+WRITERS = 2  # per replica
+IDS = 150  # per writer, so that a search can return all images
 SAMPLE_SECONDS = 0.05
 
 
-class Run:
+class ReplicaTraffic:
+    """Writers, watcher and samplers, which run for ``seconds``."""
+
     def __init__(self, servers: list[Server], seconds: float) -> None:
         self.servers, self.deadline = servers, time.monotonic() + seconds
         self.acknowledged: queue.Queue[tuple[int, str, int]] = queue.Queue(maxsize=1)
         self.writes = 0
-        self.searched = 0  # for an acknowledged picture, in another process, once
-        self.missed = 0  # of these, those that did not find it
+        self.searched = 0  # searches for an acknowledged image in another replica
+        self.missed = 0  # how many of these searches did not find the image
         self.lags: list[float] = []
         self.behind: list[int] = []
 
     def run(self) -> dict[str, object]:
+        """Runs the traffic, waits until all replicas have the same changes, and returns results."""
         jobs = [(self._write, (n, w)) for n in range(PROCESSES) for w in range(WRITERS)]
         jobs += [(self._sample, (n,)) for n in range(PROCESSES)] + [(self._watch, ())]
         threads = [threading.Thread(target=target, args=args) for target, args in jobs]
@@ -119,7 +122,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=30, help="length of the traffic")
     parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -135,7 +138,7 @@ def main() -> None:
             server = Server(root / str(n), database_url=url, **settings)
             servers.append(stack.enter_context(server))
         result = {"database": arguments.database, "machine": describe()}
-        result |= Run(servers, arguments.seconds).run()
+        result |= ReplicaTraffic(servers, arguments.seconds).run()
     whole = arguments.database == "postgres" and arguments.seconds >= 30
     save(result, RESULTS / "replicas.json" if whole else None, indent=2)
 

@@ -1,8 +1,8 @@
-"""Posts of a form at a fixed rate, by Locust (https://locust.io): a process of its own.
+"""Posts a form at a fixed rate, by Locust (https://locust.io), in a separate process.
 
-Users that post evenly spaced, each once in a period of a second or little more, on a connection
-of its own, whatever the replies of the others do. A user whose reply took longer than its
-period posts late, and is counted.
+Locust's users post once per period of about a second, evenly spaced, each on its own connection. A
+user does not wait for the replies to other users. If a reply takes longer than the period, its
+user's next post is late; such replies are counted.
 """
 
 import itertools
@@ -20,12 +20,16 @@ from typing import Any
 import httpx
 import numpy as np
 
-PLAN = "BENCH_PLAN"  # the environment's name of the file that tells the process what to do
+PLAN = "BENCH_PLAN"  # environment variable with the path of the file that configures the users
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of it; latencies from the sending of a request to the end of its reply."""
+    """The replies to the posts.
+
+    ``rate``: posts a second. ``late``: number of replies that took longer than a period. Latencies
+    are from the sending of a request to the end of its reply, in milliseconds.
+    """
 
     rate: float
     replies: int
@@ -36,15 +40,18 @@ class Sent:
     worst_ms: float
 
 
-def run(url: str, picture: bytes, rate: float, seconds: float) -> Sent:
-    """Post the picture as ``image`` so many times a second. Raises CalledProcessError."""
-    form = httpx.Request("POST", url, files={"image": ("picture.jpg", picture, "image/jpeg")})
+def run(url: str, image: bytes, rate: float, seconds: float) -> Sent:
+    """Posts the form field ``image`` at a rate per second.
+
+    Raises CalledProcessError if Locust fails.
+    """
+    form = httpx.Request("POST", url, files={"image": ("image.jpg", image, "image/jpeg")})
     users = max(1, math.ceil(rate))
     with tempfile.TemporaryDirectory() as name:
         body, plan, found = (Path(name) / part for part in ("body", "plan.json", "found.json"))
         body.write_bytes(form.read())
-        kind = form.headers["content-type"]
-        about = {"url": url, "body": str(body), "type": kind, "period": users / rate}
+        media_type = form.headers["content-type"]
+        about = {"url": url, "body": str(body), "type": media_type, "period": users / rate}
         plan.write_text(json.dumps({**about, "users": users, "found": str(found)}))
         command = [sys.executable, "-m", "locust", "-f", __file__, "--headless", "--only-summary"]
         command += ["-u", str(users), "-r", str(users), "-t", f"{math.ceil(seconds)}s"]
@@ -58,7 +65,7 @@ def run(url: str, picture: bytes, rate: float, seconds: float) -> Sent:
     return Sent(round(rate, 1), len(ms), int((~good).sum()), late, p50, p99, worst)
 
 
-if PLAN in os.environ:  # in Locust's process, which loads this file
+if PLAN in os.environ:  # true in Locust's process, which loads this file
     from gevent import sleep
     from locust import FastHttpUser, events, task
 
@@ -68,7 +75,7 @@ if PLAN in os.environ:  # in Locust's process, which loads this file
     _good: list[bool] = []
     _numbers = itertools.count()
 
-    class Searcher(FastHttpUser):
+    class PostingUser(FastHttpUser):
         def on_start(self) -> None:
             first = next(_numbers) / _plan["users"] * _plan["period"]
             self.due = time.monotonic() + first
@@ -79,7 +86,7 @@ if PLAN in os.environ:  # in Locust's process, which loads this file
             return max(0.0, self.due - time.monotonic())
 
         @task
-        def search(self) -> None:
+        def post(self) -> None:
             self.client.post(_plan["url"], data=_body, headers={"content-type": _plan["type"]})
 
     @events.request.add_listener
@@ -88,5 +95,5 @@ if PLAN in os.environ:  # in Locust's process, which loads this file
         _good.append(exception is None)
 
     @events.quitting.add_listener
-    def _tell(**_: object) -> None:
+    def _write(**_: object) -> None:
         Path(_plan["found"]).write_text(json.dumps({"ms": _ms, "good": _good}))

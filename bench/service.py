@@ -1,16 +1,18 @@
-"""POST /search as fast as it goes and at fixed rates, beside peers in the same run.
+"""Compares the capacity and the latency of POST /search to other applications.
 
-    python -m bench.service                      100,000 pictures stored, about 12 minutes
-    python -m bench.service --rows 1000 --seconds 2 --rounds 1      small, a minute or two
+    python -m bench.service                      100,000 stored images, about 12 minutes
+    python -m bench.service --rows 1000 --seconds 3 --rounds 1      a small one, minutes
 
-The same form, with a photograph of 2000×1500, 1280×960, 640×480 or 32×32, is posted to this
-service, and to the peers of ``bench.peers``: pillow, floats, pgvector. Each is one process of one
-machine, which the load generator shares. Capacity, by autocannon (node), is the median over rounds
-in which they take turns. The shipped network alone takes its turn too, with 64 pictures already
-decoded at a time and nothing else at work: a picture's time in the route of Pillow and its time in
-the network, one after the other, are what to measure the rest of a search by. Then each at shares
-of its own capacity, evenly spaced, by Locust. Results go to bench/results/service.json and
-docs/service.png.
+The same form, with an image of 2000×1500, 1280×960, 640×480 or 32×32 pixels, is posted to this
+service and to the applications of ``bench.peers``: pillow, floats and pgvector. Each of them is one
+process on this machine, where the load generator runs too. The capacity, by autocannon, is the
+median of several rounds, each of which measures all of them.
+
+The rounds also measure the shipped network alone, with 64 decoded images at a time while nothing
+else runs. The results compare the capacity of the service to that of the route of Pillow and the
+network, one after the other. Afterwards the latency of each application is measured at shares of
+its own capacity, with evenly spaced requests by Locust. Results are written to
+bench/results/service.json and docs/service.png.
 """
 
 import argparse
@@ -57,14 +59,14 @@ LABELS = {
 
 @contextmanager
 def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
-    """The URL of its /search."""
+    """Runs an application of ``bench.peers``, and yields the URL of its POST /search."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", f"bench.peers:{name}"]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
         cwd=ROOT,
         env={**os.environ, "BENCH_ROWS": str(rows), "GOMP_SPINCOUNT": SPINS, **environment},
-        stdout=subprocess.DEVNULL,  # its log of requests, which this service writes too
+        stdout=subprocess.DEVNULL,  # the log of requests, which this service writes too
     )
     try:
         while process.poll() is None:
@@ -81,7 +83,10 @@ def peer(name: str, rows: int, **environment: str) -> Iterator[str]:
 
 @contextmanager
 def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Server, int]]:
-    """URLs by name, this service, and the bytes of its database."""
+    """Runs this service and all peers.
+
+    Yields the URLs of POST /search by name, this service, and the bytes of its database.
+    """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     server = stack.enter_context(filled_service(folder, rows))
     urls = {OURS: f"{server.url}/search"}
@@ -97,8 +102,11 @@ def services(rows: int, stack: ExitStack) -> Iterator[tuple[dict[str, str], Serv
 def capacities(
     urls: dict[str, str], file: Path, seconds: float, rounds: int
 ) -> dict[str, list[float]]:
-    """Replies a second of each, round by round; every reply is a 200. Pictures a second of the
-    network alone."""
+    """Returns the replies a second of each application in every round, by name.
+
+    They include the images a second of the network alone. Raises SystemExit if a reply is not a
+    200.
+    """
     model = in_one_call(artifact.load(SHIPPED))
     found: dict[str, list[float]] = {name: [] for name in (*urls, NETWORK)}
     for _ in tqdm(range(rounds), desc="capacity"):
@@ -109,18 +117,19 @@ def capacities(
 
 
 def latencies(
-    urls: dict[str, str], picture: bytes, capacity: dict[str, float], seconds: float
+    urls: dict[str, str], image: bytes, capacity: dict[str, float], seconds: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of each at shares of its capacity, evenly spaced."""
+    """Returns the latencies of each application at SHARES of its capacity, by name."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
     for share in tqdm(SHARES, desc="latency"):
         for name, url in urls.items():
-            sent = sender.run(url, picture, share * capacity[name], seconds)
+            sent = sender.run(url, image, share * capacity[name], seconds)
             found[name].append({"share": share, **asdict(sent)})
     return found
 
 
 def draw(results: dict[str, Any]) -> None:
+    """Draws the latencies to docs/service.png."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
@@ -132,8 +141,8 @@ def draw(results: dict[str, Any]) -> None:
             (line,) = axis.plot(searches, [p["p50_ms"] for p in points], marker="o")
             line.set_label(LABELS.get(peer_name, peer_name))
             axis.plot(searches, [p["p99_ms"] for p in points], "--", color=line.get_color())
-        axis.set(title=f"{name} JPEG", xlabel="searches a second", yscale="log")
-        axis.set_ylabel("ms: median, and 99 % (dashed)")
+        axis.set(title=f"{name} JPEG", xlabel="searches per second", yscale="log")
+        axis.set_ylabel("ms: median and 99th percentile (dashed)")
         plots.hide_frame(axis)
         plots.plain_log_ticks(axis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -142,18 +151,18 @@ def draw(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=100_000, help="number of stored images")
+    parser.add_argument("--seconds", type=float, default=8, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each capacity")
     options = parser.parse_args()
     load.require()
     results: dict[str, Any] = {"machine": describe(), "rows": options.rows, "pictures": {}}
     with ExitStack() as stack, services(options.rows, stack) as (urls, server, on_disk):
         results["disk_bytes_a_picture"] = round(on_disk / options.rows)
         results["rss_mb_before"] = round(server.rss() / 2**20)
-        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "picture.jpg"
-        for size, picture in photographs.by_size().items():
-            file.write_bytes(picture)
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "image.jpg"
+        for size, image in photographs.by_size().items():
+            file.write_bytes(image)
             rounds = capacities(urls, file, options.seconds, options.rounds)
             capacity = {name: statistics.median(all_of) for name, all_of in rounds.items()}
             ours, route = capacity[OURS], capacity[ROUTE]
@@ -164,8 +173,8 @@ def main() -> None:
                 "ours_to": {n: round(ours / value, 2) for n, value in capacity.items()},
                 "ours_to_route_and_network": round(ours / both, 2),
                 "route_and_network_to_route": round(both / route, 2),
-                "latency": latencies(urls, picture, capacity, options.seconds),
-                "server_timing": server.search(picture).headers["Server-Timing"],
+                "latency": latencies(urls, image, capacity, options.seconds),
+                "server_timing": server.search(image).headers["Server-Timing"],
             }  # fmt: skip
             print(json.dumps(results["pictures"][size], indent=1))
         results["rss_mb_after"] = round(server.rss() / 2**20)

@@ -1,13 +1,13 @@
-"""A million stored pictures: from the start of the process to ready, its memory, the disk's.
+"""Measures the start, memory and disk space of a service with a million stored images.
 
     python -m bench.start                          both databases, 1e6 rows, 3 starts each
     python -m bench.start --rows 10000             a small one, seconds
     python -m bench.start --rows 10000000 --only sqlite   5 GB of disk, 10 minutes to fill
 
-Codes are uniform, M=12. Postgres runs on a temporary folder on this machine. What is timed
-begins with the process and ends with 200 from /readyz: Python, torch, the shipped model and
-its golden vectors, migrations, the rows from the database or, where a file is named, from
-GPQ_INDEX_FILE, and the native engine's sorting.
+The codes are uniformly random and have 48 bits. Postgres runs on a temporary folder of this
+machine. The time of a start is from the start of the process until /readyz answers 200. It
+includes loading Python, torch, the shipped model and its golden vectors, migrations, reading the
+codes from the database or from GPQ_INDEX_FILE, and sorting them for the native engine.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from harness.server import Server
 def measure(
     folder: Path, url: str, rows: int, starts: int, **settings: object
 ) -> dict[str, object]:
+    """Starts and stops the service again and again; returns the times and the memory."""
     seconds, rss = [], []
     for _ in range(starts):
         server = Server(folder, model=SHIPPED, database_url=url, image_store="none", **settings)
@@ -37,7 +38,7 @@ def measure(
         server.wait_until_ready()
         seconds.append(time.monotonic() - begun)
         assert server.http.get("/stats").json()["images"] == rows
-        rss.append(server.rss())  # after counting them, as someone will
+        rss.append(server.rss())  # after GET /stats, which uses some memory too
         assert server.stop() == 0
     return {
         "rows": rows,
@@ -51,9 +52,9 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--starts", type=int, default=3)
-    parser.add_argument("--only", choices=("sqlite", "postgres"))
+    parser.add_argument("--rows", type=int, default=1_000_000, help="number of stored images")
+    parser.add_argument("--starts", type=int, default=3, help="starts that are measured")
+    parser.add_argument("--only", choices=("sqlite", "postgres"), help="(both)")
     arguments = parser.parse_args()
     model = artifact.load(SHIPPED).id
     results: dict[str, object] = {"machine": describe()}
@@ -72,7 +73,9 @@ def main() -> None:
             measured = measure(folder, url, arguments.rows, arguments.starts)
             results[name] = {**measured, "disk_mb": round(disk_bytes(url) / 2**20)}
             file = {"index_file": folder / f"{name}.codes"}
-            measure(folder, url, arguments.rows, 1, **file)  # writes it at its end
+            measure(
+                folder, url, arguments.rows, 1, **file
+            )  # the service writes the file when it stops
             with_file = measure(folder, url, arguments.rows, arguments.starts, **file)
             results[f"{name}, GPQ_INDEX_FILE"] = with_file
     path = RESULTS / f"start-{arguments.rows}.json" if arguments.rows >= 1_000_000 else None

@@ -1,13 +1,14 @@
-"""Pictures a second of the full training step against the bare network's, in one run.
+"""Compares the speed of the full training step to the speed of the network alone.
 
 .venv/bin/python -m bench.train                 both recipes and sizes, the default batches
 python -m bench.train --device cuda --steps 50
 python -m bench.train --recipes modern --sizes 32 --batch 16 --rounds 2
-python -m bench.train --device cuda --launched    no CUDA graph: each operation by itself
+python -m bench.train --device cuda --launched    launches each operation, without a CUDA graph
 
-The peer is forward and backward of the same network on the same number of pictures, with a
-sum for a loss: no data, augmentation, teacher, losses, optimiser or average. Synthetic
-pictures. Medians of alternating runs; results go to bench/results/train.json.
+The network alone runs forward and backward on the same number of images, with the sum of its
+features as the loss. It has no data loading, augmentation, teacher, other losses, optimiser or
+weight average. The images are random. The figures are medians; the two are measured alternately.
+Results are written to bench/results/train.json.
 """
 
 import argparse
@@ -32,12 +33,13 @@ from trainer.recipes import RECIPES
 
 WRITTEN = RESULTS / "train.json"
 NETWORKS = {32: "resnet32", 64: "resnet64"}
-CLASSES, PICTURES = 10, 4096
+CLASSES, IMAGES = 10, 4096
 
 
 def measure(
-    recipe_name: str, size: int, where: torch.device, options: argparse.Namespace
+    recipe_name: str, size: int, on: torch.device, options: argparse.Namespace
 ) -> dict[str, object]:
+    """Measures one recipe with the network for images of ``size`` pixels, on a device."""
     labelled, unlabelled = (options.batch,) * 2 if options.batch else BATCHES[recipe_name]
     steps, backend = options.steps, options.compile
     config = Config(
@@ -48,13 +50,13 @@ def measure(
         learning_rate=LEARNING_RATES[recipe_name], lambda1=1.0, lambda2=0.1,
         held_out=0.0, seed=0, dataset="folder", init="", teacher="", compile=backend,
     )  # fmt: skip
-    pixels = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8)
-    labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(PICTURES) % CLASSES]
+    pixels = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
+    labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(IMAGES) % CLASSES]
     names = tuple(map(str, range(CLASSES)))
-    data = TrainingSet(pixels, labels, pixels, names).to(where)
+    data = TrainingSet(pixels, labels, pixels, names).to(on)
     rules = Preprocess(size)
-    model = GPQ(config, CLASSES).to(where, memory_format=torch.channels_last).train()
-    recipe = RECIPES[recipe_name](model, data, rules, config, autocast(where))
+    model = GPQ(config, CLASSES).to(on, memory_format=torch.channels_last).train()
+    recipe = RECIPES[recipe_name](model, data, rules, config, autocast(on))
     for network in recipe.networks() if backend else []:
         network.compile(backend=backend)
     optimiser, schedule = recipe.optimiser()
@@ -75,7 +77,7 @@ def measure(
     rates: dict[str, list[float]] = {"full": [], "bare": []}
     for _ in range(options.rounds):
         for name, work in (("full", full), ("bare", bare)):
-            rates[name].append(batch * steps / seconds(work, steps, where))
+            rates[name].append(batch * steps / seconds(work, steps, on))
     medians = {name: round(statistics.median(found[1:])) for name, found in rates.items()}
     return {
         "recipe": recipe_name,
@@ -91,39 +93,42 @@ def measure(
     }
 
 
-def seconds(work: Callable[[], None], steps: int, where: torch.device) -> float:
+def seconds(work: Callable[[], None], steps: int, on: torch.device) -> float:
+    """Returns the seconds of ``steps`` calls on a device."""
     started = time.perf_counter()
     for _ in range(steps):
         work()
-    if where.type == "cuda":
+    if on.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3, help="of each run (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="the first is not counted")
+    parser.add_argument("--steps", type=int, default=3, help="steps per measurement (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measurements; the first is not counted"
+    )
     parser.add_argument("--recipes", nargs="+", default=["modern", "paper"])
     parser.add_argument("--sizes", type=int, nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--width", type=int, default=32, help="of the network (%(default)s)")
-    parser.add_argument("--batch", type=int, help="pictures of each kind a step")
-    parser.add_argument("--launched", action="store_true", help="no CUDA graph of the step")
+    parser.add_argument(
+        "--width", type=int, default=32, help="channels of the network (%(default)s)"
+    )
+    parser.add_argument("--batch", type=int, help="labelled and unlabelled images per step")
+    parser.add_argument("--launched", action="store_true", help="do not use a CUDA graph")
     parser.add_argument("--device", choices=device.NAMES, default="auto")
-    parser.add_argument("--compile", default="", help="back end of torch.compile")
-    parser.add_argument("--out", type=Path, default=WRITTEN, help="(%(default)s)")
+    parser.add_argument("--compile", default="", help="backend of torch.compile (not compiled)")
+    parser.add_argument("--out", type=Path, default=WRITTEN, help="JSON file (%(default)s)")
     options = parser.parse_args()
-    where = device.pick(options.device)
-    if where.type == "cpu":
+    on = device.pick(options.device)
+    if on.type == "cpu":
         memory.keep_freed()
     found = [
-        measure(recipe, size, where, options)
-        for recipe in options.recipes
-        for size in options.sizes
+        measure(recipe, size, on, options) for recipe in options.recipes for size in options.sizes
     ]
     results = {
         "runs": found,
-        "device": describe_device(where),
+        "device": describe_device(on),
         "machine": describe(),
         "versions": {"torch": str(torch.__version__)},
     }

@@ -1,4 +1,4 @@
-"""Sends a folder of images to a running service. Copy from it for programs of your own.
+"""Sends a folder of images to a running service. Use it as a start for your own programs.
 
 .venv/bin/python docs/index_folder.py FOLDER [http://127.0.0.1:8000]
 

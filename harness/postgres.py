@@ -1,4 +1,4 @@
-"""Runs a real Postgres server on a temporary folder, as the user that the package made."""
+"""Runs a real Postgres server on a temporary folder; under root as the user postgres."""
 
 import os
 import pwd

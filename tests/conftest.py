@@ -31,7 +31,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the CIFAR-10 sample: labeled/, train/ and test/ with <class>/NNNN.jpg."""
+    """Returns the folder of the CIFAR-10 sample, see ``extract_sample``."""
     root = tmp_path_factory.mktemp("cifar10")
     extract_sample(root)
     return root
@@ -39,7 +39,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an artifact with random weights."""
+    """Returns the folder of an artifact with random weights."""
     folder = tmp_path_factory.mktemp("random-model")
     make_artifact(folder)
     return folder
@@ -47,7 +47,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[Postgres]":
-    """A Postgres server for this run. Skips the test if Postgres is not installed."""
+    """Runs a Postgres server for all tests. Skips the test if Postgres is not installed."""
     from harness.postgres import Postgres, binaries  # psycopg may be missing beside a GPU
 
     if binaries() is None:
@@ -66,7 +66,7 @@ def new_database(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database; the test runs on SQLite and on Postgres."""
+    """Returns the URL of an empty database; the test runs on SQLite and on Postgres."""
     return new_database(request, tmp_path)
 
 
@@ -74,7 +74,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def server(
     request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One service per module and kind of database. Tests share it, so each uses its own ids."""
+    """Runs a service per module and kind of database. Tests share it, so each uses its own ids."""
     folder = tmp_path_factory.mktemp("service")
     url = new_database(request, folder)
     with Server(folder, model=random_model, database_url=url) as running:

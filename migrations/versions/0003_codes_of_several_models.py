@@ -1,4 +1,4 @@
-"""Moves codes to a table of their own, with codes for several models."""
+"""Moves codes into a separate table, which holds codes of several models."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -13,13 +13,13 @@ def log(path: Path, *checks: tuple[int, float, float]) -> Path:
     return path
 
 
-def test_checks_of_runs_are_drawn_and_kept(tmp_path: Path) -> None:
+def test_measurements_of_trainings_are_drawn_and_written(tmp_path: Path) -> None:
     first = log(tmp_path / "first.jsonl", (10, 1.0, 0.2), (20, 2.0, 0.5), (20, 2.5, 0.4))
     second = log(tmp_path / "second.jsonl", (10, 3.0, 0.1), (20, 6.0, 0.19), (30, 9.0, 0.2))
     out, drawn = tmp_path / "curves.json", tmp_path / "training.png"
     main([f"ours={first}", f"theirs={second}", "--out", str(out), "--drawn", str(drawn)])
     ours, theirs = json.loads(out.read_text())["runs"]
-    assert ours["checks"][-1] == {"step": 20, "seconds": 2.5, "mAP": 0.4}  # the later of two
+    assert ours["checks"][-1] == {"step": 20, "seconds": 2.5, "mAP": 0.4}  # the later of two lines
     assert theirs["name"] == "theirs" and theirs["best"] == 0.2
     assert theirs["seconds_to_share"] == {"50%": 3.0, "80%": 6.0, "90%": 6.0, "95%": 6.0}
     assert drawn.read_bytes().startswith(b"\x89PNG")
@@ -32,4 +32,4 @@ def test_a_log_without_checks_is_a_clear_error(tmp_path: Path, capsys) -> None:
             main([*words, "--out", str(tmp_path / "x"), "--drawn", str(tmp_path / "y")])
     printed = capsys.readouterr().err
     assert "train with --held-out" in printed
-    assert "/nowhere" in printed and "a: give NAME=log.jsonl" in printed
+    assert "/nowhere" in printed and "a: expected NAME=log.jsonl" in printed

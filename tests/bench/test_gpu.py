@@ -1,4 +1,4 @@
-"""What ``make gpu`` does around the card."""
+"""Tests of ``make gpu`` that need no GPU."""
 
 import argparse
 import json
@@ -21,14 +21,14 @@ from trainer import __main__ as trainer
 
 
 @pytest.mark.parametrize("ks", [(10,), (10, 100)])
-def test_scans_are_drawn_whatever_else_lies_there(ks: tuple[int, ...], tmp_path: Path) -> None:
+def test_scans_are_drawn_beside_other_files(ks: tuple[int, ...], tmp_path: Path) -> None:
     for rows in (1000, 2000):
         searches = [
             {"Q": Q, "k": k, "ms": 1.0, "ms_a_query": 1 / Q, "pairs_a_second": 1000.0 * Q * rows}
             for Q in (1, 256)
             for k in ks
         ]
-        found = {"rows": rows, "device": "a card", "searches": searches}
+        found = {"rows": rows, "device": "a GPU", "searches": searches}
         (tmp_path / f"gpu-scan-{rows}.json").write_text(json.dumps(found))
     (tmp_path / "scan-1e9.json").write_text(json.dumps({"result": "gpu-scan-1000.json"}))
     gpuscan.draw(tmp_path, tmp_path / "gpu.png")
@@ -37,24 +37,24 @@ def test_scans_are_drawn_whatever_else_lies_there(ks: tuple[int, ...], tmp_path:
 
 
 @pytest.mark.parametrize("n", [3, 200])
-def test_all_scores_added_up_in_torch_are_the_references(
+def test_scores_summed_by_torch_equal_the_reference_scanners(
     n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpuscan, "CHUNK", 64)
     random = np.random.default_rng(0)
     packed, luts = codes_like("few", n, 12, random), luts_like("levels", 1, 12, random)
     scanner = CudaScanner(packed, 12, DEVICE)
-    found = gpuscan.by_torch(scanner, torch.from_numpy(luts).to(DEVICE), 10)
+    found = gpuscan.search_by_torch(scanner, torch.from_numpy(luts).to(DEVICE), 10)
     for each, expected in zip(found, ReferenceScanner(packed, 12).search(luts, 10), strict=True):
         assert each.tolist() == expected[0].tolist()
 
 
-def test_cuvs_has_as_many_codes_of_as_many_bits_or_a_reason(
+def test_cuvs_gets_the_same_number_of_codes_and_bits_or_a_reason_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = argparse.Namespace(rows=150, queries=[1, 3], k=[2], repeats=1)
     monkeypatch.setitem(sys.modules, "cuvs", None)
-    assert "cuvs" in gpuscan.by_cuvs(options, torch.device("cpu"))["absent"]
+    assert "cuvs" in gpuscan.measure_cuvs(options, torch.device("cpu"))["absent"]
     rows: list[int] = []
 
     def extend(index: list[int], vectors: torch.Tensor, numbers: torch.Tensor) -> list[int]:
@@ -75,38 +75,39 @@ def test_cuvs_has_as_many_codes_of_as_many_bits_or_a_reason(
     monkeypatch.setitem(sys.modules, "cuvs", SimpleNamespace(neighbors=fake))
     monkeypatch.setitem(sys.modules, "cuvs.neighbors", SimpleNamespace(ivf_pq=fake))
     monkeypatch.setattr(gpuscan, "CHUNK", 64)
-    found = gpuscan.by_cuvs(options, torch.device("cpu"))
+    found = gpuscan.measure_cuvs(options, torch.device("cpu"))
     assert rows == list(range(150))
     assert found["pq_bits"] * found["pq_dim"] == 48
     assert [(row["Q"], row["k"]) for row in found["searches"]] == [(1, 2), (3, 2)]
 
 
-def test_steps_are_done_once_where_there_is_time(tmp_path: Path) -> None:
+def test_tasks_run_once_if_there_is_time(tmp_path: Path) -> None:
     options = argparse.Namespace(out=tmp_path, only=None, seconds=60)
-    names = [step.name for step in gpu.steps(options)]
+    names = [task.name for task in gpu.tasks(options)]
     assert names[:4] == ["tests-scan", "tests", "cifar10-wide", "cifar10-taught"]
     assert len(set(names)) == len(names)
     run: list[int] = []
-    step = gpu.Step("one", 60, lambda options: run.append(1) or {"found": 1})
-    assert gpu.done(step, time.monotonic() + 59, options)
+    task = gpu.Task("one", 60, lambda options: run.append(1) or {"found": 1})
+    assert gpu.run_task(task, time.monotonic() + 59, options)
     assert run == []
     for _ in range(2):
-        assert gpu.done(step, time.monotonic() + 61, options)
+        assert gpu.run_task(task, time.monotonic() + 61, options)
     assert run == [1]
     assert json.loads((tmp_path / "one.json").read_text())["found"] == 1
-    assert gpu.done(gpu.Step("no data", 0, lambda options: None), time.monotonic() + 1, options)
+    no_data = gpu.Task("no data", 0, lambda options: None)
+    assert gpu.run_task(no_data, time.monotonic() + 1, options)
     assert not (tmp_path / "no data.json").exists()
 
 
-def test_trainings_are_such_as_the_trainer_knows(tmp_path: Path) -> None:
-    """And one whose labels come from another comes after it, or not at all."""
+def test_the_trainer_accepts_the_options_of_every_training(tmp_path: Path) -> None:
+    """A training with a teacher also comes after the teacher's, and needs its model."""
     trainings = gpu.trainings()
-    for place, training in enumerate(trainings):
+    for position, training in enumerate(trainings):
         words = ["train", "--data", "data", "--out", "out", "--dataset", training.dataset]
         parsed = trainer._parser().parse_args([*words, *training.train])
         assert str(parsed.width or 32) == gpu._option(training, "--width")
         if training.teacher:
-            assert training.teacher in [before.name for before in trainings[:place]]
+            assert training.teacher in [before.name for before in trainings[:position]]
             options = argparse.Namespace(out=tmp_path)
             assert gpu.train(replace(training, data=lambda out: out), options) is None
     assert any(training.teacher for training in trainings)

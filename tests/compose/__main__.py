@@ -5,7 +5,7 @@
                                     starts the services, "LAB compose FILE ARGS" is any other
                                     command of docker compose
 
-The test runs in a compose project of its own on a free port, and removes its volumes at the end.
+The test runs in a separate compose project on a free port, and removes its volumes at the end.
 """
 
 import json

@@ -43,12 +43,12 @@ UNKNOWN: State = (-1, -1)
 
 @dataclass
 class Tally:
-    """Counts of errors, which must stay 0, and of what was done.
+    """Counts errors, which must stay 0, rounds and acknowledged writes.
 
     ``lost``: acknowledged puts that are missing or damaged. ``resurrected``: deleted images that
     exist. ``drift``: differences between memory and database. ``orphans``: rounds after which
-    originals without an image remained. ``wrong``: messages of these and of unexpected replies.
-    ``acknowledged``: numbers of acknowledged writes by HTTP method.
+    originals without an image remained. ``wrong``: messages about these errors and about
+    unexpected replies. ``acknowledged``: numbers of acknowledged writes by HTTP method.
     """
 
     lost: int = 0
