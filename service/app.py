@@ -10,9 +10,9 @@ from fastapi_offline import FastAPIOffline
 from gpq import __version__
 from service.http import handlers
 from service.http.body_limit import BodyLimit, HeadAsGet
+from service.http.replies import ProblemReply
 from service.http.request_timer import RequestTimer
 from service.http.routes import images, index, jobs, models, page, search, system
-from service.http.schemas import ProblemReply
 from service.http.security import require_key
 from service.runtime import Runtime
 from service.settings import Settings
@@ -21,7 +21,7 @@ PROBLEM = {handlers.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Raises ArtifactError or ValueError if the settings name something unusable."""
+    """Raises GPQError, ValueError or OSError if the settings name something unusable."""
     runtime = Runtime(settings)
 
     @asynccontextmanager

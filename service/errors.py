@@ -1,41 +1,44 @@
 """The errors that the service raises on purpose.
 
-The model's own errors (``gpq.errors``) lie beside them: a damaged image or artifact raises
-those, whoever reads it. ``service.http.problems`` maps both to HTTP replies.
+``gpq.errors`` has the errors of the model, which the service raises too: for a damaged image, for
+example. ``service.http.problems`` maps both to HTTP replies.
 
 ServiceError
-├── InvalidRequest        the caller sent something that cannot be used
+├── InvalidRequest        the request contains something that cannot be used
 │   ├── InvalidId         an image id with characters that ids cannot have
-│   ├── DuplicateId       one id for two images of a request
+│   ├── DuplicateId       two images of one request have the same id
 │   ├── InvalidMetadata   metadata that is not a JSON object
 │   ├── MetadataTooLarge  metadata over the size limit
 │   ├── TooManyResults    a reply that would be too large
 │   └── SourceError       an import source that cannot be read
 ├── NotFound
 │   ├── NoSuchImage
-│   ├── NoOriginal        the image exists, its original is not kept
+│   ├── NoOriginal        the image exists, but its original is not kept
 │   ├── NoThumbnail       the original cannot be decoded any more
 │   ├── NoSuchModel
 │   └── NoSuchJob
 ├── Refused               the state of the catalogue does not allow the request
-│   ├── ModelError        about a model
-│   ├── JobError          about a job
-│   └── DumpError         about an export, a restore or a backup
+│   ├── ModelError        the state of a model does not allow it
+│   ├── JobError          the state of a job does not allow it
+│   └── DumpError         a file cannot be exported, restored or backed up
 ├── Busy                  too many requests are being handled
 ├── Unavailable           the service cannot answer now; the same request may succeed later
 │   ├── WaitedTooLong     a queue did not give the request its turn in time
-│   └── ModelChanged      another model became active, or was added, during the operation
+│   └── ModelChanged      the set of models, or the active one, is not the expected one
 ├── StorageFull           a disk is full
-└── NewerSchema           a newer version of this program migrated the database
+└── NewerSchema           a newer version of this program migrated the database (at start only)
 """
 
 
 class ServiceError(Exception):
-    """Base of all errors of the service. The message says what is wrong and what to do."""
+    """Base of all errors of the service.
+
+    The message says what is wrong and, if possible, what to do.
+    """
 
 
 class InvalidRequest(ServiceError):
-    """The caller sent something that cannot be used."""
+    """The request contains something that cannot be used."""
 
 
 class InvalidId(InvalidRequest):
@@ -47,7 +50,7 @@ class DuplicateId(InvalidRequest):
 
 
 class InvalidMetadata(InvalidRequest):
-    """The metadata of an image is not a JSON object."""
+    """The metadata of an image is not a JSON object, or not one that can be stored."""
 
 
 class MetadataTooLarge(InvalidRequest):
@@ -63,7 +66,7 @@ class SourceError(InvalidRequest):
 
 
 class NotFound(ServiceError):
-    """The thing that the caller named does not exist."""
+    """What the caller named does not exist."""
 
 
 class NoSuchImage(NotFound):
@@ -77,7 +80,7 @@ class NoOriginal(NotFound):
     """The original of an image is not kept."""
 
     def __init__(self, id: str) -> None:
-        super().__init__(f"the original of {id!r} is not kept here")
+        super().__init__(f"the original of {id!r} is not kept")
 
 
 class NoThumbnail(NotFound):
@@ -112,7 +115,7 @@ class DumpError(Refused):
 
 
 class Busy(ServiceError):
-    """The service handles as many requests as it may."""
+    """The service is already handling as many requests as it may."""
 
 
 class Unavailable(ServiceError):
@@ -127,7 +130,7 @@ class WaitedTooLong(Unavailable):
 
 
 class ModelChanged(Unavailable):
-    """Another model became active, or was added, during the operation; it must be repeated."""
+    """The set of models, or the active one, is not the expected one. Repeat the operation."""
 
 
 class StorageFull(ServiceError):

@@ -53,8 +53,8 @@ class Serving:
 class Runtime:
     """Holds what lives as long as the process, and a ``Serving`` once the database is open.
 
-    ``start`` opens the database and loads the index in the background. Raises GPQError or
-    ValueError if the settings name something unusable.
+    ``start`` opens the database and loads the index in the background. The constructor raises
+    GPQError, ValueError or OSError if the settings name something unusable.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -98,7 +98,7 @@ class Runtime:
 
     @property
     def model(self) -> Model:
-        """The active model; that of GPQ_MODEL until the database is open."""
+        """The active model; before the database is open, the model of GPQ_MODEL."""
         if self._serving is None:
             return self._configured
         return self.encoder.models[self._serving.follower.model]
@@ -189,7 +189,7 @@ class Runtime:
                 return
             except SQLAlchemyError as error:
                 self._retry_later(_reason(error), str(error).partition("\n")[0])
-            # The image store may answer soon, and another model may become active.
+            # Worth retrying: the image store may answer, or another model may become active.
             except (Unavailable, StorageFull) as error:
                 self._retry_later(str(error))
             except (NewerSchema, ScanError) as error:
@@ -209,7 +209,7 @@ class Runtime:
 
     def _open(self) -> None:
         migrate(self.store.database)
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # it would log every attempt
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # or alembic would log every attempt
         active = self.store.models.adopt(self._configured.id, self._configured_files)
         model = self._configured if active == self._configured.id else self._stored(active)
         serving = self._build_serving(model)
@@ -217,7 +217,7 @@ class Runtime:
         self.maintenance.claim()
         self.not_ready = "loading the index"
         serving.follower.load()
-        # Nothing below raises: another attempt would start the threads twice.
+        # Nothing below may raise: a retry would start the threads twice.
         serving.follower.start()
         self.maintenance.start()
         serving.loader.start()
@@ -236,13 +236,13 @@ class Runtime:
         unknown = chosen and not self.store.models.ever_known(self._configured.id)
         if unknown or not files:
             raise ModelChanged(
-                f"the stored codes are of model {active}, and GPQ_MODEL is {self._configured.id}: "
-                "set GPQ_MODEL to the folder of the first, and to change over run `python -m "
-                "service models add` with the folder of the second; or set GPQ_DATABASE_URL and "
-                "GPQ_IMAGE_STORE to new places and index the images again. Nothing was changed"
+                f"the stored codes are of model {active}, but GPQ_MODEL is {self._configured.id}. "
+                "Set GPQ_MODEL to the folder of the first; to change to the second, run `python -m "
+                "service models add` with its folder. To start afresh, set GPQ_DATABASE_URL and "
+                "GPQ_IMAGE_STORE to new places. Nothing was changed"
             )
         log.info(
-            "the active model is %s, from the database; GPQ_MODEL, %s, applies to empty databases",
+            "using the database's active model %s; GPQ_MODEL (%s) is for empty databases only",
             active,
             self.settings.model,
         )
@@ -252,5 +252,5 @@ class Runtime:
 def _reason(error: SQLAlchemyError) -> str:
     if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError):
         line = str(error.orig).partition("\n")[0]
-        return f"the database refuses; trying again: {line}"
+        return f"the database reports an error; trying again: {line}"
     return DATABASE_DOWN

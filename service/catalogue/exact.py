@@ -1,4 +1,8 @@
-"""Finds the exact hits of one moment, whoever writes meanwhile."""
+"""Finds exactly the hits of one moment, even while other processes write.
+
+Ties come in order of storing. The scan ranks equal scores by row, rows are in seq order, and the
+database assigns seqs in commit order (``database.feed.append``), the same for every replica.
+"""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
@@ -18,7 +22,7 @@ from service.telemetry import timing
 SCAN_TRIES = 8
 SCANNED_TOGETHER = 64  # queries
 RESOLVED_TOGETHER = 10_000  # hits whose metadata are in memory at the same time
-SPARE = 16  # hits requested in addition, if some of the first ones were deleted meanwhile
+SPARE = 16  # extra hits to ask for after some hits turned out to be deleted
 
 Found = list[tuple[int, float]]  # (seq, score), in order
 
@@ -34,7 +38,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What queries that are scanned together share. ``model``: its id."""
+    """The options that all queries of one batch share. ``model``: the model's id."""
 
     model: str
     k: int
@@ -42,10 +46,11 @@ class ScanOptions:
 
 
 class ExactSearch:
-    """Answers look-up tables (M,K) float32 of concurrent queries in batches.
+    """Answers queries given as look-up tables (M,K) float32, concurrent ones in batches.
 
-    A result below ``min_score`` is not a hit. ``watch`` is called with the size of each batch.
-    Searches raise ModelChanged if another model is active, Unavailable if writers outrun them.
+    Results that score below ``min_score`` are left out. ``watch`` is called with the size of each
+    batch. Searches raise ModelChanged if another model is active, and Unavailable if writers
+    outrun them.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class ExactSearch:
     def submit(
         self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]
     ) -> Future[Sequence[list[Hit]]]:
-        """Queues a few queries; the future holds the hits of each."""
+        """Queues at most SCANNED_TOGETHER queries; the future holds the hits of each."""
         return self._batches.submit(options, luts)
 
     def parts(
@@ -89,12 +94,12 @@ class ExactSearch:
     ) -> list[list[Hit]]:
         """Returns the exact hits of one moment after the search began.
 
-        The index holds the codes of some feed number; the changes that the database holds since
-        are laid over it.
+        The index reflects the feed up to some number. Later changes are read from the database
+        and applied to the hits of the scan.
         """
         luts, k = np.stack(tables), options.k
         for _ in range(SCAN_TRIES):
-            applied = self.follower.applied  # read first: the index is at least as new
+            applied = self.follower.applied  # read before the scan: the index is at least as new
             index = self.follower.indexes.get(options.model)
             if index is None:
                 raise ModelChanged(f"the codes of model {options.model} are not loaded here")
@@ -113,13 +118,13 @@ class ExactSearch:
             missing = _most_missing(found, ranked, k, options)
             if missing <= 0:
                 return [_hits(of_one, options, resolved) for of_one in ranked]
-            # Deleted hits leave the index, and more hits than before are requested.
+            # Let the index drop the deleted codes, and ask for more hits next time.
             self._catch_up()
             k += missing + SPARE
         raise Unavailable("images change faster than they can be searched; try again")
 
     def _catch_up(self) -> None:
-        """Raises Unavailable if another model is active: the search is not repeated then."""
+        """Raises Unavailable, not ModelChanged, so that the search is not repeated."""
         try:
             self.follower.catch_up()
         except ModelChanged as error:
@@ -140,10 +145,10 @@ def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.floa
 def overlay(
     luts: NDArray[np.float32], found: list[Found], k: int, resolved: Resolved
 ) -> list[Found]:
-    """Applies the changes since the scan to its hits, and returns them in order.
+    """Returns the hits with later changes applied, in order.
 
-    If the scan found all k hits, what comes after the last one is unknown; so nothing is placed
-    there.
+    If the scan returned k hits, codes that rank below the last one are unknown, so a new image
+    that ranks there is left out.
     """
     fresh = [change for change in resolved.changes if change.seq in resolved.images]
     fresh_scores = scores(luts, [change.codes[str(resolved.model)] for change in fresh])
@@ -164,7 +169,7 @@ def _rank(hit: tuple[int, float]) -> tuple[float, int]:
 
 
 def _most_missing(found: list[Found], ranked: list[Found], k: int, options: ScanOptions) -> int:
-    """Returns how many hits the query with the fewest lacks, if the index holds more."""
+    """Returns the most hits that any query lacks and a larger k could find, or less than 1."""
     return max(
         0 if len(of_one) < k or of_one[-1][1] < options.min_score else options.k - len(best)
         for of_one, best in zip(found, ranked, strict=True)

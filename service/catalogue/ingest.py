@@ -1,11 +1,13 @@
-"""Stores images. An upload passes these steps, in ``ImageWriter._put``:
+"""Stores images. ``ImageWriter.put`` takes uploads through these steps:
 
 1. ``Ingest.prepare``   checks each upload and decodes it for every model
-2. ``_distinct``        refuses an id that comes twice in the request
-3. ``Ingest.encode``    computes a code of every model
+2. ``_distinct``        picks the images to store; an id may occur only once in a request
+3. ``Ingest.encode``    computes each image's code under every model
 4. ``Ingest.keep``      writes the originals durably
 5. ``ImageTable.put``   writes rows, codes and feed entries in one transaction
 6. ``FeedFollower.catch_up``   adds the codes to the index of this process
+
+An import (``service.jobs.importing``) takes its batches through steps 1, 3, 4 and 5.
 """
 
 import hashlib
@@ -30,7 +32,7 @@ from service.settings import ID_PATTERN
 from service.telemetry import timing
 
 DEFAULT_ID_DIGITS = 32
-KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals in memory at the same time
+KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals written together: a group ends at either
 UNADDRESSABLE_IDS = (".", "..")  # clients turn /images/.. into another path
 PUT_TRIES = 4
 
@@ -41,7 +43,7 @@ Rejection = ServiceError | ImageError
 class Upload:
     """One image to store.
 
-    ``name``: of the uploaded file, for the reply only. ``id``: None to derive it from the bytes.
+    ``name``: file name, repeated in the reply only. ``id``: if None, it is derived from the bytes.
     ``metadata``: as in ``Put``.
     """
 
@@ -79,7 +81,7 @@ class Ingest:
     def prepare(
         self, uploads: Sequence[Upload], models: Collection[Model]
     ) -> list[PreparedImage | Rejection]:
-        """Checks and decodes uploads, in parallel; an error takes the place of its upload.
+        """Checks and decodes uploads, in parallel. For a refused upload the list holds its error.
 
         Raises WaitedTooLong.
         """
@@ -98,7 +100,7 @@ class Ingest:
         ]
 
     def encode(self, prepared: Sequence[PreparedImage], models: Collection[Model]) -> list[Put]:
-        """Returns the puts, with a code of every model."""
+        """Returns the puts, with each image's code under every model."""
         images = [each.image for each in prepared]
         codes = {model.id: self.encoder.encode(images, model) for model in models}
         return [
@@ -107,7 +109,8 @@ class Ingest:
         ]
 
     def keep(self, prepared: Iterable[PreparedImage]) -> None:
-        """Writes the originals durably. Call it shortly before the put: a sweep spares new files.
+        """Writes the originals durably. Call it shortly before the put: a sweep removes originals
+        that no image uses, but no new ones.
 
         Raises Unavailable or StorageFull.
         """
@@ -127,7 +130,8 @@ class ImageWriter:
     def put(self, uploads: Sequence[Upload]) -> tuple[list[PutResult], int]:
         """Stores images durably. Returns a result for each, in order, and the newest seq.
 
-        Blocks; call it off the event loop. Raises Unavailable, StorageFull.
+        Starts again if models change meanwhile. Blocks; call it off the event loop. Raises
+        Unavailable, StorageFull, SQLAlchemyError.
         """
         for _ in range(PUT_TRIES):
             try:
@@ -163,7 +167,7 @@ def digest(upload: Upload) -> str:
 def _prepared(upload: Upload, sha256: str, image: DecodedImage) -> PreparedImage | InvalidId:
     id = sha256[:DEFAULT_ID_DIGITS] if upload.id is None else upload.id
     if not re.fullmatch(ID_PATTERN, id) or id in UNADDRESSABLE_IDS:
-        return InvalidId(f"the id does not match {ID_PATTERN}, or is a lone . or ..")
+        return InvalidId(f"the id does not match {ID_PATTERN}, or is . or ..")
     size = image.width, image.height, upload.file.seek(0, SEEK_END)
     return PreparedImage(upload, Put(id, {}, sha256, *size, upload.metadata), image)
 
@@ -171,7 +175,10 @@ def _prepared(upload: Upload, sha256: str, image: DecodedImage) -> PreparedImage
 def _distinct(
     uploads: Sequence[Upload], prepared: Sequence[PreparedImage | Rejection]
 ) -> tuple[dict[int, PreparedImage], dict[int, PutResult]]:
-    """Splits uploads into images to store and results known already, both by place."""
+    """Splits uploads into images to store and results that are already known.
+
+    Both dicts are keyed by position in the request.
+    """
     accepted: dict[int, PreparedImage] = {}
     results: dict[int, PutResult] = {}
     first: dict[str, Upload] = {}
@@ -186,15 +193,15 @@ def _distinct(
         elif _repeats(upload, first[id]):
             results[place] = PutResult(upload.name, id, "unchanged")
         else:
-            error = DuplicateId(f"the id {id!r} is in this request twice")
+            error = DuplicateId(f"the id {id!r} occurs more than once in this request")
             results[place] = PutResult(upload.name, upload.id, "failed", error)
     return accepted, results
 
 
 def _repeats(upload: Upload, earlier: Upload) -> bool:
-    """Returns whether both have ids derived from their bytes, here equal, and equal metadata."""
-    both = (upload.id, earlier.id, upload.metadata)
-    return both == (None, None, earlier.metadata)
+    """Returns whether an upload repeats an earlier one whose derived id is the same."""
+    derived = upload.id is None and earlier.id is None
+    return derived and upload.metadata == earlier.metadata
 
 
 def _read(upload: Upload) -> bytes:

@@ -4,8 +4,8 @@
 2. ``Encoder.lut``          runs the network and computes a look-up table
 3. ``ExactSearch.submit``   scans the index, and resolves seqs to ids and metadata
 
-Each step runs on threads of its own, in batches with other queries; a query holds no thread while
-it waits.
+A stored image without a readable original starts at step 3, with its code. Each step runs on its
+own threads. A query by one upload holds no thread while it waits.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
 from service.database.images import ImageTable
 from service.database.records import StoredImage
-from service.errors import ModelChanged, NoSuchImage, TooManyResults, Unavailable
+from service.errors import ModelChanged, NoSuchImage, TooManyResults, Unavailable, WaitedTooLong
 from service.index.follower import FeedFollower
 from service.models.decoder import DecodedImage, Decoder
 from service.models.encoder import Encoder
@@ -51,9 +51,10 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """The hits of each query, or the error of its image.
+    """``queries``: for each query its hits, or the error of its image.
 
-    ``query``: what was searched with. ``model``: id of the model that searched.
+    ``query``: what was compared: the upload, the stored original or the stored code. ``model``: id
+    of the model.
     """
 
     queries: list[list[Hit] | ImageError]
@@ -63,9 +64,9 @@ class SearchAnswer:
 
 @dataclass(frozen=True)
 class StoredQuery:
-    """A stored image as a query: decoded, or as the look-up table (M,K) of its code.
+    """A stored image as a query: its pixels, or the look-up table (M,K) of its code.
 
-    ``excluded``: ids that are not hits.
+    ``excluded``: ids to leave out of the hits.
     """
 
     query: DecodedImage | NDArray[np.float32]
@@ -73,7 +74,7 @@ class StoredQuery:
 
 
 class Searcher:
-    """Searches with the active model. If another model becomes active meanwhile, it searches again.
+    """Searches with the active model. If another one becomes active meanwhile, it searches again.
 
     Methods raise WaitedTooLong, Unavailable.
     """
@@ -101,7 +102,7 @@ class Searcher:
         return await self._repeated(self._by_id, id, options)
 
     async def _repeated(self, search: Callable[..., Awaitable[R]], *arguments: object) -> R:
-        """Calls ``search`` with the active model, again if another one became active meanwhile."""
+        """Calls ``search`` with the active model; again if another one became active meanwhile."""
         for _ in range(SEARCH_TRIES):
             model = self.encoder.models[self.follower.model]
             try:
@@ -140,7 +141,7 @@ class Searcher:
     async def _nearest_to_each(
         self, files: Sequence[BinaryIO], scan: ScanOptions, model: Model
     ) -> list[list[Hit] | ImageError]:
-        async with self.admission.turn():  # bounds the memory that the pixels of batches take
+        async with self.admission.turn():  # limits how many batches hold pixels at the same time
             decode = partial(self.decoder.decode_all, map(_read, files), [model])
             decoded = await self.admission.on_thread(decode)
             images = [image for image in decoded if isinstance(image, DecodedImage)]
@@ -174,14 +175,14 @@ class Searcher:
         if options.exclude_same:
             hits = _without(hits, stored.excluded, k)
         elif id not in [hit.id for hit in hits]:
-            # Many ties hide it, or other codes are nearer to it than its own. It is a hit anyway.
+            # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
             own = await self.admission.run(partial(self._own_hit, id, lut, model))
             if own.score >= min_score:
                 hits[k - 1 :] = [own]
         return SearchAnswer([hits], "original" if by_original else "code", model.id)
 
     def _stored_query(self, id: str, options: SearchOptions, model: Model) -> StoredQuery:
-        """Decodes the original of an image, or its code if the original cannot be read."""
+        """Decodes the original of an image; if it cannot be read, uses the table of its code."""
         image = self._get(id)
         excluded = self.images.ids_of(image.sha256) | {id} if options.exclude_same else set()
         try:
@@ -189,8 +190,10 @@ class Searcher:
             if data is not None:
                 decoding = self.decoder.decode(lambda: data, model)
                 return StoredQuery(wait_budget.current().result_of(decoding), excluded)
-        # The limits were lowered, the file was damaged, or the store does not answer.
+        except WaitedTooLong:
+            raise
         except (ImageError, Unavailable) as error:
+            # The limits were lowered, the file was damaged, or the store does not answer.
             log.warning("original %s cannot be read, searching by code: %s", image.sha256, error)
         return StoredQuery(self.encoder.lut_of_code(self._code_of(image, model), model), excluded)
 
@@ -214,7 +217,7 @@ class Searcher:
         if code is None:
             code = self.images.code(self._get(image.id).seq, model.id)
         if code is None:
-            raise ModelChanged(f"{image.id} has no code of model {model.id}")
+            raise ModelChanged(f"image {image.id!r} has no code under model {model.id}")
         return code
 
 

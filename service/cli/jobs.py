@@ -13,7 +13,7 @@ from service.database.migrate import migrate
 from service.database.records import Job, JobState
 from service.database.store import Store
 from service.errors import JobError, NoSuchJob
-from service.jobs.run import JobRun
+from service.jobs.progress import JobRun
 from service.jobs.throttle import DEFAULT_SHARE
 from service.settings import Settings
 

@@ -1,1 +1,1 @@
-"""Keeps the codes in memory and follows the database's feed. Imports the database and gpq."""
+"""Keeps the codes in memory and follows the feed. Imports the database and what lies below it."""

@@ -10,7 +10,7 @@ from service.database.records import Job
 from service.database.store import Store
 from service.errors import SourceError
 from service.jobs.import_folder import ImportFolder
-from service.jobs.run import REPORT_SECONDS, owner
+from service.jobs.progress import REPORT_SECONDS, owner
 from service.settings import STOP_SECONDS
 
 POLL_SECONDS = 0.1

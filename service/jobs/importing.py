@@ -17,7 +17,7 @@ from service.concurrency.groups import groups
 from service.database.records import Put
 from service.database.store import Store
 from service.errors import InvalidRequest
-from service.jobs.run import JobRun
+from service.jobs.progress import JobRun
 from service.jobs.sources import Entry, Source
 
 IMPORT_BATCH = 64  # images encoded and stored together

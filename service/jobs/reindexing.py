@@ -8,7 +8,7 @@ from gpq.model.model import Model
 from service.database.models import ModelTable
 from service.database.records import MissingCode, StoredModel
 from service.errors import ModelError, StorageFull, Unavailable
-from service.jobs.run import JobRun
+from service.jobs.progress import JobRun
 from service.jobs.throttle import Throttle
 from service.models.decoder import DecodedImage, Decoder
 from service.models.encoder import Encoder

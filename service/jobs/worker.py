@@ -4,6 +4,7 @@ import gc
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import assert_never
 
 import torch
 
@@ -17,8 +18,8 @@ from service.database.store import Store
 from service.errors import ModelChanged, ModelError
 from service.jobs.import_folder import ImportFolder
 from service.jobs.importing import IMPORT_BATCH, Import
+from service.jobs.progress import JobRun
 from service.jobs.reindexing import Reindex
-from service.jobs.run import JobRun
 from service.jobs.sources import open_source
 from service.jobs.throttle import Throttle
 from service.models import artifacts
@@ -31,7 +32,7 @@ NICENESS = 10  # beside a service on the same machine
 
 
 def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
-    """Does a job, or the rest of it. ``share``: of the time, that a re-index takes at most.
+    """Does a job, or the rest of it. ``share``: largest share of the time that a re-index takes.
 
     Raises GPQError, ServiceError, SQLAlchemyError.
     """
@@ -41,10 +42,13 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     gc.freeze()  # spares the collector from looking at all imported objects again and again
     place = device.pick(settings.device)
     originals = open_originals(settings.image_store)
-    if run.job.kind == "reindex":
-        _reindex(store, settings, originals, place, run, share)
-    else:
-        _import(store, settings, originals, place, run)
+    match run.job.kind:
+        case "import":
+            _import(store, settings, originals, place, run)
+        case "reindex":
+            _reindex(store, settings, originals, place, run, share)
+        case kind:
+            assert_never(kind)
 
 
 def _reindex(

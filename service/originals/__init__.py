@@ -1,1 +1,1 @@
-"""Keeps the original bytes of images, locally or remotely. Imports errors only."""
+"""Keeps the original bytes of images, locally or remotely. Imports errors and gpq.system."""

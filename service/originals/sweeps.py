@@ -13,7 +13,7 @@ from typing import Protocol
 from service.originals.keys import ASIDE, translated_errors
 
 SWEEP_BATCH = 500  # files looked up in the database at a time
-GRACE_SECONDS = 3600  # the least age at which an original is set aside, and then removed
+GRACE_SECONDS = 3600  # age at which an unused original is set aside, and then removed
 
 
 class Files(Protocol):

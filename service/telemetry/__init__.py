@@ -1,1 +1,1 @@
-"""Counts and measures what a process does. Imports settings only."""
+"""Counts and measures what a process does. Imports nothing of the service."""

@@ -94,7 +94,7 @@ def test_a_restored_database_answers_the_same(
         assert server.index(picture(46), ids='["new"]').status_code == 200
         assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]
     refused = commands.run("restore", name, database_url=url, **place)
-    assert refused.returncode == 1 and "has pictures already" in refused.stderr
+    assert refused.returncode == 1 and "holds images already" in refused.stderr
 
 
 def test_what_was_active_and_what_was_taken_out_is_restored(
@@ -165,7 +165,9 @@ def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> N
     ).stderr  # fmt: skip
     whole = commands.service("restore", "whole.jsonl", folder=tmp_path, database_url=database_url)
     assert f"{PICTURES - 1} images from" in whole
-    assert "name it .jsonl" in commands.run("export", "x.zip", folder=tmp_path).stderr
+    assert (
+        "the name must end with .jsonl" in commands.run("export", "x.zip", folder=tmp_path).stderr
+    )
 
 
 def test_a_backup_is_of_one_moment_while_pictures_are_stored(tmp_path: Path) -> None:

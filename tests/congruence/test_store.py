@@ -356,7 +356,7 @@ def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: S
 
     def write() -> None:
         started.set()
-        other.put([put("second", 2)])
+        other.images.put([put("second", 2)])
 
     writer = threading.Thread(target=write)
     with store.database.transaction() as held:

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.catalogue.images import ImageFile
-from service.http import forms, ranges
+from service.http import ranges, requests
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
-from service.http.forms import MetadataBody
 from service.http.openapi import body
-from service.http.schemas import ImageReply, ListReply
+from service.http.replies import ImageReply, ListReply
+from service.http.requests import MetadataBody
 from service.models.decoder import THUMBNAIL_PIXELS
 
 router = APIRouter()
@@ -70,7 +70,7 @@ async def patch(id: Id, request: Request, runtime: ReadyRuntime) -> ImageReply:
     """Replaces the stored metadata; null clears them."""
     admission, catalogue = runtime.image_requests, runtime.serving.catalogue
     with admission.admit():
-        metadata = await forms.metadata_json(request)
+        metadata = await requests.metadata_json(request)
         return ImageReply.of(await admission.run(lambda: catalogue.describe(id, metadata)))
 
 

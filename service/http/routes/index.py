@@ -6,12 +6,12 @@ import anyio
 from fastapi import APIRouter, Query, Request, Response
 
 from service.catalogue.ingest import PutResult
-from service.http import forms
+from service.http import requests
 from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime
 from service.http.openapi import FILE, body, form
 from service.http.problems import Problem
-from service.http.schemas import IndexItem, IndexReply
+from service.http.replies import IndexItem, IndexReply
 from service.index.heartbeat import HEARTBEAT_GAP_SECONDS
 from service.runtime import Runtime
 
@@ -90,7 +90,7 @@ async def _put(request: Request, runtime: Runtime) -> tuple[list[PutResult], int
     writer, model = runtime.serving.writer, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
         return await runtime.image_requests.run(
-            lambda: writer.put(forms.index_uploads(fields, model))
+            lambda: writer.put(requests.index_uploads(fields, model))
         )
 
 

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.database.records import Job, JobKind
 from service.errors import NoSuchJob, SourceError
-from service.http import forms
+from service.http import requests
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
-from service.http.forms import ImportBody
 from service.http.openapi import body
 from service.http.problems import Problem
-from service.http.schemas import FailureReply, FailuresReply, JobReply, JobsReply
+from service.http.replies import FailureReply, FailuresReply, JobReply, JobsReply
+from service.http.requests import ImportBody
 from service.jobs import import_folder
 from service.jobs.import_folder import ImportFolder
 from service.runtime import Runtime
@@ -35,7 +35,7 @@ async def ask_import(request: Request, response: Response, runtime: ReadyRuntime
     """Stores many images in the background. The same request continues an interrupted import;
     images stored already are only read."""
     with runtime.image_requests.admit():
-        source = await forms.import_json(request)
+        source = await requests.import_json(request)
         return await runtime.image_requests.run(lambda: _import(source, response, runtime))
 
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Path, Request, Response
 
 from gpq.model import artifact
 from service.database.records import StoredModel
-from service.http import forms
+from service.http import requests
 from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime, database_route
 from service.http.openapi import FILE, body, form
-from service.http.schemas import ActiveReply, ModelRowReply, ModelsReply
+from service.http.replies import ActiveReply, ModelRowReply, ModelsReply
 from service.models import activation, artifacts
 from service.runtime import Runtime
 from service.settings import FEED_POLL_SECONDS
@@ -49,7 +49,7 @@ async def add(request: Request, response: Response, runtime: ReadyRuntime) -> Mo
     admission = runtime.image_requests
     with admission.admit():
         async with read_form(request, max_files=2) as fields:
-            config, weights = forms.artifact_form(fields)
+            config, weights = requests.artifact_form(fields)
             files = {artifact.CONFIG: await config.read(), artifact.WEIGHTS: await weights.read()}
         id = await admission.run(lambda: _add(files, runtime))
         response.headers["Location"] = f"/models/{id}"

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request, Response
 from gpq.errors import ImageError
 from service.catalogue.exact import Hit
 from service.catalogue.searcher import SearchAnswer
-from service.http import forms
+from service.http import requests
 from service.http.bodies import form as read_form
 from service.http.bodies import media_type
 from service.http.dependencies import ReadyRuntime
-from service.http.forms import MAX_BATCH_RESULTS, SearchByIdBody, SearchFields
 from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
-from service.http.schemas import BatchReply, ItemError, SearchReply
+from service.http.replies import BatchReply, ItemError, SearchReply
+from service.http.requests import MAX_BATCH_RESULTS, SearchByIdBody, SearchFields
 from service.runtime import Runtime
 
 router = APIRouter()
@@ -86,11 +86,11 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
 async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     if media_type(request) == "application/json":
-        id, options = await forms.search_json(request, model)
+        id, options = await requests.search_json(request, model)
         with runtime.latency.measured():
             return await searcher.by_id(id, options)
     async with read_form(request, max_files=1) as fields:
-        file, options = forms.search_form(fields, model)
+        file, options = requests.search_form(fields, model)
         with runtime.latency.measured():
             return await searcher.by_uploads([file.file], options)
 
@@ -98,7 +98,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
 async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        files, options = forms.batch_form(fields, model)
+        files, options = requests.batch_form(fields, model)
         return await searcher.by_uploads([file.file for file in files], options)
 
 

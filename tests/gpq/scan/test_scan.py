@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpq import scan
 from gpq.errors import ScanError
 from gpq.model.codebook import pack
-from gpq.scan import Mask, native, reference
+from gpq.scan import Mask, engines, native, reference
 from tests.scanners import build
 
 
@@ -217,19 +217,19 @@ def test_an_unavailable_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     codes = np.zeros((1, 2), dtype=np.uint8)
     with pytest.raises(ScanError, match="no scan engine 'gpu'"):
         scan.build(codes, 3, engine="gpu")
-    monkeypatch.setattr(scan.cuda, "missing", lambda: "")
-    monkeypatch.setattr(scan.cuda, "describe", lambda: "on a GPU")
+    monkeypatch.setattr(engines.cuda, "missing", lambda: "")
+    monkeypatch.setattr(engines.cuda, "describe", lambda: "on a GPU")
     assert scan.choose("auto") == ("cuda", "the fastest available, on a GPU")
-    monkeypatch.setattr(scan.cuda, "missing", lambda: "no GPU")
-    monkeypatch.setattr(scan.native, "missing", lambda: "")
-    monkeypatch.setattr(scan.native, "describe", lambda: "with sse9")
+    monkeypatch.setattr(engines.cuda, "missing", lambda: "no GPU")
+    monkeypatch.setattr(engines.native, "missing", lambda: "")
+    monkeypatch.setattr(engines.native, "describe", lambda: "with sse9")
     no_gpu = "the cuda scan engine is unavailable: no GPU"
     assert scan.choose("auto") == ("native", f"the fastest available, with sse9; {no_gpu}")
     assert scan.choose("native") == ("native", "requested, with sse9")
     assert scan.choose("reference") == ("reference", "requested")
     with pytest.raises(ScanError, match=no_gpu):
         scan.build(codes, 3, engine="cuda")
-    monkeypatch.setattr(scan.native, "missing", lambda: "no compiler")
+    monkeypatch.setattr(engines.native, "missing", lambda: "no compiler")
     no_native = "the native scan engine is unavailable: no compiler"
     assert scan.choose("auto") == ("reference", f"{no_gpu}; {no_native}")
     assert scan.build(codes, 3).engine == "reference"

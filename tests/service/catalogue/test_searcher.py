@@ -1,6 +1,7 @@
 import asyncio
 import io
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ from gpq.errors import ImageError
 from service.catalogue.exact import Hit
 from service.catalogue.searcher import Searcher, SearchOptions
 from service.concurrency.admission import Admission
-from service.errors import TooManyResults
+from service.database.records import StoredImage
+from service.errors import TooManyResults, WaitedTooLong
 from service.models.decoder import DecodedImage
 
 
@@ -72,6 +74,25 @@ def test_a_batch_with_too_much_metadata_fails_before_all_of_it_is_read(
     with pytest.raises(TooManyResults, match="fewer"):
         asyncio.run(search(searcher(scans, Encoding()), 9))
     assert scans.scanned == 6
+
+
+def test_a_search_by_id_that_waits_too_long_fails_and_is_not_answered_by_code() -> None:
+    unused: Any = None
+    stored = StoredImage("a", 1, "0" * 64, 1, 1, 1, "", None)
+    images: Any = SimpleNamespace(get=lambda id: stored)
+    originals: Any = SimpleNamespace(get=lambda sha256: b"bytes")
+    decoder: Any = SimpleNamespace(decode=lambda read, model: Future())  # its turn never comes
+    follower: Any = SimpleNamespace(model="m")
+    admission = Admission(limit=9, threads=1, seconds=0.05)
+    coder: Any = Encoding()
+    queue = Searcher(images, originals, follower, decoder, coder, unused, admission)
+
+    async def main() -> None:
+        with admission.admit():
+            await queue.by_id("a", SearchOptions(k=10, min_score=-1.0, exclude_same=False))
+
+    with pytest.raises(WaitedTooLong):
+        asyncio.run(main())
 
 
 def test_only_searches_that_have_a_turn_hold_the_pixels_of_many_images() -> None:

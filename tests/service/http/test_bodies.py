@@ -3,7 +3,7 @@ import pytest
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from service.http import bodies, forms
+from service.http import bodies, requests
 from service.http.problems import Problem
 
 
@@ -26,7 +26,7 @@ def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
             pass
 
     async def read_json() -> None:
-        await forms.search_json(trickling("application/json"), "m")
+        await requests.search_json(trickling("application/json"), "m")
 
     for read in (read_form, read_json):
         with pytest.raises(Problem) as caught:

@@ -14,7 +14,7 @@ from service.database.records import Job
 from service.database.store import Store
 from service.jobs import importing
 from service.jobs.importing import Import
-from service.jobs.run import JobRun
+from service.jobs.progress import JobRun
 from service.jobs.sources import Entry, Folder, Manifest, Source
 from service.models import artifacts
 from service.models.decoder import Decoder

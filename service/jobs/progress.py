@@ -1,4 +1,4 @@
-"""Runs one job in this process: reports its progress, and learns when it must stop."""
+"""Reports the progress of the job that this process runs, and learns when the job must stop."""
 
 import os
 import socket
