@@ -1,19 +1,19 @@
 """What can be imported: a folder, a manifest or a tar, read entry by entry."""
 
-import csv
 import hashlib
 import json
 import lzma
-import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpq.system.folders import files_below
+from gpq.system.tables import TableError, csv_rows, open_text
 from service.errors import SourceError
 from service.settings import ID_PATTERN
 
@@ -30,7 +30,7 @@ _CUT = tuple(
 _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 
 
-Row = dict[str, Any] | str  # or what is wrong with it
+Row = dict[str | None, Any] | str  # or what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,10 @@ class Folder:
         return self.within is not None and path.is_symlink() and not _is_within(path, self.within)
 
     def _files(self) -> Iterator[Path]:
-        def fail(error: OSError) -> None:
+        try:
+            yield from files_below(self.root, closed=self._leads_away)
+        except OSError as error:
             raise SourceError(f"{error.filename}: {error.strerror}") from error
-
-        entered = {os.path.realpath(self.root)}
-        for folder, folders, files in os.walk(self.root, onerror=fail, followlinks=True):
-            below = [Path(folder) / name for name in sorted(folders) if not name.startswith(".")]
-            folders.clear()
-            for path in below:
-                place = os.path.realpath(path)
-                if self._leads_away(path):
-                    yield path
-                elif not (path.is_symlink() and place in entered):
-                    entered.add(place)
-                    folders.append(path.name)
-            yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
 
 class Manifest:
@@ -136,14 +125,11 @@ class Manifest:
             yield self._entry(row, f"{self.path.name}, entry {number}")
 
     def _rows(self) -> Iterator[Row]:
+        of_csv = self.path.suffix.lower() == ".csv"
         try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                of_csv = self.path.suffix.lower() == ".csv"
-                yield from _csv(file) if of_csv else _json_lines(file)
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{self.path}: {error}; save it as UTF-8") from error
-        except (csv.Error, OSError) as error:
-            raise SourceError(f"{self.path}: {error}") from error
+            yield from _csv(self.path) if of_csv else _json_lines(self.path)
+        except TableError as error:
+            raise SourceError(str(error)) from error
 
     def _entry(self, row: Row, where: str) -> Entry:
         try:
@@ -220,23 +206,20 @@ def _of_file(
     return _entry(name, metadata, _reader(path, max_bytes), id, size)
 
 
-def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
-    reader = csv.DictReader(file)
-    columns = reader.fieldnames or ()
-    if "path" not in columns:
-        raise csv.Error(f"its first line has no column path, but {', '.join(columns) or 'nothing'}")
-    for row in reader:
+def _csv(path: Path) -> Iterator[Row]:
+    for row in csv_rows(path, ["path"], strict=False):
         yield {key: value for key, value in row.items() if value}
 
 
-def _json_lines(file: Iterable[str]) -> Iterator[Row]:
-    for line in file:
-        if line.strip():
-            try:
-                row = json.loads(line)
-                yield row if isinstance(row, dict) else "no JSON object"
-            except (ValueError, RecursionError) as error:
-                yield f"not JSON: {error}"
+def _json_lines(path: Path) -> Iterator[Row]:
+    with open_text(path) as file:
+        for line in file:
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                    yield row if isinstance(row, dict) else "not a JSON object"
+                except (ValueError, RecursionError) as error:
+                    yield f"not JSON: {error}"
 
 
 def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:
@@ -253,7 +236,7 @@ def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:
     if isinstance(metadata, str):
         metadata = json.loads(metadata)
     if not isinstance(metadata, dict | None):
-        raise ValueError("metadata is no JSON object")
+        raise ValueError("metadata is not a JSON object")
     others = {key: value for key, value in row.items() if key not in FIELDS}
     return row["path"], id, {**others, **(metadata or {})}
 

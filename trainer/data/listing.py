@@ -1,19 +1,21 @@
 """Which files there are and what they are labelled as, before any is read."""
 
-import csv
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpq.system.folders import files_below
+from gpq.system.tables import TableError, csv_rows, require_columns
 from trainer.errors import TrainerError
 
 SPLITS = ("train", "database", "query")
 PATH, LABELS, SPLIT = "path", "labels", "split"  # columns of a manifest
+COLUMNS = (PATH, LABELS)  # that every manifest has
 SEPARATOR = "|"
 MANIFESTS = (".csv", ".parquet")
-BEYOND = "cells beyond the header"
+
+Row = Mapping[str | None, Any]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def manifest(path: Path) -> dict[str, Listing]:
             raise TrainerError(
                 f"{path}: row {number} has {SPLIT} {split!r}; use {', '.join(SPLITS)} or nothing"
             )
-        if row.get(BEYOND):
+        if row.get(None):
             raise TrainerError(
                 f"{path}: row {number} has more cells than the header: put what has a comma in it "
                 'between quotes (")'
@@ -107,40 +109,28 @@ def manifest(path: Path) -> dict[str, Listing]:
     return {split: Listing(tuple(f), tuple(labels)) for split, (f, labels) in found.items()}
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, str | None]]:
-    if path.suffix.lower() == ".parquet":
-        columns, rows = _parquet(path)
-    else:
-        columns, rows = _csv(path)
-    if PATH not in columns or LABELS not in columns:
-        raise TrainerError(
-            f"{path} has the columns {', '.join(columns) or 'of an empty file'}; its first line "
-            f"must name {PATH!r} and {LABELS!r}, split by commas"
-        )
-    return rows
-
-
-def _csv(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
+def _rows(path: Path) -> Iterable[Row]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, restkey=BEYOND)
-            return list(reader.fieldnames or []), iter(list(reader))
-    except UnicodeDecodeError as error:
-        raise TrainerError(f"{path} is no UTF-8: save it as “CSV UTF-8” ({error})") from error
-    except (OSError, csv.Error) as error:
-        raise TrainerError(f"{path}: {error}") from error
+        return _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    except TableError as error:
+        raise TrainerError(str(error)) from error
 
 
-def _parquet(path: Path) -> tuple[list[str], Iterator[Mapping[str, str | None]]]:
+def _csv(path: Path) -> list[Row]:
+    return list(csv_rows(path, COLUMNS, strict=True))
+
+
+def _parquet(path: Path) -> Iterator[Row]:
     from pyarrow import ArrowException, parquet  # slow to import, and only needed here
 
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
         raise TrainerError(f"{path}: {error}") from error
-    wanted = [name for name in (PATH, LABELS, SPLIT) if name in table.column_names]
-    rows = table.select(wanted).to_pylist()
-    return table.column_names, ({name: _text(value) for name, value in row.items()} for row in rows)
+    require_columns(path, table.column_names, COLUMNS)
+    read = [name for name in (*COLUMNS, SPLIT) if name in table.column_names]
+    rows = table.select(read).to_pylist()
+    return ({name: _text(value) for name, value in row.items()} for row in rows)
 
 
 def _text(value: Any) -> str | None:
@@ -151,27 +141,18 @@ def _text(value: Any) -> str | None:
 
 
 def _below(root: Path) -> list[Path]:
-    """Files below a folder, through links too, but not in hidden folders and not twice.
+    """Files below a folder, sorted; those of a folder that several links lead to only once.
 
-    A link to nothing is listed: reading it tells. Raises TrainerError where a folder cannot be
-    read: its pictures would be missing without a word.
+    Includes dangling links, so that reading them reports them. Raises TrainerError if a folder
+    cannot be read.
     """
-    files: list[Path] = []
-    seen = {root.resolve()}
-    for parent, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
-        here = [Path(parent, name) for name in folders if not name.startswith(".")]
-        new = [folder for folder in here if folder.resolve() not in seen]
-        seen.update(folder.resolve() for folder in new)
-        folders[:] = [folder.name for folder in new]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [path for path in paths if path.is_file() or not path.exists()]
-    return sorted(files)
-
-
-def _refuse(error: OSError) -> None:
-    raise TrainerError(
-        f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it away"
-    ) from error
+    try:
+        paths = list(files_below(root, once=True))
+    except OSError as error:
+        raise TrainerError(
+            f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it away"
+        ) from error
+    return sorted(path for path in paths if path.is_file() or not path.exists())
 
 
 def _shown(path: Path) -> bool:

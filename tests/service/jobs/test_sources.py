@@ -1,3 +1,4 @@
+import errno
 import gzip
 import io
 import json
@@ -104,7 +105,7 @@ def test_a_csv_manifest(tmp_path: Path) -> None:
     assert entries[1].read() == b"b/c.jpg"
     for entry, reason in zip(
         entries[2:],
-        ["no path", "does not match", "no such", "no JSON obj", "Expecting"],
+        ["no path", "does not match", "no such", "not a JSON object", "Expecting"],
         strict=True,
     ):
         with pytest.raises(SourceError, match=reason):
@@ -221,12 +222,28 @@ def test_manifests_and_archives_in_capitals(tmp_path: Path) -> None:
 def test_manifests_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
     wrong = {
         "utf16.csv": ("path\na.jpg\n".encode("utf-16"), "save it as UTF-8"),
-        "empty.csv": (b"", "no column path, but nothing"),
-        "other.csv": (b"file,label\n", "no column path, but file, label"),
+        "empty.csv": (b"", "the columns of an empty file; its first line must name 'path'"),
+        "other.csv": (b"file,label\n", "the columns file, label; its first line must name 'path'"),
     }
     for name, (data, why) in wrong.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(SourceError, match=why):
             open_source(tmp_path / name, None, MOST).count()
     (tmp_path / "text.jsonl").write_text('"a.jpg"\n')
-    assert [*names_and_bytes(tmp_path / "text.jsonl").values()] == ["no JSON object"]
+    assert [*names_and_bytes(tmp_path / "text.jsonl").values()] == ["not a JSON object"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "a", "locked/b")
+    scan = os.scandir
+
+    def refused(path: str) -> object:  # root may read any folder: permissions are no test
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(SourceError, match="locked: Permission denied"):
+        open_source(tmp_path, None, MOST).count()

@@ -70,7 +70,7 @@ def test_parquet_may_hold_lists_and_gaps(tmp_path: Path) -> None:
         ("file,labels\na.jpg,cat", "columns file, labels; .* 'path' and 'labels'"),
         ("", "columns of an empty file; .* 'path' and 'labels'"),
         ("path,labels\na.jpg,cat\n,dog", "row 2 has no path"),
-        ("path;labels\na.jpg;cat", "the columns path;labels; .* split by commas"),
+        ("path;labels\na.jpg;cat", "the columns path;labels; .* separated by commas"),
         ("path,labels,split\na.jpg,cat,test", "row 1 has split 'test'; use train, database"),
         ("path,labels\na,b.jpg,cat", "row 1 has more cells than the header"),
         (
@@ -96,7 +96,7 @@ def test_a_picture_may_stand_in_several_splits(tmp_path: Path) -> None:
 def test_a_manifest_in_another_encoding_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "pictures.csv"
     path.write_bytes("path,labels\na.jpg,Grün".encode("latin-1"))
-    with pytest.raises(TrainerError, match="is no UTF-8: save it as"):
+    with pytest.raises(TrainerError, match="is not UTF-8: save it as"):
         manifest(path)
 
 
@@ -144,3 +144,12 @@ def test_folders_are_walked_in_name_order_without_hidden_files(tmp_path: Path) -
     assert len(pictures_below(tmp_path / "nowhere")) == 0
     with pytest.raises(TrainerError, match="not a folder"):
         class_folders(tmp_path / "nowhere")
+
+
+def test_a_folder_that_several_links_lead_to_is_listed_once(tmp_path: Path) -> None:
+    tree(tmp_path, "root/a/z/1.png", "elsewhere/2.png")
+    for link, target in {"a/k": "root/a/z", "a/m": "elsewhere", "a/n": "elsewhere"}.items():
+        (tmp_path / "root" / link).symlink_to(tmp_path / target)
+    files = class_folders(tmp_path / "root").files
+    names = [file.relative_to(tmp_path / "root").as_posix() for file in files]
+    assert names == ["a/k/1.png", "a/m/2.png"]
