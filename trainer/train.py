@@ -69,7 +69,7 @@ def train(options: argparse.Namespace) -> None:
         torch.backends.cudnn.benchmark = True  # all steps are alike
     try:
         _train(options, config, source, teacher, where)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not gpq_device.out_of_memory(error):
             raise
         raise TrainerError(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpq.model.model import Model
-from gpq.system.device import out_of_memory
+from gpq.system.device import in_parts_that_fit, out_of_memory
 
 Compute = Callable[[Model, NDArray[np.uint8]], NDArray[np.generic]]
 RETRY_SECONDS = 60  # a model that had no room on the device stays off it so long
@@ -58,18 +58,8 @@ class Fallback:
     def _in_parts(
         self, compute: Compute, model: Model, pixels: NDArray[np.uint8]
     ) -> NDArray[np.generic]:
-        try:
-            return compute(model, pixels)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            self._watch()
-            if len(pixels) < 2:
-                raise
-        torch.cuda.empty_cache()  # here, where the error and the tensors of its frames are gone
-        half = len(pixels) // 2
-        parts = [self._in_parts(compute, model, part) for part in (pixels[:half], pixels[half:])]
-        return np.concatenate(parts)
+        parts = in_parts_that_fit(lambda part: compute(model, part), pixels, self._watch)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _move(self, model: Model) -> Model:
         on_cpu = replace(

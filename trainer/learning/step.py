@@ -42,7 +42,7 @@ class Step:
         while True:
             try:
                 return self._run(self.recipe.draw())
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not out_of_memory(error) or distributed.world() > 1:
                     raise
             self._shrink()  # here, where the error and the tensors of its frames are gone
@@ -76,7 +76,7 @@ class Step:
         try:
             with torch.cuda.graph(graph):
                 found = self._compute(batch)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             self.graphed = False
             # The old one may be left in the middle of the recording.
             self.recipe.view_generator = torch.Generator(views.device)

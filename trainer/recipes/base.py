@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gpq.pixels.preprocess import Preprocess
-from gpq.system.device import out_of_memory
+from gpq.system.device import in_parts_that_fit
 from trainer import distributed
 from trainer.config import Config
 from trainer.data.arrays import TrainingSet
@@ -122,15 +122,16 @@ class Recipe(ABC):
         was_training = model.training
         model.eval()
         parts: list[Tensor] = []
-        while (done := sum(map(len, parts))) < len(pixels):
-            part = pixels[done : done + self.embed_batch].to(self.device)
-            try:
-                parts.append(self._network(model, part))
-                continue
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or self.embed_batch == 1:
-                    raise
-            self.embed_batch //= 2
+        done = 0
+        while done < len(pixels):
+            found = in_parts_that_fit(
+                lambda part: self._network(model, part.to(self.device)),
+                pixels[done : done + self.embed_batch],
+            )
+            if len(found) > 1:  # larger parts would not fit the next time either
+                self.embed_batch = max(map(len, found))
+            parts += found
+            done += sum(map(len, found))
         model.train(was_training)
         return torch.cat(parts)
 
