@@ -29,7 +29,8 @@ from harness.models import SHIPPED
 from trainer.data import datasets
 from trainer.data.arrays import retrieval_set
 from trainer.evaluation.evaluate import features
-from trainer.evaluation.metrics import tie_aware_average_precision, tie_aware_mean_at
+from trainer.evaluation.metrics import mean_metrics
+from trainer.evaluation.ranking import ranked
 
 Floats = NDArray[np.float32]
 # Packed codes of the database (N,bytes), and a function that returns the scores (Q,U) of all
@@ -93,22 +94,16 @@ def measure(
     them. ``shared`` (Q,N): whether an image shares a class with a query. ``own_rows`` (Q,): the
     queries' own rows in the database, which are left out; None if queries are not in it.
     """
-    figures = []
+    metrics = []
     progress = tqdm(scores, desc="ranking", leave=False)
     for query, (line, right) in enumerate(zip(progress, shared, strict=True)):
-        each = line[of_row]
-        order = np.argsort(-each, kind="stable")
-        if own_rows is not None:
-            order = order[order != own_rows[query]]
-        relevant, ranked = right[order], each[order]
-        figures.append(
-            (
-                tie_aware_average_precision(relevant, ranked),
-                tie_aware_mean_at(relevant, ranked, 10),
-            )
-        )
-    mean_ap, precision = np.mean(figures, axis=0)
-    return {"mAP_tie_aware": round(mean_ap, 4), "precision_at_10": round(precision, 4)}
+        own = None if own_rows is None else int(own_rows[query])
+        metrics.append(ranked(query, line[of_row], right, own).metrics)
+    means = mean_metrics(metrics)
+    return {
+        "mAP_tie_aware": round(means.tie_aware_average_precision, 4),
+        "precision_at_10": round(means.precision_at_10, 4),
+    }
 
 
 def main() -> None:

@@ -13,11 +13,7 @@ from gpq.model.codebook import pack
 from gpq.model.model import Model
 from trainer.data.arrays import RetrievalSet
 from trainer.errors import TrainerError
-from trainer.evaluation.metrics import (
-    average_precision,
-    tie_aware_average_precision,
-    tie_aware_mean_at,
-)
+from trainer.evaluation.metrics import RankingMetrics, mean_metrics, tie_aware_mean_at
 from trainer.evaluation.ranking import Ranking, rankings
 
 ENCODE_BATCH = 256
@@ -106,27 +102,21 @@ def measure(
     D = M * codebook.Z.shape[2]
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
     colours, own_colours = mean_colours(pictures.database), mean_colours(pictures.queries)
-    figures: list[tuple[float, float, float]] = []
+    metrics: list[RankingMetrics] = []
     nearer: list[float] = []
     for found in rankings(codebook, query_features[:, :D], packed, pictures, engine):
         see(found)
         relevant, scores = found.relevant, found.scores
-        figures.append(
-            (
-                average_precision(relevant),
-                tie_aware_average_precision(relevant, scores),
-                tie_aware_mean_at(relevant, scores, 10),
-            )
-        )
+        metrics.append(found.metrics)
         far = np.linalg.norm(colours[found.rows[relevant]] - own_colours[found.query], axis=1)
         if (share := _nearer(far, scores[relevant])) is not None:
             nearer.append(share)
-    plain, tie_aware, precision = np.mean(figures, axis=0)
+    means = mean_metrics(metrics)
     counts = np.unique(packed, axis=0, return_counts=True)[1]
     return Measured(
-        mAP=round(float(plain), 4),
-        mAP_tie_aware=round(float(tie_aware), 4),
-        precision_at_10=round(float(precision), 4),
+        mAP=round(means.average_precision, 4),
+        mAP_tie_aware=round(means.tie_aware_average_precision, 4),
+        precision_at_10=round(means.precision_at_10, 4),
         colour_at_10=round(float(np.mean(nearer)), 4) if nearer else None,
         bits=codebook.bits,
         n_query=len(pictures.queries),

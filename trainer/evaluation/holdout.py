@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gpq.model.codebook import Codebook
 from trainer.data.arrays import TrainingSet, spread
-from trainer.evaluation.metrics import tie_aware_average_precision
+from trainer.evaluation.metrics import mean_metrics
+from trainer.evaluation.ranking import ranked
 
 LEAST_OF_CLASS = 10  # labelled pictures of a class from which some are held out
 MOST_QUERIES = 1000
@@ -60,10 +60,7 @@ def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook)
     for m in range(codebook.M):
         scores += lut[:, m, codes[:, m]]
     shared = (labels[asked.to(labels.device)].float() @ labels.float().T > 0).cpu().numpy()
-    found = []
-    for q, (own, line) in enumerate(zip(asked.tolist(), scores.cpu().numpy(), strict=True)):
-        order = np.argsort(-line, kind="stable")
-        order = order[order != own]
-        if shared[q][order].any():
-            found.append(tie_aware_average_precision(shared[q][order], line[order]))
-    return float(np.mean(found)) if found else 0.0
+    lines = zip(asked.tolist(), scores.cpu().numpy(), shared, strict=True)
+    found = (ranked(own, line, relevant, own) for own, line, relevant in lines)
+    metrics = [ranking.metrics for ranking in found if ranking.relevant.any()]
+    return mean_metrics(metrics).tie_aware_average_precision

@@ -1,9 +1,34 @@
-"""Retrieval metrics over a whole ranked database, ties told apart or not."""
+"""Metrics of rankings of a whole database, with and without regard to equal scores."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class RankingMetrics(NamedTuple):
+    """The metrics of one ranking, or their means over several rankings."""
+
+    average_precision: float  # with equal scores in the order of the ranking
+    tie_aware_average_precision: float
+    precision_at_10: float  # tie-aware
+
+
+def ranking_metrics(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> RankingMetrics:
+    """Computes the metrics of one ranking: relevant (N,) and scores (N,) in ranked order."""
+    return RankingMetrics(
+        average_precision(relevant),
+        tie_aware_average_precision(relevant, scores),
+        tie_aware_mean_at(relevant, scores, 10),
+    )
+
+
+def mean_metrics(found: Sequence[RankingMetrics]) -> RankingMetrics:
+    """Returns the means over rankings, such as mAP; zeros if there are no rankings."""
+    if not found:
+        return RankingMetrics(0.0, 0.0, 0.0)
+    return RankingMetrics(*(float(np.mean(column)) for column in zip(*found, strict=True)))
 
 
 def average_precision(relevant: NDArray[np.bool_]) -> float:

@@ -1,7 +1,8 @@
-"""Every query's ranking of the whole database, as the service would find it."""
+"""Rankings of a whole database by the scores of a query."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,39 @@ from tqdm import tqdm
 from gpq import scan
 from gpq.model.codebook import Codebook
 from trainer.data.arrays import RetrievalSet
+from trainer.evaluation.metrics import RankingMetrics, ranking_metrics
 
 SCAN_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """rows (N,) of the database in ranked order, their scores, and which are relevant."""
+    """The database rows (N,) in ranked order, their scores, and which of them are relevant."""
 
     query: int
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     relevant: NDArray[np.bool_]
+
+    @cached_property
+    def metrics(self) -> RankingMetrics:
+        return ranking_metrics(self.relevant, self.scores)
+
+
+def ranked(
+    query: int,
+    scores: NDArray[np.float32],
+    relevant: NDArray[np.bool_],
+    own_row: int | None = None,
+) -> Ranking:
+    """Ranks all rows by their scores (N,); equal scores stay in the order of the rows.
+
+    ``own_row``: the row of the query itself, which is left out.
+    """
+    rows = np.argsort(-scores, kind="stable")
+    if own_row is not None:
+        rows = rows[rows != own_row]
+    return Ranking(query, rows, scores[rows], relevant[rows])
 
 
 def rankings(
@@ -32,7 +54,10 @@ def rankings(
     pictures: RetrievalSet,
     engine: str,
 ) -> Iterator[Ranking]:
-    """queries (Q,D) features, packed (N,ceil(M/2)) codes. A query's own row is left out."""
+    """Yields the ranking of each query, as a search of the service would rank the database.
+
+    queries (Q,D) features, packed (N,ceil(M/2)) codes. A query's own row is left out.
+    """
     luts = codebook.lut(queries).cpu().numpy()
     scanner = scan.build(packed, codebook.M, engine)
     labels, wanted = pictures.database_labels.float(), pictures.query_labels.float()

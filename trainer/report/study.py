@@ -14,7 +14,12 @@ from gpq.model.model import Model
 from trainer.config import NESTED_BITS
 from trainer.data.arrays import RetrievalSet
 from trainer.evaluation.evaluate import Measured, features, mean_colours, measure, require_pictures
-from trainer.evaluation.metrics import expected_hits, tie_aware_average_precision, tie_aware_mean_at
+from trainer.evaluation.metrics import (
+    RankingMetrics,
+    expected_hits,
+    mean_metrics,
+    tie_aware_mean_at,
+)
 from trainer.evaluation.ranking import Ranking
 
 RANKS = (1, 2, 5, 10, 20, 50, 100)
@@ -131,7 +136,7 @@ class _Found:
 
     query: int
     share: float  # of relevant pictures
-    average_precision: float
+    metrics: RankingMetrics
     precisions: list[float]
     precision_of_recall: NDArray[np.float64]
     first_rows: NDArray[np.int64]
@@ -146,7 +151,7 @@ def _kept(found: Ranking) -> _Found:
     return _Found(
         found.query,
         float(relevant.mean()),
-        tie_aware_average_precision(relevant, scores),
+        found.metrics,
         [tie_aware_mean_at(relevant, scores, k) for k in RANKS],
         _precision_of_recall(relevant, scores),
         found.rows[:SHOWN_HITS].copy(),
@@ -187,12 +192,13 @@ def _per_class(found: list[_Found], pictures: RetrievalSet) -> list[ClassResult]
                 wrong.update(np.flatnonzero(database_labels[row]).tolist())
         shown = sum(len(f.own_rows) for f in own)
         most = wrong.most_common(1)
+        means = mean_metrics([f.metrics for f in own])
         results.append(
             ClassResult(
                 name=name,
                 queries=len(own),
-                mAP=float(np.mean([f.average_precision for f in own])),
-                precision_at_10=float(np.mean([f.precisions[RANKS.index(10)] for f in own])),
+                mAP=means.tie_aware_average_precision,
+                precision_at_10=means.precision_at_10,
                 confused=(pictures.classes[most[0][0]], most[0][1] / shown) if most else None,
             )
         )

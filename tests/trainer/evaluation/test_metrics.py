@@ -49,3 +49,23 @@ def test_tie_aware_precision_is_the_mean_over_all_orders_too(seed: int, k: int) 
     expected = np.mean([relevant[order][:k].mean() for order in orders_of_equals(scores)])
     found = metrics.tie_aware_mean_at(relevant, scores, k)
     assert found == pytest.approx(expected)
+
+
+def test_the_metrics_of_rankings_are_averaged_one_by_one() -> None:
+    scores = np.array([3, 2, 2, 1], dtype=np.float32)
+    found = [
+        metrics.ranking_metrics(np.array(relevant), scores)
+        for relevant in ([True, False, True, False], [False, True, False, False])
+    ]
+    assert found[0] == (
+        metrics.average_precision(np.array([True, False, True, False])),
+        metrics.tie_aware_average_precision(np.array([True, False, True, False]), scores),
+        pytest.approx(0.5),
+    )
+    means = metrics.mean_metrics(found)
+    assert means.average_precision == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert means.tie_aware_average_precision == pytest.approx(
+        ((1 + (2 / 2 + 2 / 3) / 2) / 2 + (1 / 2 + 1 / 3) / 2) / 2
+    )
+    assert means.precision_at_10 == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert metrics.mean_metrics([]) == (0, 0, 0)
