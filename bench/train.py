@@ -28,7 +28,7 @@ from trainer.data.arrays import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
 from trainer.learning.model import GPQ
-from trainer.learning.step import Step
+from trainer.learning.step import TrainingStep
 from trainer.recipes import RECIPES
 
 WRITTEN = RESULTS / "train.json"
@@ -63,7 +63,7 @@ def measure(
     batch = labelled + unlabelled
     images = rules.normalise(data.labelled[:batch]).contiguous(memory_format=torch.channels_last)
 
-    learn = Step(recipe, optimiser, graph=not options.launched)
+    learn = TrainingStep(recipe, optimiser, graph=not options.launched)
 
     def full() -> None:
         learn()

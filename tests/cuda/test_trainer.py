@@ -13,7 +13,7 @@ from trainer.evaluation.holdout import HeldOut
 from trainer.export import export
 from trainer.learning import loop
 from trainer.learning.model import GPQ
-from trainer.learning.step import Step
+from trainer.learning.step import TrainingStep
 from trainer.recipes import RECIPES
 
 pytestmark = pytest.mark.cuda
@@ -43,7 +43,7 @@ def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
         model = GPQ(wanted, 3).to(CARD, memory_format=torch.channels_last).train()
         made = RECIPES[name](model, pictures().to(CARD), Preprocess(32), wanted, autocast(CARD))
         optimiser, schedule = made.optimiser()
-        step = Step(made, optimiser, graph=graph)
+        step = TrainingStep(made, optimiser, graph=graph)
         totals = []
         for _ in range(12):
             totals.append(step()[0].item())

@@ -20,7 +20,7 @@ ENCODE_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evaluation:
     """mAP over the whole ranked database; ``mAP_tie_aware`` is the headline.
 
     precision_at_10 is tie-aware too: the expectation over all orders of equals.
@@ -46,7 +46,7 @@ class Measured:
 
 def evaluate(
     model: Model, pictures: RetrievalSet, engine: str = "auto", bits: tuple[int, ...] = ()
-) -> list[Measured]:
+) -> list[Evaluation]:
     """Rank the whole database for every query; relevant = a shared class.
 
     bits: also of these shorter codes, the first bits of the model's. The model's own is
@@ -95,7 +95,7 @@ def measure(
     pictures: RetrievalSet,
     engine: str,
     see: Callable[[Ranking], None] = lambda ranking: None,
-) -> Measured:
+) -> Evaluation:
     """The figures of the first M codebooks; features (N,D) as of ``features``. see: is shown
     every ranking, for what else there is to tell of it."""
     codebook = model.codebook.first(M)
@@ -113,7 +113,7 @@ def measure(
             nearer.append(share)
     means = mean_metrics(metrics)
     counts = np.unique(packed, axis=0, return_counts=True)[1]
-    return Measured(
+    return Evaluation(
         mAP=round(means.average_precision, 4),
         mAP_tie_aware=round(means.tie_aware_average_precision, 4),
         precision_at_10=round(means.precision_at_10, 4),

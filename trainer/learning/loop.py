@@ -27,7 +27,7 @@ from trainer.evaluation.holdout import HeldOut, mean_average_precision
 from trainer.learning import checkpoint
 from trainer.learning.best import CHECKS, Best
 from trainer.learning.model import GPQ
-from trainer.learning.step import Step
+from trainer.learning.step import TrainingStep
 from trainer.recipes import RECIPES, Recipe
 
 CHECKPOINT_SECONDS = 120
@@ -39,7 +39,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """model: of the best check where there were any, else of the last step. batches: labelled
     and unlabelled pictures a step at the end, fewer than asked for where memory did not do."""
 
@@ -80,7 +80,7 @@ def run(
     out: Path,
     device: torch.device,
     saved: checkpoint.Saved | None,
-) -> Result:
+) -> TrainingResult:
     """Train to ``config.steps``, or until the held-out pictures are found no better; writes
     checkpoints and log.jsonl below ``out``. saved: the checkpoint to go on from.
 
@@ -99,7 +99,7 @@ def run(
         checkpoint.restore(saved, recipe, optimiser, schedule, best)
         done, seconds = saved["step"], saved["seconds"]
     check_steps = max(1, config.steps // CHECKS)
-    learn = Step(recipe, optimiser)
+    learn = TrainingStep(recipe, optimiser)
 
     model.train()
     last_saved = time.monotonic()
@@ -157,7 +157,7 @@ def run(
         )
     best.restore(recipe.trained)
     batches = recipe.labelled.batch, recipe.unlabelled.batch
-    return Result(recipe.trained, seconds, done, batches, _checked(held_out, best))
+    return TrainingResult(recipe.trained, seconds, done, batches, _checked(held_out, best))
 
 
 def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:

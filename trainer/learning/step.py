@@ -16,7 +16,7 @@ WARM_UP = 3  # steps before the graph is made: by then all memory and all states
 Losses = tuple[Tensor, dict[str, Tensor]]
 
 
-class Step:
+class TrainingStep:
     """Calls of it are the steps of a run. What a recipe computes is the same in each, so that on
     one card it is recorded after a few: a thousand small launches, each of which takes the CPU
     longer than the card, become one.

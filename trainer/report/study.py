@@ -13,7 +13,13 @@ from gpq.model.codebook import Codebook, intra_normalise, pack, unpack
 from gpq.model.model import Model
 from trainer.config import NESTED_BITS
 from trainer.data.arrays import RetrievalSet
-from trainer.evaluation.evaluate import Measured, features, mean_colours, measure, require_pictures
+from trainer.evaluation.evaluate import (
+    Evaluation,
+    features,
+    mean_colours,
+    measure,
+    require_pictures,
+)
 from trainer.evaluation.metrics import (
     RankingMetrics,
     expected_hits,
@@ -43,7 +49,7 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class Hit:
+class ExampleHit:
     pixels: NDArray[np.uint8]  # (3,S,S)
     score: float
     right: bool
@@ -55,7 +61,7 @@ class Example:
 
     pixels: NDArray[np.uint8]
     name: str
-    hits: list[Hit]
+    hits: list[ExampleHit]
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Study:
     mean share of relevant."""
 
     classes: tuple[str, ...]
-    lengths: list[Measured]
+    lengths: list[Evaluation]
     precisions: list[list[float]]
     precision_of_recall: NDArray[np.float64]
     per_class: list[ClassResult]
@@ -81,7 +87,7 @@ class Study:
     chance: float
 
     @property
-    def whole(self) -> Measured:
+    def whole(self) -> Evaluation:
         return self.lengths[-1]
 
 
@@ -93,7 +99,7 @@ def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
     nested = model.about.get("training", {}).get("recipe") == "modern"
     shorter = [b for b in NESTED_BITS if b < model.bits] if nested else []
 
-    def search(bits: int) -> tuple[Measured, list[_Found]]:
+    def search(bits: int) -> tuple[Evaluation, list[_Found]]:
         found: list[_Found] = []
         measured = measure(
             model,
@@ -260,7 +266,7 @@ def _example(
         pictures.queries[found.query].numpy(),
         _names(pictures, found.query),
         [
-            Hit(pictures.database[int(row)].numpy(), float(score), bool(is_right))
+            ExampleHit(pictures.database[int(row)].numpy(), float(score), bool(is_right))
             for row, score, is_right in zip(rows, scores, right, strict=True)
         ],
     )

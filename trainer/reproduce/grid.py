@@ -20,7 +20,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training and its evaluation. nested: shorter codes are measured on the same model."""
 
     dataset: str
@@ -55,22 +55,22 @@ class Run:
         return words
 
 
-def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list[Run]:
+def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
     """Table 2 is of protocol 1, table 3 of protocol 2."""
     draws = [f"{dataset}-unseen-{draw}" for draw in range(DRAWS)]
     names = [dataset] if protocol == 1 else draws
     if recipe == "modern":
-        return [Run(name, recipe, max(bits), nested=True) for name in names]
-    return [Run(name, recipe, length) for length in bits for name in names]
+        return [PlannedRun(name, recipe, max(bits), nested=True) for name in names]
+    return [PlannedRun(name, recipe, length) for length in bits for name in names]
 
 
-def figure(number: int, dataset: str, recipe: str, bits: Sequence[int]) -> list[Run]:
+def figure(number: int, dataset: str, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
     """3: curves of the longest code; 4: the weights of the losses; 5: the variants."""
     longest = max(bits)
     if number == 3:
-        return [Run(dataset, recipe, longest)]
+        return [PlannedRun(dataset, recipe, longest)]
     if number == 4:
-        first = [Run(dataset, recipe, longest, lambda1=value) for value in WEIGHTS]
-        return first + [Run(dataset, recipe, longest, lambda2=value) for value in WEIGHTS]
+        first = [PlannedRun(dataset, recipe, longest, lambda1=value) for value in WEIGHTS]
+        return first + [PlannedRun(dataset, recipe, longest, lambda2=value) for value in WEIGHTS]
     names = (*VARIANTS, CNN_F)
-    return [Run(dataset, "paper", length, variant=name) for name in names for length in bits]
+    return [PlannedRun(dataset, "paper", length, variant=name) for name in names for length in bits]

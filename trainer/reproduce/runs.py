@@ -14,13 +14,15 @@ from gpq.model import artifact
 from gpq.system.files import replacing
 from trainer.errors import TrainerError, writing
 from trainer.learning import checkpoint
-from trainer.reproduce.grid import Run
+from trainer.reproduce.grid import PlannedRun
 
 LINES = "runs.jsonl"
 Line = dict[str, Any]
 
 
-def run_all(runs: list[Run], data: dict[str, Path], out: Path, extra: list[str]) -> list[Line]:
+def run_all(
+    runs: list[PlannedRun], data: dict[str, Path], out: Path, extra: list[str]
+) -> list[Line]:
     """The lines of ``out``/runs.jsonl of these runs, in order, after those missing are run.
 
     data: the folder of each published data set; extra: more options of ``trainer train``.
@@ -33,12 +35,12 @@ def run_all(runs: list[Run], data: dict[str, Path], out: Path, extra: list[str])
     return [line for run in runs for line in _lines(out, run, extra)]
 
 
-def folder_of(run: Run, extra: list[str]) -> str:
+def folder_of(run: PlannedRun, extra: list[str]) -> str:
     """Below ``out``; of other options it is another one."""
     return f"{run.name}-{hashlib.sha256(json.dumps(extra).encode()).hexdigest()[:8]}"
 
 
-def _lines(out: Path, run: Run, extra: list[str]) -> list[Line]:
+def _lines(out: Path, run: PlannedRun, extra: list[str]) -> list[Line]:
     """A line for each length, or none."""
     folder = folder_of(run, extra)
     lines = [line for line in _all_lines(out) if line.get("folder") == folder]
@@ -56,7 +58,7 @@ def _all_lines(out: Path) -> list[Line]:
     return lines
 
 
-def _run(run: Run, data: Path, out: Path, extra: list[str]) -> None:
+def _run(run: PlannedRun, data: Path, out: Path, extra: list[str]) -> None:
     name = folder_of(run, extra)
     folder = out / name
     words = ["--data", str(data), "--out", str(folder), *run.options, *extra]

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 def run(
     out: Path, held_out: HeldOut | None = None, resume: bool = False, **more: object
-) -> loop.Result:
+) -> loop.TrainingResult:
     wanted = config("modern", **more)
     out.mkdir(exist_ok=True)
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.trainer.recipes.test_recipe import recipe
-from trainer.learning.step import WARM_UP, Step
+from trainer.learning.step import WARM_UP, TrainingStep
 
 
 class _Graph:
@@ -29,7 +29,7 @@ def test_where_a_graph_cannot_be_made_steps_go_on_as_if_none_were_wanted(
     found = []
     for graphed in (False, True):
         made = recipe("modern")
-        step = Step(made, made.optimiser()[0])
+        step = TrainingStep(made, made.optimiser()[0])
         step.graphed = graphed  # as on a card
         found.append([step()[0].item() for _ in range(WARM_UP + 2)])
         assert not step.graphed
@@ -40,7 +40,7 @@ def test_where_a_graph_cannot_be_made_steps_go_on_as_if_none_were_wanted(
 
 def test_a_step_on_the_cpu_makes_no_graph() -> None:
     made = recipe("paper")
-    step = Step(made, made.optimiser()[0])
+    step = TrainingStep(made, made.optimiser()[0])
     assert not step.graphed
     first, second = (step()[0].item() for _ in range(2))
     assert first != second
