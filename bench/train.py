@@ -28,8 +28,8 @@ from trainer.data.arrays import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
 from trainer.learning.model import GPQ
-from trainer.learning.step import TrainingStep
 from trainer.recipes import RECIPES
+from trainer.training.step import TrainingStep
 
 WRITTEN = RESULTS / "train.json"
 NETWORKS = {32: "resnet32", 64: "resnet64"}

@@ -19,10 +19,10 @@ from trainer.data import arrays, datasets
 from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import evaluate
-from trainer.learning import loop
 from trainer.refit import refit
 from trainer.reproduce.grid import PAPER_BITS
 from trainer.train import train as run_train
+from trainer.training import loop
 
 
 def main(arguments: list[str] | None = None) -> int:

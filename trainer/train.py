@@ -35,9 +35,10 @@ from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import require_pictures
 from trainer.evaluation.holdout import HeldOut, hold_out
 from trainer.export import export, start_from
-from trainer.learning import checkpoint, loop, pretrained
+from trainer.learning import pretrained
 from trainer.learning.model import GPQ
 from trainer.learning.teacher import guess, labelled_rows
+from trainer.training import checkpoint, loop
 
 MOST_HELD_OUT = 0.5
 BIG = 64  # pixels from which the default network halves the picture first

@@ -11,10 +11,10 @@ from tests.trainer.recipes.test_recipe import config, pictures
 from trainer.device import autocast
 from trainer.evaluation.holdout import HeldOut
 from trainer.export import export
-from trainer.learning import loop
 from trainer.learning.model import GPQ
-from trainer.learning.step import TrainingStep
 from trainer.recipes import RECIPES
+from trainer.training import loop
+from trainer.training.step import TrainingStep
 
 pytestmark = pytest.mark.cuda
 CARD = torch.device("cuda")

@@ -1,1 +1,4 @@
-"""Reads labelled and unlabelled images. Imports trainer.errors, trainer.device and gpq."""
+"""Reads labelled and unlabelled images into memory.
+
+May import the modules distributed, device, config and errors, and gpq.
+"""

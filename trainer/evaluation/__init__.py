@@ -1,1 +1,4 @@
-"""Measures how well a model searches. Imports trainer.data and gpq."""
+"""Measures how well a model searches.
+
+May import trainer.data, the modules distributed, device, config and errors, and gpq.
+"""

@@ -1,4 +1,7 @@
-"""Recipes by name."""
+"""Recipes by name: which losses, on which views, with which optimiser.
+
+May import trainer.learning and what that may.
+"""
 
 from trainer.recipes.base import Recipe
 from trainer.recipes.modern import Modern

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.learning.best import LEAST_PICTURES
 from trainer.report.study import SHOWN_HITS, Study
+from trainer.training.best import LEAST_PICTURES
 
 LITTLE = 3  # times chance
 MIXED_UP = 0.15  # share of the first ten hits

@@ -1,1 +1,4 @@
-"""python -m trainer reproduce: the paper's tables and figures, run by run."""
+"""Reproduces the tables and figures of the GPQ paper, run by run.
+
+May import trainer.report, trainer.training, trainer.data and what those may.
+"""

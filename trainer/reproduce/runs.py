@@ -13,8 +13,8 @@ from tqdm import tqdm
 from gpq.model import artifact
 from gpq.system.files import replacing
 from trainer.errors import TrainerError, writing
-from trainer.learning import checkpoint
 from trainer.reproduce.grid import PlannedRun
+from trainer.training import checkpoint
 
 LINES = "runs.jsonl"
 Line = dict[str, Any]

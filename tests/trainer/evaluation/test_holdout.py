@@ -8,8 +8,8 @@ from tests.trainer.recipes.test_recipe import config
 from trainer.data.arrays import TrainingSet
 from trainer.evaluation import holdout
 from trainer.evaluation.holdout import hold_out, mean_average_precision
-from trainer.learning.best import PATIENCE, Best
 from trainer.learning.model import GPQ
+from trainer.training.best import PATIENCE, Best
 
 
 def data(*counts: int) -> TrainingSet:

@@ -13,8 +13,8 @@ from gpq.model import artifact, network
 from harness.images import tree
 from trainer.__main__ import main
 from trainer.errors import TrainerError
-from trainer.learning import checkpoint
 from trainer.learning.pretrained import MEAN, load_pretrained
+from trainer.training import checkpoint
 
 
 @pytest.fixture

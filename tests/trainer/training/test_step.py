@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.trainer.recipes.test_recipe import recipe
-from trainer.learning.step import WARM_UP, TrainingStep
+from trainer.training.step import WARM_UP, TrainingStep
 
 
 class _Graph:

@@ -10,8 +10,8 @@ from torch import nn
 from gpq.system.files import replacing
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.learning.best import Best
 from trainer.recipes.base import Recipe
+from trainer.training.best import Best
 
 NAME = "checkpoint.pt"
 

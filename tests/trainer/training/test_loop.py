@@ -15,11 +15,11 @@ from tests.trainer.recipes.test_recipe import config, pictures, recipe
 from trainer.data.arrays import SUMMED_TOGETHER, TrainingSet
 from trainer.errors import TrainerError
 from trainer.evaluation.holdout import HeldOut
-from trainer.learning import best, checkpoint, loop
-from trainer.learning.best import PATIENCE
 from trainer.learning.model import GPQ
 from trainer.recipes.batches import Batch
 from trainer.recipes.modern import Modern
+from trainer.training import best, checkpoint, loop
+from trainer.training.best import PATIENCE
 
 CPU = torch.device("cpu")
 

@@ -24,11 +24,11 @@ from trainer.data.arrays import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.holdout import HeldOut, mean_average_precision
-from trainer.learning import checkpoint
-from trainer.learning.best import CHECKS, Best
 from trainer.learning.model import GPQ
-from trainer.learning.step import TrainingStep
 from trainer.recipes import RECIPES, Recipe
+from trainer.training import checkpoint
+from trainer.training.best import CHECKS, Best
+from trainer.training.step import TrainingStep
 
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 25
