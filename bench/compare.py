@@ -27,7 +27,7 @@ from gpq.model.codebook import intra_normalise, pack, unpack
 from gpq.model.model import Model
 from harness.models import SHIPPED
 from trainer.data import datasets
-from trainer.data.arrays import retrieval_set
+from trainer.data.image_sets import retrieval_set
 from trainer.evaluation.evaluate import features
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked

@@ -24,7 +24,7 @@ from bench.output import RESULTS, save
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import device, memory
 from trainer.config import BATCHES, LEARNING_RATES, Config
-from trainer.data.arrays import TrainingSet
+from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
 from trainer.learning.model import GPQ

@@ -15,7 +15,7 @@ from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer.config import BITS, HELD_OUT, LAMBDAS, LEARNING_RATES, LOGITS, RECIPES, STEPS, VARIANTS
 from trainer.cut import cut
-from trainer.data import arrays, datasets
+from trainer.data import datasets, image_sets
 from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import evaluate
@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     where = gpq_device.pick(options.device)
     model = artifact.load(options.model, where)
-    pictures = _searched(options, model)
-    found = [m.as_dict() for m in evaluate(model, pictures, options.engine, options.bits)]
+    images = _searched(options, model)
+    found = [m.as_dict() for m in evaluate(model, images, options.engine, options.bits)]
     measured = found[-1]
     if options.write:
         config = artifact.read_config(options.model)
@@ -62,16 +62,16 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_table(found))
 
 
-def _searched(options: argparse.Namespace, model: Model) -> arrays.RetrievalSet:
-    pictures = arrays.retrieval_set(options.data, options.dataset, model.rules)
-    print_skipped(pictures.skipped)
-    if pictures.own_rows is not None:
+def _searched(options: argparse.Namespace, model: Model) -> image_sets.RetrievalSet:
+    images = image_sets.retrieval_set(options.data, options.dataset, model.rules)
+    print_skipped(images.skipped)
+    if images.own_rows is not None:
         print(
-            f"no queries apart: {len(pictures.queries):,} labelled pictures are searched for "
-            f"among all others of {len(pictures.database):,}",
+            f"no queries apart: {len(images.queries):,} labelled pictures are searched for "
+            f"among all others of {len(images.database):,}",
             file=sys.stderr,
         )
-    return pictures
+    return images
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -84,9 +84,9 @@ def _report(options: argparse.Namespace) -> None:
     from trainer.report.page import write_report  # slow to import: it draws
 
     model = artifact.load(options.model, gpq_device.pick(options.device))
-    pictures = _searched(options, model)
+    images = _searched(options, model)
     with writing(options.model):
-        path = write_report(model, pictures, options.title, options.model)
+        path = write_report(model, images, options.title, options.model)
     print(f"wrote {path}", file=sys.stderr)
 
 

@@ -16,14 +16,14 @@ import torch.distributed.nn.functional as with_gradient
 from torch import Tensor, nn
 
 
-def asked_for() -> int:
+def requested_processes() -> int:
     """How many processes torchrun started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start(device: torch.device) -> torch.device:
     """Join the run that torchrun started, if any; the device that is this process's."""
-    if asked_for() == 1:
+    if requested_processes() == 1:
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -70,7 +70,7 @@ def average_gradients(model: nn.Module) -> None:
             parameter.grad /= world()
 
 
-def of_first(value: float) -> float:
+def value_of_first(value: float) -> float:
     """The first process's value: a device may have rounded the others' otherwise."""
     if world() == 1:
         return value
@@ -79,7 +79,7 @@ def of_first(value: float) -> float:
     return values[0]
 
 
-def anywhere(flag: bool) -> bool:
+def in_any_process(flag: bool) -> bool:
     """True where it is true in any process."""
     if world() == 1:
         return flag

@@ -14,14 +14,14 @@ from gpq.model.codebook import Codebook, intra_normalise
 from gpq.model.model import Model
 from gpq.pixels.preprocess import Preprocess
 from trainer.config import Config
-from trainer.data.arrays import TrainingSet, spread
-from trainer.data.datasets import card
+from trainer.data.datasets import provenance
+from trainer.data.image_sets import TrainingSet, spread
 from trainer.errors import TrainerError
 from trainer.learning.model import GPQ
 from trainer.learning.teacher import class_means, labelled_rows
 
 EXAMPLES = 2048
-MEANS_OF = 16_384  # pictures, at most, that means of codes, and of classes, are taken over
+MAX_AVERAGED = 16_384  # pictures, at most, that means of codes, and of classes, are taken over
 COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
 LAST_LAYER = ("project.weight", "project.bias")
 DEAD_LENGTH = 0.99  # of the mean of a codebook's unit sub-vectors: they all point one way
@@ -44,7 +44,7 @@ def export(
         "classes": list(data.classes),
         "training": {**asdict(config), **training},
         "data": {
-            **card(config.dataset),
+            **provenance(config.dataset),
             "labelled": len(data.labelled),
             "unlabelled": len(data.unlabelled),
             "skipped": len(data.skipped),
@@ -69,7 +69,7 @@ def with_means(
     """The same codewords, with the means of codes of ``data``'s unlabelled pictures, and of the
     classes of its labelled ones."""
     rows, known = (
-        spread(len(pixels), MEANS_OF).to(pixels.device)
+        spread(len(pixels), MAX_AVERAGED).to(pixels.device)
         for pixels in (data.unlabelled, data.labelled)
     )
     raw = _features(network, data.unlabelled, rows, rules, "means of codes")
@@ -126,7 +126,7 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
     model.eval()
     if same_features:
         raw = _features(model.F, data.labelled, rows, rules, "dead codebooks")
-        dead = _dead(model.sub_vectors(raw))
+        dead = _dead_codebooks(model.sub_vectors(raw))
         alive = [m for m in range(model.M) if m not in dead]
         model.Z[alive] = source.codebook.Z[alive].to(model.Z)
         shape = (model.M, -1)
@@ -151,6 +151,6 @@ def _features(
     return torch.cat(parts)
 
 
-def _dead(x: Tensor) -> list[int]:
+def _dead_codebooks(x: Tensor) -> list[int]:
     """The codebooks of (N,M,d) unit sub-vectors whose all point one way."""
     return torch.nonzero(x.mean(dim=0).norm(dim=-1) > DEAD_LENGTH).flatten().tolist()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from gpq.model import artifact
 from trainer.cut import derive, require_free
-from trainer.data.arrays import training_set
+from trainer.data.image_sets import training_set
 from trainer.data.skipped import print_skipped
-from trainer.export import MEANS_OF, with_means
+from trainer.export import MAX_AVERAGED, with_means
 
 
 def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:
@@ -18,11 +18,11 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
     """
     require_free(folder, overwrite=overwrite)
     model = artifact.load(source)
-    pictures = training_set(data, dataset, model.rules, MEANS_OF)
-    print_skipped(pictures.skipped)
-    codebook = with_means(model.codebook, model.network, pictures, model.rules)
+    images = training_set(data, dataset, model.rules, MAX_AVERAGED)
+    print_skipped(images.skipped)
+    codebook = with_means(model.codebook, model.network, images, model.rules)
     about = {name: value for name, value in model.about.items() if name != "golden"}
     about = {**about, "measured": None, "refitted_from": {"id": model.id}}
-    about["classes"] = list(pictures.classes)
+    about["classes"] = list(images.classes)
     described = artifact.read_config(source)["compute"]["network"]
     return derive(replace(model, codebook=codebook), described, about, folder)

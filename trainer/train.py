@@ -28,11 +28,11 @@ from trainer.config import (
     Config,
     default_details,
 )
-from trainer.data import arrays
+from trainer.data import image_sets
 from trainer.data.skipped import NAME as SKIPPED
 from trainer.data.skipped import print_skipped, write_skipped
 from trainer.errors import TrainerError, writing
-from trainer.evaluation.evaluate import require_pictures
+from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
 from trainer.export import export, start_from
 from trainer.learning import pretrained
@@ -40,13 +40,13 @@ from trainer.learning.model import GPQ
 from trainer.learning.teacher import guess, labelled_rows
 from trainer.training import checkpoint, loop
 
-MOST_HELD_OUT = 0.5
-BIG = 64  # pixels from which the default network halves the picture first
+MAX_HELD_OUT = 0.5
+MIN_RESNET64_SIZE = 64  # pixels from which the default network halves the picture first
 DEFAULT_SIZES = {
     "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
 }  # fmt: skip
-LARGE = 224  # pixels of the other networks
-MOST_REPORTED = 2000  # pictures that were trained on
+DEFAULT_SIZE = 224  # pixels of the other networks
+MAX_REPORTED = 2000  # pictures that were trained on
 
 
 def train(options: argparse.Namespace) -> None:
@@ -90,25 +90,25 @@ def _train(
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
     rules = _rules(config)
-    pictures = arrays.training_set(options.data, config.dataset, rules)
+    images = image_sets.training_set(options.data, config.dataset, rules)
     if distributed.is_first():
-        print_skipped(pictures.skipped)
-        write_skipped(pictures.skipped, options.out)
-    pictures, held_out = hold_out(pictures, config.held_out, config.seed)
+        print_skipped(images.skipped)
+        write_skipped(images.skipped, options.out)
+    images, held_out = hold_out(images, config.held_out, config.seed)
     if distributed.is_first():
-        print(_counted(pictures, held_out), file=sys.stderr)
+        print(_summary(images, held_out), file=sys.stderr)
     torch.manual_seed(config.seed)
-    model = GPQ(config, len(pictures.classes)).to(where)
-    pictures = _on_device(pictures, where)
+    model = GPQ(config, len(images.classes)).to(where)
+    images = _on_device(images, where)
     if teacher:
         teacher.network.to(where)
-        pictures = replace(pictures, guesses=guess(teacher, pictures, config.seed))
+        images = replace(images, guesses=guess(teacher, images, config.seed))
     if options.pretrained:
         pretrained.load_pretrained(model.F, config.network)
     if source:
-        start_from(model, source, _few_on(where, pictures), rules)
+        start_from(model, source, _initial_images(where, images), rules)
     model.F = distributed.synchronise_batch_norm(model.F)
-    result = loop.run(model, pictures, held_out, rules, config, options.out, where, saved)
+    result = loop.run(model, images, held_out, rules, config, options.out, where, saved)
     if not distributed.is_first():
         return
     training = {
@@ -126,16 +126,16 @@ def _train(
         "versions": {"gpq": __version__, "torch": str(torch.__version__)},
     }
     with writing(options.out):
-        model_id = export(result.model, config, rules, pictures, options.out, training)
+        model_id = export(result.model, config, rules, images, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
-    _report(artifact.load(options.out, where), held_out, pictures, options.out)
+    _report(artifact.load(options.out, where), held_out, images, options.out)
 
 
-def _counted(pictures: arrays.TrainingSet, held_out: HeldOut | None) -> str:
-    unlabelled = 0 if pictures.all_labelled else len(pictures.unlabelled)
+def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
+    unlabelled = 0 if images.all_labelled else len(images.unlabelled)
     kept = len(held_out.pixels) if held_out else 0
     return (
-        f"learning from {len(pictures.labelled):,} labelled pictures of {len(pictures.classes):,} "
+        f"learning from {len(images.labelled):,} labelled pictures of {len(images.classes):,} "
         f"classes and {unlabelled:,} without labels; {kept:,} labelled ones are held out"
     )
 
@@ -147,18 +147,18 @@ def _origin(model: Model | None) -> dict[str, object] | None:
     return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
 
 
-def _on_device(pictures: arrays.TrainingSet, where: torch.device) -> arrays.TrainingSet:
-    moved = pictures.to(where)
-    if moved is pictures and distributed.is_first():
+def _on_device(images: image_sets.TrainingSet, where: torch.device) -> image_sets.TrainingSet:
+    moved = images.to(where)
+    if moved is images and distributed.is_first():
         print(f"the pictures stay in the host's memory: {where} has no room", file=sys.stderr)
     return moved
 
 
-def _few_on(where: torch.device, pictures: arrays.TrainingSet) -> arrays.TrainingSet:
+def _initial_images(where: torch.device, images: image_sets.TrainingSet) -> image_sets.TrainingSet:
     """Those that ``start_from`` sees, on the device."""
-    rows = labelled_rows(pictures)
-    labelled, labels = pictures.labelled[rows].to(where), pictures.labels[rows].to(where)
-    return replace(pictures, labelled=labelled, labels=labels)
+    rows = labelled_rows(images)
+    labelled, labels = images.labelled[rows].to(where), images.labels[rows].to(where)
+    return replace(images, labelled=labelled, labels=labels)
 
 
 def _require_fitting_size(config: Config) -> None:
@@ -177,7 +177,7 @@ def _require_fitting_size(config: Config) -> None:
 
 
 def _report(
-    model: Model, held_out: HeldOut | None, trained: arrays.TrainingSet, folder: Path
+    model: Model, held_out: HeldOut | None, trained: image_sets.TrainingSet, folder: Path
 ) -> None:
     try:
         from trainer.report.page import write_report  # slow to import, and not for training
@@ -189,16 +189,16 @@ def _report(
         pixels, labels = held_out.pixels, held_out.labels
     else:
         what = "Labelled pictures that were trained on, so that others will be found less well"
-        rows = arrays.spread(len(trained.labelled), MOST_REPORTED)
+        rows = image_sets.spread(len(trained.labelled), MAX_REPORTED)
         pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
-    pictures = arrays.among_themselves(pixels, labels, trained.classes)
+    images = image_sets.leave_one_out(pixels, labels, trained.classes)
     try:
-        require_pictures(pictures)
+        require_searchable(images)
     except TrainerError as error:
         print(f"no report: {error}", file=sys.stderr)
         return
     with writing(folder):
-        path = write_report(model, pictures, f"{what}, searched for among themselves", folder)
+        path = write_report(model, images, f"{what}, searched for among themselves", folder)
     print(f"wrote {path}", file=sys.stderr)
 
 
@@ -211,7 +211,7 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
         variant=options.variant,
         network=name,
         width=options.width or DEFAULT_WIDTHS.get(name, 0),
-        size=options.size or DEFAULT_SIZES.get(name, LARGE),
+        size=options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE),
         bits=options.bits,
         details=_details(options),
         logits=options.logits,
@@ -241,9 +241,9 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
         raise TrainerError("--pretrained and --init: one of them, both fill the network")
     if options.teacher and options.recipe == "paper":
         raise TrainerError("--teacher is for --recipe modern; the paper has none")
-    if not 0 <= config.held_out <= MOST_HELD_OUT:
-        raise TrainerError(f"--held-out {config.held_out}: a share from 0 to {MOST_HELD_OUT}")
-    processes = distributed.asked_for()
+    if not 0 <= config.held_out <= MAX_HELD_OUT:
+        raise TrainerError(f"--held-out {config.held_out}: a share from 0 to {MAX_HELD_OUT}")
+    processes = distributed.requested_processes()
     if config.batch_labelled % processes or config.batch_unlabelled % processes:
         raise TrainerError(
             f"--batch-labelled {config.batch_labelled} and --batch-unlabelled "
@@ -255,7 +255,7 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
 def _default_network(options: argparse.Namespace) -> str:
     if options.recipe == "paper":
         return "vgg"
-    return "resnet64" if options.size and options.size >= BIG else "resnet32"
+    return "resnet64" if options.size and options.size >= MIN_RESNET64_SIZE else "resnet32"
 
 
 def _details(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import torch
 
 from gpq.model import artifact
 from gpq.pixels.preprocess import Preprocess
-from tests.trainer.recipes.test_recipe import config, pictures
+from tests.trainer.recipes.test_recipe import config, image_set
 from trainer.device import autocast
 from trainer.evaluation.holdout import HeldOut
 from trainer.export import export
@@ -24,7 +24,7 @@ CARD = torch.device("cuda")
 def test_a_step_on_the_gpu_reaches_every_parameter(name: str) -> None:
     wanted = config(name, bits=16, details=1 if name == "modern" else 0)
     model = GPQ(wanted, 3).to(CARD).train()
-    made = RECIPES[name](model, pictures().to(CARD), Preprocess(32), wanted, autocast(CARD))
+    made = RECIPES[name](model, image_set().to(CARD), Preprocess(32), wanted, autocast(CARD))
     total, parts = made.losses(made.draw())
     total.backward()
     assert total.isfinite()
@@ -41,7 +41,7 @@ def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
         torch.manual_seed(0)
         wanted = config(name, bits=48, details=4 if name == "modern" else 0, steps=20)
         model = GPQ(wanted, 3).to(CARD, memory_format=torch.channels_last).train()
-        made = RECIPES[name](model, pictures().to(CARD), Preprocess(32), wanted, autocast(CARD))
+        made = RECIPES[name](model, image_set().to(CARD), Preprocess(32), wanted, autocast(CARD))
         optimiser, schedule = made.optimiser()
         step = TrainingStep(made, optimiser, graph=graph)
         totals = []
@@ -63,8 +63,8 @@ def test_a_run_on_the_gpu_is_checked_stopped_resumed_and_served_on_the_cpu(
     name: str, tmp_path: Path
 ) -> None:
     wanted = config(name, steps=20)
-    held = HeldOut(pictures().labelled, pictures().labels)
-    data, rules = pictures().to(CARD), Preprocess(32)
+    held = HeldOut(image_set().labelled, image_set().labels)
+    data, rules = image_set().to(CARD), Preprocess(32)
     model = GPQ(wanted, 3).to(CARD)
     result = loop.run(model, data, held, rules, wanted, tmp_path, CARD, None)
     assert 0 < result.held_out["mAP"] <= 1

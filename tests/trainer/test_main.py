@@ -212,15 +212,15 @@ def test_a_seed_beyond_the_generators_is_wrong_usage(capsys) -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, capsys) -> None:
-    pictures = tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
+    images = tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
     for out in ("/proc/none", "/dev/null/none"):
-        assert train(pictures, Path(out)) == 1
+        assert train(images, Path(out)) == 1
         assert f"error: {out} cannot be written: " in capsys.readouterr().err
 
 
 def test_a_run_tells_what_it_learns_from_and_why_there_is_no_report(tmp_path: Path, capsys) -> None:
-    pictures = tree(tmp_path / "pictures", "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
-    assert train(pictures, tmp_path / "out", *SMALL, "--steps", "1") == 0
+    images = tree(tmp_path / "pictures", "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
+    assert train(images, tmp_path / "out", *SMALL, "--steps", "1") == 0
     printed = capsys.readouterr().err
     assert "2 labelled pictures of 2 classes and 1 without labels; 0 labelled ones" in printed
     assert "no report: nothing to search for: " in printed
@@ -272,8 +272,8 @@ def test_a_full_disk_at_the_end_is_a_clear_error_and_loses_nothing(
 def test_a_full_disk_at_the_report_is_a_clear_error(
     random_model: Path, tmp_path: Path, capsys
 ) -> None:
-    pictures = tree(tmp_path / "pictures", *(f"{c}/{n}.png" for c in "ab" for n in range(3)))
+    images = tree(tmp_path / "pictures", *(f"{c}/{n}.png" for c in "ab" for n in range(3)))
     model = shutil.copytree(random_model, tmp_path / "model")
     (model / "report.html").symlink_to("/dev/full")
-    assert main(["report", "--model", str(model), "--data", str(pictures)]) == 1
+    assert main(["report", "--model", str(model), "--data", str(images)]) == 1
     assert f"{model} cannot be written: [Errno 28] No space left" in capsys.readouterr().err

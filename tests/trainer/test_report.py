@@ -10,25 +10,25 @@ from matplotlib.axes import Axes
 from torch.nn.functional import one_hot
 
 from gpq.model import artifact
-from trainer.data.arrays import RetrievalSet, retrieval_set
+from trainer.data.image_sets import RetrievalSet, retrieval_set
 from trainer.evaluation.ranking import Ranking
-from trainer.report import figures
+from trainer.report import charts
 from trainer.report.advice import advice
-from trainer.report.page import said, write_report
+from trainer.report.page import in_words, write_report
 from trainer.report.study import (
     RECALLS,
     Study,
-    _colours,
-    _kept,
+    _colour_examples,
     _per_class,
     _precision_of_recall,
+    _query_result,
     study,
 )
 
 CLASSES = ("ant", "_bee $5_$10", "<cow>")
 
 
-def pictures(n: int = 90, own_rows: bool = True) -> RetrievalSet:
+def image_set(n: int = 90, own_rows: bool = True) -> RetrievalSet:
     pixels = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
     )
@@ -39,7 +39,7 @@ def pictures(n: int = 90, own_rows: bool = True) -> RetrievalSet:
 
 @pytest.fixture(scope="module")
 def found(random_model: Path) -> Study:
-    return study(artifact.load(random_model), pictures())
+    return study(artifact.load(random_model), image_set())
 
 
 def test_a_study_of_random_weights_finds_what_chance_finds(found: Study) -> None:
@@ -80,8 +80,8 @@ def test_within_a_class_the_queries_differ_in_colour() -> None:
     labels = one_hot(torch.arange(40) % 4 // 2 * (torch.arange(40) % 2), 2)
     own = RetrievalSet(pixels, labels, pixels, labels, ("a", "b"), own_rows=torch.arange(40))
     rows, right = np.arange(40), np.ones(40, dtype=bool)
-    found = [_kept(Ranking(q, rows, -rows.astype(np.float32), right)) for q in range(40)]
-    shown = _colours(found, own)
+    found = [_query_result(Ranking(q, rows, -rows.astype(np.float32), right)) for q in range(40)]
+    shown = _colour_examples(found, own)
     assert [example.name for example in shown] == ["a"] * 5
     values = sorted(int(example.pixels[0, 0, 0]) for example in shown)
     assert values[0] < 12 and values[-1] > 216 and min(np.diff(values)) > 30
@@ -94,13 +94,13 @@ class References(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
-        self.pictures = 0
+        self.images = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
             if name in ("src", "href") and not (value or "").startswith("data:"):
                 self.found.append(f"{tag} {name}={value}")
-        self.pictures += tag == "img"
+        self.images += tag == "img"
 
 
 def test_the_report_is_one_file_without_anything_from_elsewhere(
@@ -110,23 +110,23 @@ def test_the_report_is_one_file_without_anything_from_elsewhere(
         '{"step": 25, "seconds": 1.5, "npair": 2.0}\n'
         '{"step": 25, "seconds": 1.5, "held_out_mAP": 0.4}\n'
     )
-    path = write_report(artifact.load(random_model), pictures(), "Noise & more", tmp_path)
+    path = write_report(artifact.load(random_model), image_set(), "Noise & more", tmp_path)
     page = path.read_text()
     references = References()
     references.feed(page)
     assert references.found == []
-    assert references.pictures == 3 + 5 + 4  # examples; colours; figures, codes, map, curves
+    assert references.images == 3 + 5 + 4  # examples; colours; figures, codes, map, curves
     assert "Noise &amp; more" in page and "&lt;cow&gt;" in page and "<cow>" not in page
     assert not re.search(r"<script|@import|url\(", page)
 
 
 def test_values_of_the_config_are_said_in_words() -> None:
-    assert said({"mAP": 0.5, "step": 3}) == "mAP 0.5, step 3"
-    assert [said(value) for value in (None, "", 0, "x")] == ["–", "–", "0", "x"]
+    assert in_words({"mAP": 0.5, "step": 3}) == "mAP 0.5, step 3"
+    assert [in_words(value) for value in (None, "", 0, "x")] == ["–", "–", "0", "x"]
 
 
 def test_a_report_of_very_few_pictures(random_model: Path, tmp_path: Path) -> None:
-    few = pictures(6)
+    few = image_set(6)
     assert write_report(artifact.load(random_model), few, "few", tmp_path).stat().st_size
 
 
@@ -173,10 +173,12 @@ def test_a_class_of_few_is_not_taken_for_others_after_all_of_it_is_found() -> No
     labels = one_hot(torch.tensor([0] * 2 + [1] * 10))
     pixels = torch.zeros(12, 3, 8, 8, dtype=torch.uint8)
     own = RetrievalSet(pixels[:1], labels[:1], pixels, labels, ("few", "many"))
-    (result,) = _per_class([_kept(ranking)], own)
+    (result,) = _per_class([_query_result(ranking)], own)
     assert result.confused is None
     found_late = replace(ranking, relevant=np.roll(right, 1))
-    (result,) = _per_class([_kept(found_late)], replace(own, database_labels=labels.roll(1, 0)))
+    (result,) = _per_class(
+        [_query_result(found_late)], replace(own, database_labels=labels.roll(1, 0))
+    )
     assert result.confused == ("many", 0.5)
 
 
@@ -187,14 +189,14 @@ def test_orange_is_the_step_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
         Axes, "plot", lambda axes, *a, **more: plotted.append((a, more)) or plot(axes, *a, **more)
     )
     log = [{"step": s, "seconds": 1.0, "held_out_mAP": m} for s, m in ((1, 0.9), (2, 0.5))]
-    figures.curves(log, shipped=2)
-    assert [a for a, more in plotted if more["color"] == figures.SECOND] == [(2, 0.5, "o")]
+    charts.curves(log, shipped=2)
+    assert [a for a, more in plotted if more["color"] == charts.SECOND] == [(2, 0.5, "o")]
 
 
 def test_the_map_names_few_classes_beside_it(found: Study, recwarn) -> None:
     strange = replace(found, classes=("日本", "_bee", "<cow>"))
-    _, legend = figures.feature_map(strange)
+    _, legend = charts.feature_map(strange)
     assert [name for name, _ in legend] == ["日本", "_bee", "<cow>"]
     assert len({colour for _, colour in legend}) == 3
     assert not [w for w in recwarn if "missing from font" in str(w.message)]
-    assert figures.feature_map(replace(found, classes=tuple(map(str, range(21)))))[1] == []
+    assert charts.feature_map(replace(found, classes=tuple(map(str, range(21)))))[1] == []

@@ -42,8 +42,8 @@ def test_runs_that_measure_other_lengths_or_have_other_options_are_others() -> N
     (curves,) = grid.figure(3, "cifar10", "modern", grid.PAPER_BITS)
     (table,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS)
     assert (curves.lengths, table.lengths) == ([48], [12, 24, 32, 48])
-    folders = [runs.folder_of(curves, []), runs.folder_of(table, [])]
-    folders.append(runs.folder_of(table, ["--steps", "7"]))
+    folders = [runs.folder_name(curves, []), runs.folder_name(table, [])]
+    folders.append(runs.folder_name(table, ["--steps", "7"]))
     assert len(set(folders)) == 3
 
 

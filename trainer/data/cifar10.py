@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gpq.pixels.preprocess import Preprocess
 from trainer.data.listing import class_folders
-from trainer.data.pictures import read
 from trainer.data.protocol import Split
+from trainer.data.reading import read_images
 from trainer.errors import TrainerError
 
 CLASSES = (
@@ -20,7 +20,7 @@ QUERY_EVERY = 60
 LABELLED_PER_CLASS = 500
 
 
-def all_pictures(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
+def all_images(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
     """All 60,000 (N,3,S,S) uint8 and their classes (N,) int64, train before test.
 
     From a tree of files, or torchvision's python batches. Raises TrainerError where
@@ -38,7 +38,7 @@ def all_pictures(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
         listing = class_folders(root / part)
         if listing.classes != CLASSES:
             raise TrainerError(f"{root / part} has classes {listing.classes}, not CIFAR-10's")
-        pixels, kept, skipped = read(listing.files, rules, part)
+        pixels, kept, skipped = read_images(listing.files, rules, part)
         if skipped:
             raise TrainerError(f"{root / part}: {len(skipped)} unreadable, first: {skipped[0]}")
         labels = [CLASSES.index(next(iter(listing.labels[row]))) for row in kept]

@@ -22,7 +22,7 @@ NAMES = tuple(
     for dataset in ("cifar10", "nuswide")
     for name in (dataset, *(f"{dataset}-unseen-{draw}" for draw in range(DRAWS)))
 )
-CARDS = {
+SOURCES = {
     "cifar10": {
         "name": "CIFAR-10 (Krizhevsky 2009)",
         "licence": "for research; the pictures were collected from the web",
@@ -50,20 +50,20 @@ def load(root: Path, name: str, rules: Preprocess) -> Dataset:
     """The data set called ``name`` in the folder ``root``; raises TrainerError."""
     published, _, draw = name.partition("-unseen-")
     if published == "cifar10":
-        pixels, of_class = cifar10.all_pictures(root, rules)
+        pixels, of_class = cifar10.all_images(root, rules)
         labels = functional.one_hot(of_class, len(cifar10.CLASSES)).to(torch.uint8)
         split = unseen_classes(labels, int(draw)) if draw else cifar10.protocol_1(of_class)
         return Dataset(pixels, labels, cifar10.CLASSES, split)
-    pixels, labels, concepts, skipped = nuswide.all_pictures(root, rules)
+    pixels, labels, concepts, skipped = nuswide.all_images(root, rules)
     split = unseen_classes(labels, int(draw)) if draw else nuswide.protocol_1(labels)
     return Dataset(pixels, labels, concepts, split, skipped)
 
 
-def card(name: str) -> dict[str, str]:
+def provenance(name: str) -> dict[str, str]:
     """What an artifact says of the data it was learnt from."""
     if name == FOLDER:
-        return CARDS[FOLDER]
-    return {**CARDS[name.partition("-unseen-")[0]], "protocol": protocol(name)}
+        return SOURCES[FOLDER]
+    return {**SOURCES[name.partition("-unseen-")[0]], "protocol": protocol(name)}
 
 
 def protocol(name: str) -> str:

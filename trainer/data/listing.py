@@ -52,20 +52,20 @@ def class_folders(root: Path) -> Listing:
         raise TrainerError(f"{root} is not a folder; expected {root}/<class>/<pictures>")
     files: list[Path] = []
     labels: list[frozenset[str]] = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and _shown(path)):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and _is_visible(path)):
         inside = _below(folder)
         files += inside
         labels += [frozenset([folder.name])] * len(inside)
     return Listing(tuple(files), tuple(labels))
 
 
-def beside_classes(root: Path) -> list[str]:
+def files_outside_classes(root: Path) -> list[str]:
     """A line for each file of ``root`` that is in no class's folder."""
-    loose = (path for path in sorted(root.iterdir()) if path.is_file() and _shown(path))
+    loose = (path for path in sorted(root.iterdir()) if path.is_file() and _is_visible(path))
     return [f"{path}: in no class's folder" for path in loose]
 
 
-def pictures_below(root: Path) -> Listing:
+def images_below(root: Path) -> Listing:
     """All files below ``root``, without labels; none where there is no such folder."""
     files = _below(root) if root.is_dir() else []
     return Listing(tuple(files), (frozenset(),) * len(files))
@@ -155,5 +155,5 @@ def _below(root: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file() or not path.exists())
 
 
-def _shown(path: Path) -> bool:
+def _is_visible(path: Path) -> bool:
     return not path.name.startswith(".")

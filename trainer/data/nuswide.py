@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gpq.pixels.preprocess import Preprocess
-from trainer.data.pictures import read
 from trainer.data.protocol import Split
+from trainer.data.reading import read_images
 from trainer.errors import TrainerError
 
 CONCEPTS = 21  # the most frequent ones
@@ -23,9 +23,7 @@ LIST = Path("ImageList") / "Imagelist.txt"
 LABELS = Path("Groundtruth") / "AllLabels"
 
 
-def all_pictures(
-    root: Path, rules: Preprocess
-) -> tuple[Tensor, Tensor, tuple[str, ...], list[str]]:
+def all_images(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor, tuple[str, ...], list[str]]:
     """Pictures (N,3,S,S) uint8 with one of the concepts, labels (N,C) uint8, the concepts,
     and what was left out. Raises TrainerError where the lists are missing or disagree."""
     try:
@@ -43,7 +41,7 @@ def all_pictures(
     concepts = tuple(files[c].stem.removeprefix("Labels_") for c in frequent)
     wanted = np.flatnonzero(table[:, frequent].any(axis=1))
     paths = [root / "Flickr" / PureWindowsPath(names[row]) for row in wanted]
-    pixels, kept, skipped = read(paths, rules, "NUS-WIDE")
+    pixels, kept, skipped = read_images(paths, rules, "NUS-WIDE")
     return pixels, torch.from_numpy(table[wanted[kept]][:, frequent]), concepts, skipped
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from gpq.model.codebook import pack
 from gpq.model.model import Model
-from trainer.data.arrays import RetrievalSet
+from trainer.data.image_sets import RetrievalSet
 from trainer.errors import TrainerError
 from trainer.evaluation.metrics import RankingMetrics, mean_metrics, tie_aware_mean_at
 from trainer.evaluation.ranking import Ranking, rankings
@@ -45,36 +45,34 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model, pictures: RetrievalSet, engine: str = "auto", bits: tuple[int, ...] = ()
+    model: Model, images: RetrievalSet, engine: str = "auto", bits: tuple[int, ...] = ()
 ) -> list[Evaluation]:
     """Rank the whole database for every query; relevant = a shared class.
 
     bits: also of these shorter codes, the first bits of the model's. The model's own is
     the last. Raises TrainerError where there is nothing to rank or no such length.
     """
-    require_pictures(pictures)
+    require_searchable(images)
     shorter = sorted(set(bits) - {model.bits})
     wrong = [b for b in shorter if b % 4 or not 0 < b < model.bits]
     if wrong:
         raise TrainerError(f"codes of {wrong} bits cannot be cut from codes of {model.bits}")
-    queries = features(model, pictures.queries, "encoding queries")
-    database = features(model, pictures.database, "encoding")
+    queries = features(model, images.queries, "encoding queries")
+    database = features(model, images.database, "encoding")
     return [
-        measure(model, b // 4, queries, database, pictures, engine) for b in [*shorter, model.bits]
+        measure(model, b // 4, queries, database, images, engine) for b in [*shorter, model.bits]
     ]
 
 
-def require_pictures(pictures: RetrievalSet) -> None:
+def require_searchable(images: RetrievalSet) -> None:
     """Raises TrainerError where nothing is to be searched for, or any order would be right."""
-    if not len(pictures.queries) or not len(pictures.database):
+    if not len(images.queries) or not len(images.database):
         raise TrainerError(
             "nothing to search for: no query can be read, or no two pictures share a label"
         )
-    everywhere = pictures.database_labels.bool().all(dim=0) & pictures.query_labels.bool().all(
-        dim=0
-    )
+    everywhere = images.database_labels.bool().all(dim=0) & images.query_labels.bool().all(dim=0)
     if everywhere.any():
-        name = pictures.classes[int(everywhere.nonzero()[0])]
+        name = images.classes[int(everywhere.nonzero()[0])]
         raise TrainerError(
             f"all pictures are of the class {name}, so that any order would be right: give "
             "pictures of others too, or leave that label out"
@@ -92,24 +90,24 @@ def measure(
     M: int,
     query_features: Tensor,
     database_features: Tensor,
-    pictures: RetrievalSet,
+    images: RetrievalSet,
     engine: str,
-    see: Callable[[Ranking], None] = lambda ranking: None,
+    on_ranking: Callable[[Ranking], None] = lambda ranking: None,
 ) -> Evaluation:
     """The figures of the first M codebooks; features (N,D) as of ``features``. see: is shown
     every ranking, for what else there is to tell of it."""
     codebook = model.codebook.first(M)
     D = M * codebook.Z.shape[2]
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
-    colours, own_colours = mean_colours(pictures.database), mean_colours(pictures.queries)
+    colours, own_colours = mean_colours(images.database), mean_colours(images.queries)
     metrics: list[RankingMetrics] = []
     nearer: list[float] = []
-    for found in rankings(codebook, query_features[:, :D], packed, pictures, engine):
-        see(found)
+    for found in rankings(codebook, query_features[:, :D], packed, images, engine):
+        on_ranking(found)
         relevant, scores = found.relevant, found.scores
         metrics.append(found.metrics)
         far = np.linalg.norm(colours[found.rows[relevant]] - own_colours[found.query], axis=1)
-        if (share := _nearer(far, scores[relevant])) is not None:
+        if (share := _relative_distance(far, scores[relevant])) is not None:
             nearer.append(share)
     means = mean_metrics(metrics)
     counts = np.unique(packed, axis=0, return_counts=True)[1]
@@ -119,8 +117,8 @@ def measure(
         precision_at_10=round(means.precision_at_10, 4),
         colour_at_10=round(float(np.mean(nearer)), 4) if nearer else None,
         bits=codebook.bits,
-        n_query=len(pictures.queries),
-        n_database=len(packed) - (pictures.own_rows is not None),
+        n_query=len(images.queries),
+        n_database=len(packed) - (images.own_rows is not None),
         unique_codes=len(counts),
         largest_tie=int(counts.max()),
         model=model.id,
@@ -133,7 +131,7 @@ def mean_colours(pixels: Tensor) -> NDArray[np.float32]:
     return torch.cat([part.float().mean(dim=(2, 3)) for part in parts]).numpy()
 
 
-def _nearer(far: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+def _relative_distance(far: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
     """The mean of the first ten over the mean of all; None where all are equally far."""
     if not far.any():
         return None

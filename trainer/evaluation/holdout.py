@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from gpq.model.codebook import Codebook
-from trainer.data.arrays import TrainingSet, spread
+from trainer.data.image_sets import TrainingSet, spread
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked
 
-LEAST_OF_CLASS = 10  # labelled pictures of a class from which some are held out
-MOST_QUERIES = 1000
+MIN_CLASS_SIZE = 10  # labelled pictures of a class from which some are held out
+MAX_QUERIES = 1000
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class HeldOut:
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
     """Take ``share`` of each class's labelled pictures out, at least two; a class of fewer
-    than LEAST_OF_CLASS keeps all. The unlabelled pictures are the same ones, not copied: they may
+    than MIN_CLASS_SIZE keeps all. The unlabelled pictures are the same ones, not copied: they may
     take half of the memory.
 
     None where nothing can be held out.
@@ -33,9 +33,9 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
     chosen = torch.zeros(len(order), dtype=torch.bool)
     counts = data.labels.sum(dim=0, dtype=torch.int64)
-    rare = data.labels[:, counts < LEAST_OF_CLASS].bool().any(dim=1)
+    rare = data.labels[:, counts < MIN_CLASS_SIZE].bool().any(dim=1)
     for of_class, count in zip(data.labels.T.bool(), counts.tolist(), strict=True):
-        wanted = max(2, math.ceil(share * count)) if count >= LEAST_OF_CLASS and share else 0
+        wanted = max(2, math.ceil(share * count)) if count >= MIN_CLASS_SIZE and share else 0
         rows = order[(of_class & ~rare & ~chosen)[order]]
         missing = wanted - int((of_class & chosen).sum())
         chosen[rows[: max(0, missing)]] = True
@@ -48,13 +48,13 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
-    """Tie-aware mAP of every picture, or MOST_QUERIES spread over them, searched among all
+    """Tie-aware mAP of every picture, or MAX_QUERIES spread over them, searched among all
     others.
 
     features (N,D) float32, labels (N,C) uint8; relevant = a shared class.
     """
     codes = codebook.encode(features).long()
-    asked = spread(len(features), MOST_QUERIES)
+    asked = spread(len(features), MAX_QUERIES)
     lut = codebook.lut(features[asked.to(features.device)])
     scores = torch.zeros(len(lut), len(codes), device=lut.device)
     for m in range(codebook.M):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from gpq import scan
 from gpq.model.codebook import Codebook
-from trainer.data.arrays import RetrievalSet
+from trainer.data.image_sets import RetrievalSet
 from trainer.evaluation.metrics import RankingMetrics, ranking_metrics
 
 SCAN_BATCH = 32
@@ -51,7 +51,7 @@ def rankings(
     codebook: Codebook,
     queries: Tensor,
     packed: NDArray[np.uint8],
-    pictures: RetrievalSet,
+    images: RetrievalSet,
     engine: str,
 ) -> Iterator[Ranking]:
     """Yields the ranking of each query, as a search of the service would rank the database.
@@ -60,13 +60,13 @@ def rankings(
     """
     luts = codebook.lut(queries).cpu().numpy()
     scanner = scan.build(packed, codebook.M, engine)
-    labels, wanted = pictures.database_labels.float(), pictures.query_labels.float()
+    labels, wanted = images.database_labels.float(), images.query_labels.float()
     for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{codebook.bits} bits", leave=False):
         rows, scores = scanner.search(luts[first : first + SCAN_BATCH], k=len(packed))
         shared = (wanted[first : first + len(rows)] @ labels.T).numpy() > 0
         for place, (ranked, score) in enumerate(zip(rows, scores, strict=True)):
             query = first + place
-            if pictures.own_rows is not None:
-                others = ranked != int(pictures.own_rows[query])
+            if images.own_rows is not None:
+                others = ranked != int(images.own_rows[query])
                 ranked, score = ranked[others], score[others]
             yield Ranking(query, ranked, score, shared[place][ranked])

@@ -7,13 +7,13 @@ from tqdm import tqdm
 from gpq.model.codebook import intra_normalise
 from gpq.model.model import Model
 from trainer import distributed
-from trainer.data.arrays import TrainingSet, spread
+from trainer.data.image_sets import TrainingSet, spread
 from trainer.device import autocast
 from trainer.errors import TrainerError
 from trainer.learning import augment, losses
 
 VIEWS = 4  # weak ones of each picture: a model agrees with itself where it is right
-MEANS_OF = 4096  # labelled pictures, at most, that a class's mean is taken over
+MAX_AVERAGED = 4096  # labelled pictures, at most, that a class's mean is taken over
 BATCH = 512
 
 
@@ -27,7 +27,7 @@ def class_means(x: Tensor, labels: Tensor) -> Tensor:
 
 def labelled_rows(data: TrainingSet) -> Tensor:
     """The labelled pictures that means of classes are taken over."""
-    return spread(len(data.labelled), MEANS_OF).to(data.labelled.device)
+    return spread(len(data.labelled), MAX_AVERAGED).to(data.labelled.device)
 
 
 @torch.no_grad()

@@ -9,14 +9,14 @@ from gpq.pixels.preprocess import Preprocess
 from gpq.system.device import in_parts_that_fit
 from trainer import distributed
 from trainer.config import Config
-from trainer.data.arrays import TrainingSet
+from trainer.data.image_sets import TrainingSet
 from trainer.device import Autocast
 from trainer.errors import TrainerError
 from trainer.learning.model import GPQ
 from trainer.recipes.batches import Batch, Batches
 
 EMBED_BATCH = 512
-LEAST_BATCH = 4  # pictures of either kind
+MIN_BATCH = 4  # pictures of either kind
 
 
 class Recipe(ABC):
@@ -141,7 +141,7 @@ class Recipe(ABC):
         Raises TrainerError where so few would be left that nothing is learnt.
         """
         sizes = self.labelled.batch // 2, self.unlabelled.batch // 2
-        if min(sizes) < LEAST_BATCH:
+        if min(sizes) < MIN_BATCH:
             raise TrainerError(
                 f"out of memory with {self.labelled.batch} + {self.unlabelled.batch} pictures a "
                 "step: give a smaller --size or --width, or another --device"

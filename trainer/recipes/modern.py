@@ -35,7 +35,7 @@ class Modern(Recipe):
     lambda_details = 0.2
     details_temperature = 0.1
     weight_decay = 0.05
-    turning = 8.0  # learning rate of convolutions, in those of all else
+    muon_rate = 8.0  # learning rate of convolutions, in those of all else
     warm_up_steps = 100
 
     def begin(self) -> None:
@@ -43,9 +43,9 @@ class Modern(Recipe):
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.average_decay = min(0.9995, max(0.99, 1 - 10 / self.config.steps))
         self.confidence = Confidence(len(self.data.classes), self.device)
-        self.several = bool((self.data.labels.sum(dim=1) > 1).any())
+        self.multi_label = bool((self.data.labels.sum(dim=1) > 1).any())
         self.steps_done = 0
-        self.newest = torch.zeros((), device=self.device)  # share of a step's weights in it
+        self.average_step = torch.zeros((), device=self.device)  # share of a step's weights in it
 
     def labelled_rows(self) -> Tensor:
         return balanced_rows(self.data.labels)
@@ -64,7 +64,7 @@ class Modern(Recipe):
         free = [p for p in rest if p.ndim <= 1]
         rate = self.config.learning_rate
         groups = [
-            {"params": turned, "orthogonal": True, "lr": self.turning * rate},
+            {"params": turned, "orthogonal": True, "lr": self.muon_rate * rate},
             {"params": decayed, "weight_decay": self.weight_decay},
             {"params": [*free, self.model.Z, self.model.C], "weight_decay": 0.0},
         ]
@@ -78,7 +78,7 @@ class Modern(Recipe):
     def draw(self) -> Batch:
         self.steps_done += 1
         decay = min(self.average_decay, self.steps_done / (self.steps_done + 10))
-        self.newest.fill_(1 - decay)
+        self.average_step.fill_(1 - decay)
         return super().draw()
 
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -88,9 +88,9 @@ class Modern(Recipe):
         if known is not None:
             pseudo, sure = known, torch.ones(len(known), device=self.device)
         if known is None or self.config.details:
-            taught = self._teach(everything)
+            taught = self._teacher_vectors(everything)
         if known is None:
-            pseudo, sure = self._guess(taught[len(pixels) :])
+            pseudo, sure = self._pseudo_labels(taught[len(pixels) :])
 
         half = len(pixels) // 2
         views = [
@@ -131,23 +131,23 @@ class Modern(Recipe):
         return losses.prefix_means(logits, self.config.prefixes) if self.config.averaged else logits
 
     @torch.no_grad()
-    def _teach(self, pixels: Tensor) -> Tensor:
+    def _teacher_vectors(self, pixels: Tensor) -> Tensor:
         """The teacher's sub-vectors (B,M,d) of a weak view."""
         raw = self._features(self.average, augment.weak(pixels, self.view_generator))
         return self.average.sub_vectors(raw)
 
     @torch.no_grad()
-    def _guess(self, taught: Tensor) -> tuple[Tensor, Tensor]:
+    def _pseudo_labels(self, taught: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B,L) by the average's sub-vectors (B,M,d), and how far to trust them (B,)."""
         logits = self.average.class_logits(self.average.class_part(taught))
         likely = torch.softmax(logits.mean(dim=1), dim=-1)
         classes, sure = self.confidence(likely)
-        return likely if self.several else functional.one_hot(classes, likely.shape[1]), sure
+        return likely if self.multi_label else functional.one_hot(classes, likely.shape[1]), sure
 
     @torch.no_grad()
     def after_step(self) -> None:
         for averaged, current in zip(_floats(self.average), _floats(self.model), strict=True):
-            averaged.lerp_(current, self.newest)
+            averaged.lerp_(current, self.average_step)
 
     def state(self) -> dict[str, object]:
         more = {

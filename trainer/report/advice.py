@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from trainer.report.study import SHOWN_HITS, Study
-from trainer.training.best import LEAST_PICTURES
+from trainer.training.best import MIN_HELD_OUT
 
 LITTLE = 3  # times chance
 MIXED_UP = 0.15  # share of the first ten hits
@@ -56,7 +56,7 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
         )
     checked = training.get("checked") or {}
     steps = training.get("steps_done")
-    chosen = checked.get("pictures", 0) >= LEAST_PICTURES  # of fewer the last check ships
+    chosen = checked.get("pictures", 0) >= MIN_HELD_OUT  # of fewer the last check ships
     if steps and chosen and checked["step"] > STILL_RISING * steps:
         lines.append("The best moment was the end of the run: more --steps may find better.")
     return lines

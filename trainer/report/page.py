@@ -8,22 +8,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from gpq.model.model import Model
 from trainer.config import REPORT
-from trainer.data.arrays import RetrievalSet
-from trainer.report import figures
+from trainer.data.image_sets import RetrievalSet
+from trainer.report import charts
 from trainer.report.advice import advice
 from trainer.report.study import study
 
 
-def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) -> Path:
+def write_report(model: Model, images: RetrievalSet, what: str, folder: Path) -> Path:
     """Search for ``pictures`` with ``model`` and write ``folder``/report.html.
 
     what: the pictures in words. The training's curves are those of ``folder``/log.jsonl,
     where there is one.
     """
-    found = study(model, pictures)
+    found = study(model, images)
     log = _log(folder / "log.jsonl")
     training: dict[str, Any] = model.about.get("training") or {}
-    feature_map, legend = figures.feature_map(found)
+    feature_map, legend = charts.feature_map(found)
     environment = Environment(
         loader=PackageLoader("trainer.report", "."),
         autoescape=select_autoescape(),
@@ -37,26 +37,26 @@ def write_report(model: Model, pictures: RetrievalSet, what: str, folder: Path) 
         found=found,
         whole=found.whole,
         data=model.about.get("data") or {},
-        training={name: said(v) for name, v in training.items() if name != "started_from"},
+        training={name: in_words(v) for name, v in training.items() if name != "started_from"},
         started_from=training.get("started_from"),
         advice=advice(found, training),
-        curves=figures.curves(log, (training.get("checked") or {}).get("step")) if log else None,
-        lengths=figures.lengths(found),
-        codes=figures.codes(found),
+        curves=charts.curves(log, (training.get("checked") or {}).get("step")) if log else None,
+        lengths=charts.lengths(found),
+        codes=charts.codes(found),
         feature_map=feature_map,
         legend=legend,
-        examples=[(example, figures.example(example)) for example in found.examples],
-        colours=[(example, figures.example(example)) for example in found.colours],
+        examples=[(example, charts.example(example)) for example in found.examples],
+        colours=[(example, charts.example(example)) for example in found.colours],
     )
     path = folder / REPORT
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def said(value: object) -> str:
+def in_words(value: object) -> str:
     """A value of the artifact's config in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {said(inside)}" for name, inside in value.items())
+        return ", ".join(f"{name} {in_words(inside)}" for name, inside in value.items())
     return "–" if value is None or value == "" else str(value)
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from gpq.model.codebook import Codebook, intra_normalise, pack, unpack
 from gpq.model.model import Model
 from trainer.config import NESTED_BITS
-from trainer.data.arrays import RetrievalSet
+from trainer.data.image_sets import RetrievalSet
 from trainer.evaluation.evaluate import (
     Evaluation,
     features,
     mean_colours,
     measure,
-    require_pictures,
+    require_searchable,
 )
 from trainer.evaluation.metrics import (
     RankingMetrics,
@@ -30,7 +30,7 @@ from trainer.evaluation.ranking import Ranking
 
 RANKS = (1, 2, 5, 10, 20, 50, 100)
 RECALLS = np.linspace(0, 1, 21)
-MAP_PICTURES = 1500  # of the t-SNE map
+MAP_IMAGES = 1500  # of the t-SNE map
 SHOWN_QUERIES = 12
 SHOWN_HITS = 10
 SHOWN_COLOURS = 5  # queries of one class
@@ -91,24 +91,24 @@ class Study:
         return self.lengths[-1]
 
 
-def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
+def study(model: Model, images: RetrievalSet, engine: str = "auto") -> Study:
     """Search for every query; the t-SNE map and the examples are of a fixed seed."""
-    require_pictures(pictures)
-    query_features = features(model, pictures.queries, "encoding queries")
-    database_features = features(model, pictures.database, "encoding")
+    require_searchable(images)
+    query_features = features(model, images.queries, "encoding queries")
+    database_features = features(model, images.database, "encoding")
     nested = model.about.get("training", {}).get("recipe") == "modern"
     shorter = [b for b in NESTED_BITS if b < model.bits] if nested else []
 
-    def search(bits: int) -> tuple[Evaluation, list[_Found]]:
-        found: list[_Found] = []
+    def search(bits: int) -> tuple[Evaluation, list[_QueryResult]]:
+        found: list[_QueryResult] = []
         measured = measure(
             model,
             bits // 4,
             query_features,
             database_features,
-            pictures,
+            images,
             engine,
-            see=lambda ranking: found.append(_kept(ranking)),
+            on_ranking=lambda ranking: found.append(_query_result(ranking)),
         )
         return measured, found
 
@@ -117,27 +117,27 @@ def study(model: Model, pictures: RetrievalSet, engine: str = "auto") -> Study:
     packed = pack(model.codebook.encode(database_features)).cpu().numpy()
     codes = unpack(torch.from_numpy(packed), model.codebook.M).numpy()
     _, inverse, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
-    positions, of_class = _map(model.codebook, database_features, pictures.database_labels)
+    positions, of_class = _feature_map(model.codebook, database_features, images.database_labels)
     return Study(
-        classes=pictures.classes,
+        classes=images.classes,
         lengths=[measured for measured, _ in of_lengths],
         precisions=[
             np.mean([f.precisions for f in kept], axis=0).tolist() for _, kept in of_lengths
         ],
         precision_of_recall=np.mean([f.precision_of_recall for f in found], axis=0),
-        per_class=_per_class(found, pictures),
+        per_class=_per_class(found, images),
         usage=np.stack([np.bincount(column, minlength=16) for column in codes.T]) / len(codes),
         tie_sizes=counts[inverse.ravel()],
         positions=positions,
         of_class=of_class,
-        examples=_examples(found, pictures),
-        colours=_colours(found, pictures),
+        examples=_examples(found, images),
+        colours=_colour_examples(found, images),
         chance=float(np.mean([f.share for f in found])),
     )
 
 
 @dataclass(frozen=True)
-class _Found:
+class _QueryResult:
     """What is kept of a ranking."""
 
     query: int
@@ -152,9 +152,9 @@ class _Found:
     own_scores: NDArray[np.float32]
 
 
-def _kept(found: Ranking) -> _Found:
+def _query_result(found: Ranking) -> _QueryResult:
     relevant, scores = found.relevant, found.scores
-    return _Found(
+    return _QueryResult(
         found.query,
         float(relevant.mean()),
         found.metrics,
@@ -182,12 +182,12 @@ def _precision_of_recall(
     return np.asarray(best[np.searchsorted(hits, RECALLS * hits[-1] - rounding)])
 
 
-def _per_class(found: list[_Found], pictures: RetrievalSet) -> list[ClassResult]:
+def _per_class(found: list[_QueryResult], images: RetrievalSet) -> list[ClassResult]:
     """Worst first. A query of several classes counts for each."""
-    query_labels = pictures.query_labels.numpy().astype(bool)
-    database_labels = pictures.database_labels.numpy().astype(bool)
+    query_labels = images.query_labels.numpy().astype(bool)
+    database_labels = images.database_labels.numpy().astype(bool)
     results = []
-    for c, name in enumerate(pictures.classes):
+    for c, name in enumerate(images.classes):
         own = [f for f in found if query_labels[f.query, c]]
         if not own:
             continue
@@ -205,16 +205,16 @@ def _per_class(found: list[_Found], pictures: RetrievalSet) -> list[ClassResult]
                 queries=len(own),
                 mAP=means.tie_aware_average_precision,
                 precision_at_10=means.precision_at_10,
-                confused=(pictures.classes[most[0][0]], most[0][1] / shown) if most else None,
+                confused=(images.classes[most[0][0]], most[0][1] / shown) if most else None,
             )
         )
     return sorted(results, key=lambda result: result.mAP)
 
 
-def _map(
+def _feature_map(
     codebook: Codebook, raw: Tensor, labels: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    rows = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:MAP_PICTURES]
+    rows = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:MAP_IMAGES]
     x = intra_normalise(raw[rows.to(raw.device)], codebook.M).flatten(1).cpu().numpy()
     if len(x) < 3:
         return np.zeros((len(x), 2)), labels[rows].argmax(dim=1).numpy()
@@ -223,26 +223,26 @@ def _map(
     return positions, labels[rows].argmax(dim=1).numpy()
 
 
-def _examples(found: list[_Found], pictures: RetrievalSet) -> list[Example]:
+def _examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
     """The first query of each class, spread over the classes where they are many."""
-    first_of: dict[int, _Found] = {}
+    first_of: dict[int, _QueryResult] = {}
     for f in found:
-        first_of.setdefault(int(pictures.query_labels[f.query].argmax()), f)
+        first_of.setdefault(int(images.query_labels[f.query].argmax()), f)
     classes = sorted(first_of)
     step = max(1, len(classes) // SHOWN_QUERIES)
     chosen = [first_of[c] for c in classes[::step][:SHOWN_QUERIES]]
-    return [_example(pictures, f, f.first_rows, f.first_scores, f.first_right) for f in chosen]
+    return [_example(images, f, f.first_rows, f.first_scores, f.first_right) for f in chosen]
 
 
-def _colours(found: list[_Found], pictures: RetrievalSet) -> list[Example]:
+def _colour_examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
     """Of the class with the most queries those whose mean colours are furthest apart."""
-    of_class = [f for f in found if pictures.query_labels[f.query].sum() == 1 and len(f.own_rows)]
+    of_class = [f for f in found if images.query_labels[f.query].sum() == 1 and len(f.own_rows)]
     if not of_class:
         return []
-    classes = [int(pictures.query_labels[f.query].argmax()) for f in of_class]
+    classes = [int(images.query_labels[f.query].argmax()) for f in of_class]
     most = np.bincount(classes).argmax()
     own = [f for f, c in zip(of_class, classes, strict=True) if c == most]
-    colours = mean_colours(pictures.queries[[f.query for f in own]])
+    colours = mean_colours(images.queries[[f.query for f in own]])
     far = np.linalg.norm(colours - colours.mean(axis=0), axis=1)
     chosen: list[int] = []
     while len(chosen) < min(SHOWN_COLOURS, len(own)):
@@ -250,27 +250,27 @@ def _colours(found: list[_Found], pictures: RetrievalSet) -> list[Example]:
         nearest = np.linalg.norm(colours - colours[chosen[-1]], axis=1)
         far = nearest if len(chosen) == 1 else np.minimum(far, nearest)
     return [
-        _example(pictures, f, f.own_rows, f.own_scores, np.ones(len(f.own_rows), dtype=np.bool_))
+        _example(images, f, f.own_rows, f.own_scores, np.ones(len(f.own_rows), dtype=np.bool_))
         for f in (own[place] for place in chosen)
     ]
 
 
 def _example(
-    pictures: RetrievalSet,
-    found: _Found,
+    images: RetrievalSet,
+    found: _QueryResult,
     rows: NDArray[np.int64],
     scores: NDArray[np.float32],
     right: NDArray[np.bool_],
 ) -> Example:
     return Example(
-        pictures.queries[found.query].numpy(),
-        _names(pictures, found.query),
+        images.queries[found.query].numpy(),
+        _names(images, found.query),
         [
-            ExampleHit(pictures.database[int(row)].numpy(), float(score), bool(is_right))
+            ExampleHit(images.database[int(row)].numpy(), float(score), bool(is_right))
             for row, score, is_right in zip(rows, scores, right, strict=True)
         ],
     )
 
 
-def _names(pictures: RetrievalSet, query: int) -> str:
-    return ", ".join(pictures.classes[c] for c in pictures.query_labels[query].nonzero().flatten())
+def _names(images: RetrievalSet, query: int) -> str:
+    return ", ".join(images.classes[c] for c in images.query_labels[query].nonzero().flatten())

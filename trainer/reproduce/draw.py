@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gpq.model import artifact
-from trainer.data.arrays import retrieval_set
+from trainer.data.image_sets import retrieval_set
 from trainer.report.study import RANKS, RECALLS, study
 from trainer.reproduce.grid import PAPER_BITS, PUBLISHED, WEIGHTS
 from trainer.reproduce.runs import Line

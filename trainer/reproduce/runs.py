@@ -35,14 +35,14 @@ def run_all(
     return [line for run in runs for line in _lines(out, run, extra)]
 
 
-def folder_of(run: PlannedRun, extra: list[str]) -> str:
+def folder_name(run: PlannedRun, extra: list[str]) -> str:
     """Below ``out``; of other options it is another one."""
     return f"{run.name}-{hashlib.sha256(json.dumps(extra).encode()).hexdigest()[:8]}"
 
 
 def _lines(out: Path, run: PlannedRun, extra: list[str]) -> list[Line]:
     """A line for each length, or none."""
-    folder = folder_of(run, extra)
+    folder = folder_name(run, extra)
     lines = [line for line in _all_lines(out) if line.get("folder") == folder]
     return lines if [line["bits"] for line in lines] == run.lengths else []
 
@@ -59,7 +59,7 @@ def _all_lines(out: Path) -> list[Line]:
 
 
 def _run(run: PlannedRun, data: Path, out: Path, extra: list[str]) -> None:
-    name = folder_of(run, extra)
+    name = folder_name(run, extra)
     folder = out / name
     words = ["--data", str(data), "--out", str(folder), *run.options, *extra]
     going_on = (folder / checkpoint.NAME).is_file()

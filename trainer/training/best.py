@@ -8,14 +8,14 @@ from trainer.learning.model import GPQ
 
 CHECKS = 20  # of a whole run
 PATIENCE = 10  # checks without a better one, then the run ends
-LEAST_PICTURES = 100  # held out; of fewer the best check is a matter of luck
+MIN_HELD_OUT = 100  # held out; of fewer the best check is a matter of luck
 
 
 class Best:
     """Keeps the weights of the best check so far; of few ``pictures``, of the last."""
 
-    def __init__(self, pictures: int) -> None:
-        self.decides = pictures >= LEAST_PICTURES
+    def __init__(self, images: int) -> None:
+        self.decides = images >= MIN_HELD_OUT
         self.step, self.mAP, self.stale, self.last = 0, -1.0, 0, -1.0
         self.weights: dict[str, torch.Tensor] = {}
 

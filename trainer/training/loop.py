@@ -20,7 +20,7 @@ from gpq.model.codebook import Codebook
 from gpq.pixels.preprocess import Preprocess
 from trainer import distributed
 from trainer.config import Config
-from trainer.data.arrays import TrainingSet
+from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.holdout import HeldOut, mean_average_precision
@@ -103,7 +103,7 @@ def run(
 
     model.train()
     last_saved = time.monotonic()
-    pictures, since = 0, seconds  # of the rate, since the last line of the log
+    images_seen, since = 0, seconds  # of the rate, since the last line of the log
     log = _log(out, done)
     progress = tqdm(
         range(done, done if best.exhausted else config.steps),
@@ -120,7 +120,7 @@ def run(
             schedule.step()
             done = step + 1
             last = done == config.steps
-            pictures += recipe.labelled.batch + recipe.unlabelled.batch
+            images_seen += recipe.labelled.batch + recipe.unlabelled.batch
             logs = done % LOG_STEPS == 0 or last
             checks = held_out and (done % check_steps == 0 or last)
             if logs or checks:
@@ -128,16 +128,16 @@ def run(
             seconds += time.monotonic() - started
             if logs:
                 losses = {name: round(value.item(), 4) for name, value in parts.items()}
-                rate = round(pictures / max(seconds - since, 1e-9))
-                pictures, since = 0, seconds
+                rate = round(images_seen / max(seconds - since, 1e-9))
+                images_seen, since = 0, seconds
                 progress.set_postfix({**losses, "img/s": rate})
                 log({"step": done, "seconds": round(seconds, 1), **losses})
             if held_out and checks:
-                found_mAP = distributed.of_first(_search_held_out(recipe, held_out))
+                found_mAP = distributed.value_of_first(_search_held_out(recipe, held_out))
                 best.offer(done, found_mAP, recipe.trained)
                 about = {"step": done, "seconds": round(seconds, 1)}
                 log({**about, "held_out_mAP": round(best.last, 4)})
-            asked = distributed.anywhere(stop.asked)
+            asked = distributed.in_any_process(stop.asked)
             ended = last or best.exhausted
             if time.monotonic() - last_saved > CHECKPOINT_SECONDS or ended or asked:
                 _check_finite(total, done)

@@ -32,9 +32,9 @@ class TrainingStep:
         one_card = recipe.device.type == "cuda" and distributed.world() == 1
         self.graphed = graph and one_card and not recipe.config.compile
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._warm = 0
+        self._steps_alone = 0
         if self.graphed:
-            _keep_on(recipe.device, optimiser)
+            _make_capturable(recipe.device, optimiser)
 
     def __call__(self) -> Losses:
         """The total loss and its parts. Raises TrainerError where memory does not suffice for the
@@ -48,13 +48,13 @@ class TrainingStep:
             self._shrink()  # here, where the error and the tensors of its frames are gone
 
     def _run(self, batch: Batch) -> Losses:
-        if self.graphed and self._graph is None and self._warm == WARM_UP:
+        if self.graphed and self._graph is None and self._steps_alone == WARM_UP:
             self._record(batch)
         if self._graph is not None:
-            self._seen.copy_(batch)
+            self._recorded_batch.copy_(batch)
             self._graph.replay()
-            return self._found
-        self._warm += 1
+            return self._recorded_losses
+        self._steps_alone += 1
         return self._compute(batch)
 
     def _compute(self, batch: Batch) -> Losses:
@@ -84,12 +84,12 @@ class TrainingStep:
             reason = str(error).partition("\n")[0]
             print(f"steps without a CUDA graph, slower: {reason}", file=sys.stderr)
             return
-        self._graph, self._seen, self._found = graph, batch, found
+        self._graph, self._recorded_batch, self._recorded_losses = graph, batch, found
 
     def _shrink(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)
         labelled, unlabelled = self.recipe.halve_batches()
-        self._graph, self._warm = None, 0
+        self._graph, self._steps_alone = None, 0
         if self.recipe.device.type == "cuda":
             torch.cuda.empty_cache()
         print(
@@ -99,7 +99,7 @@ class TrainingStep:
         )
 
 
-def _keep_on(device: torch.device, optimiser: torch.optim.Optimizer) -> None:
+def _make_capturable(device: torch.device, optimiser: torch.optim.Optimizer) -> None:
     """Rates and counts of steps, where a graph reads them anew each time."""
     for group in optimiser.param_groups:
         group["capturable"] = True

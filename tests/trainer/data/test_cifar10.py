@@ -37,13 +37,13 @@ def cifar_tree(root: Path) -> Path:
 
 
 def test_cifar10_from_the_jpeg_tree(tmp_path: Path) -> None:
-    pixels, labels = cifar10.all_pictures(cifar_tree(tmp_path), RULES)
+    pixels, labels = cifar10.all_images(cifar_tree(tmp_path), RULES)
     assert labels.tolist() == [c for c in range(10) for _ in range(2)] * 2
     assert pixels.shape == (40, 3, 32, 32)
     (tmp_path / "train" / "zebra").mkdir()
     tree(tmp_path, "train/zebra/1.png")
     with pytest.raises(TrainerError, match="not CIFAR-10's"):
-        cifar10.all_pictures(tmp_path, RULES)
+        cifar10.all_images(tmp_path, RULES)
 
 
 def test_cifar10_from_torchvisions_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,9 +56,9 @@ def test_cifar10_from_torchvisions_files(tmp_path: Path, monkeypatch: pytest.Mon
         (folder / name).write_bytes(pickle.dumps(batch))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["x"]}))
     with pytest.raises(TrainerError, match="not found or corrupted"):
-        cifar10.all_pictures(tmp_path, RULES)
+        cifar10.all_images(tmp_path, RULES)
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    read, labels = cifar10.all_pictures(tmp_path, RULES)
+    read, labels = cifar10.all_images(tmp_path, RULES)
     assert labels.tolist() == [0, 1, 2, 3, 4, 5]
     assert (read.numpy().reshape(6, -1) == pixels).all()

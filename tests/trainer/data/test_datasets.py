@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from gpq.pixels.preprocess import Preprocess
 from harness.images import png
-from trainer.data import arrays, datasets, nuswide
+from trainer.data import datasets, image_sets, nuswide
 from trainer.data.protocol import unseen_classes
 from trainer.errors import TrainerError
 
@@ -42,19 +42,19 @@ def test_the_five_draws_of_unseen_classes_differ_and_repeat() -> None:
     assert draws[3] == tuple(unseen_classes(labels, 3).seen.tolist())
 
 
-def nuswide_tree(root: Path, pictures: int = 12, concepts: int = 3) -> np.ndarray:
+def nuswide_tree(root: Path, images: int = 12, concepts: int = 3) -> np.ndarray:
     """The published layout, small: concept c is in every picture that c + 1 divides, but concept
     0, which is in no picture that 6 divides."""
-    table = np.array([[row % (c + 1) == 0 for c in range(concepts)] for row in range(pictures)])
+    table = np.array([[row % (c + 1) == 0 for c in range(concepts)] for row in range(images)])
     table[::6, 0] = False
     (root / "ImageList").mkdir(parents=True)
     (root / "Groundtruth" / "AllLabels").mkdir(parents=True)
-    names = [f"folder{row % 2}\\{row:04}_9.jpg" for row in range(pictures)]
+    names = [f"folder{row % 2}\\{row:04}_9.jpg" for row in range(images)]
     (root / "ImageList" / "Imagelist.txt").write_text("\n".join(names) + "\n")
     for c in range(concepts):
         lines = "\n".join(str(int(value)) for value in table[:, c])
         (root / "Groundtruth" / "AllLabels" / f"Labels_concept{c}.txt").write_text(lines + "\n")
-    for row in range(pictures):
+    for row in range(images):
         file = root / "Flickr" / f"folder{row % 2}" / f"{row:04}_9.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(png(row))
@@ -66,14 +66,14 @@ def test_nuswide_is_read_from_its_published_lists(
 ) -> None:
     table = nuswide_tree(tmp_path)
     (tmp_path / "Flickr" / "folder1" / "0003_9.jpg").unlink()  # gone from Flickr
-    pixels, labels, concepts, skipped = nuswide.all_pictures(tmp_path, RULES)
+    pixels, labels, concepts, skipped = nuswide.all_images(tmp_path, RULES)
     assert concepts == ("concept0", "concept1", "concept2")
     kept = [row for row in range(12) if row != 3]
     assert labels.tolist() == table[kept].astype(int).tolist()
     assert len(pixels) == 11
     assert "0003_9.jpg" in skipped[0]
     monkeypatch.setattr(nuswide, "CONCEPTS", 2)
-    assert nuswide.all_pictures(tmp_path, RULES)[2] == ("concept0", "concept1")
+    assert nuswide.all_images(tmp_path, RULES)[2] == ("concept0", "concept1")
 
 
 def test_nuswide_protocol_1_draws_queries_and_labels_of_each_concept() -> None:
@@ -94,20 +94,20 @@ def test_both_parts_of_nuswide_are_loaded_by_name(
     nuswide_tree(tmp_path)
     monkeypatch.setattr(nuswide, "QUERIES_PER_CONCEPT", 1)
     monkeypatch.setattr(nuswide, "LABELLED_PER_CONCEPT", 2)
-    learnt = arrays.training_set(tmp_path, "nuswide", RULES)
-    searched = arrays.retrieval_set(tmp_path, "nuswide", RULES)
+    learnt = image_sets.training_set(tmp_path, "nuswide", RULES)
+    searched = image_sets.retrieval_set(tmp_path, "nuswide", RULES)
     assert len(learnt.labelled) == 6
     assert len(searched.queries) == 3
     assert len(searched.database) == len(learnt.unlabelled) == 3
-    unseen = arrays.training_set(tmp_path, "nuswide-unseen-1", RULES)
+    unseen = image_sets.training_set(tmp_path, "nuswide-unseen-1", RULES)
     assert len(unseen.classes) == 2
-    assert datasets.card("nuswide-unseen-1")["protocol"] == "nuswide protocol 2, draw 1"
+    assert datasets.provenance("nuswide-unseen-1")["protocol"] == "nuswide protocol 2, draw 1"
 
 
 def test_what_is_no_nuswide_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="is no NUS-WIDE"):
-        nuswide.all_pictures(tmp_path, RULES)
+        nuswide.all_images(tmp_path, RULES)
     nuswide_tree(tmp_path)
     (tmp_path / "ImageList" / "Imagelist.txt").write_text("one\n")
     with pytest.raises(TrainerError, match="needs a line for each of the 1"):
-        nuswide.all_pictures(tmp_path, RULES)
+        nuswide.all_images(tmp_path, RULES)

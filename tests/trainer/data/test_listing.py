@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from harness.images import tree
-from trainer.data.listing import class_folders, manifest, pictures_below
+from trainer.data.listing import class_folders, images_below, manifest
 from trainer.errors import TrainerError
 
 TABLE = {
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_a_link_to_nothing_is_liste
 
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(TrainerError, match=r"locked cannot be read \(Permission denied\)"):
-        pictures_below(tmp_path)
+        images_below(tmp_path)
 
 
 def test_folders_are_walked_in_name_order_without_hidden_files(tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_folders_are_walked_in_name_order_without_hidden_files(tmp_path: Path) -
     names = [file.relative_to(tmp_path).as_posix() for file in listing.files]
     assert names == ["a/3.png", "b/2.png", "b/x/1.png"]
     assert listing.labels == ({"a"}, {"b"}, {"b"})
-    assert len(pictures_below(tmp_path)) == 4
+    assert len(images_below(tmp_path)) == 4
     tree(tmp_path, ".git/1.png", "a/.ipynb_checkpoints/3.png")
     (tmp_path / "c").symlink_to(tmp_path / "b")
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
     linked = class_folders(tmp_path)
     assert linked.classes == ("a", "b", "c")
     assert len(linked) == 5
-    assert len(pictures_below(tmp_path / "nowhere")) == 0
+    assert len(images_below(tmp_path / "nowhere")) == 0
     with pytest.raises(TrainerError, match="not a folder"):
         class_folders(tmp_path / "nowhere")
 

@@ -9,15 +9,15 @@ from torch.nn.functional import one_hot
 from gpq.model import artifact
 from gpq.model.codebook import intra_normalise
 from trainer.cut import cut
-from trainer.data.arrays import RetrievalSet, among_themselves, spread, training_set
+from trainer.data.image_sets import RetrievalSet, leave_one_out, spread, training_set
 from trainer.data.listing import class_folders
 from trainer.errors import TrainerError
-from trainer.evaluation.evaluate import _nearer, evaluate
+from trainer.evaluation.evaluate import _relative_distance, evaluate
 from trainer.export import with_means
 from trainer.refit import refit
 
 
-def pictures(n: int = 60) -> RetrievalSet:
+def image_set(n: int = 60) -> RetrievalSet:
     pixels = np.random.default_rng(3).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
     batch, labels = torch.from_numpy(pixels), one_hot(torch.arange(n) % 3)
     return RetrievalSet(batch[:12], labels[:12], batch[12:], labels[12:], ("a", "b", "c"))
@@ -27,13 +27,13 @@ def test_shorter_codes_are_measured_as_the_models_cut_to_them(
     random_model: Path, tmp_path: Path
 ) -> None:
     model = artifact.load(random_model)
-    found = evaluate(model, pictures(), bits=(24, 12, 48))
+    found = evaluate(model, image_set(), bits=(24, 12, 48))
     assert [measured.bits for measured in found] == [12, 24, 48]
     for measured in found[:2]:
         cut(random_model, measured.bits, tmp_path / str(measured.bits))
         shorter = artifact.load(tmp_path / str(measured.bits))
         assert shorter.bits == measured.bits
-        alone = evaluate(shorter, pictures())[0]
+        alone = evaluate(shorter, image_set())[0]
         assert {**alone.as_dict(), "model": model.id} == measured.as_dict()
 
 
@@ -42,15 +42,15 @@ def test_refit_keeps_the_codes_and_learns_what_they_stand_for(
 ) -> None:
     refit(random_model, sample, "folder", tmp_path / "refitted")
     before, after = artifact.load(random_model), artifact.load(tmp_path / "refitted")
-    pictures = training_set(sample, "folder", before.rules)
-    assert np.array_equal(before.encode(pictures.labelled), after.encode(pictures.labelled))
-    wanted = before.codebook.means_of(before.features(pictures.unlabelled))
+    images = training_set(sample, "folder", before.rules)
+    assert np.array_equal(before.encode(images.labelled), after.encode(images.labelled))
+    wanted = before.codebook.means_of(before.features(images.unlabelled))
     assert torch.allclose(after.codebook.means, wanted, atol=1e-5)
     assert (after.codebook.means.norm(dim=-1) < 0.999).any()
-    x = intra_normalise(before.features(pictures.labelled), 12)
-    of_dogs = pictures.labels[:, pictures.classes.index("dog")].bool()
+    x = intra_normalise(before.features(images.labelled), 12)
+    of_dogs = images.labels[:, images.classes.index("dog")].bool()
     assert torch.allclose(after.codebook.classes[:, 5], x[of_dogs].mean(dim=0), atol=1e-5)
-    assert after.about["classes"] == list(pictures.classes)
+    assert after.about["classes"] == list(images.classes)
     assert after.about["refitted_from"] == {"id": before.id}
     cut(tmp_path / "refitted", 24, tmp_path / "short")
     short = artifact.load(tmp_path / "short").codebook
@@ -78,7 +78,7 @@ def test_refit_reads_only_the_pictures_it_uses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = artifact.load(random_model)
-    monkeypatch.setattr("trainer.export.MEANS_OF", 4)
+    monkeypatch.setattr("trainer.export.MAX_AVERAGED", 4)
     whole = training_set(sample, "folder", model.rules)
     wanted = with_means(model.codebook, model.network, whole, model.rules)
     files = class_folders(sample / "labeled").files
@@ -86,7 +86,7 @@ def test_refit_reads_only_the_pictures_it_uses(
     shutil.copytree(sample, tmp_path / "data")
     for path in set(files).difference(used):
         (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"no picture")
-    monkeypatch.setattr("trainer.refit.MEANS_OF", 4)
+    monkeypatch.setattr("trainer.refit.MAX_AVERAGED", 4)
     refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted")
     assert "skipped" not in capsys.readouterr().err
     found = artifact.load(tmp_path / "refitted")
@@ -109,26 +109,26 @@ def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> No
 
 
 def test_nothing_to_search_is_a_clear_error(random_model: Path) -> None:
-    one = pictures(13)
+    one = image_set(13)
     pixels, labels = one.queries[:1], one.query_labels[:1]
     with pytest.raises(TrainerError, match="no two pictures share a label"):
-        evaluate(artifact.load(random_model), among_themselves(pixels, labels, one.classes))
+        evaluate(artifact.load(random_model), leave_one_out(pixels, labels, one.classes))
 
 
 def test_pictures_of_one_class_are_refused(random_model: Path) -> None:
-    few = pictures(16)
+    few = image_set(16)
     everywhere = torch.zeros_like(few.database_labels)
     everywhere[:, 1] = 1
     everywhere[0, 0] = 1
-    one = among_themselves(few.database, everywhere, few.classes)
+    one = leave_one_out(few.database, everywhere, few.classes)
     with pytest.raises(TrainerError, match=f"are of the class {few.classes[1]}, .* any order"):
         evaluate(artifact.load(random_model), one)
 
 
 def test_pictures_that_are_alone_in_their_class_are_not_searched_for() -> None:
-    pixels = pictures(16).database
+    pixels = image_set(16).database
     labels = one_hot(torch.tensor([0, 0, 1, 2]))
-    assert among_themselves(pixels, labels, ("a", "b", "c")).own_rows.tolist() == [0, 1]
+    assert leave_one_out(pixels, labels, ("a", "b", "c")).own_rows.tolist() == [0, 1]
 
 
 def test_a_cut_models_codes_are_the_first_of_the_sources(
@@ -138,12 +138,12 @@ def test_a_cut_models_codes_are_the_first_of_the_sources(
     source, shorter = artifact.load(random_model), artifact.load(tmp_path)
     assert shorter.id == new_id != source.id
     assert shorter.about["cut_from"] == {"id": source.id, "bits": 48}
-    pixels = pictures().database.numpy()
+    pixels = image_set().database.numpy()
     assert (shorter.encode(pixels) == source.encode(pixels)[:, :4]).all()
 
 
 def test_a_query_is_not_among_its_own_hits(random_model: Path) -> None:
-    model, pixels = artifact.load(random_model), pictures().database
+    model, pixels = artifact.load(random_model), image_set().database
     rows, names = torch.arange(len(pixels)), tuple(map(str, range(len(pixels))))
     own = torch.eye(len(pixels), dtype=torch.uint8)  # a class of its own for each
     with_itself = RetrievalSet(pixels, own, pixels, own, names)
@@ -155,7 +155,7 @@ def test_a_query_is_not_among_its_own_hits(random_model: Path) -> None:
 
 
 def test_relevant_is_what_shares_a_class(random_model: Path) -> None:
-    few = pictures(14)
+    few = image_set(14)
     shared = torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=torch.uint8)
     queries = torch.tensor([[0, 1, 1]], dtype=torch.uint8)
     both = RetrievalSet(few.queries[:1], queries, few.database, shared, few.classes)
@@ -172,12 +172,12 @@ def test_lengths_that_cannot_be_cut_are_refused(
         cut(random_model, bits, tmp_path)
     if bits != 48:
         with pytest.raises(TrainerError, match="cannot be cut"):
-            evaluate(artifact.load(random_model), pictures(), bits=(bits,))
+            evaluate(artifact.load(random_model), image_set(), bits=(bits,))
 
 
 def test_nearer_is_one_where_order_knows_nothing_of_the_value() -> None:
     far = np.arange(40, dtype=np.float32)
-    assert _nearer(far, np.zeros(40, dtype=np.float32)) == pytest.approx(1)
-    assert _nearer(far, -far) == pytest.approx(4.5 / 19.5)
-    assert _nearer(far[:0], far[:0]) is None
-    assert _nearer(far * 0, far) is None
+    assert _relative_distance(far, np.zeros(40, dtype=np.float32)) == pytest.approx(1)
+    assert _relative_distance(far, -far) == pytest.approx(4.5 / 19.5)
+    assert _relative_distance(far[:0], far[:0]) is None
+    assert _relative_distance(far * 0, far) is None

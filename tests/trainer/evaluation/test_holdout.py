@@ -5,7 +5,7 @@ from torch.nn.functional import normalize, one_hot
 
 from gpq.model.codebook import Codebook
 from tests.trainer.recipes.test_recipe import config
-from trainer.data.arrays import TrainingSet
+from trainer.data.image_sets import TrainingSet
 from trainer.evaluation import holdout
 from trainer.evaluation.holdout import hold_out, mean_average_precision
 from trainer.learning.model import GPQ
@@ -61,7 +61,7 @@ def test_labelled_pictures_that_serve_as_unlabelled_are_not_there_twice() -> Non
 
 def test_queries_are_spread_over_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second class is found perfectly, the first not at all: half of both."""
-    monkeypatch.setattr(holdout, "MOST_QUERIES", 20)
+    monkeypatch.setattr(holdout, "MAX_QUERIES", 20)
     Z = torch.eye(16, 16)[None]
     labels = one_hot(torch.arange(2).repeat_interleave(100))
     codes = torch.cat([torch.arange(100) % 8, torch.full((100,), 9)])

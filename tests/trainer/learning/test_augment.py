@@ -4,7 +4,7 @@ import torch
 from trainer.learning import augment
 
 
-def pictures(b: int = 64, size: int = 32) -> torch.Tensor:
+def image_set(b: int = 64, size: int = 32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (b, 3, size, size), generator=generator, dtype=torch.uint8)
 
@@ -12,7 +12,7 @@ def pictures(b: int = 64, size: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("view", [augment.weak, augment.strong])
 @pytest.mark.parametrize("size", [32, 48])
 def test_views_keep_shape_and_range_and_follow_the_seed(view, size: int) -> None:
-    batch = pictures(8, size)
+    batch = image_set(8, size)
     first = view(batch, torch.Generator().manual_seed(7))
     again = view(batch, torch.Generator().manual_seed(7))
     other = view(batch, torch.Generator().manual_seed(8))
@@ -24,12 +24,12 @@ def test_views_keep_shape_and_range_and_follow_the_seed(view, size: int) -> None
 
 
 def test_a_weak_view_is_a_shift_or_its_mirror() -> None:
-    batch = pictures()
+    batch = image_set()
     views = augment.weak(batch, torch.Generator().manual_seed(0))
     mirrored = 0
-    for picture, view in zip(batch, views, strict=True):
+    for image, view in zip(batch, views, strict=True):
         matches = []
-        padded = torch.nn.functional.pad(picture, (4, 4, 4, 4)).float()
+        padded = torch.nn.functional.pad(image, (4, 4, 4, 4)).float()
         for dy in range(9):
             for dx in range(9):
                 shifted = padded[:, dy : dy + 32, dx : dx + 32]

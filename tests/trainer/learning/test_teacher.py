@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from gpq.model import artifact
 from harness.models import SHIPPED
-from trainer.data.arrays import TrainingSet, retrieval_set, training_set
+from trainer.data.image_sets import TrainingSet, retrieval_set, training_set
 from trainer.errors import TrainerError
 from trainer.learning import teacher
 
@@ -26,16 +26,16 @@ def test_a_teacher_knows_what_it_has_learnt(sample: Path) -> None:
     searched = retrieval_set(sample, "folder", model.rules)
     assert searched.classes == learnt.classes
     of_class = searched.query_labels.argmax(dim=1)
-    pictures = TrainingSet(learnt.labelled, learnt.labels, searched.queries, learnt.classes)
-    guesses = teacher.guess(model, pictures, seed=0)
+    images = TrainingSet(learnt.labelled, learnt.labels, searched.queries, learnt.classes)
+    guesses = teacher.guess(model, images, seed=0)
     assert guesses.shape == (300, 10)
     assert torch.allclose(guesses.sum(dim=1), torch.ones(300), atol=1e-5)
     assert (guesses.argmax(dim=1) == of_class).float().mean() > 0.8
-    assert torch.equal(guesses, teacher.guess(model, pictures, seed=0))
+    assert torch.equal(guesses, teacher.guess(model, images, seed=0))
 
 
 def test_a_teacher_of_another_size_is_refused() -> None:
     pixels = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
-    pictures = TrainingSet(pixels, torch.eye(2)[[0, 1, 0, 1]], pixels.clone(), ("a", "b"))
+    images = TrainingSet(pixels, torch.eye(2)[[0, 1, 0, 1]], pixels.clone(), ("a", "b"))
     with pytest.raises(TrainerError, match="32 pixels, not of --size 64"):
-        teacher.guess(artifact.load(SHIPPED), pictures, seed=0)
+        teacher.guess(artifact.load(SHIPPED), images, seed=0)

@@ -13,7 +13,7 @@ from gpq.model.codebook import Codebook
 from gpq.model.model import Model
 from gpq.pixels.preprocess import Preprocess
 from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details
-from trainer.data.arrays import TrainingSet
+from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError
 from trainer.export import separate, start_from
@@ -34,7 +34,7 @@ def config(recipe: str, **more: object) -> Config:
     return Config(recipe, **{**settings, **more})
 
 
-def pictures() -> TrainingSet:
+def image_set() -> TrainingSet:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
     batch = torch.from_numpy(pixels)
     return TrainingSet(batch[:12], one_hot(torch.arange(12) % 3), batch[12:], ("a", "b", "c"))
@@ -45,7 +45,7 @@ def recipe(name: str, **more: object) -> Recipe:
     wanted = config(name, **more)
     model = GPQ(wanted, 3).train()
     precision = autocast(torch.device("cpu"))
-    return RECIPES[name](model, pictures(), Preprocess(32), wanted, precision)
+    return RECIPES[name](model, image_set(), Preprocess(32), wanted, precision)
 
 
 class _FromTheHost(TorchDispatchMode):
@@ -275,10 +275,10 @@ def test_separate_merges_coincident_codewords_only() -> None:
 
 
 def spread_out(folder: Path) -> Model:
-    """Its features are zero in the mean over ``pictures()``: no codebook is dead."""
+    """Its features are zero in the mean over ``image_set()``: no codebook is dead."""
     model = artifact.load(folder)
     with torch.no_grad():
-        raw = model.network(model.rules.normalise(pictures().labelled))
+        raw = model.network(model.rules.normalise(image_set().labelled))
         model.network.project.bias -= raw.mean(dim=0)
     return model
 
@@ -287,12 +287,12 @@ def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
     source, rules = spread_out(random_model), Preprocess(32)
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=4), 3)
-    start_from(model, source, pictures(), rules)
-    images = rules.normalise(pictures().labelled)
+    start_from(model, source, image_set(), rules)
+    images = rules.normalise(image_set().labelled)
     features = model.eval().features(images)
     assert torch.allclose(features, source.network(images), atol=1e-4)
     assert torch.equal(model.Z, source.codebook.Z)
-    mean = model.sub_vectors(features)[:, 0][pictures().labels[:, 1].bool()].mean(dim=0)
+    mean = model.sub_vectors(features)[:, 0][image_set().labels[:, 1].bool()].mean(dim=0)
     assert torch.allclose(model.C[0, 1], mean / mean.norm(), atol=1e-4)
 
 
@@ -305,7 +305,7 @@ def test_init_draws_dead_codebooks_anew(random_model: Path) -> None:
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=2), 3)
     drawn, words = model.F.project.weight.clone(), model.Z.clone()
-    start_from(model, source, pictures(), Preprocess(32))
+    start_from(model, source, image_set(), Preprocess(32))
     for m in range(12):
         rows = slice(12 * m, 12 * m + 12)
         part, codewords = (drawn, words) if m in (8, 9) else (last.weight, source.codebook.Z)
@@ -317,7 +317,7 @@ def test_init_of_other_bits_and_size_takes_over_all_but_the_last_layer(random_mo
     source = artifact.load(random_model)
     model = GPQ(config("modern", bits=16, network="resnet64", size=64), 3)
     last = model.F.project.weight.clone()
-    start_from(model, source, pictures(), Preprocess(64))
+    start_from(model, source, image_set(), Preprocess(64))
     assert torch.equal(model.F.project.weight, last)
     stem = source.network.state_dict()["stem.0.weight"]
     assert torch.equal(model.F.stem[0].weight, stem)
@@ -327,4 +327,4 @@ def test_init_of_another_network_is_refused(random_model: Path) -> None:
     source = artifact.load(random_model)
     for other in ({"network": "vgg"}, {"width": 8}, {"width": 8, "bits": 48}):
         with pytest.raises(TrainerError, match="another network"):
-            start_from(GPQ(config("modern", **other), 3), source, pictures(), Preprocess(32))
+            start_from(GPQ(config("modern", **other), 3), source, image_set(), Preprocess(32))

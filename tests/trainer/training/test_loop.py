@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpq.pixels.preprocess import Preprocess
-from tests.trainer.recipes.test_recipe import config, pictures, recipe
-from trainer.data.arrays import SUMMED_TOGETHER, TrainingSet
+from tests.trainer.recipes.test_recipe import config, image_set, recipe
+from trainer.data.image_sets import SUM_BATCH, TrainingSet
 from trainer.errors import TrainerError
 from trainer.evaluation.holdout import HeldOut
 from trainer.learning.model import GPQ
@@ -32,7 +32,7 @@ def run(
     torch.manual_seed(0)
     model = GPQ(wanted, 3)
     saved = checkpoint.read(out, wanted) if resume else None
-    return loop.run(model, pictures(), held_out, Preprocess(32), wanted, out, CPU, saved)
+    return loop.run(model, image_set(), held_out, Preprocess(32), wanted, out, CPU, saved)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_memory_for_nothing_at_all_is_a_clear_error(
 
 
 def test_pictures_are_embedded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, whole = recipe("modern"), pictures().labelled
+    made, whole = recipe("modern"), image_set().labelled
     expected, network = made.embed(whole), made._network
 
     def limited(model: GPQ, views: torch.Tensor) -> torch.Tensor:
@@ -121,8 +121,8 @@ def test_a_run_that_gets_no_better_ends_early_with_its_best(
 ) -> None:
     found = iter([0.3, 0.6, *[0.5] * PATIENCE])
     monkeypatch.setattr(loop, "_search_held_out", lambda recipe, held_out: next(found))
-    monkeypatch.setattr(best, "LEAST_PICTURES", 12)
-    held = HeldOut(pictures().labelled, pictures().labels)
+    monkeypatch.setattr(best, "MIN_HELD_OUT", 12)
+    held = HeldOut(image_set().labelled, image_set().labels)
     result = run(tmp_path, held, steps=40)
     assert result.steps == 4 + 2 * PATIENCE
     assert result.held_out == {"pictures": 12, "mAP": 0.6, "step": 4}
@@ -142,8 +142,8 @@ def test_other_pictures_than_the_checkpoints_are_refused(
 
 
 def test_fingerprint_is_of_pictures_labels_and_classes() -> None:
-    first = pictures()
-    assert first.fingerprint == pictures().fingerprint
+    first = image_set()
+    assert first.fingerprint == image_set().fingerprint
     others = [
         replace(first, labels=first.labels.flip(0)),
         replace(first, classes=("a", "b", "d")),
@@ -171,16 +171,16 @@ def test_fingerprint_is_of_sums_over_a_few_pictures_at_a_time_and_looked_for_onc
     generator = torch.Generator().manual_seed(0)
     labelled, unlabelled = (
         torch.randint(256, (n, 3, 4, 4), dtype=torch.uint8, generator=generator)
-        for n in (3, 2 * SUMMED_TOGETHER + 1)
+        for n in (3, 2 * SUM_BATCH + 1)
     )
-    whole = replace(pictures(), labelled=labelled, unlabelled=unlabelled)
+    whole = replace(image_set(), labelled=labelled, unlabelled=unlabelled)
     digest = hashlib.sha256(repr(whole.classes).encode())
     digest.update(whole.labels.numpy().tobytes())
     for pixels in (labelled, unlabelled):
         digest.update(pixels.long().sum(dim=(1, 2, 3)).numpy().tobytes())
     with Sums() as sums:
         assert whole.fingerprint == digest.hexdigest()
-    assert sums.most == SUMMED_TOGETHER * 3 * 4 * 4
+    assert sums.most == SUM_BATCH * 3 * 4 * 4
     with Sums() as sums:
         assert whole.fingerprint == digest.hexdigest()
     assert sums.most == 0
@@ -232,7 +232,7 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
 
 
 def test_held_out_pictures_are_searched_as_the_run_goes(tmp_path: Path) -> None:
-    held = HeldOut(pictures().labelled, pictures().labels)
+    held = HeldOut(image_set().labelled, image_set().labels)
     result = run(tmp_path, held, steps=40)
     assert 0 < result.held_out["mAP"] <= 1
     lines = (tmp_path / "log.jsonl").read_text().splitlines()

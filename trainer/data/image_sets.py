@@ -14,18 +14,18 @@ from trainer.data import datasets
 from trainer.data.listing import (
     MANIFESTS,
     Listing,
-    beside_classes,
     class_folders,
+    files_outside_classes,
+    images_below,
     is_manifest,
     manifest,
-    pictures_below,
 )
-from trainer.data.pictures import read
+from trainer.data.reading import read_images
 from trainer.device import has_room
 from trainer.errors import TrainerError
 
 LEAVE_ONE_OUT_QUERIES = 1000
-SUMMED_TOGETHER = 256  # pictures: a sum takes eight times their bytes meanwhile
+SUM_BATCH = 256  # pictures: a sum takes eight times their bytes meanwhile
 LABELLED, UNLABELLED = "labeled", "unlabeled"  # folders to train on
 MISSPELT = {"labelled": LABELLED, "unlabelled": UNLABELLED}
 PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that are no classes
@@ -56,7 +56,7 @@ class TrainingSet:
         digest = hashlib.sha256(repr(self.classes).encode())
         digest.update(self.labels.cpu().numpy().tobytes())
         for pixels in (self.labelled, self.unlabelled):
-            for part in torch.split(pixels, SUMMED_TOGETHER):
+            for part in torch.split(pixels, SUM_BATCH):
                 sums = part.flatten(1).sum(dim=1, dtype=torch.int64)
                 digest.update(sums.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -118,8 +118,8 @@ def training_set(
     else:
         _require_spelling(root)
         labelled_files = class_folders(root / LABELLED)
-        unlabelled_files = pictures_below(root / UNLABELLED)
-        loose = beside_classes(root / LABELLED)
+        unlabelled_files = images_below(root / UNLABELLED)
+        loose = files_outside_classes(root / LABELLED)
     classes = labelled_files.classes
     if len(classes) < 2:
         raise TrainerError(
@@ -140,7 +140,7 @@ def training_set(
             "or leave the label out"
         )
     others = _spread(unlabelled_files, most)
-    unlabelled, _, more_skipped = read(others.files, rules, "unlabelled")
+    unlabelled, _, more_skipped = read_images(others.files, rules, "unlabelled")
     if not len(unlabelled):
         unlabelled = pixels
     return TrainingSet(pixels, targets, unlabelled, classes, loose + skipped + more_skipped)
@@ -180,11 +180,11 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
         splits = manifest(root)
         stored, asked = splits["database"] or splits["train"].labelled(), splits["query"]
         if not asked:
-            return _leave_one_out(root, stored.labelled(), rules)
+            return _read_leave_one_out(root, stored.labelled(), rules)
     elif (root / "train").is_dir() and (root / "test").is_dir():
         stored, asked = class_folders(root / "train"), class_folders(root / "test")
     elif (root / LABELLED).is_dir():
-        return _leave_one_out(root, class_folders(root / LABELLED), rules)
+        return _read_leave_one_out(root, class_folders(root / LABELLED), rules)
     else:
         listing = class_folders(root)
         if listing and PARTS.issuperset(listing.classes):
@@ -193,7 +193,7 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
                 "classes: give train/<class>/* and test/<class>/* both, or the folder of "
                 "<class>/* itself"
             )
-        return _leave_one_out(root, listing, rules)
+        return _read_leave_one_out(root, listing, rules)
     known = set(stored.classes)
     alone = asked.where(not labels & known for labels in asked.labels)
     if alone:
@@ -209,7 +209,7 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
     )
 
 
-def among_themselves(
+def leave_one_out(
     pixels: Tensor, labels: Tensor, classes: tuple[str, ...], skipped: Sequence[str] = ()
 ) -> RetrievalSet:
     """Every picture, or 1,000 spread over them, searched for among all others; but those
@@ -235,21 +235,21 @@ def _spread(listing: Listing, most: int | None) -> Listing:
     return listing.where(chosen.tolist())
 
 
-def _leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> RetrievalSet:
+def _read_leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> RetrievalSet:
     if not listing.classes:
         raise TrainerError(
             f"{root} has no pictures to evaluate on: expected train/<class>/* and "
             "test/<class>/*, or <class>/*, or a manifest"
         )
     pixels, labels, skipped = _labelled(listing, listing.classes, rules, root.name)
-    return among_themselves(pixels, labels, listing.classes, skipped)
+    return leave_one_out(pixels, labels, listing.classes, skipped)
 
 
 def _labelled(
     listing: Listing, classes: Sequence[str], rules: Preprocess, what: str
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Pixels (N,3,S,S), labels (N,C) uint8, and what was skipped."""
-    pixels, kept, skipped = read(listing.files, rules, what)
+    pixels, kept, skipped = read_images(listing.files, rules, what)
     position = {name: i for i, name in enumerate(classes)}
     labels = torch.zeros(len(kept), len(classes), dtype=torch.uint8)
     for row, file in enumerate(kept):

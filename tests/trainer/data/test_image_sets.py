@@ -6,7 +6,7 @@ from PIL import Image
 
 from gpq.pixels.preprocess import Preprocess
 from harness.images import tree
-from trainer.data import arrays
+from trainer.data import image_sets
 from trainer.device import has_room
 from trainer.errors import TrainerError
 
@@ -18,117 +18,117 @@ def test_folder_of_labelled_and_unlabelled(tmp_path: Path) -> None:
     (tmp_path / "unlabeled" / "broken.jpg").write_bytes(b"no picture")
     (tmp_path / "labeled" / "empty").mkdir()
     (tmp_path / "labeled" / "a" / ".DS_Store").write_bytes(b"x")
-    pictures = arrays.training_set(tmp_path, "folder", RULES)
-    assert pictures.classes == ("a", "b")
-    assert pictures.labels.tolist() == [[1, 0], [1, 0], [0, 1]]
-    assert pictures.labelled.shape == (3, 3, 32, 32)
-    assert pictures.labelled.dtype == torch.uint8
-    assert len(pictures.unlabelled) == 1
-    assert len(pictures.skipped) == 1
-    assert "broken.jpg: not an image" in pictures.skipped[0]
+    images = image_sets.training_set(tmp_path, "folder", RULES)
+    assert images.classes == ("a", "b")
+    assert images.labels.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert images.labelled.shape == (3, 3, 32, 32)
+    assert images.labelled.dtype == torch.uint8
+    assert len(images.unlabelled) == 1
+    assert len(images.skipped) == 1
+    assert "broken.jpg: not an image" in images.skipped[0]
 
 
 def test_pixels_are_those_the_service_encodes(tmp_path: Path) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
-    pictures = arrays.training_set(tmp_path, "folder", RULES)
+    images = image_sets.training_set(tmp_path, "folder", RULES)
     expected = RULES.pixels(Image.open(tmp_path / "labeled/a/1.png")).transpose(2, 0, 1)
-    assert (pictures.labelled[0].numpy() == expected).all()
-    assert torch.equal(pictures.unlabelled, pictures.labelled)  # none given: the labelled serve
+    assert (images.labelled[0].numpy() == expected).all()
+    assert torch.equal(images.unlabelled, images.labelled)  # none given: the labelled serve
 
 
 @pytest.mark.parametrize("paths", [(), ("labeled/a/1.png",)])
 def test_fewer_than_two_classes_are_refused(tmp_path: Path, paths: tuple[str, ...]) -> None:
     tree(tmp_path, *paths)
     with pytest.raises(TrainerError, match="labeled"):
-        arrays.training_set(tmp_path, "folder", RULES)
+        image_sets.training_set(tmp_path, "folder", RULES)
 
 
 def test_a_class_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
     (tmp_path / "labeled/b/1.png").write_bytes(b"broken")
     with pytest.raises(TrainerError, match=r"no picture can be read of b; .* leave the label out"):
-        arrays.training_set(tmp_path, "folder", RULES)
+        image_sets.training_set(tmp_path, "folder", RULES)
 
 
 def test_pictures_beside_the_classes_are_named(tmp_path: Path) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png", "labeled/loose.png")
-    pictures = arrays.training_set(tmp_path, "folder", RULES)
-    assert len(pictures.labelled) == 2
-    assert pictures.skipped == [f"{tmp_path}/labeled/loose.png: in no class's folder"]
+    images = image_sets.training_set(tmp_path, "folder", RULES)
+    assert len(images.labelled) == 2
+    assert images.skipped == [f"{tmp_path}/labeled/loose.png: in no class's folder"]
 
 
 def test_a_label_of_all_pictures_is_refused(tmp_path: Path) -> None:
     tree(tmp_path, "0.png", "1.png")
     (tmp_path / "table.csv").write_text("path,labels\n0.png,shop|red\n1.png,blue|shop\n")
     with pytest.raises(TrainerError, match=r"every labelled picture has the label shop, .* leave"):
-        arrays.training_set(tmp_path / "table.csv", "folder", RULES)
+        image_sets.training_set(tmp_path / "table.csv", "folder", RULES)
 
 
 def test_folders_spelt_otherwise_and_other_files_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png", "unlabelled/1.png", "table.tsv")
     with pytest.raises(TrainerError, match="unlabelled is not read: rename it unlabeled"):
-        arrays.training_set(tmp_path, "folder", RULES)
+        image_sets.training_set(tmp_path, "folder", RULES)
     with pytest.raises(TrainerError, match=r"table\.tsv is a file; a table's name ends in \.csv"):
-        arrays.training_set(tmp_path / "table.tsv", "folder", RULES)
+        image_sets.training_set(tmp_path / "table.tsv", "folder", RULES)
 
 
 def test_retrieval_set_of_folders(tmp_path: Path) -> None:
     tree(
         tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "test/b/1.png"
     )
-    pictures = arrays.retrieval_set(tmp_path, "folder", RULES)
-    assert pictures.database_labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert pictures.query_labels.tolist() == [[0, 1, 0], [0, 0, 1]]
-    assert pictures.own_rows is None
+    images = image_sets.retrieval_set(tmp_path, "folder", RULES)
+    assert images.database_labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert images.query_labels.tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert images.own_rows is None
     tree(tmp_path, "test/z/1.png")
     with pytest.raises(TrainerError, match="1 queries with only classes the database lacks: z"):
-        arrays.retrieval_set(tmp_path, "folder", RULES)
+        image_sets.retrieval_set(tmp_path, "folder", RULES)
 
 
 def test_a_folder_that_is_no_cifar10_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="is no CIFAR-10"):
-        arrays.training_set(tmp_path, "cifar10", RULES)
+        image_sets.training_set(tmp_path, "cifar10", RULES)
 
 
 def test_any_folder_of_classes_is_searched_leaving_one_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree(tmp_path, *(f"{c}/{n}.png" for c in "ab" for n in range(5)))
-    pictures = arrays.retrieval_set(tmp_path, "folder", RULES)
-    assert pictures.own_rows.tolist() == list(range(10))
-    assert torch.equal(pictures.queries, pictures.database)
-    monkeypatch.setattr(arrays, "LEAVE_ONE_OUT_QUERIES", 3)
-    fewer = arrays.retrieval_set(tmp_path, "folder", RULES)
+    images = image_sets.retrieval_set(tmp_path, "folder", RULES)
+    assert images.own_rows.tolist() == list(range(10))
+    assert torch.equal(images.queries, images.database)
+    monkeypatch.setattr(image_sets, "LEAVE_ONE_OUT_QUERIES", 3)
+    fewer = image_sets.retrieval_set(tmp_path, "folder", RULES)
     assert fewer.own_rows.tolist() == [0, 4, 9]
     assert torch.equal(fewer.queries, fewer.database[fewer.own_rows])
     with pytest.raises(TrainerError, match="no pictures to evaluate on"):
-        arrays.retrieval_set(tmp_path / "a", "folder", RULES)
+        image_sets.retrieval_set(tmp_path / "a", "folder", RULES)
 
 
 def test_the_layout_of_training_is_searched_by_its_classes(tmp_path: Path) -> None:
     tree(tmp_path, *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(2)), "unlabeled/1.png")
-    pictures = arrays.retrieval_set(tmp_path, "folder", RULES)
-    assert pictures.classes == ("a", "b")
-    assert len(pictures.database) == len(pictures.own_rows) == 4
+    images = image_sets.retrieval_set(tmp_path, "folder", RULES)
+    assert images.classes == ("a", "b")
+    assert len(images.database) == len(images.own_rows) == 4
 
 
 @pytest.mark.parametrize("parts", [("train",), ("test",), ("train", "val"), ("unlabeled",)])
 def test_parts_are_not_taken_for_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
     tree(tmp_path, *(f"{part}/{c}/1.png" for part in parts for c in "ab"))
     with pytest.raises(TrainerError, match=f"{parts[0]}/.* no classes: give train/"):
-        arrays.retrieval_set(tmp_path, "folder", RULES)
+        image_sets.retrieval_set(tmp_path, "folder", RULES)
     tree(tmp_path, "car/1.png", "car/2.png")  # trains and cars are classes
-    assert "car" in arrays.retrieval_set(tmp_path, "folder", RULES).classes
+    assert "car" in image_sets.retrieval_set(tmp_path, "folder", RULES).classes
 
 
 def test_a_manifest_without_queries_is_searched_leaving_one_out(tmp_path: Path) -> None:
     tree(tmp_path, *(f"{n}.png" for n in range(4)))
     table = tmp_path / "pictures.CSV"
     table.write_text("path,labels\n0.png,red\n1.png,red\n2.png,\n3.png,blue|red\n")
-    pictures = arrays.retrieval_set(table, "folder", RULES)
-    assert pictures.classes == ("blue", "red")
-    assert pictures.own_rows.tolist() == [0, 1, 2]
-    assert pictures.database_labels.tolist() == [[0, 1], [0, 1], [1, 1]]
+    images = image_sets.retrieval_set(table, "folder", RULES)
+    assert images.classes == ("blue", "red")
+    assert images.own_rows.tolist() == [0, 1, 2]
+    assert images.database_labels.tolist() == [[0, 1], [0, 1], [1, 1]]
 
 
 def test_a_manifest_is_trained_on_and_searched(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_a_manifest_is_trained_on_and_searched(tmp_path: Path) -> None:
         "path,labels,split\n0.png,red|round,\n1.png,round,train\n2.png,,\n"
         "3.png,red,database\n4.png,,database\n5.png,round|red,query\nmissing.png,red,train\n"
     )
-    pictures = arrays.training_set(table, "folder", RULES)
-    assert pictures.classes == ("red", "round")
-    assert pictures.labels.tolist() == [[1, 1], [0, 1]]
-    assert len(pictures.unlabelled) == 1
-    assert "missing.png: " in pictures.skipped[0]
-    searched = arrays.retrieval_set(table, "folder", RULES)
+    images = image_sets.training_set(table, "folder", RULES)
+    assert images.classes == ("red", "round")
+    assert images.labels.tolist() == [[1, 1], [0, 1]]
+    assert len(images.unlabelled) == 1
+    assert "missing.png: " in images.skipped[0]
+    searched = image_sets.retrieval_set(table, "folder", RULES)
     assert searched.classes == ("red", "round")
     assert searched.query_labels.tolist() == [[1, 1]]
     assert searched.database_labels.tolist() == [[1, 0], [0, 0]]
@@ -153,12 +153,12 @@ def test_pictures_stay_in_the_hosts_memory_where_a_device_has_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
-    pictures, asked = arrays.training_set(tmp_path, "folder", RULES), []
-    monkeypatch.setattr(arrays, "has_room", lambda size, device: asked.append(size))
-    assert pictures.to(torch.device("meta")) is pictures
+    images, asked = image_sets.training_set(tmp_path, "folder", RULES), []
+    monkeypatch.setattr(image_sets, "has_room", lambda size, device: asked.append(size))
+    assert images.to(torch.device("meta")) is images
     assert asked == [3 * 3 * 32 * 32 + 2 * 2]
-    monkeypatch.setattr(arrays, "has_room", lambda size, device: True)
-    moved = pictures.to(torch.device("meta"))
+    monkeypatch.setattr(image_sets, "has_room", lambda size, device: True)
+    moved = images.to(torch.device("meta"))
     assert {moved.labelled.device.type, moved.unlabelled.device.type} == {"meta"}
 
 
@@ -170,5 +170,5 @@ def test_a_card_has_room_for_half_of_what_is_free(monkeypatch: pytest.MonkeyPatc
 
 def test_without_unlabelled_pictures_the_labelled_serve(tmp_path: Path) -> None:
     tree(tmp_path, "labeled/a/1.png", "labeled/b/1.png")
-    pictures = arrays.training_set(tmp_path, "folder", RULES)
-    assert torch.equal(pictures.unlabelled, pictures.labelled)
+    images = image_sets.training_set(tmp_path, "folder", RULES)
+    assert torch.equal(images.unlabelled, images.labelled)

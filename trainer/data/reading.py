@@ -16,10 +16,10 @@ from gpq.pixels.decode import load
 from gpq.pixels.preprocess import Preprocess
 from trainer.errors import TrainerError
 
-AT_ONCE = 1024  # files read ahead, so that a million do not queue up in memory
+READ_AHEAD = 1024  # files read ahead, so that a million do not queue up in memory
 
 
-def read(
+def read_images(
     files: Sequence[Path], rules: Preprocess, what: str
 ) -> tuple[Tensor, list[int], list[str]]:
     """(N,3,S,S) uint8 of the files that decode, their positions in ``files``, and of the
@@ -50,8 +50,8 @@ def read(
         ThreadPoolExecutor(os.cpu_count()) as threads,
         tqdm(total=len(files), desc=f"reading {what}", leave=False) as progress,
     ):
-        for first in range(0, len(files), AT_ONCE):
-            part = files[first : first + AT_ONCE]
+        for first in range(0, len(files), READ_AHEAD):
+            part = files[first : first + READ_AHEAD]
             for position, decoded in enumerate(threads.map(one, part), start=first):
                 if isinstance(decoded, str):
                     skipped.append(decoded)
