@@ -26,7 +26,7 @@ from gpq.model.model import Model
 from harness import ROOT
 from harness.images import extract_sample
 from harness.models import SHIPPED
-from trainer.data.arrays import RetrievalSet, retrieval_set, spread
+from trainer.data.image_sets import RetrievalSet, retrieval_set, spread
 
 SIDE, FRAME, GAP = 64, 4, 10  # pixels
 LINES, HITS = 10, 9  # drawn

@@ -1,4 +1,4 @@
-"""Encoding where the device runs out of memory: smaller batches, then the CPU for a while."""
+"""Encodes images if the device runs out of memory: in smaller batches, then on the CPU."""
 
 import logging
 import time
@@ -13,27 +13,30 @@ from gpq.model.model import Model
 from gpq.system.device import in_parts_that_fit, out_of_memory
 
 Compute = Callable[[Model, NDArray[np.uint8]], NDArray[np.generic]]
-RETRY_SECONDS = 60  # a model that had no room on the device stays off it so long
+RETRY_SECONDS = 60  # how long a model that had no room on the device stays on the CPU
 log = logging.getLogger("gpq")
 
 
 class Fallback:
-    """One caller at a time. A model that is on the CPU leaves nothing on the device but its
-    codebook, which is little, and goes back after RETRY_SECONDS where there is room again.
+    """Runs models on their device as long as it has room for them, else on the CPU.
 
-    watch: called each time that memory runs out.
+    While a model is on the CPU, only its codebook, which is small, may remain on the device. The
+    model returns to the device after RETRY_SECONDS, if there is room again. Serves one caller at
+    a time.
+
+    ``watch``: called each time memory runs out.
     """
 
     def __init__(self, watch: Callable[[], object] = lambda: None) -> None:
         self._watch = watch
-        self._moved: dict[str, tuple[Model, float]] = {}  # and when it may go back
-        self._back: dict[str, Model] = {}  # those that went back
+        self._moved: dict[str, tuple[Model, float]] = {}  # on the CPU, and when to try again
+        self._back: dict[str, Model] = {}  # models that returned to the device
 
     def run(self, compute: Compute, model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """``compute`` for pixels (B,3,S,S), in as large parts as there is memory for."""
-        at = self._moved.get(model.id)
-        if at is not None:
-            on_cpu, until = at
+        """Returns ``compute`` of pixels (B,3,S,S), in parts as large as memory allows."""
+        moved = self._moved.get(model.id)
+        if moved is not None:
+            on_cpu, until = moved
             if time.monotonic() < until or not self._go_back(model):
                 return self._in_parts(compute, on_cpu, pixels)
         try:
@@ -46,7 +49,10 @@ class Fallback:
         return self._in_parts(compute, self._move(model), pixels)
 
     def begin_on_cpu(self, model: Model, device: torch.device) -> Model:
-        """A model that was loaded on the CPU, where the device had no room, as one of it."""
+        """Takes a model that was loaded on the CPU because ``device`` had no room for it.
+
+        Returns the model with ``device`` as its device.
+        """
         wanted = replace(model, device=device)
         self._move(wanted)
         return wanted

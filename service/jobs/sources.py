@@ -1,4 +1,4 @@
-"""What can be imported: a folder, a manifest or a tar, read entry by entry."""
+"""Sources of an import: a folder, a manifest or a tar archive, read entry by entry."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ from service.settings import ID_PATTERN
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MANIFESTS = (".csv", ".jsonl")
-ODD = re.compile(rb"[^A-Za-z0-9._-]")  # bytes of a name that do not stand in an id as they are
-LONGEST_ID = 128
-ID_OF_LONG_NAME_DIGITS = 32
+ESCAPED = re.compile(rb"[^A-Za-z0-9._-]")  # bytes of a name that its id has in another form
+MAX_ID_LENGTH = 128
+LONG_NAME_DIGITS = 32  # hexadecimal digits in the id of a name that is too long
 FIELDS = {"path", "id", "metadata"}
 _CUT = tuple(
     getattr(tarfile, name)
@@ -30,13 +30,16 @@ _CUT = tuple(
 _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 
 
-Row = dict[str | None, Any] | str  # or what is wrong with it
+Row = dict[str | None, Any] | str  # a str says what is wrong with the row
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture of a source. name: where it stands there, with / between folders. read: its
-    bytes; raises OSError or SourceError. size: how many they are, 0 where read raises."""
+    """One image of a source.
+
+    ``name``: its path in the source, with / between folders. ``read``: returns its bytes; raises
+    OSError or SourceError. ``size``: returns the number of bytes, or 0 if ``read`` would raise.
+    """
 
     name: str
     id: str
@@ -46,7 +49,10 @@ class Entry:
 
 
 class Source(Protocol):
-    """Entries in an order that stays the same while the source does. Raises SourceError."""
+    """A collection of entries whose order stays the same as long as the source does.
+
+    Both methods raise SourceError.
+    """
 
     def count(self) -> int: ...
 
@@ -54,10 +60,10 @@ class Source(Protocol):
 
 
 def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
-    """A folder, a .csv or .jsonl manifest, or a .tar, also compressed.
+    """Opens a folder, a .csv or .jsonl manifest, or a .tar archive, which may be compressed.
 
-    within: a folder that nothing may be read beyond. max_bytes: of one picture. Raises
-    SourceError.
+    ``within``: a folder outside of which nothing may be read. ``max_bytes``: size limit of one
+    image. Raises SourceError if ``path`` is none of these or is not within ``within``.
     """
     if within is not None and not _is_within(path, within):
         raise SourceError(f"{path} is not within {within}")
@@ -69,20 +75,30 @@ def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
         return Tar(path, max_bytes)
     if path.suffix.lower() in MANIFESTS:
         return Manifest(path, within, max_bytes)
-    raise SourceError(f"{path} is no folder, and no {', '.join((*MANIFESTS, *TARS))}")
+    known = ", ".join((*MANIFESTS, *TARS))
+    raise SourceError(f"{path} is neither a folder nor a file of a known kind ({known})")
 
 
 def id_of(name: str) -> str:
-    """The id of a picture without one: its name with : for / and ~HH for each byte that ids
-    cannot have; where that is too long, the SHA-256 of the name, cut."""
+    """Makes an id from the name of an image that has none.
+
+    A slash becomes a colon, and every byte that an id cannot contain becomes ~HH, its value in
+    hexadecimal. If that is too long, the id is the beginning of the name's SHA-256.
+    """
     raw = name.encode("utf-8", "surrogateescape")
-    id = ODD.sub(lambda odd: b":" if odd[0] == b"/" else b"~%02X" % ord(odd[0]), raw).decode()
-    return id if len(id) <= LONGEST_ID else hashlib.sha256(raw).hexdigest()[:ID_OF_LONG_NAME_DIGITS]
+    id = ESCAPED.sub(lambda found: _escape(found[0]), raw).decode()
+    return id if len(id) <= MAX_ID_LENGTH else hashlib.sha256(raw).hexdigest()[:LONG_NAME_DIGITS]
+
+
+def _escape(byte: bytes) -> bytes:
+    return b":" if byte == b"/" else b"~%02X" % ord(byte)
 
 
 class Folder:
-    """All files below a folder but hidden ones, in order of their names; those that links lead to,
-    too, but no folder by a link again."""
+    """All files below a folder, in the order of ``files_below``.
+
+    Hidden names are skipped. A link that leads out of ``within`` is an entry that cannot be read.
+    """
 
     def __init__(self, root: Path, within: Path | None, max_bytes: int) -> None:
         self.root, self.within, self.max_bytes = root, within, max_bytes
@@ -94,7 +110,7 @@ class Folder:
         for path in self._files():
             name = path.relative_to(self.root).as_posix()
             if self._leads_away(path):
-                yield _entry(name, {}, _failing(f"a link that leads out of {self.within}"))
+                yield _entry(name, {}, _failing(f"the link leads out of {self.within}"))
             else:
                 yield _of_file(path, self.max_bytes, name, {})
 
@@ -109,9 +125,10 @@ class Folder:
 
 
 class Manifest:
-    """CSV with a column path, or JSON Lines with a key path: relative to the manifest's folder.
+    """A CSV file with a column ``path``, or a JSON Lines file with a key ``path``.
 
-    id names the picture, metadata is a JSON object; other columns and keys are metadata too.
+    Paths are relative to the manifest's folder. The optional ``id`` is the image's id, and the
+    optional ``metadata`` a JSON object. All other columns and keys are added to the metadata.
     """
 
     def __init__(self, path: Path, within: Path | None, max_bytes: int) -> None:
@@ -143,7 +160,7 @@ class Manifest:
 
 
 class Tar:
-    """The files of an archive, in its order; nothing is extracted to disk."""
+    """The files of an archive, in its order. Nothing is extracted to disk."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path, self.max_bytes = path, max_bytes
@@ -159,7 +176,7 @@ class Tar:
             try:
                 file = archive.extractfile(member)
                 data = file.read() if file else b""
-            except _DAMAGED as error:  # where the archive was cut, the next member says so
+            except _DAMAGED as error:  # if the archive is truncated, the next member raises
                 yield _entry(member.name, {}, _failing(str(error)))
                 continue
             yield _entry(member.name, {}, partial(bytes, data), size=partial(len, data))
@@ -171,21 +188,23 @@ class Tar:
                     hidden = re.search(r"(^|/)\.[^./]", member.name)
                     if member.isfile() and not hidden:
                         yield archive, member
-                    archive.members = []  # type: ignore[attr-defined]  # it would remember all
+                    archive.members = []  # type: ignore[attr-defined]  # or it keeps all
         except _DAMAGED as error:
             raise SourceError(f"{self.path}: {error}") from error
 
 
 class _Member(tarfile.TarInfo):
-    """An archive ends with blocks of zeros; what else stands where a header should is damage,
-    which tarfile takes for the end."""
+    """Reports damaged headers, which tarfile takes for the end of the archive.
+
+    A whole archive ends with blocks of zeros.
+    """
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
         try:
             return super().fromtarfile(archive)
         except _CUT as error:
-            raise tarfile.ReadError(f"the archive was cut or is damaged: {error}") from error
+            raise tarfile.ReadError(f"the archive is truncated or damaged: {error}") from error
 
 
 def _entry(
@@ -223,16 +242,16 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:
-    """Path, id and metadata. Raises ValueError."""
+    """Returns the path, the id and the metadata of a row. Raises ValueError."""
     if isinstance(row, str):
         raise ValueError(row)
     if not isinstance(row.get("path"), str):
         raise ValueError("it has no path")
     if None in row:
-        raise ValueError("it has more values than there are columns")
+        raise ValueError("it has more values than the first line has columns")
     id, metadata = row.get("id"), row.get("metadata")
     if id is not None and not (isinstance(id, str) and re.fullmatch(ID_PATTERN, id)):
-        raise ValueError(f"the id {str(id)[:LONGEST_ID]!r} does not match {ID_PATTERN}")
+        raise ValueError(f"the id {str(id)[:MAX_ID_LENGTH]!r} does not match {ID_PATTERN}")
     if isinstance(metadata, str):
         metadata = json.loads(metadata)
     if not isinstance(metadata, dict | None):
@@ -244,10 +263,10 @@ def _fields(row: Row) -> tuple[str, str | None, dict[str, Any]]:
 def _reader(path: Path, max_bytes: int) -> Callable[[], bytes]:
     def read() -> bytes:
         try:
-            there = path.is_file()
+            is_file = path.is_file()
         except (OSError, ValueError) as error:
             raise SourceError(str(error)) from error
-        if not there:
+        if not is_file:
             raise SourceError("there is no such file")
         if (size := path.stat().st_size) > max_bytes:
             raise SourceError(_too_large(size, max_bytes))
@@ -272,12 +291,15 @@ def _failing(reason: str) -> Callable[[], bytes]:
 
 
 def _too_large(size: int, max_bytes: int) -> str:
-    return f"{size} bytes; at most GPQ_MAX_BODY_BYTES, {max_bytes}"
+    return f"the file has {size} bytes; at most {max_bytes} are accepted (GPQ_MAX_BODY_BYTES)"
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Also where links lead; one that leads nowhere is not."""
+    """Returns whether ``path`` is in ``folder`` once links are followed.
+
+    A path that cannot be resolved is outside.
+    """
     try:
         return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # too long, or a circle of links
+    except (OSError, RuntimeError):  # the path is too long, or links form a cycle
         return False

@@ -11,7 +11,7 @@ import pytest
 from service.jobs.sources import SourceError, id_of, open_source
 from service.settings import ID_PATTERN
 
-MOST = 1000
+MAX_BYTES = 1000
 
 
 def write(root: Path, *names: str) -> None:
@@ -32,7 +32,7 @@ def tar(path: Path, *names: str) -> Path:
 
 
 def names_and_bytes(path: Path, within: Path | None = None) -> dict[str, bytes | str]:
-    source = open_source(path, within, MOST)
+    source = open_source(path, within, MAX_BYTES)
     found: dict[str, bytes | str] = {}
     for entry in source.entries():
         try:
@@ -66,7 +66,7 @@ def test_names_that_differ_have_ids_that_differ_and_fit() -> None:
     assert all(re.fullmatch(ID_PATTERN, id) for id in ids)
 
 
-def test_a_folder_in_order_without_what_is_hidden(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_order_without_hidden_names(tmp_path: Path) -> None:
     root = tmp_path / "root"
     write(root, "b/2.jpg", "b/1.jpg", "a.jpg", "c/d/e.jpg", ".hidden/x.jpg", "b/.DS_Store")
     (root / "here").symlink_to(root / "a.jpg")
@@ -75,17 +75,17 @@ def test_a_folder_in_order_without_what_is_hidden(tmp_path: Path) -> None:
     assert found["b/1.jpg"] == b"b/1.jpg" and found["here"] == b"a.jpg"
 
 
-def test_what_is_no_file_or_too_large_fails_alone(tmp_path: Path) -> None:
+def test_a_pipe_or_a_file_that_is_too_large_fails_alone(tmp_path: Path) -> None:
     root = tmp_path / "root"
     write(root, "a.jpg")
     os.mkfifo(root / "pipe")
-    (root / "large.jpg").write_bytes(bytes(MOST + 1))
-    sizes = {entry.name: entry.size() for entry in open_source(root, None, MOST).entries()}
+    (root / "large.jpg").write_bytes(bytes(MAX_BYTES + 1))
+    sizes = {entry.name: entry.size() for entry in open_source(root, None, MAX_BYTES).entries()}
     assert sizes == {"a.jpg": 5, "large.jpg": 0, "pipe": 0}
     found = names_and_bytes(root)
     assert found == {
         "a.jpg": b"a.jpg",
-        "large.jpg": "1001 bytes; at most GPQ_MAX_BODY_BYTES, 1000",
+        "large.jpg": "the file has 1001 bytes; at most 1000 are accepted (GPQ_MAX_BODY_BYTES)",
         "pipe": "there is no such file",
     }
 
@@ -98,7 +98,7 @@ def test_a_csv_manifest(tmp_path: Path) -> None:
         "gone.jpg,,,\na.jpg,,,[]\na.jpg,,,{\n",
         encoding="utf-8-sig",
     )
-    entries = list(open_source(manifest, None, MOST).entries())
+    entries = list(open_source(manifest, None, MAX_BYTES).entries())
     assert [entry.id for entry in entries[:2]] == ["shoe-1", "b:c.jpg"]
     assert entries[0].metadata == {"path": "a.jpg", "price": "9", "size": 4}
     assert entries[1].metadata == {"path": "b/c.jpg"}
@@ -117,7 +117,7 @@ def test_a_json_lines_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "m.jsonl"
     lines = [json.dumps({"path": "a.jpg", "metadata": {"x": [1]}, "tag": True}), "", "[1]", "{"]
     manifest.write_text("\n".join(lines))
-    first, *wrong = open_source(manifest, None, MOST).entries()
+    first, *wrong = open_source(manifest, None, MAX_BYTES).entries()
     assert first.metadata == {"path": "a.jpg", "x": [1], "tag": True}
     assert first.read() == b"a.jpg"
     assert len(wrong) == 2
@@ -126,7 +126,7 @@ def test_a_json_lines_manifest(tmp_path: Path) -> None:
             entry.read()
 
 
-def test_a_manifest_reads_nothing_beyond_its_folder_where_it_may_not(tmp_path: Path) -> None:
+def test_a_manifest_reads_nothing_outside_the_folder_it_is_confined_to(tmp_path: Path) -> None:
     inside = tmp_path / "in"
     write(tmp_path, "secret", "in/a.jpg")
     manifest = inside / "m.csv"
@@ -136,16 +136,16 @@ def test_a_manifest_reads_nothing_beyond_its_folder_where_it_may_not(tmp_path: P
     assert names_and_bytes(manifest)["../secret"] == b"secret"
     for path in (tmp_path / "secret", inside / ".." / "secret"):
         with pytest.raises(SourceError, match="not within"):
-            open_source(path, inside, MOST)
+            open_source(path, inside, MAX_BYTES)
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
 def test_a_tar_in_its_order(tmp_path: Path, name: str) -> None:
-    path = tar(tmp_path / name, "b/2.jpg", "../1.jpg", ".hidden", "a.jpg", "l" * (MOST + 1))
+    path = tar(tmp_path / name, "b/2.jpg", "../1.jpg", ".hidden", "a.jpg", "l" * (MAX_BYTES + 1))
     found = names_and_bytes(path)
     assert list(found)[:3] == ["b/2.jpg", "../1.jpg", "a.jpg"]
     assert found["a.jpg"] == b"a.jpg"
-    assert "at most" in str(found["l" * (MOST + 1)])
+    assert "at most" in str(found["l" * (MAX_BYTES + 1)])
 
 
 def test_bad_paths_of_a_manifest_fail_alone(tmp_path: Path) -> None:
@@ -164,13 +164,13 @@ def test_bad_paths_of_a_manifest_fail_alone(tmp_path: Path) -> None:
 def test_damage_in_the_middle_of_a_tar_is_not_its_end(tmp_path: Path) -> None:
     path = tar(tmp_path / "x.tar", *(f"{n}.jpg" for n in range(5)))
     data = bytearray(path.read_bytes())
-    data[2 * 1024] ^= 1  # in the header of the third
+    data[2 * 1024] ^= 1  # in the header of the third file
     path.write_bytes(data)
     with pytest.raises(SourceError, match="damaged"):
-        open_source(path, None, MOST).count()
+        open_source(path, None, MAX_BYTES).count()
 
 
-def test_a_damaged_source_says_so(tmp_path: Path) -> None:
+def test_a_damaged_source_is_an_error_that_names_it(tmp_path: Path) -> None:
     whole = tar(tmp_path / "x.tar.gz", *(f"{n}.jpg" for n in range(200))).read_bytes()
     cut, noise = tmp_path / "cut.tar.gz", tmp_path / "noise.tar"
     cut.write_bytes(whole[: len(whole) // 2])
@@ -183,14 +183,14 @@ def test_a_damaged_source_says_so(tmp_path: Path) -> None:
     zipped.write_bytes(gzip.compress(b"{}"))
     for path in (cut, noise, latin, headless, zipped):
         with pytest.raises(SourceError, match=path.name):
-            open_source(path, None, MOST).count()
+            open_source(path, None, MAX_BYTES).count()
     for name in ("gone", "x.zip"):
         (tmp_path / "x.zip").write_bytes(b"")
         with pytest.raises(SourceError):
-            open_source(tmp_path / name, None, MOST)
+            open_source(tmp_path / name, None, MAX_BYTES)
 
 
-def test_links_are_followed_but_not_round_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_without_cycles(tmp_path: Path) -> None:
     write(tmp_path, "in/a", "in/b/c", "in/z/y", "out/d", "out/e/f")
     for name, to in {
         "in/l": "out/d",
@@ -205,8 +205,8 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path: Path) -> None:
     found = {**inside, "l": b"out/d", "m/f": b"out/e/f"}
     assert names_and_bytes(tmp_path / "in") == found
     for within in (tmp_path / "in", tmp_path / "in" / ".." / "in"):
-        told = f"a link that leads out of {within}"
-        kept = {**inside, "l": told, "m": told, "n": told}
+        reason = f"the link leads out of {within}"
+        kept = {**inside, "l": reason, "m": reason, "n": reason}
         assert names_and_bytes(tmp_path / "in", within) == kept
 
 
@@ -228,7 +228,7 @@ def test_manifests_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
     for name, (data, why) in wrong.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(SourceError, match=why):
-            open_source(tmp_path / name, None, MOST).count()
+            open_source(tmp_path / name, None, MAX_BYTES).count()
     (tmp_path / "text.jsonl").write_text('"a.jpg"\n')
     assert [*names_and_bytes(tmp_path / "text.jsonl").values()] == ["not a JSON object"]
 
@@ -246,4 +246,4 @@ def test_a_folder_that_cannot_be_read_is_an_error(
 
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(SourceError, match="locked: Permission denied"):
-        open_source(tmp_path, None, MOST).count()
+        open_source(tmp_path, None, MAX_BYTES).count()
