@@ -1,30 +1,31 @@
-"""What a training run is told, frozen; it is written into checkpoints and artifacts."""
+"""The settings of a training run, their choices and their defaults."""
 
 from dataclasses import dataclass
 
 SUBVECTOR_DIMENSION = 12  # d
 BITS = (12, 16, 24, 32, 48, 64)
-NESTED_BITS = (12, 24, 32)  # shorter codes that the first bits of a longer one serve as
-CLASS_CODEBOOKS = 8  # codebooks beyond these tell pictures of a class apart
+NESTED_BITS = (12, 24, 32)  # the first bits of a longer code that are usable as codes themselves
+CLASS_CODEBOOKS = 8  # further codebooks distinguish images of the same class
 RECIPES = ("paper", "modern")
 LOGITS = ("averaged", "per-subspace")
-BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled, unlabelled images a step
+BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled and unlabelled images per step
 STEPS = {"paper": 3000, "modern": 4500}
-REPORT = "report.html"  # of a run, beside its artifact
-HELD_OUT = {"paper": 0.0, "modern": 0.1}  # share of the labels
-VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; no classifier; triplets for N-pairs
+REPORT = "report.html"  # written beside the artifact
+HELD_OUT = {"paper": 0.0, "modern": 0.1}  # share of the labelled images
+VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; without classifier; triplets for N-pairs
 LAMBDAS = {"paper": (0.1, 0.1), "modern": (1.0, 0.1)}  # weights of L_cls and of the entropy
 LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Batch sizes are images a step, both kinds apart.
+    """The settings of one training run; checkpoints and artifacts contain them.
 
-    details: how many of the M codebooks, the last ones, are about details, not classes.
-    lambda1, lambda2: weights of L_cls and of the entropy. init: the id of the artifact that was
-    started from, teacher: of the one that guessed labels, or nothing. compile: a back end of
-    torch.compile, or nothing.
+    ``batch_labelled``, ``batch_unlabelled``: images of either kind per step. ``details``: how many
+    of the M codebooks, the last ones, learn details rather than classes. ``lambda1``, ``lambda2``:
+    weights of L_cls and of the entropy. ``init``: id of the artifact the run starts from.
+    ``teacher``: id of the artifact that predicts labels. ``compile``: back end of torch.compile.
+    The last three are empty if unused.
     """
 
     recipe: str
@@ -58,11 +59,14 @@ class Config:
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """How many leading codebooks are trained to serve alone, the classes' all last."""
+        """Numbers of leading codebooks that are trained to be usable alone, in rising order.
+
+        The last one is the number of all codebooks that learn classes.
+        """
         whole = self.M - self.details
         return (*(bits // 4 for bits in NESTED_BITS if bits // 4 < whole), whole)
 
 
 def default_details(bits: int) -> int:
-    """Of ``modern``: what is left when the classes have CLASS_CODEBOOKS."""
+    """Returns the number of codebooks beyond CLASS_CODEBOOKS, which ``modern`` uses for details."""
     return max(0, bits // 4 - CLASS_CODEBOOKS)

@@ -1,11 +1,12 @@
-"""Several processes of one run, started by torchrun: each computes its share of the features.
+"""Trains one model in several processes, which torchrun starts.
 
     torchrun --nproc-per-node 2 -m trainer train …
 
-All draw the same rows and views and compute the same losses over the whole batch, and batch
-norm has the statistics of the whole batch: a run of n processes is a run of one with its
-network's work divided by n. What differs is rounding, for sums are in another order, and
-dropout (``alexnet``, ``cnn-f``), which each process draws for its share.
+Each process computes the features of its share of a batch. All processes draw the same rows and
+views and compute the same losses over the whole batch, and batch norm uses the statistics of the
+whole batch. A run of n processes therefore equals a run of one, with the network's work divided
+by n. Two things differ: rounding, because sums are in another order, and dropout (``alexnet``,
+``cnn-f``), which each process draws for its share.
 """
 
 import os
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 
 
 def requested_processes() -> int:
-    """How many processes torchrun started."""
+    """Returns how many processes torchrun started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the run that torchrun started, if any; the device that is this process's."""
+    """Joins the run that torchrun started, if any; returns the device of this process."""
     if requested_processes() == 1:
         return device
     if device.type == "cuda":
@@ -42,18 +43,21 @@ def world() -> int:
 
 
 def is_first() -> bool:
-    """True in the process that prints and writes."""
+    """Returns whether this is the process that prints and writes files."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def share(batch: Tensor) -> Tensor:
-    """This process's part of a batch whose length is a multiple of ``world()``: as much of each
-    kind of pictures, which stand one kind after the other."""
+    """Returns this process's part of a batch whose length is a multiple of ``world()``.
+
+    A batch has its labelled images before its unlabelled ones. The part takes every n-th row, so
+    that all processes have equally many images of either kind.
+    """
     return batch if world() == 1 else batch[dist.get_rank() :: world()]
 
 
 def gather(part: Tensor) -> Tensor:
-    """The batch of all processes' parts; the gradient flows back to each."""
+    """Joins the parts of all processes to the batch; the gradient flows back to each of them."""
     if world() == 1:
         return part
     parts = with_gradient.all_gather(part.contiguous())  # type: ignore[no-untyped-call]
@@ -61,7 +65,10 @@ def gather(part: Tensor) -> Tensor:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """The mean over processes: that of the whole batch, for each computed all losses."""
+    """Replaces gradients by their mean over processes, which is that of the whole batch.
+
+    Every process has computed the losses of the whole batch.
+    """
     if world() == 1:
         return
     for parameter in model.parameters():
@@ -71,7 +78,7 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def value_of_first(value: float) -> float:
-    """The first process's value: a device may have rounded the others' otherwise."""
+    """Returns the first process's value; in the others it may differ by rounding."""
     if world() == 1:
         return value
     values: list[float] = [value]
@@ -80,7 +87,7 @@ def value_of_first(value: float) -> float:
 
 
 def in_any_process(flag: bool) -> bool:
-    """True where it is true in any process."""
+    """Returns whether ``flag`` is true in any process."""
     if world() == 1:
         return flag
     flags: list[bool | None] = [None] * world()
@@ -89,7 +96,7 @@ def in_any_process(flag: bool) -> bool:
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """The same weights with batch norm that has the statistics of the whole batch."""
+    """Returns the model with batch norm that uses the statistics of the whole batch."""
     if world() == 1:
         return model
     if next(model.parameters()).device.type == "cuda":
@@ -105,7 +112,7 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
 
 
 class _BatchNorm(nn.BatchNorm2d):
-    """What nn.SyncBatchNorm does, which has no CPU."""
+    """Does what nn.SyncBatchNorm does, which does not run on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -120,7 +127,7 @@ class _BatchNorm(nn.BatchNorm2d):
         return (centred * scale + self.bias[:, None, None]).to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None  # ours are so
+        assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
@@ -128,7 +135,7 @@ class _BatchNorm(nn.BatchNorm2d):
 
 
 def _mean(x: Tensor) -> Tensor:
-    """(B,C,H,W), a share of the batch -> (1,C,1,1), of the whole."""
+    """(B,C,H,W), a share of the batch -> (1,C,1,1), the mean of the whole batch."""
     own = x.mean(dim=(0, 2, 3), keepdim=True)
     total: Tensor = with_gradient.all_reduce(own)  # type: ignore[no-untyped-call]
     return total / world()

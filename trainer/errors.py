@@ -1,4 +1,4 @@
-"""Errors the trainer raises on purpose; the command line prints them without a traceback."""
+"""The error the trainer raises on purpose; the command line prints it without a traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class TrainerError(Exception):
-    """Input or configuration that cannot be trained on; the message says what to do."""
+    """The input or the configuration cannot be used. The message says what to do."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises TrainerError naming ``path`` where it cannot be written, as on a full disk."""
+    """Turns an OSError inside the block into a TrainerError that names ``path``."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What codes and classes of a finished model look like, learnt anew from other pictures."""
+"""Recomputes the means of a finished model's codes and classes from other images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,10 @@ from trainer.export import MAX_AVERAGED, with_means
 
 
 def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:
-    """Write ``source`` with the means of ``data``'s pictures and classes; returns its id.
+    """Writes ``source`` with means computed from the images of ``data``; returns the new id.
 
-    Its codes are the source's, its scores what is to be expected among such pictures.
-    Raises TrainerError where another model would be lost.
+    The codes stay the same; the scores become those expected among such images. Raises
+    TrainerError if ``folder`` has a model and ``overwrite`` is false.
     """
     require_free(folder, overwrite=overwrite)
     model = artifact.load(source)
@@ -24,5 +24,5 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
     about = {name: value for name, value in model.about.items() if name != "golden"}
     about = {**about, "measured": None, "refitted_from": {"id": model.id}}
     about["classes"] = list(images.classes)
-    described = artifact.read_config(source)["compute"]["network"]
-    return derive(replace(model, codebook=codebook), described, about, folder)
+    network_config = artifact.read_config(source)["compute"]["network"]
+    return derive(replace(model, codebook=codebook), network_config, about, folder)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and the paper's protocol 1 on it."""
+"""Reads CIFAR-10 and divides it by protocol 1 of the GPQ paper."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ LABELLED_PER_CLASS = 500
 
 
 def all_images(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
-    """All 60,000 (N,3,S,S) uint8 and their classes (N,) int64, train before test.
+    """Returns all 60,000 images (N,3,S,S) uint8 and their classes (N,) int64, train before test.
 
-    From a tree of files, or torchvision's python batches. Raises TrainerError where
-    ``root`` is neither.
+    Reads a tree of image files or torchvision's Python batches. Raises TrainerError if ``root``
+    has neither, or if an image cannot be read.
     """
     if (root / "cifar-10-batches-py").is_dir():
         return _batches(root, rules)
     if not (root / "train").is_dir() or not (root / "test").is_dir():
         raise TrainerError(
-            f"{root} is no CIFAR-10: expected train/<class>/*.jpg and test/<class>/*.jpg, "
+            f"{root} is not CIFAR-10: expected train/<class>/*.jpg and test/<class>/*.jpg, "
             "or torchvision's cifar-10-batches-py"
         )
     parts: list[tuple[Tensor, Tensor]] = []
@@ -40,17 +40,20 @@ def all_images(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor]:
             raise TrainerError(f"{root / part} has classes {listing.classes}, not CIFAR-10's")
         pixels, kept, skipped = read_images(listing.files, rules, part)
         if skipped:
-            raise TrainerError(f"{root / part}: {len(skipped)} unreadable, first: {skipped[0]}")
+            raise TrainerError(
+                f"{root / part}: {len(skipped)} images cannot be read; the first is {skipped[0]}"
+            )
         labels = [CLASSES.index(next(iter(listing.labels[row]))) for row in kept]
         parts.append((pixels, torch.tensor(labels)))
     return torch.cat([p for p, _ in parts]), torch.cat([t for _, t in parts])
 
 
 def protocol_1(labels: Tensor) -> Split:
-    """The paper's protocol 1: 1,000 queries, 5,000 labelled, 54,000 unlabelled = database.
+    """Divides the images by the paper's protocol 1.
 
-    labels (N,) in file order, train before test. Stable sort by class; every 60th
-    is a query, the first 500 left of each class are labelled, the rest unlabelled.
+    1,000 images are queries, 5,000 are labelled, and 54,000 are both unlabelled and the database.
+    labels (N,) are in file order, train before test. The images are sorted by class, with a
+    stable sort. Every 60th is a query; of the others, the first 500 of each class are labelled.
     """
     order = torch.argsort(labels, stable=True)
     is_query = torch.arange(len(order)) % QUERY_EVERY == 0

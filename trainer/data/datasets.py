@@ -1,4 +1,4 @@
-"""Published data sets by name, with the paper's two protocols.
+"""Loads published data sets by name, divided by one of the two protocols of the GPQ paper.
 
 cifar10, nuswide                       protocol 1
 cifar10-unseen-0 … -4, nuswide-…       protocol 2, five draws of the unseen classes
@@ -25,19 +25,19 @@ NAMES = tuple(
 SOURCES = {
     "cifar10": {
         "name": "CIFAR-10 (Krizhevsky 2009)",
-        "licence": "for research; the pictures were collected from the web",
+        "licence": "for research; the images were collected from the web",
     },
     "nuswide": {
         "name": "NUS-WIDE (Chua et al. 2009)",
-        "licence": "for research; the pictures are their photographers'",
+        "licence": "for research; the images belong to their photographers",
     },
-    FOLDER: {"name": "a folder of pictures", "licence": "as the pictures'"},
+    FOLDER: {"name": "a folder of images", "licence": "that of the images"},
 }
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """pixels (N,3,S,S) uint8, labels (N,C) uint8."""
+    """A published data set: pixels (N,3,S,S) uint8, labels (N,C) uint8."""
 
     pixels: Tensor
     labels: Tensor
@@ -47,7 +47,7 @@ class Dataset:
 
 
 def load(root: Path, name: str, rules: Preprocess) -> Dataset:
-    """The data set called ``name`` in the folder ``root``; raises TrainerError."""
+    """Loads the data set called ``name`` from the folder ``root``. Raises TrainerError."""
     published, _, draw = name.partition("-unseen-")
     if published == "cifar10":
         pixels, of_class = cifar10.all_images(root, rules)
@@ -60,14 +60,14 @@ def load(root: Path, name: str, rules: Preprocess) -> Dataset:
 
 
 def provenance(name: str) -> dict[str, str]:
-    """What an artifact says of the data it was learnt from."""
+    """Returns what an artifact records about the data set ``name`` it was trained on."""
     if name == FOLDER:
         return SOURCES[FOLDER]
     return {**SOURCES[name.partition("-unseen-")[0]], "protocol": protocol(name)}
 
 
 def protocol(name: str) -> str:
-    """The protocol of the GPQ paper in words; for a folder, how it is searched."""
+    """Returns the protocol of ``name`` in words."""
     published, _, draw = name.partition("-unseen-")
     if name == FOLDER:
         return "a folder of the user's"

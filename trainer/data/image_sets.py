@@ -1,4 +1,4 @@
-"""Pictures for training and for evaluation, decoded once, in memory as uint8."""
+"""Sets of images for training and for evaluation, decoded once and kept in memory as uint8."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,18 +25,21 @@ from trainer.device import has_room
 from trainer.errors import TrainerError
 
 LEAVE_ONE_OUT_QUERIES = 1000
-SUM_BATCH = 256  # pictures: a sum takes eight times their bytes meanwhile
-LABELLED, UNLABELLED = "labeled", "unlabeled"  # folders to train on
+SUM_BATCH = 256  # images summed at a time: the sum needs eight times their bytes
+LABELLED, UNLABELLED = "labeled", "unlabeled"  # names of folders with training images
 MISSPELT = {"labelled": LABELLED, "unlabelled": UNLABELLED}
-PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that are no classes
+PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that are not classes
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """labelled (L,3,S,S) uint8, labels (L,C) uint8, 1 for each class of a picture,
-    unlabelled (U,3,S,S) uint8, the labelled ones again where there are no others;
-    skipped: a line for each file that was left out; guesses (U,C) float32: how likely
-    each class is for an unlabelled picture, where a teacher said so."""
+    """The images of a training run.
+
+    labelled (L,3,S,S) uint8; labels (L,C) uint8, 1 for each class of an image; unlabelled
+    (U,3,S,S) uint8, which is ``labelled`` itself if there are no other images. ``skipped``: a line
+    for each file that could not be read. guesses (U,C) float32: the probability of each class for
+    each unlabelled image, if a teacher predicted them.
+    """
 
     labelled: Tensor
     labels: Tensor
@@ -47,12 +50,12 @@ class TrainingSet:
 
     @property
     def all_labelled(self) -> bool:
-        """True where the unlabelled pictures are the labelled ones, row by row."""
+        """True if the unlabelled images are the labelled ones, row by row."""
         return self.unlabelled is self.labelled
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for the same pictures and labels in the same order; looked for once."""
+        """A hash that is equal for the same images and labels in the same order."""
         digest = hashlib.sha256(repr(self.classes).encode())
         digest.update(self.labels.cpu().numpy().tobytes())
         for pixels in (self.labelled, self.unlabelled):
@@ -62,7 +65,7 @@ class TrainingSet:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "TrainingSet":
-        """On the device; where it has no room, as it is: batches are moved to it."""
+        """Returns the images on the device, or ``self`` if the device has no room for them."""
         moved = [self.labelled, self.labels, *([] if self.all_labelled else [self.unlabelled])]
         if not has_room(sum(tensor.nbytes for tensor in moved), device):
             return self
@@ -77,10 +80,11 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """queries, database (N,3,S,S) uint8 with labels (N,C) uint8; relevant = a shared class.
+    """Queries and the database they are searched in; a hit is relevant if it shares a class.
 
-    own_rows (Q,) int64: the database rows the queries were taken from, which do not count
-    among their hits; absent where queries and database are apart.
+    queries and database (N,3,S,S) uint8, their labels (N,C) uint8. own_rows (Q,) int64: the
+    database rows of the queries themselves, which do not count as hits; None if the queries are
+    not in the database.
     """
 
     queries: Tensor
@@ -95,11 +99,12 @@ class RetrievalSet:
 def training_set(
     root: Path, dataset: str, rules: Preprocess, most: int | None = None
 ) -> TrainingSet:
-    """The labelled and unlabelled pictures of ``root``.
+    """Reads the labelled and unlabelled images of ``root``.
 
-    folder: ``labeled/<class>/*`` and ``unlabeled/**``, or a manifest (``listing.manifest``);
-    else one of ``datasets``. most: files of either kind that are read, spread over all of a
-    folder or a manifest. Raises TrainerError where there is nothing to learn from.
+    ``dataset``: ``folder`` for a folder with ``labeled/<class>/*`` and ``unlabeled/**`` or a
+    manifest (``listing.manifest``), else one of ``datasets``. ``most``: maximum number of files
+    of either kind to read from a folder or a manifest, evenly spaced over all of its files.
+    Raises TrainerError if the images cannot be learnt from.
     """
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
@@ -114,56 +119,60 @@ def training_set(
         )
     if is_manifest(root):
         rows = manifest(root)["train"]
-        labelled_files, unlabelled_files, loose = rows.labelled(), rows.unlabelled(), []
+        labelled_files, unlabelled_files, outside = rows.labelled(), rows.unlabelled(), []
     else:
         _require_spelling(root)
         labelled_files = class_folders(root / LABELLED)
         unlabelled_files = images_below(root / UNLABELLED)
-        loose = files_outside_classes(root / LABELLED)
+        outside = files_outside_classes(root / LABELLED)
     classes = labelled_files.classes
     if len(classes) < 2:
         raise TrainerError(
-            f"{root} has labelled pictures of {len(classes)} class(es); learning needs at least "
-            "two: labeled/<class>/* in a folder, or the column labels of a manifest"
+            f"{root} has labelled images of {len(classes)} class(es); learning needs at least "
+            "two: labeled/<class>/* in a folder, or the column labels in a manifest"
         )
     if everywhere := frozenset.intersection(*labelled_files.labels):
         raise TrainerError(
-            f"{root}: every labelled picture has the label {', '.join(sorted(everywhere))}, so "
-            "that all would be right hits of all: leave it out"
+            f"{root}: every labelled image has the label {', '.join(sorted(everywhere))}, which "
+            "would make every hit relevant: leave that label out"
         )
     chosen = _spread(labelled_files, most)
     pixels, targets, skipped = _labelled(chosen, classes, rules, "labelled")
     lost = [name for name, count in zip(classes, targets.sum(dim=0), strict=True) if not count]
-    if lost and (chosen is labelled_files or not len(pixels)):  # others may not be among them
+    all_read = chosen is labelled_files  # else a class may have none of the chosen files
+    if lost and (all_read or not len(pixels)):
         raise TrainerError(
-            f"{root}: no picture can be read of {', '.join(lost)}; first: {skipped[0]}: mend it, "
-            "or leave the label out"
+            f"{root}: no image of {', '.join(lost)} can be read; the first error is {skipped[0]}: "
+            "repair the files, or leave the label out"
         )
     others = _spread(unlabelled_files, most)
     unlabelled, _, more_skipped = read_images(others.files, rules, "unlabelled")
     if not len(unlabelled):
         unlabelled = pixels
-    return TrainingSet(pixels, targets, unlabelled, classes, loose + skipped + more_skipped)
+    return TrainingSet(pixels, targets, unlabelled, classes, outside + skipped + more_skipped)
 
 
 def _require_spelling(root: Path) -> None:
-    """Raises TrainerError where pictures would be missing for a letter, or a table its ending."""
+    """Raises TrainerError for a misspelt folder name or a file that is not a known table."""
     if root.is_file():
-        raise TrainerError(f"{root} is a file; a table's name ends in {' or '.join(MANIFESTS)}")
+        raise TrainerError(
+            f"{root} is neither a folder nor a table: the name of a table ends in "
+            f"{' or '.join(MANIFESTS)}"
+        )
     for name, meant in MISSPELT.items():
         if (root / name).is_dir():
-            raise TrainerError(f"{root / name} is not read: rename it {meant}")
+            raise TrainerError(f"{root / name} would be ignored: rename it to {meant}")
 
 
 def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
-    """Queries and database of ``root``.
+    """Reads the queries and the database of ``root``.
 
-    One of ``datasets``: its protocol's. A manifest: its splits query and database (or train,
-    where it has none). A folder with ``train/<class>/*`` and ``test/<class>/*``: database and
-    queries. Where there are no queries apart, in a manifest, in ``labeled/<class>/*`` or in any
-    other folder of ``<class>/*``: every labelled picture, or 1,000 spread over them, is searched
-    for among all others. Raises TrainerError where a query's class is not in the database, or
-    where the folders are parts of something, not classes.
+    One of ``datasets`` is divided by its protocol. In a manifest the splits query and database
+    (or train, if it has no database) count. A folder may have ``train/<class>/*`` as database and
+    ``test/<class>/*`` as queries. Without separate queries (in a manifest, in
+    ``labeled/<class>/*`` or in any other folder of ``<class>/*``), every labelled image, or 1,000
+    of them evenly spaced, is searched among all others. Raises TrainerError if a query shares no
+    class with the database, or if the folders have names of splits rather than of classes.
     """
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
@@ -189,17 +198,17 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
         listing = class_folders(root)
         if listing and PARTS.issuperset(listing.classes):
             raise TrainerError(
-                f"{root} has {' and '.join(f'{name}/' for name in listing.classes)}, which are no "
-                "classes: give train/<class>/* and test/<class>/* both, or the folder of "
-                "<class>/* itself"
+                f"{root} has {' and '.join(f'{name}/' for name in listing.classes)}, which are not "
+                "classes: give a folder with both train/<class>/* and test/<class>/*, or the "
+                "folder of <class>/* itself"
             )
         return _read_leave_one_out(root, listing, rules)
     known = set(stored.classes)
-    alone = asked.where(not labels & known for labels in asked.labels)
-    if alone:
-        names = ", ".join(alone.classes) or "none at all"
+    foreign = asked.where(not labels & known for labels in asked.labels)
+    if foreign:
+        names = ", ".join(foreign.classes) or "none at all"
         raise TrainerError(
-            f"{root}: {len(alone)} queries with only classes the database lacks: {names}"
+            f"{root}: {len(foreign)} queries have no class of the database; their classes: {names}"
         )
     classes = tuple(sorted(known.union(asked.classes)))
     pixels, labels, skipped = _labelled(stored, classes, rules, "database")
@@ -212,8 +221,10 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
 def leave_one_out(
     pixels: Tensor, labels: Tensor, classes: tuple[str, ...], skipped: Sequence[str] = ()
 ) -> RetrievalSet:
-    """Every picture, or 1,000 spread over them, searched for among all others; but those
-    that no other picture shares a class with."""
+    """Makes every image, or 1,000 of them evenly spaced, a query that is searched among all others.
+
+    An image that shares no class with another image is not a query.
+    """
     rows = spread(len(pixels), LEAVE_ONE_OUT_QUERIES)
     shared = (labels[rows].float() @ labels.float().T > 0).sum(dim=1)
     rows = rows[shared > 1]
@@ -222,12 +233,15 @@ def leave_one_out(
 
 
 def spread(count: int, most: int) -> Tensor:
-    """At most ``most`` numbers below ``count``, evenly: all classes, where they stand in order."""
+    """Returns at most ``most`` evenly spaced numbers below ``count``.
+
+    As rows of images in the order of their classes, they cover all classes.
+    """
     return torch.linspace(0, max(0, count - 1), min(count, most)).round().long()
 
 
 def _spread(listing: Listing, most: int | None) -> Listing:
-    """At most so many of its files."""
+    """Returns at most ``most`` of the files, evenly spaced."""
     if most is None or len(listing) <= most:
         return listing
     chosen = torch.zeros(len(listing), dtype=torch.bool)
@@ -238,7 +252,7 @@ def _spread(listing: Listing, most: int | None) -> Listing:
 def _read_leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> RetrievalSet:
     if not listing.classes:
         raise TrainerError(
-            f"{root} has no pictures to evaluate on: expected train/<class>/* and "
+            f"{root} has no images to evaluate on: expected train/<class>/* and "
             "test/<class>/*, or <class>/*, or a manifest"
         )
     pixels, labels, skipped = _labelled(listing, listing.classes, rules, root.name)
@@ -248,7 +262,7 @@ def _read_leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> Retr
 def _labelled(
     listing: Listing, classes: Sequence[str], rules: Preprocess, what: str
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Pixels (N,3,S,S), labels (N,C) uint8, and what was skipped."""
+    """Reads images; returns pixels (N,3,S,S), labels (N,C) uint8, and a line per skipped file."""
     pixels, kept, skipped = read_images(listing.files, rules, what)
     position = {name: i for i, name in enumerate(classes)}
     labels = torch.zeros(len(kept), len(classes), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Which files there are and what they are labelled as, before any is read."""
+"""Lists image files and their labels, without reading the images."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from trainer.errors import TrainerError
 
 SPLITS = ("train", "database", "query")
 PATH, LABELS, SPLIT = "path", "labels", "split"  # columns of a manifest
-COLUMNS = (PATH, LABELS)  # that every manifest has
+COLUMNS = (PATH, LABELS)  # every manifest must have these
 SEPARATOR = "|"
 MANIFESTS = (".csv", ".parquet")
 
@@ -20,7 +20,7 @@ Row = Mapping[str | None, Any]
 
 @dataclass(frozen=True)
 class Listing:
-    """Files and their labels; a file without labels is unlabelled."""
+    """Files and their labels. A file with an empty set of labels is unlabelled."""
 
     files: tuple[Path, ...]
     labels: tuple[frozenset[str], ...]
@@ -47,9 +47,12 @@ class Listing:
 
 
 def class_folders(root: Path) -> Listing:
-    """<class>/** below ``root``, in name order. Raises TrainerError where it is no folder."""
+    """Lists ``root``/<class>/** in the order of names, each file labelled by its class folder.
+
+    Raises TrainerError if ``root`` is not a folder.
+    """
     if not root.is_dir():
-        raise TrainerError(f"{root} is not a folder; expected {root}/<class>/<pictures>")
+        raise TrainerError(f"{root} is not a folder; expected {root}/<class>/<images>")
     files: list[Path] = []
     labels: list[frozenset[str]] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and _is_visible(path)):
@@ -60,13 +63,13 @@ def class_folders(root: Path) -> Listing:
 
 
 def files_outside_classes(root: Path) -> list[str]:
-    """A line for each file of ``root`` that is in no class's folder."""
-    loose = (path for path in sorted(root.iterdir()) if path.is_file() and _is_visible(path))
-    return [f"{path}: in no class's folder" for path in loose]
+    """Returns a line for each file that is directly in ``root``, outside the class folders."""
+    outside = (path for path in sorted(root.iterdir()) if path.is_file() and _is_visible(path))
+    return [f"{path}: not in the folder of a class" for path in outside]
 
 
 def images_below(root: Path) -> Listing:
-    """All files below ``root``, without labels; none where there is no such folder."""
+    """Lists all files below ``root``, without labels; none if ``root`` is not a folder."""
     files = _below(root) if root.is_dir() else []
     return Listing(tuple(files), (frozenset(),) * len(files))
 
@@ -76,10 +79,10 @@ def is_manifest(path: Path) -> bool:
 
 
 def manifest(path: Path) -> dict[str, Listing]:
-    """The splits of a CSV or Parquet table: path, labels split by ``|``, optional split.
+    """Reads the splits of a CSV or Parquet table with columns path, labels and, optionally, split.
 
-    Paths are relative to the table's folder; a row without labels is unlabelled; ``split``
-    is train where it is missing. Raises TrainerError naming the row that is wrong.
+    Paths are relative to the table's folder. Labels are separated by ``|``; a row without labels
+    is unlabelled. A missing split means train. Raises TrainerError, which names the wrong row.
     """
     found: dict[str, tuple[list[Path], list[frozenset[str]]]] = {s: ([], []) for s in SPLITS}
     first: dict[tuple[str, str], int] = {}
@@ -90,17 +93,18 @@ def manifest(path: Path) -> dict[str, Listing]:
             raise TrainerError(f"{path}: row {number} has no {PATH}")
         if split not in SPLITS:
             raise TrainerError(
-                f"{path}: row {number} has {SPLIT} {split!r}; use {', '.join(SPLITS)} or nothing"
+                f"{path}: row {number} has {SPLIT} {split!r}: use {', '.join(SPLITS)}, "
+                "or leave it empty"
             )
         if row.get(None):
             raise TrainerError(
-                f"{path}: row {number} has more cells than the header: put what has a comma in it "
-                'between quotes (")'
+                f"{path}: row {number} has more cells than the header: put values that contain a "
+                'comma in quotes (")'
             )
         if (twin := first.setdefault((split, name), number)) != number:
             raise TrainerError(
-                f"{path}: row {number} has {name!r} like row {twin}: give a picture one row, with "
-                f"all its labels, split by {SEPARATOR}"
+                f"{path}: row {number} has {name!r}, as row {twin} has: give an image one row, "
+                f"with all its labels, separated by {SEPARATOR}"
             )
         labels = (label.strip() for label in (row.get(LABELS) or "").split(SEPARATOR))
         files, of_files = found[split]
@@ -134,17 +138,17 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _text(value: Any) -> str | None:
-    """A cell of a table as in a CSV; a list of labels is joined, not a number is nothing."""
+    """Converts a Parquet cell to its text in a CSV file: lists are joined, NaN becomes None."""
     if value is None or value != value:
         return None
     return SEPARATOR.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _below(root: Path) -> list[Path]:
-    """Files below a folder, sorted; those of a folder that several links lead to only once.
+    """Returns the files below a folder, sorted; a folder that several links lead to counts once.
 
-    Includes dangling links, so that reading them reports them. Raises TrainerError if a folder
-    cannot be read.
+    Includes dangling links, so that they are reported when the images are read. Raises
+    TrainerError if a folder cannot be read.
     """
     try:
         paths = list(files_below(root, once=True))

@@ -1,8 +1,8 @@
-"""NUS-WIDE (Chua et al. 2009) as its authors publish it: lists of names and of concepts.
+"""Reads NUS-WIDE (Chua et al. 2009) in the layout its authors publish.
 
-ImageList/Imagelist.txt                     a name a line, folder\\file
-Groundtruth/AllLabels/Labels_<concept>.txt  0 or 1 a line
-Flickr/<folder>/<file>                      the pictures; those that are missing are left out
+ImageList/Imagelist.txt                     one name per line, folder\\file
+Groundtruth/AllLabels/Labels_<concept>.txt  0 or 1 on each line
+Flickr/<folder>/<file>                      the images; missing ones are skipped
 """
 
 from pathlib import Path, PureWindowsPath
@@ -24,17 +24,21 @@ LABELS = Path("Groundtruth") / "AllLabels"
 
 
 def all_images(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor, tuple[str, ...], list[str]]:
-    """Pictures (N,3,S,S) uint8 with one of the concepts, labels (N,C) uint8, the concepts,
-    and what was left out. Raises TrainerError where the lists are missing or disagree."""
+    """Reads the images that have one of the most frequent concepts.
+
+    Returns pixels (N,3,S,S) uint8, labels (N,C) uint8, the concepts, and a line for each image
+    that was skipped. Raises TrainerError if the lists are missing or disagree.
+    """
     try:
         names = (root / LIST).read_text().split()
         files = sorted((root / LABELS).glob("Labels_*.txt"))
         columns = [np.loadtxt(file, dtype=np.uint8, ndmin=1) for file in files]
     except (OSError, ValueError) as error:
-        raise TrainerError(f"{root} is no NUS-WIDE: {error}") from error
+        raise TrainerError(f"{root} is not NUS-WIDE: {error}") from error
     if not files or any(len(column) != len(names) for column in columns):
         raise TrainerError(
-            f"{root} is no NUS-WIDE: {LABELS} needs a line for each of the {len(names)} of {LIST}"
+            f"{root} is not NUS-WIDE: each file in {LABELS} needs {len(names)} lines, as many as "
+            f"{LIST} has"
         )
     table = np.stack(columns, axis=1)
     frequent = np.sort(np.argsort(-table.sum(axis=0, dtype=np.int64), kind="stable")[:CONCEPTS])
@@ -46,10 +50,13 @@ def all_images(root: Path, rules: Preprocess) -> tuple[Tensor, Tensor, tuple[str
 
 
 def protocol_1(labels: Tensor) -> Split:
-    """100 queries and 500 labelled pictures of each concept, the rarest concept first, drawn
-    by a fixed seed without repeats; all others are unlabelled, and the database."""
+    """Draws 100 queries and 500 labelled images of each concept, the rarest concept first.
+
+    The seed is fixed, and no image is drawn twice. All others are both unlabelled and the
+    database.
+    """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    part = torch.zeros(len(labels), dtype=torch.int64)  # 1 query, 2 labelled
+    part = torch.zeros(len(labels), dtype=torch.int64)  # 1: query, 2: labelled, 0: neither
     for concept in labels.sum(dim=0).argsort(stable=True).tolist():
         free = order[(labels[order, concept] == 1) & (part[order] == 0)]
         part[free[:QUERIES_PER_CONCEPT]] = 1

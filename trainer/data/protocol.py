@@ -1,4 +1,4 @@
-"""How a published data set is divided into queries, database, labelled and unlabelled."""
+"""Divides a data set into queries, database, labelled and unlabelled images."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ UNSEEN_SHARE = 0.25  # of the classes, rounded up
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the four parts; seen: the classes (columns) that labels are given of."""
+    """The row numbers of the four parts, and the classes (label columns) that training sees."""
 
     queries: Tensor
     labelled: Tensor
@@ -20,13 +20,13 @@ class Split:
 
 
 def unseen_classes(labels: Tensor, seed: int) -> Split:
-    """The paper's protocol 2, after Sablayrolles et al. 2017: search for classes without labels.
+    """Divides images by the paper's protocol 2: queries are of classes training has no labels of.
 
-    labels (N,C) uint8. A quarter of the classes is unseen, drawn by ``seed``: 3 of 10, 6 of
-    21. Every class is halved in file order. Of the seen classes the first half is labelled,
-    of the unseen ones the second half are the queries; all else is the database, and the
-    unlabelled pictures of training. A picture with any unseen class counts as unseen, and in
-    the half of the first of its classes.
+    The protocol follows Sablayrolles et al. 2017. labels (N,C) uint8. A quarter of the classes is
+    unseen, drawn by ``seed``: 3 of 10, 6 of 21. Each class is halved in file order. The first
+    halves of the seen classes are labelled, the second halves of the unseen classes are the
+    queries. All other images are both the database and the unlabelled images of training. An
+    image with any unseen class counts as unseen; its first class decides in which half it is.
     """
     classes = labels.shape[1]
     count = -int(-classes * UNSEEN_SHARE // 1)

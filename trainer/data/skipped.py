@@ -1,4 +1,4 @@
-"""Files that were left out, named."""
+"""Reports the files that were skipped."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from trainer.errors import writing
 
 SHOWN = 10
-NAME = "skipped.txt"  # in a run's folder
+NAME = "skipped.txt"  # in the folder of a run
 
 
 def print_skipped(skipped: list[str]) -> None:
-    """Tell how many, and of the first the names and reasons."""
+    """Prints how many files were skipped, and the first of them with the reasons."""
     if not skipped:
         return
     print(f"skipped {len(skipped)} files:", file=sys.stderr)
@@ -21,10 +21,10 @@ def print_skipped(skipped: list[str]) -> None:
 
 
 def write_skipped(skipped: list[str], folder: Path) -> None:
-    """Write all of them to ``folder``/skipped.txt, where there are any."""
+    """Writes all skipped files to ``folder``/skipped.txt, unless there are none."""
     if not skipped:
         return
     path = folder / NAME
     with writing(path):
         path.write_text("\n".join(skipped) + "\n", encoding="utf-8", errors="backslashreplace")
-    print(f"  all of them: {path}", file=sys.stderr)
+    print(f"  the whole list is in {path}", file=sys.stderr)

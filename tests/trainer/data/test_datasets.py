@@ -26,7 +26,7 @@ def test_protocol_2_has_the_papers_sizes() -> None:
     assert not labels[split.queries][:, split.seen].any()
     assert labels[split.labelled][:, split.seen].all(dim=0).sum() == 0
     assert labels[split.labelled][:, split.seen].sum(dim=0).tolist() == [3000] * 7
-    # Halves in file order: a class's labelled pictures come before those of the database.
+    # Classes are halved in file order: labelled images come before those of the database.
     c = int(split.seen[0])
     of_class = labels[:, c].bool()
     assert (
@@ -43,8 +43,11 @@ def test_the_five_draws_of_unseen_classes_differ_and_repeat() -> None:
 
 
 def nuswide_tree(root: Path, images: int = 12, concepts: int = 3) -> np.ndarray:
-    """The published layout, small: concept c is in every picture that c + 1 divides, but concept
-    0, which is in no picture that 6 divides."""
+    """Writes the published layout with few images; returns which image has which concept.
+
+    Concept c is in every image whose number c + 1 divides, except that concept 0 is in no image
+    whose number 6 divides.
+    """
     table = np.array([[row % (c + 1) == 0 for c in range(concepts)] for row in range(images)])
     table[::6, 0] = False
     (root / "ImageList").mkdir(parents=True)
@@ -65,7 +68,7 @@ def test_nuswide_is_read_from_its_published_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = nuswide_tree(tmp_path)
-    (tmp_path / "Flickr" / "folder1" / "0003_9.jpg").unlink()  # gone from Flickr
+    (tmp_path / "Flickr" / "folder1" / "0003_9.jpg").unlink()  # deleted from Flickr
     pixels, labels, concepts, skipped = nuswide.all_images(tmp_path, RULES)
     assert concepts == ("concept0", "concept1", "concept2")
     kept = [row for row in range(12) if row != 3]
@@ -104,10 +107,10 @@ def test_both_parts_of_nuswide_are_loaded_by_name(
     assert datasets.provenance("nuswide-unseen-1")["protocol"] == "nuswide protocol 2, draw 1"
 
 
-def test_what_is_no_nuswide_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="is no NUS-WIDE"):
+def test_a_folder_that_is_not_nuswide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="is not NUS-WIDE"):
         nuswide.all_images(tmp_path, RULES)
     nuswide_tree(tmp_path)
     (tmp_path / "ImageList" / "Imagelist.txt").write_text("one\n")
-    with pytest.raises(TrainerError, match="needs a line for each of the 1"):
+    with pytest.raises(TrainerError, match="needs 1 lines, as many as"):
         nuswide.all_images(tmp_path, RULES)

@@ -24,7 +24,7 @@ def csv_of(table: dict[str, list[str | None]]) -> str:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_manifest_of_either_kind(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"pictures.{kind}"
+    path = tmp_path / f"images.{kind}"
     if kind == "csv":
         path.write_text("\ufeff" + csv_of(TABLE))  # as spreadsheets write it
     else:
@@ -41,7 +41,7 @@ def test_a_manifest_of_either_kind(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_csv_is_read_as_spreadsheets_and_programs_write_it(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.csv"
+    path = tmp_path / "images.csv"
     caption = 'a "quoted"\nline\u2028 and\x0b more'.replace('"', '""')
     path.write_bytes(
         f'path,caption,labels\r\na.jpg,"{caption}",cat\r\n/abs/b.jpg,,dog\r\n'.encode()
@@ -55,7 +55,7 @@ def test_a_csv_is_read_as_spreadsheets_and_programs_write_it(tmp_path: Path) -> 
 
 
 def test_parquet_may_hold_lists_and_gaps(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.parquet"
+    path = tmp_path / "images.parquet"
     labels = [["cat", "dog"], [], None]
     parquet.write_table(pyarrow.table({"path": ["a", "b", "c"], "labels": labels}), path)
     assert manifest(path)["train"].labels == ({"cat", "dog"}, set(), set())
@@ -71,30 +71,30 @@ def test_parquet_may_hold_lists_and_gaps(tmp_path: Path) -> None:
         ("", "columns of an empty file; .* 'path' and 'labels'"),
         ("path,labels\na.jpg,cat\n,dog", "row 2 has no path"),
         ("path;labels\na.jpg;cat", "the columns path;labels; .* separated by commas"),
-        ("path,labels,split\na.jpg,cat,test", "row 1 has split 'test'; use train, database"),
+        ("path,labels,split\na.jpg,cat,test", "row 1 has split 'test': use train, database"),
         ("path,labels\na,b.jpg,cat", "row 1 has more cells than the header"),
         (
             "path,labels\na.jpg,cat\nb.jpg,cat\na.jpg,red",
-            "row 3 has 'a.jpg' like row 1: .* one row",
+            "row 3 has 'a.jpg', as row 1 has: .* one row",
         ),
     ],
 )
 def test_a_wrong_manifest_names_its_row(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "pictures.csv"
+    path = tmp_path / "images.csv"
     path.write_text(text)
     with pytest.raises(TrainerError, match=message):
         manifest(path)
 
 
-def test_a_picture_may_stand_in_several_splits(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.csv"
+def test_an_image_may_be_in_several_splits(tmp_path: Path) -> None:
+    path = tmp_path / "images.csv"
     path.write_text("path,labels,split\na.jpg,cat,train\na.jpg,cat,database\n")
     splits = manifest(path)
     assert splits["train"] == splits["database"]
 
 
-def test_a_manifest_in_another_encoding_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.csv"
+def test_a_manifest_in_another_encoding_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "images.csv"
     path.write_bytes("path,labels\na.jpg,Grün".encode("latin-1"))
     with pytest.raises(TrainerError, match="is not UTF-8: save it as"):
         manifest(path)
@@ -110,7 +110,7 @@ def test_an_unreadable_manifest_is_a_clear_error(tmp_path: Path) -> None:
             manifest(tmp_path / name)
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_and_a_link_to_nothing_is_listed(
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_dangling_link_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree(tmp_path, "a/1.png", "a/locked/2.png")

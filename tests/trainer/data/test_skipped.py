@@ -16,7 +16,7 @@ def test_the_first_are_printed_and_all_are_written(tmp_path: Path, capsys) -> No
     assert (tmp_path / NAME).read_text().splitlines() == lines
 
 
-def test_without_skipped_files_nothing_is_said_or_written(tmp_path: Path, capsys) -> None:
+def test_without_skipped_files_nothing_is_printed_or_written(tmp_path: Path, capsys) -> None:
     print_skipped([])
     write_skipped([], tmp_path)
     assert capsys.readouterr().err == ""
