@@ -1,8 +1,9 @@
-"""python -m trainer: learn a model, measure one, or cut one shorter."""
+"""The command line of the trainer: learns models, measures them, makes others from them."""
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ from gpq.model.network import DEFAULT_WIDTHS, NETWORKS
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device as gpq_device
 from gpq.system import memory
-from trainer.config import BITS, HELD_OUT, LAMBDAS, LEARNING_RATES, LOGITS, RECIPES, STEPS, VARIANTS
+from trainer.config import (
+    BATCHES,
+    BITS,
+    HELD_OUT,
+    LAMBDAS,
+    LEARNING_RATES,
+    LOGITS,
+    RECIPES,
+    STEPS,
+    VARIANTS,
+)
 from trainer.cut import cut
 from trainer.data import datasets, image_sets
 from trainer.data.skipped import print_skipped
@@ -26,7 +37,10 @@ from trainer.training import loop
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a clear error, 2 wrong usage, 130 stopped by a signal."""
+    """Runs a command; returns its exit status.
+
+    0: done, 1: an error was printed, 2: wrong usage, 130: stopped by a signal.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(words, argparse.Namespace(words=words))
     limit_decoding()
@@ -45,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     where = gpq_device.pick(options.device)
     model = artifact.load(options.model, where)
-    images = _searched(options, model)
+    images = _retrieval_set(options, model)
     found = [m.as_dict() for m in evaluate(model, images, options.engine, options.bits)]
     measured = found[-1]
     if options.write:
@@ -62,12 +76,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_table(found))
 
 
-def _searched(options: argparse.Namespace, model: Model) -> image_sets.RetrievalSet:
+def _retrieval_set(options: argparse.Namespace, model: Model) -> image_sets.RetrievalSet:
     images = image_sets.retrieval_set(options.data, options.dataset, model.rules)
     print_skipped(images.skipped)
     if images.own_rows is not None:
         print(
-            f"no queries apart: {len(images.queries):,} labelled pictures are searched for "
+            f"no separate queries: each of {len(images.queries):,} labelled images is searched "
             f"among all others of {len(images.database):,}",
             file=sys.stderr,
         )
@@ -75,16 +89,16 @@ def _searched(options: argparse.Namespace, model: Model) -> image_sets.Retrieval
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from trainer.reproduce.command import reproduce  # slow to import: it draws
+    from trainer.reproduce.command import reproduce  # imports matplotlib, which is slow
 
     reproduce(options)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from trainer.report.page import write_report  # slow to import: it draws
+    from trainer.report.page import write_report  # imports matplotlib, which is slow
 
     model = artifact.load(options.model, gpq_device.pick(options.device))
-    images = _searched(options, model)
+    images = _retrieval_set(options, model)
     with writing(options.model):
         path = write_report(model, images, options.title, options.model)
     print(f"wrote {path}", file=sys.stderr)
@@ -102,7 +116,7 @@ def _refit(options: argparse.Namespace) -> None:
 
 
 def _table(found: list[dict[str, Any]]) -> str:
-    """A line a figure, a column a code length; the model's id, shared by all, below."""
+    """Formats a line per figure and a column per code length, with the model's id at the end."""
     names = [name for name in found[0] if name != "model"]
     width = max(map(len, names))
     lines = [
@@ -121,59 +135,94 @@ def _parser() -> argparse.ArgumentParser:
         required=True, metavar="train|evaluate|report|cut|refit|reproduce"
     )
 
-    train = commands.add_parser("train", help="learn a model and write an artifact")
+    labelled, unlabelled = ({name: BATCHES[name][kind] for name in RECIPES} for kind in (0, 1))
+    lambda1, lambda2 = ({name: LAMBDAS[name][which] for name in RECIPES} for which in (0, 1))
+    train = commands.add_parser("train", help="learn a model and write its artifact")
     train.set_defaults(command=run_train)
     add = train.add_argument
     add(
         "--data",
         type=Path,
         required=True,
-        help="folder of labeled/<class>/* and unlabeled/**, or table",
+        help="folder with labeled/<class>/* and unlabeled/**, or a CSV or Parquet table",
     )
-    add("--out", type=Path, required=True, help="folder for the artifact, checkpoint and log")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for the artifact, the checkpoint and the log",
+    )
     _add_dataset(train)
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
     add(
         "--network",
         choices=sorted(NETWORKS),
-        help="(resnet32; from --size 64 on resnet64; paper vgg)",
+        help="network (paper: vgg; modern: resnet32, or resnet64 from --size 64 on)",
     )
-    add("--width", type=_positive, help=f"channels of the first stage, of {DEFAULT_WIDTHS}")
-    add("--size", type=_positive, help="pixels of the square input (32; resnet64 64, others 224)")
-    add("--recipe", choices=RECIPES, default="modern", help="(%(default)s)")
-    add("--details", type=int, help="last codebooks, for details within classes (M - 8)")
-    add("--variant", choices=VARIANTS, default="gpq", help="of --recipe paper (%(default)s)")
-    add("--lambda1", type=float, help=f"weight of L_cls, of {LAMBDAS}")
-    add("--lambda2", type=float, help="weight of the entropy")
-    add("--logits", choices=LOGITS, default="averaged", help="(%(default)s)")
-    add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
-    add("--batch-labelled", type=_positive, help="labelled pictures a step")
-    add("--batch-unlabelled", type=_positive, help="unlabelled pictures a step")
-    add("--learning-rate", type=float, help=f"its peak {LEARNING_RATES}")
-    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
-    add("--seed", type=_seed, default=0, help="(%(default)s)")
+    add("--width", type=_positive, help=f"channels of the first stage {_defaults(DEFAULT_WIDTHS)}")
+    add(
+        "--size",
+        type=_positive,
+        help="pixels a side of the square input (32; resnet64: 64; large networks: 224)",
+    )
+    add("--recipe", choices=RECIPES, default="modern", help="how to train (%(default)s)")
+    add(
+        "--details",
+        type=int,
+        help="number of last codebooks that learn details within classes (M - 8)",
+    )
+    add(
+        "--variant", choices=VARIANTS, default="gpq", help="variant of --recipe paper (%(default)s)"
+    )
+    add("--lambda1", type=float, help=f"weight of L_cls {_defaults(lambda1)}")
+    add("--lambda2", type=float, help=f"weight of the entropy {_defaults(lambda2)}")
+    add(
+        "--logits",
+        choices=LOGITS,
+        default="averaged",
+        help="logits of the classifier (%(default)s)",
+    )
+    add("--steps", type=_positive, help=f"optimiser steps {_defaults(STEPS)}")
+    add("--batch-labelled", type=_positive, help=f"labelled images per step {_defaults(labelled)}")
+    add(
+        "--batch-unlabelled",
+        type=_positive,
+        help=f"unlabelled images per step {_defaults(unlabelled)}",
+    )
+    add("--learning-rate", type=float, help=f"peak learning rate {_defaults(LEARNING_RATES)}")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
+    add("--seed", type=_seed, default=0, help="seed of all random numbers (%(default)s)")
     add(
         "--held-out",
         type=float,
         metavar="SHARE",
-        help=f"of the labels, to choose the best moment by; 0 for none {HELD_OUT}",
+        help=f"share of labelled images held out to find the best step {_defaults(HELD_OUT)}",
     )
     add(
         "--init",
         type=Path,
         metavar="MODEL_DIR",
-        help="start from this artifact's network",
+        help="artifact whose network the training starts from",
     )
     add(
         "--teacher",
         type=Path,
         metavar="MODEL_DIR",
-        help="take the labels of unlabelled pictures from this finished artifact",
+        help="artifact that predicts the labels of unlabelled images",
     )
-    add("--pretrained", action="store_true", help="ImageNet weights of alexnet, resnet18, resnet50")
-    add("--compile", default="", metavar="BACKEND", help="of torch.compile, such as inductor")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--overwrite", action="store_true", help="replace the run that is in --out")
+    add(
+        "--pretrained",
+        action="store_true",
+        help="start from ImageNet weights (alexnet, resnet18, resnet50)",
+    )
+    add(
+        "--compile",
+        default="",
+        metavar="BACKEND",
+        help="back end of torch.compile, such as inductor",
+    )
+    add("--resume", action="store_true", help="continue from the checkpoint in --out")
+    add("--overwrite", action="store_true", help="replace the run in --out")
 
     searched = argparse.ArgumentParser(add_help=False)
     searched.add_argument("--model", type=Path, required=True, help="artifact folder")
@@ -181,60 +230,86 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         required=True,
-        help="train/ (database) and test/ (queries), or labelled pictures, or table",
+        help="folder with train/ (database) and test/ (queries), folder of classes, or table",
     )
     _add_dataset(searched)
     searched.add_argument(
-        "--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)"
+        "--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)"
     )
 
-    measure = commands.add_parser("evaluate", parents=[searched], help="measure an artifact's mAP")
+    measure = commands.add_parser(
+        "evaluate", parents=[searched], help="measure the mAP of an artifact"
+    )
     measure.set_defaults(command=_evaluate)
     add = measure.add_argument
     add("--engine", default="auto", help="scan engine (%(default)s)")
-    add("--bits", type=int, nargs="*", default=(), help="also of the first so many bits")
-    add("--json", action="store_true", help="one JSON line")
-    add("--write", action="store_true", help="keep the figures in the artifact's config.json")
+    add("--bits", type=int, nargs="*", default=(), help="also measure codes cut to these lengths")
+    add("--json", action="store_true", help="print a JSON line for each code length")
+    add("--write", action="store_true", help="write the figures into the artifact's config.json")
 
     report = commands.add_parser(
-        "report", parents=[searched], help="write report.html about an artifact beside it"
+        "report", parents=[searched], help="write report.html into an artifact's folder"
     )
     report.set_defaults(command=_report)
     add = report.add_argument
-    add("--title", default="Labelled pictures", help="what --data is, in words (%(default)s)")
+    add(
+        "--title",
+        default="Labelled images",
+        help="description of --data in the report (%(default)s)",
+    )
 
-    shorter = commands.add_parser("cut", help="make a model of shorter codes: its first bits")
+    shorter = commands.add_parser(
+        "cut", help="make a model whose codes are the first bits of another's"
+    )
     shorter.set_defaults(command=_cut)
     add = shorter.add_argument
     add("--model", type=Path, required=True, help="artifact folder")
-    add("--bits", type=int, required=True, help="code length, of 4 each; 12, 24 and 32 are learnt")
+    add(
+        "--bits",
+        type=int,
+        required=True,
+        help="code length, a multiple of 4; 12, 24 and 32 are trained for",
+    )
     add("--out", type=Path, required=True, help="folder for the artifact")
-    add("--overwrite", action="store_true", help="replace the model that is in --out")
+    add("--overwrite", action="store_true", help="replace the model in --out")
 
-    means = commands.add_parser("refit", help="learn anew what codes stand for, from pictures")
+    means = commands.add_parser(
+        "refit", help="recompute the means of codes and classes from images"
+    )
     means.set_defaults(command=_refit)
     add = means.add_argument
     add("--model", type=Path, required=True, help="artifact folder")
-    add("--data", type=Path, required=True, help="as of train; its unlabelled pictures are taken")
+    add("--data", type=Path, required=True, help="images, in the layout of train")
     _add_dataset(means)
     add("--out", type=Path, required=True, help="folder for the artifact")
-    add("--overwrite", action="store_true", help="replace the model that is in --out")
+    add("--overwrite", action="store_true", help="replace the model in --out")
 
-    again = commands.add_parser("reproduce", help="the paper's tables and figures, resumable")
+    again = commands.add_parser(
+        "reproduce", help="reproduce the tables and figures of the paper; can be continued"
+    )
     again.set_defaults(command=_reproduce)
     which = again.add_mutually_exclusive_group(required=True)
-    which.add_argument("--table", type=int, choices=(2, 3), help="protocol 1, protocol 2")
-    which.add_argument("--figure", type=int, choices=(3, 4, 5), help="curves, weights, variants")
+    which.add_argument("--table", type=int, choices=(2, 3), help="2: protocol 1; 3: protocol 2")
+    which.add_argument(
+        "--figure", type=int, choices=(3, 4, 5), help="3: curves; 4: loss weights; 5: variants"
+    )
     add = again.add_argument
-    add("--data", type=Path, help="CIFAR-10")
-    add("--nuswide", type=Path, help="NUS-WIDE")
-    add("--out", type=Path, default=Path("runs/reproduce"), help="(%(default)s)")
-    add("--recipe", choices=RECIPES, default="paper", help="(%(default)s)")
-    add("--bits", type=int, nargs="+", choices=BITS, default=PAPER_BITS, help="(%(default)s)")
-    add("--steps", type=_positive, help=f"optimiser steps {STEPS}")
-    add("--runs", type=_positive, help="only the first so many of a table")
-    add("--device", choices=gpq_device.NAMES, default="auto", help="(%(default)s)")
-    add("more", nargs="*", metavar="-- OPTION", help="more options of train")
+    add("--data", type=Path, help="folder of CIFAR-10")
+    add("--nuswide", type=Path, help="folder of NUS-WIDE")
+    add("--out", type=Path, default=Path("runs/reproduce"), help="folder for results (%(default)s)")
+    add("--recipe", choices=RECIPES, default="paper", help="how to train (%(default)s)")
+    add(
+        "--bits",
+        type=int,
+        nargs="+",
+        choices=BITS,
+        default=PAPER_BITS,
+        help="code lengths (%(default)s)",
+    )
+    add("--steps", type=_positive, help=f"optimiser steps {_defaults(STEPS)}")
+    add("--runs", type=_positive, help="make only this number of a table's runs")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
+    add("more", nargs="*", metavar="-- OPTION", help="further options of train")
     return parser
 
 
@@ -244,21 +319,27 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
         choices=(datasets.FOLDER, *datasets.NAMES),
         default=datasets.FOLDER,
         metavar="NAME",
-        help="what --data is: folder, or with the paper's protocols " + ", ".join(datasets.NAMES),
+        help="kind of --data: folder, or a data set with a protocol of the paper: "
+        + ", ".join(datasets.NAMES),
     )
+
+
+def _defaults(values: Mapping[str, object]) -> str:
+    """Formats the defaults of an option by recipe or by network, for its help text."""
+    return f"({'; '.join(f'{name}: {value}' for name, value in values.items())})"
 
 
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return value
 
 
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 2**63 - 1")
+        raise argparse.ArgumentTypeError(f"{text} is not an integer from 0 to 2**63 - 1")
     return value
 
 

@@ -1,4 +1,4 @@
-"""From trained weights to an artifact, and back for ``--init``."""
+"""Writes trained weights as an artifact, and starts a run from one for ``--init``."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,11 +20,11 @@ from trainer.errors import TrainerError
 from trainer.learning.model import GPQ
 from trainer.learning.teacher import class_means, labelled_rows
 
-EXAMPLES = 2048
-MAX_AVERAGED = 16_384  # pictures, at most, that means of codes, and of classes, are taken over
-COINCIDENT_COSINE = 0.999  # between codewords that then do the work of one
+EXAMPLES = 2048  # images that the golden ones are chosen from
+MAX_AVERAGED = 16_384  # images that the means of codes and of classes are computed from
+COINCIDENT_COSINE = 0.999  # codewords nearer to each other than this count as one
 LAST_LAYER = ("project.weight", "project.bias")
-DEAD_LENGTH = 0.99  # of the mean of a codebook's unit sub-vectors: they all point one way
+DEAD_LENGTH = 0.99  # a codebook is dead if the mean of its unit sub-vectors is longer
 
 
 def export(
@@ -35,7 +35,10 @@ def export(
     folder: Path,
     training: dict[str, Any],
 ) -> str:
-    """Write the artifact of ``model`` to ``folder``; returns its id. Z' ships, C does not."""
+    """Writes the artifact of ``model`` to ``folder``; returns its id.
+
+    The artifact has the codewords Z', but not the prototypes C.
+    """
     with torch.no_grad():
         words = separate(model.codewords().cpu()).to(model.Z.device)
         codebook = with_means(Codebook(words), model.F.eval(), data, rules)
@@ -66,8 +69,10 @@ def export(
 def with_means(
     codebook: Codebook, network: nn.Module, data: TrainingSet, rules: Preprocess
 ) -> Codebook:
-    """The same codewords, with the means of codes of ``data``'s unlabelled pictures, and of the
-    classes of its labelled ones."""
+    """Returns the codebook with means computed from ``data``.
+
+    The means of codes are of its unlabelled images, the means of classes of its labelled ones.
+    """
     rows, known = (
         spread(len(pixels), MAX_AVERAGED).to(pixels.device)
         for pixels in (data.unlabelled, data.labelled)
@@ -81,11 +86,11 @@ def with_means(
 
 
 def separate(Z: Tensor) -> Tensor:
-    """Z' (M,K,d) with coincident codewords merged into the first of them.
+    """Returns the codewords Z' (M,K,d) without coincident ones.
 
-    Prototypes draw several codewords to one place; which of them a picture gets would
-    then hang on the last bits of a float. A merged one moves to the coordinate axis,
-    either way along it, that is furthest from all others.
+    Prototypes may draw several codewords to one place. Which of them an image gets would then
+    depend on rounding. The first of them stays. Each of the others moves to the coordinate axis,
+    in either direction, that is furthest from all codewords.
     """
     axes = torch.cat([torch.eye(Z.shape[2]), -torch.eye(Z.shape[2])])
     separated = Z.clone()
@@ -103,12 +108,13 @@ def separate(Z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) -> None:
-    """Set F and Z from an artifact, and C to the class means of the features.
+    """Sets F and Z from an artifact, and C to the means of the features of each class.
 
-    The artifact may be of another picture size and of other classes. Where its last layer has
-    another shape, for other bits or more features, that layer and Z start anew; so does the part
-    of dead codebooks, which no loss would turn. The modern recipe starts the codewords of the
-    classes at the means. Raises TrainerError where the artifact is of another network.
+    The artifact may be for another image size and other classes. If its last layer has another
+    shape, because of other bits or more features, that layer and Z keep their random values. So
+    does the part of dead codebooks, which have no gradient that would turn them. The recipe
+    ``modern`` then sets the codewords of classes to the means. Raises TrainerError if the artifact
+    has another network.
     """
     rows = labelled_rows(data)
     weights = source.network.state_dict()
@@ -119,9 +125,13 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
     try:
         missing = model.F.load_state_dict(weights, strict=same_features).missing_keys
     except RuntimeError as error:
-        raise TrainerError(f"--init: another network than this run's: {error}") from error
+        raise TrainerError(
+            f"--init: the artifact has another network than this run: {error}"
+        ) from error
     if set(missing).difference(LAST_LAYER):
-        raise TrainerError(f"--init: another network than this run's: it lacks {missing[0]}")
+        raise TrainerError(
+            f"--init: the artifact has another network than this run: it lacks {missing[0]}"
+        )
     was_training = model.training
     model.eval()
     if same_features:
@@ -142,7 +152,10 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
 def _features(
     network: nn.Module, pixels: Tensor, rows: Tensor, rules: Preprocess, what: str
 ) -> Tensor:
-    """Of these rows of (N,3,S,S) uint8 the raw features (R,D) float32, on the network's device."""
+    """Returns the raw features (R,D) float32 of some rows of (N,3,S,S) uint8.
+
+    They are on the network's device. ``what``: a name for the progress bar.
+    """
     device = next(network.parameters()).device
     parts = []
     for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
@@ -152,5 +165,5 @@ def _features(
 
 
 def _dead_codebooks(x: Tensor) -> list[int]:
-    """The codebooks of (N,M,d) unit sub-vectors whose all point one way."""
+    """Returns the codebooks in which all of the (N,M,d) unit sub-vectors point in one direction."""
     return torch.nonzero(x.mean(dim=0).norm(dim=-1) > DEAD_LENGTH).flatten().tolist()

@@ -1,4 +1,4 @@
-"""python -m trainer train: from a folder of pictures to an artifact."""
+"""The command ``train``: learns from images and writes an artifact."""
 
 import argparse
 import math
@@ -41,24 +41,27 @@ from trainer.learning.teacher import guess, labelled_rows
 from trainer.training import checkpoint, loop
 
 MAX_HELD_OUT = 0.5
-MIN_RESNET64_SIZE = 64  # pixels from which the default network halves the picture first
+MIN_RESNET64_SIZE = 64  # pixels a side from which resnet64, which halves them, is the default
 DEFAULT_SIZES = {
     "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
 }  # fmt: skip
-DEFAULT_SIZE = 224  # pixels of the other networks
-MAX_REPORTED = 2000  # pictures that were trained on
+DEFAULT_SIZE = 224  # pixels a side for the other networks
+MAX_REPORTED = 2000  # images in a report on the training images
 
 
 def train(options: argparse.Namespace) -> None:
-    """Raises TrainerError, Stopped; what can be wrong without the pictures is told first."""
+    """Trains a model and writes its artifact and its report.
+
+    Options are checked before any image is read. Raises TrainerError and Stopped.
+    """
     source = artifact.load(options.init) if options.init else None
     teacher = artifact.load(options.teacher) if options.teacher else None
     config = _config(options, source.id if source else "", teacher.id if teacher else "")
     _require_fitting_size(config)
     if source and source.rules.size != config.size:
         print(
-            f"--init {options.init} has seen pictures of {source.rules.size} pixels a side, this "
-            f"run shows it {config.size}: --size {source.rules.size} keeps them",
+            f"--init {options.init} was trained on images of {source.rules.size} pixels a side, "
+            f"this run uses {config.size}: give --size {source.rules.size} to keep the size",
             file=sys.stderr,
         )
     if config.compile:
@@ -74,7 +77,7 @@ def train(options: argparse.Namespace) -> None:
         if not gpq_device.out_of_memory(error):
             raise
         raise TrainerError(
-            "out of memory before or beside the steps: give fewer pictures, a smaller --size or "
+            "out of memory outside the training steps: give fewer images, a smaller --size or "
             f"--width, or another --device ({error})"
         ) from error
     finally:
@@ -135,8 +138,8 @@ def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
     unlabelled = 0 if images.all_labelled else len(images.unlabelled)
     kept = len(held_out.pixels) if held_out else 0
     return (
-        f"learning from {len(images.labelled):,} labelled pictures of {len(images.classes):,} "
-        f"classes and {unlabelled:,} without labels; {kept:,} labelled ones are held out"
+        f"learning from {len(images.labelled):,} labelled images of {len(images.classes):,} "
+        f"classes and {unlabelled:,} unlabelled images; {kept:,} labelled images are held out"
     )
 
 
@@ -150,22 +153,23 @@ def _origin(model: Model | None) -> dict[str, object] | None:
 def _on_device(images: image_sets.TrainingSet, where: torch.device) -> image_sets.TrainingSet:
     moved = images.to(where)
     if moved is images and distributed.is_first():
-        print(f"the pictures stay in the host's memory: {where} has no room", file=sys.stderr)
+        print(
+            f"the images stay in the host's memory: {where} has no room for them", file=sys.stderr
+        )
     return moved
 
 
 def _initial_images(where: torch.device, images: image_sets.TrainingSet) -> image_sets.TrainingSet:
-    """Those that ``start_from`` sees, on the device."""
+    """Returns the images that ``start_from`` uses, on the device."""
     rows = labelled_rows(images)
     labelled, labels = images.labelled[rows].to(where), images.labels[rows].to(where)
     return replace(images, labelled=labelled, labels=labels)
 
 
 def _require_fitting_size(config: Config) -> None:
-    """Raises TrainerError where nothing of so small a picture reaches the last layer, or where
-    the network needs what is not installed."""
+    """Raises TrainerError if images are too small for the network, or a package is missing."""
     try:
-        with torch.device("meta"):  # shapes alone
+        with torch.device("meta"):  # computes only shapes
             net = network.build(config.network, 1, config.width).eval()
             net(torch.zeros(1, 3, config.size, config.size))
     except ValueError as error:
@@ -180,25 +184,25 @@ def _report(
     model: Model, held_out: HeldOut | None, trained: image_sets.TrainingSet, folder: Path
 ) -> None:
     try:
-        from trainer.report.page import write_report  # slow to import, and not for training
+        from trainer.report.page import write_report  # slow to import, and optional
     except ImportError as error:
-        print(f"no report: {error}; pip install gpq[train]", file=sys.stderr)
+        print(f"no report is written: {error}; pip install gpq[train]", file=sys.stderr)
         return
     if held_out:
-        what = "Labelled pictures that training did not see"
+        what = "Labelled images that training did not see"
         pixels, labels = held_out.pixels, held_out.labels
     else:
-        what = "Labelled pictures that were trained on, so that others will be found less well"
+        what = "Labelled images that were trained on, so that others will be found less well"
         rows = image_sets.spread(len(trained.labelled), MAX_REPORTED)
         pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
     images = image_sets.leave_one_out(pixels, labels, trained.classes)
     try:
         require_searchable(images)
     except TrainerError as error:
-        print(f"no report: {error}", file=sys.stderr)
+        print(f"no report is written: {error}", file=sys.stderr)
         return
     with writing(folder):
-        path = write_report(model, images, f"{what}, searched for among themselves", folder)
+        path = write_report(model, images, f"{what}, each searched among all others", folder)
     print(f"wrote {path}", file=sys.stderr)
 
 
@@ -231,18 +235,20 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
         compile=options.compile,
     )
     if not 0 < config.learning_rate < math.inf:
-        raise TrainerError(f"--learning-rate {config.learning_rate}: a number above 0")
+        raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
     for weight in ("lambda1", "lambda2"):
         if not 0 <= (value := getattr(config, weight)) < math.inf:
-            raise TrainerError(f"--{weight} {value}: a number from 0")
+            raise TrainerError(f"--{weight} {value}: give a number from 0 upwards")
     if options.pretrained:
         pretrained.require_pretrained(name)
     if options.pretrained and options.init:
-        raise TrainerError("--pretrained and --init: one of them, both fill the network")
+        raise TrainerError(
+            "--pretrained and --init both set the network's weights: give only one of them"
+        )
     if options.teacher and options.recipe == "paper":
-        raise TrainerError("--teacher is for --recipe modern; the paper has none")
+        raise TrainerError("--teacher is only for --recipe modern")
     if not 0 <= config.held_out <= MAX_HELD_OUT:
-        raise TrainerError(f"--held-out {config.held_out}: a share from 0 to {MAX_HELD_OUT}")
+        raise TrainerError(f"--held-out {config.held_out}: give a share from 0 to {MAX_HELD_OUT}")
     processes = distributed.requested_processes()
     if config.batch_labelled % processes or config.batch_unlabelled % processes:
         raise TrainerError(
@@ -262,13 +268,16 @@ def _details(options: argparse.Namespace) -> int:
     M = int(options.bits) // 4
     if options.recipe == "paper":
         if options.details:
-            raise TrainerError("--details is for --recipe modern; the paper has none")
+            raise TrainerError("--details is only for --recipe modern")
         return M if options.variant == "gpq-h" else 0
     if options.variant != "gpq":
-        raise TrainerError(f"--variant {options.variant} is for --recipe paper")
+        raise TrainerError(f"--variant {options.variant} is only for --recipe paper")
     details = default_details(options.bits) if options.details is None else int(options.details)
     if not 0 <= details < M:
-        raise TrainerError(f"--details {details} of {M} codebooks leaves none for the classes")
+        raise TrainerError(
+            f"--details {details} of {M} codebooks leaves none for the classes: give a number from "
+            f"0 to {M - 1}"
+        )
     return details
 
 
@@ -281,30 +290,30 @@ def _rules(config: Config) -> Preprocess:
 def _prepare(
     out: Path, config: Config, *, resume: bool, overwrite: bool
 ) -> checkpoint.Saved | None:
-    """The folder for the run, and the checkpoint to go on from.
+    """Prepares the folder ``out``; returns the checkpoint to resume from, if any.
 
-    Raises TrainerError where another run's results would be lost.
+    Raises TrainerError if the results of another run would be lost.
     """
     if resume:
         return checkpoint.read(out, config)
     if out.exists() and not out.is_dir():
-        raise TrainerError(f"--out: {out} is a file; name a folder")
+        raise TrainerError(f"--out: {out} is a file: name a folder")
     there = [name for name in (checkpoint.NAME, artifact.WEIGHTS) if (out / name).exists()]
     if there and not overwrite:
         raise TrainerError(
-            f"--out: {out} has {' and '.join(there)} of another run: name another folder, go on "
-            "with --resume, or replace it with --overwrite"
+            f"--out: {out} has {' and '.join(there)} of another run: name another folder, "
+            "continue that run with --resume, or replace it with --overwrite"
         )
     if distributed.is_first():
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            for name in (checkpoint.NAME, REPORT, SKIPPED):  # of the run that is replaced
+            for name in (checkpoint.NAME, REPORT, SKIPPED):  # files of the run that is replaced
                 (out / name).unlink(missing_ok=True)
     return None
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command line as given, with the folders of this machine left out."""
+    """Returns the command line as given, with placeholders for the folders of this machine."""
     places = {"--data": "DATA", "--out": "OUT", "--init": "MODEL_DIR", "--teacher": "TEACHER_DIR"}
     words: list[str] = []
     for word in options.words:

@@ -1,4 +1,4 @@
-"""Measure a model as the service would search with it: same encode, same scan."""
+"""Measures a model with the same encoding and the same scan as the service."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,12 +21,14 @@ ENCODE_BATCH = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """mAP over the whole ranked database; ``mAP_tie_aware`` is the headline.
+    """The figures of one model at one code length; ``mAP_tie_aware`` is the main one.
 
-    precision_at_10 is tie-aware too: the expectation over all orders of equals.
-    colour_at_10: how far the mean colour of the first ten hits of the query's class is from
-    the query's, as a share of how far that of its whole class is: 1 where the order within
-    a class knows nothing of colour; None where it cannot be told.
+    ``mAP`` is over the ranking of the whole database, with equal scores in the order of storing.
+    ``mAP_tie_aware`` and ``precision_at_10`` are expectations over all orders of equal scores.
+    ``colour_at_10``: the distance between the mean colours of the query and of the first ten hits
+    of its class, divided by the same distance for all images of its class. It is 1 if the order
+    within a class is independent of colour, and None if no query has a distance to compare.
+    ``largest_tie``: number of images that share the most common code.
     """
 
     mAP: float
@@ -47,10 +49,11 @@ class Evaluation:
 def evaluate(
     model: Model, images: RetrievalSet, engine: str = "auto", bits: tuple[int, ...] = ()
 ) -> list[Evaluation]:
-    """Rank the whole database for every query; relevant = a shared class.
+    """Ranks the whole database for every query; a hit is relevant if it shares a class.
 
-    bits: also of these shorter codes, the first bits of the model's. The model's own is
-    the last. Raises TrainerError where there is nothing to rank or no such length.
+    ``bits``: shorter code lengths to measure too, with the first bits of the model's codes. The
+    model's own length is the last result. Raises TrainerError if there is nothing to search or a
+    length is not possible.
     """
     require_searchable(images)
     shorter = sorted(set(bits) - {model.bits})
@@ -65,22 +68,25 @@ def evaluate(
 
 
 def require_searchable(images: RetrievalSet) -> None:
-    """Raises TrainerError where nothing is to be searched for, or any order would be right."""
+    """Raises TrainerError if there is nothing to search for, or any ranking would be perfect."""
     if not len(images.queries) or not len(images.database):
         raise TrainerError(
-            "nothing to search for: no query can be read, or no two pictures share a label"
+            "nothing to search for: no query can be read, or no two images share a label"
         )
     everywhere = images.database_labels.bool().all(dim=0) & images.query_labels.bool().all(dim=0)
     if everywhere.any():
         name = images.classes[int(everywhere.nonzero()[0])]
         raise TrainerError(
-            f"all pictures are of the class {name}, so that any order would be right: give "
-            "pictures of others too, or leave that label out"
+            f"all images are of the class {name}, so any ranking would be perfect: add images "
+            "of other classes, or leave that label out"
         )
 
 
 def features(model: Model, pixels: Tensor, what: str) -> Tensor:
-    """(N,3,S,S) uint8 -> (N,D) float32, in the model's memory."""
+    """(N,3,S,S) uint8 -> (N,D) float32 on the model's device.
+
+    ``what``: a name for the progress bar.
+    """
     batches = tqdm(torch.split(pixels, ENCODE_BATCH), desc=what, leave=False)
     return torch.cat([model.features(batch) for batch in batches])
 
@@ -94,28 +100,31 @@ def measure(
     engine: str,
     on_ranking: Callable[[Ranking], None] = lambda ranking: None,
 ) -> Evaluation:
-    """The figures of the first M codebooks; features (N,D) as of ``features``. see: is shown
-    every ranking, for what else there is to tell of it."""
+    """Measures the codes of the first M codebooks.
+
+    The features (N,D) are those of the function ``features``. ``on_ranking``: called with every
+    ranking.
+    """
     codebook = model.codebook.first(M)
     D = M * codebook.Z.shape[2]
     packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
     colours, own_colours = mean_colours(images.database), mean_colours(images.queries)
     metrics: list[RankingMetrics] = []
-    nearer: list[float] = []
+    distances: list[float] = []
     for found in rankings(codebook, query_features[:, :D], packed, images, engine):
         on_ranking(found)
         relevant, scores = found.relevant, found.scores
         metrics.append(found.metrics)
-        far = np.linalg.norm(colours[found.rows[relevant]] - own_colours[found.query], axis=1)
-        if (share := _relative_distance(far, scores[relevant])) is not None:
-            nearer.append(share)
+        colour = np.linalg.norm(colours[found.rows[relevant]] - own_colours[found.query], axis=1)
+        if (distance := _relative_distance(colour, scores[relevant])) is not None:
+            distances.append(distance)
     means = mean_metrics(metrics)
     counts = np.unique(packed, axis=0, return_counts=True)[1]
     return Evaluation(
         mAP=round(means.average_precision, 4),
         mAP_tie_aware=round(means.tie_aware_average_precision, 4),
         precision_at_10=round(means.precision_at_10, 4),
-        colour_at_10=round(float(np.mean(nearer)), 4) if nearer else None,
+        colour_at_10=round(float(np.mean(distances)), 4) if distances else None,
         bits=codebook.bits,
         n_query=len(images.queries),
         n_database=len(packed) - (images.own_rows is not None),
@@ -126,13 +135,13 @@ def measure(
 
 
 def mean_colours(pixels: Tensor) -> NDArray[np.float32]:
-    """(N,3,S,S) uint8 -> (N,3), 0-255."""
+    """(N,3,S,S) uint8 -> (N,3), the mean colour of each image, 0-255."""
     parts = torch.split(pixels, ENCODE_BATCH)
     return torch.cat([part.float().mean(dim=(2, 3)) for part in parts]).numpy()
 
 
-def _relative_distance(far: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
-    """The mean of the first ten over the mean of all; None where all are equally far."""
-    if not far.any():
+def _relative_distance(distances: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+    """Returns the mean of the first ten distances divided by the mean of all; None if all are 0."""
+    if not distances.any():
         return None
-    return tie_aware_mean_at(far, scores, 10) / float(far.mean())
+    return tie_aware_mean_at(distances, scores, 10) / float(distances.mean())

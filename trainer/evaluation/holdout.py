@@ -1,4 +1,4 @@
-"""Labelled pictures that training does not see, to choose its best moment by."""
+"""Holds out labelled images from training, to find the step at which the model is best."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,24 +11,24 @@ from trainer.data.image_sets import TrainingSet, spread
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked
 
-MIN_CLASS_SIZE = 10  # labelled pictures of a class from which some are held out
+MIN_CLASS_SIZE = 10  # a class with fewer labelled images keeps all of them
 MAX_QUERIES = 1000
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """pixels (N,3,S,S) uint8, labels (N,C) uint8."""
+    """Labelled images that training does not see: pixels (N,3,S,S) uint8, labels (N,C) uint8."""
 
     pixels: Tensor
     labels: Tensor
 
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
-    """Take ``share`` of each class's labelled pictures out, at least two; a class of fewer
-    than MIN_CLASS_SIZE keeps all. The unlabelled pictures are the same ones, not copied: they may
-    take half of the memory.
+    """Separates ``share`` of each class's labelled images, at least two, from the training set.
 
-    None where nothing can be held out.
+    A class with fewer than MIN_CLASS_SIZE labelled images keeps all of them. Returns the rest, and
+    the held-out images or None if there are none. The unlabelled images are not copied, because
+    they may take half of the memory.
     """
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
     chosen = torch.zeros(len(order), dtype=torch.bool)
@@ -48,10 +48,11 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
-    """Tie-aware mAP of every picture, or MAX_QUERIES spread over them, searched among all
-    others.
+    """Returns the tie-aware mAP of images that are searched among each other.
 
-    features (N,D) float32, labels (N,C) uint8; relevant = a shared class.
+    features (N,D) float32, labels (N,C) uint8; a hit is relevant if it shares a class. Every
+    image is a query, or MAX_QUERIES of them evenly spaced. Queries without a relevant image do
+    not count.
     """
     codes = codebook.encode(features).long()
     asked = spread(len(features), MAX_QUERIES)

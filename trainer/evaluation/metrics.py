@@ -32,7 +32,7 @@ def mean_metrics(found: Sequence[RankingMetrics]) -> RankingMetrics:
 
 
 def average_precision(relevant: NDArray[np.bool_]) -> float:
-    """AP of one ranking: relevant (N,) in ranked order; 0 where nothing is relevant."""
+    """Returns AP of one ranking: relevant (N,) in ranked order. It is 0 if nothing is relevant."""
     hits = np.flatnonzero(relevant)
     if not len(hits):
         return 0.0
@@ -40,10 +40,11 @@ def average_precision(relevant: NDArray[np.bool_]) -> float:
 
 
 def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> float:
-    """The expectation of AP over all orders of equal scores (McSherry & Najork 2008, eq. 5).
+    """Returns the expectation of AP over all orders of equal scores.
 
-    relevant (N,) and scores (N,) in ranked order. In a group of g equals with t relevant,
-    n ranks and r relevant before it, rank n + i contributes
+    relevant (N,) and scores (N,) are in ranked order. The formula is equation 5 of McSherry &
+    Najork 2008: in a group of g equal scores of which t are relevant, with n ranks and r relevant
+    ones before the group, rank n + i contributes
     (t / g) · (r + 1 + (i - 1)(t - 1)/(g - 1)) / (n + i).
     """
     if not relevant.any():
@@ -59,10 +60,11 @@ def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.
 
 
 def expected_hits(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How many relevant ones stand at each rank or before it, over all orders of equal scores.
+    """Returns the expected number of relevant hits up to each rank.
 
-    relevant (N,) and scores (N,) in ranked order -> (N,). Within a group of equals it rises
-    evenly; divided by the rank it is precision at that rank, by the last it is recall.
+    relevant (N,) and scores (N,) in ranked order -> (N,). The expectation is over all orders of
+    equal scores, so the number rises evenly within a group of them. Divided by the rank it is
+    the precision, divided by its last value the recall.
     """
     first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
     size = np.diff(np.r_[first, len(scores)])
@@ -71,11 +73,11 @@ def expected_hits(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> N
 
 
 def tie_aware_mean_at(values: NDArray[Any], scores: NDArray[np.float32], k: int) -> float:
-    """The expected mean of ``values`` over the first k, over all orders of equal scores.
+    """Returns the expected mean of the first k values, over all orders of equal scores.
 
-    values (N,) and scores (N,) in ranked order; of the group that rank k cuts through,
-    each member stands before the cut with the same probability. With bool values, true
-    where relevant, it is precision at k.
+    values (N,) and scores (N,) are in ranked order. Each member of the group that rank k divides
+    is among the first k with the same probability. With values that are true for relevant hits,
+    the result is the precision at k.
     """
     k = min(k, len(scores))
     above = scores > scores[k - 1]

@@ -1,14 +1,14 @@
-"""Batched augmentation on the device: (B,3,H,W) uint8 -> (B,3,H,W) float32, 0-255."""
+"""Augments batches on the device: (B,3,H,W) uint8 -> (B,3,H,W) float32, 0-255."""
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-SHIFT_PIXELS_AT_32 = 4  # the paper's translation, scaled with the picture
+SHIFT_PIXELS_AT_32 = 4  # the paper's translation; it grows with the image
 
 
 def weak(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror with probability 1/2 and shift by up to 4/32 of the side, zero-filled."""
+    """Mirrors with probability 1/2 and shifts by up to 4/32 of the side; new pixels are zero."""
     b, _, h, w = pixels.shape
     device = pixels.device
     reach = max(1, h * SHIFT_PIXELS_AT_32 // 32)
@@ -24,7 +24,7 @@ def weak(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def strong(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Weak, then a random affine map, colour jitter and one cut-out square."""
+    """Augments weakly, then applies a random affine map, colour jitter and one cut-out square."""
     images = weak(pixels, generator) / 255
     images = _affine(images, generator)
     images = _colour(images, generator)
@@ -60,7 +60,7 @@ def _colour(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One grey square of up to half the side (DeVries & Taylor 2017)."""
+    """Covers one grey square of up to half the side (DeVries & Taylor 2017)."""
     b, _, h, w = images.shape
     device = images.device
     side = _uniform((b, 1), generator, device) * h / 2

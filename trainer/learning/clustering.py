@@ -1,4 +1,4 @@
-"""Directions that stand for many."""
+"""Clusters directions."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ ITERATIONS = 20
 
 
 def spherical_k_means(points: Tensor, k: int) -> Tensor:
-    """points (M,L,d) unit vectors, L at least k -> (M,k,d) unit means (Dhillon & Modha 2001).
+    """Spherical k-means (Dhillon & Modha 2001) of each of M sets separately.
 
-    Of each of M sets apart. It starts from points that are far from each other, the first
-    one first, and so needs no chance.
+    points (M,L,d) unit vectors, L at least k -> (M,k,d) unit means. The result is deterministic:
+    the first means are points that are far from each other, beginning with the first point.
     """
     chosen = torch.zeros(len(points), k, dtype=torch.int64, device=points.device)
     nearest = torch.full(points.shape[:2], -torch.inf, device=points.device)

@@ -1,7 +1,7 @@
 """The three losses of GPQ (CVPR 2020, equations 2-5) and the gradient reversal.
 
-Symbols as in ``gpq``: x (B,M,d) unit sub-vectors, q (B,M,d) their soft
-quantisation, C (M,L,d) prototypes of L classes.
+The symbols are those of ``gpq``: x (B,M,d) are unit sub-vectors, q (B,M,d) their soft
+quantisation, and C (M,L,d) prototypes of L classes.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from gpq.model.codebook import soft_assign
 
-BETA = 4.0  # classification scale: beta·x against beta·c, so logits scale by beta²
+BETA = 4.0  # classification compares beta·x with beta·c, so logits scale by beta²
 
 
 def npair(x: Tensor, q: Tensor, similarity: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Quantised N-pair loss L_NPQ, equations 2 and 3.
+    """Quantised N-pair loss L_NPQ, equations 2 and 3: the batch mean of a softmax cross-entropy.
 
-    logits[a, b] = Σ_m x_am · q_bm; the target of row a is ``similarity`` (B,B),
-    non-negative, its rows scaled to sum to 1; softmax cross-entropy, batch mean.
-    weight (B,) positive: how much each sample counts, as a row and as a target.
+    The logits are logits[a, b] = Σ_m x_am · q_bm. The targets are the rows of ``similarity``
+    (B,B), non-negative, scaled to sum to 1. weight (B,) positive: how much each sample counts,
+    both as a row and as a target.
     """
     logits = x.flatten(1) @ q.flatten(1).T
     weight = torch.ones(len(x), device=x.device) if weight is None else weight
@@ -30,10 +30,11 @@ def npair(x: Tensor, q: Tensor, similarity: Tensor, weight: Tensor | None = None
 
 
 def triplet(x: Tensor, q: Tensor, similarity: Tensor, margin: float = 0.1) -> Tensor:
-    """The paper's GPQ-T: triplets in place of N-pairs, features against quantised features.
+    """Triplet loss between features and quantised features, for the paper's variant GPQ-T.
 
-    Mean of max(0, margin + s(a, n) - s(a, p)) over all anchors a, positives p and negatives n
-    of the batch, s the mean cosine; similarity (B,B) is positive where pictures share a class.
+    It is the mean of max(0, margin + s(a, n) - s(a, p)) over all anchors a, positives p and
+    negatives n of the batch; s is the mean cosine. similarity (B,B) is positive for images that
+    share a class.
     """
     score = x.flatten(1) @ q.flatten(1).T / x.shape[1]
     positive = similarity > 0
@@ -42,31 +43,31 @@ def triplet(x: Tensor, q: Tensor, similarity: Tensor, margin: float = 0.1) -> Te
     return (violated * counted).sum() / counted.sum().clamp(min=1)
 
 
-def two_views(seen: Tensor, taught: Tensor, words: Tensor, temperature: float) -> Tensor:
-    """InfoNCE (van den Oord et al. 2018) between the two views of each of B pictures.
+def two_views(student: Tensor, teacher: Tensor, words: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018) between two views of each of B images.
 
-    seen, taught (B,M,d) unit sub-vectors, words (M,K,d) unit codewords. The features of each
-    view find the code of the other, its soft quantisation, among the B: features are drawn to
-    codewords, and codewords to features. Mean of both ways.
+    student, teacher (B,M,d) unit sub-vectors of the two views, words (M,K,d) unit codewords. The
+    features of each view must find the soft quantisation of the other view among all B. This draws
+    features to codewords and codewords to features. The loss is the mean of both directions.
     """
-    there = _other_view(taught, soft_assign(seen, words), temperature)
-    back = _other_view(seen, soft_assign(taught, words), temperature)
-    return (there + back) / 2
+    from_teacher = _other_view(teacher, soft_assign(student, words), temperature)
+    from_student = _other_view(student, soft_assign(teacher, words), temperature)
+    return (from_teacher + from_student) / 2
 
 
 def _other_view(x: Tensor, q: Tensor, temperature: float) -> Tensor:
-    """logits[a, b] = mean_m x_am · q_bm / temperature, and b = a is right."""
+    """Cross-entropy of logits[a, b] = mean_m x_am · q_bm / temperature; the target is b = a."""
     logits = x.flatten(1) @ q.flatten(1).T / (x.shape[1] * temperature)
     return functional.cross_entropy(logits, torch.arange(len(x), device=x.device))
 
 
 def class_similarity(labels: Tensor) -> Tensor:
-    """(B,C), 1 for each class of a picture -> (B,B) float32: how many classes are shared."""
+    """(B,C), 1 for each class of an image -> (B,B) float32, the number of shared classes."""
     return labels.float() @ labels.float().T
 
 
 def class_target(labels: Tensor) -> Tensor:
-    """(B,C), 1 for each class of a picture -> (B,C) float32, rows that sum to 1."""
+    """(B,C), 1 for each class of an image -> (B,C) float32, rows that sum to 1."""
     return labels.float() / labels.sum(dim=1, keepdim=True)
 
 
@@ -78,9 +79,9 @@ def prototype_logits(x: Tensor, C: Tensor, beta: float = BETA) -> Tensor:
 def classification(logits: Tensor, target: Tensor, *, averaged: bool) -> Tensor:
     """L_cls, equation 4: softmax cross-entropy of (B,M,L) logits, per sample (B,).
 
-    target (B,L), rows that sum to 1. ``averaged``: the logits are averaged over the M
-    sub-spaces before the softmax (the authors' code); otherwise the mean of the
-    per-sub-space losses is taken (as printed).
+    target (B,L), rows that sum to 1. ``averaged``: averages the logits over the M sub-spaces
+    before the softmax, as the authors' code does. Otherwise the losses of the sub-spaces are
+    averaged, as printed in the paper.
     """
     if averaged:
         return functional.cross_entropy(logits.mean(dim=1), target, reduction="none")
@@ -95,7 +96,7 @@ def entropy(logits: Tensor, *, averaged: bool) -> Tensor:
 
 
 def prefix_means(logits: Tensor, prefixes: tuple[int, ...]) -> Tensor:
-    """(B,M,L) -> (B,P,L): the means over the first p sub-spaces, p in ``prefixes``."""
+    """(B,M,L) -> (B,P,L): the means over the first p sub-spaces, for each p in ``prefixes``."""
     return torch.stack([logits[:, :p].mean(dim=1) for p in prefixes], dim=1)
 
 
@@ -110,10 +111,10 @@ class _Reversal(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor) -> Tensor:
-    """Identity forward, gradient times -1 backward (Ganin & Lempitsky 2015).
+    """Returns x; its gradient is multiplied by -1 (Ganin & Lempitsky 2015).
 
-    On the unlabelled features it turns the entropy game around: the prototypes
-    maximise H, the network minimises it.
+    Applied to unlabelled features, it makes the network minimise the entropy H while the
+    prototypes maximise it.
     """
     reversed_: Tensor = _Reversal.apply(x)
     return reversed_

@@ -1,4 +1,4 @@
-"""The learnt parts together: network F, codewords Z and classifier C."""
+"""The module that is trained: network F, codewords Z and classifier C."""
 
 import torch
 import torch.nn.functional as functional
@@ -12,9 +12,9 @@ from trainer.learning.clustering import spherical_k_means
 
 
 class GPQ(nn.Module):
-    """F: images -> (B,D); Z (M,K,d) codewords; C (M',L,d) prototypes of L classes.
+    """The network F: images -> (B,D), codewords Z (M,K,d) and prototypes C (M',L,d) of L classes.
 
-    The first M' = M - ``config.details`` codebooks are about classes, the rest about details.
+    The first M' = M - ``config.details`` codebooks learn classes, the others details.
     """
 
     def __init__(self, config: Config, classes: int) -> None:
@@ -27,7 +27,7 @@ class GPQ(nn.Module):
         self.C = nn.Parameter(functional.normalize(torch.randn(self.class_M, classes, d), dim=-1))
 
     def features(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) -> raw (B,D) float32, before intra-normalisation."""
+        """(B,3,H,W) -> raw features (B,D) float32, before intra-normalisation."""
         out: Tensor = self.F(images)
         return out.float()
 
@@ -36,35 +36,37 @@ class GPQ(nn.Module):
         return intra_normalise(raw, self.M)
 
     def class_part(self, x: Tensor) -> Tensor:
-        """(B,M,d) -> (B,M',d)."""
+        """(B,M,d) -> (B,M',d), the sub-vectors of the codebooks that learn classes."""
         return x[:, : self.class_M]
 
     def detail_part(self, x: Tensor) -> Tensor:
-        """(B,M,d) -> (B,M-M',d)."""
+        """(B,M,d) -> (B,M-M',d), the sub-vectors of the codebooks that learn details."""
         return x[:, self.class_M :]
 
     def class_codewords(self) -> Tensor:
-        """Z' = s_m(z; alpha, W_m): the codewords moved by the prototypes, (M',K,d) unit."""
+        """Returns Z' = s_m(z; alpha, W_m): (M',K,d) unit codewords, moved by the prototypes."""
         prototypes = functional.normalize(self.C, dim=-1)
         return soft_assign(self.Z[: self.class_M].transpose(0, 1), prototypes).transpose(0, 1)
 
     def detail_codewords(self) -> Tensor:
-        """(M-M',K,d) unit: no class moves them."""
+        """Returns (M-M',K,d) unit codewords, which the prototypes do not move."""
         return functional.normalize(self.Z[self.class_M :], dim=-1)
 
     def codewords(self) -> Tensor:
-        """What ships: (M,K,d) unit."""
+        """Returns the codewords of the artifact: (M,K,d) unit."""
         return torch.cat([self.class_codewords(), self.detail_codewords()])
 
     @torch.no_grad()
     def start_at_prototypes(self) -> None:
-        """Give each class a codeword of its own in the classes' codebooks, or where they are
-        more than codewords, groups of like classes."""
+        """Gives each class its own codeword in each codebook that learns classes.
+
+        If there are more classes than codewords, groups of similar classes share a codeword.
+        """
         prototypes = functional.normalize(self.C, dim=-1)
         if prototypes.shape[1] > K:
             prototypes = spherical_k_means(prototypes, K)
         self.Z[: self.class_M, : prototypes.shape[1]] = prototypes
 
     def class_logits(self, x: Tensor) -> Tensor:
-        """(B,M',d) -> (B,M',L)."""
+        """(B,M',d) -> (B,M',L), the logits of L classes in each sub-space."""
         return losses.prototype_logits(x, self.C)

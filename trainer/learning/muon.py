@@ -1,4 +1,4 @@
-"""An optimiser for convolutions whose scale is free, beside AdamW for everything else."""
+"""The Muon optimiser for convolutions whose scale has no effect, and AdamW for all else."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,21 @@ from torch import Tensor, nn
 from trainer.device import has_bfloat16
 
 ITERATIONS = 4
-QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: fast, singular values end in 0.7 to 1.2
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: fast; singular values end in 0.7 to 1.2
 
 
 def scale_free(network: nn.Module) -> list[Tensor]:
-    """The weights of convolutions without a bias: a norm follows, which divides their scale out."""
+    """Returns the weights of convolutions without a bias.
+
+    A norm follows them, so the scale of the weights has no effect.
+    """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     return [m.weight for m in convolutions if m.bias is None]
 
 
 @torch.no_grad()
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """(A,B) float32 -> about U·Vᵀ of its singular value decomposition, by Newton-Schulz."""
+    """(A,B) float32 -> about U·Vᵀ of its singular value decomposition, by Newton-Schulz steps."""
     a, b, c = QUINTIC
     X = matrix.bfloat16() if has_bfloat16(matrix.device) else matrix.float()
     X = X / (X.norm() + 1e-7)
@@ -34,9 +37,11 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, and for groups marked ``orthogonal`` Muon (Jordan et al. 2024): Nesterov momentum,
-    made orthogonal. Their weights, those of ``scale_free``, keep filters of mean square length
-    1, so that a step of learning rate r turns them by about r.
+    """AdamW, and Muon (Jordan et al. 2024) for the parameter groups marked ``orthogonal``.
+
+    Muon takes Nesterov momentum and makes it orthogonal. It is for the weights of ``scale_free``:
+    their filters keep a mean square length of 1, so a step with learning rate r turns them by
+    about r.
     """
 
     momentum = 0.9
@@ -47,7 +52,7 @@ class Muon(torch.optim.AdamW):
             for weight in group["params"] if group.get("orthogonal") else ():
                 if weight.grad is not None:
                     self._turn(weight, group["lr"], self.state[weight])
-                    weight.grad = None  # done, and nothing for AdamW
+                    weight.grad = None  # so that AdamW skips it
         loss: float | None = super().step(closure)
         return loss
 
@@ -55,7 +60,7 @@ class Muon(torch.optim.AdamW):
         gradient = weight.grad
         assert gradient is not None
         if not state:
-            state["step"] = torch.tensor(0.0)  # AdamW wants one of all it restores
+            state["step"] = torch.tensor(0.0)  # AdamW needs it to restore a state
             state["average"] = torch.zeros_like(weight)
         average = state["average"].mul_(self.momentum).add_(gradient)
         step = gradient.add(average, alpha=self.momentum)

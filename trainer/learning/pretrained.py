@@ -1,4 +1,4 @@
-"""Weights that others have learnt on ImageNet, where they can be had."""
+"""Loads weights that torchvision publishes for ImageNet."""
 
 from pathlib import Path
 
@@ -8,24 +8,24 @@ from torch import nn
 from gpq.model.network import TORCHVISION, TorchvisionNet
 from trainer.errors import TrainerError
 
-# torchvision's, as its transforms have them, on the 0-255 scale.
+# The values of torchvision's transforms, on the scale 0-255.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
 def require_pretrained(name: str) -> None:
-    """Raises TrainerError where there are no weights of the network ``name``."""
+    """Raises TrainerError if there are no published weights for the network ``name``."""
     if name not in TORCHVISION:
         raise TrainerError(
-            f"--pretrained: there are weights of {', '.join(TORCHVISION)} only, not of {name}"
+            f"--pretrained: there are weights for {', '.join(TORCHVISION)} only, not for {name}"
         )
 
 
 def load_pretrained(net: nn.Module, name: str) -> None:
-    """Put torchvision's ImageNet weights into all of ``net`` but its last layer.
+    """Loads torchvision's ImageNet weights into all layers of ``net`` except the last.
 
-    They are taken from torch's cache or downloaded into it. Raises TrainerError where they
-    cannot be reached, saying where to put the file.
+    The weights are in torch's cache or are downloaded into it. Raises TrainerError if they cannot
+    be downloaded; the message says where to put the file.
     """
     assert isinstance(net, TorchvisionNet)
     from torchvision.models import get_model_weights  # slow to import, and only needed here
@@ -36,8 +36,8 @@ def load_pretrained(net: nn.Module, name: str) -> None:
     except OSError as error:  # URLError is one
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise TrainerError(
-            f"--pretrained: {weights.url} cannot be reached ({error}); fetch it elsewhere and put "
-            f"it into {folder}, or train without"
+            f"--pretrained: {weights.url} cannot be reached ({error}): download it elsewhere and "
+            f"put it into {folder}, or train without --pretrained"
         ) from error
     body = {key: tensor for key, tensor in state.items() if key in net.body.state_dict()}
     net.body.load_state_dict(body)

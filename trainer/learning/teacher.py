@@ -1,4 +1,4 @@
-"""Labels for unlabelled pictures from a finished model (Noisy Student, Xie et al. 2020)."""
+"""Predicts labels of unlabelled images with a finished model (Noisy Student, Xie et al. 2020)."""
 
 import torch
 from torch import Tensor
@@ -12,36 +12,39 @@ from trainer.device import autocast
 from trainer.errors import TrainerError
 from trainer.learning import augment, losses
 
-VIEWS = 4  # weak ones of each picture: a model agrees with itself where it is right
-MAX_AVERAGED = 4096  # labelled pictures, at most, that a class's mean is taken over
+VIEWS = 4  # weak views of each image; wrong predictions tend to differ between them
+MAX_AVERAGED = 4096  # labelled images that the means of classes are computed from
 BATCH = 512
 
 
 def class_means(x: Tensor, labels: Tensor) -> Tensor:
-    """x (B,M,d) unit sub-vectors, labels (B,L) -> (M,L,d) means of each class's, of at most
-    length 1; of several classes a picture counts for each by its share. Zero of a class without."""
+    """x (B,M,d) unit sub-vectors, labels (B,L) -> (M,L,d) mean of each class, of length up to 1.
+
+    An image of several classes counts for each of them in equal shares. The mean of a class
+    without images is zero.
+    """
     of_class = losses.class_target(labels).T
     sums = torch.einsum("lb,bmd->mld", of_class, x)
     return sums / of_class.sum(dim=1)[None, :, None].clamp(min=1e-6)
 
 
 def labelled_rows(data: TrainingSet) -> Tensor:
-    """The labelled pictures that means of classes are taken over."""
+    """Returns the rows of the labelled images that the means of classes are computed from."""
     return spread(len(data.labelled), MAX_AVERAGED).to(data.labelled.device)
 
 
 @torch.no_grad()
 def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
-    """(U,L) float32: how likely each class is for each unlabelled picture, rows sum to 1.
+    """Returns the probability (U,L) float32 of each class for each unlabelled image.
 
-    The mean over VIEWS of the softmax of beta² times the mean cosine with the means of the
-    classes, which are those of the labelled pictures: the teacher may know other classes.
-    Raises TrainerError where it takes pictures of another size.
+    It is the mean over VIEWS of the softmax of beta² times the mean cosine with the means of the
+    classes. Those are computed from the labelled images, because the teacher may have been trained
+    on other classes. Raises TrainerError if the teacher needs images of another size.
     """
     size = data.unlabelled.shape[-1]
     if teacher.rules.size != size:
         raise TrainerError(
-            f"--teacher: it takes pictures of {teacher.rules.size} pixels, not of --size {size}"
+            f"--teacher: it needs images of {teacher.rules.size} pixels, not of --size {size}"
         )
     where = next(teacher.network.parameters()).device
     rows = labelled_rows(data)

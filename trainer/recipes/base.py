@@ -1,4 +1,4 @@
-"""What recipes share: data on the device, features of views, the state of a run."""
+"""The base class of recipes: batches on the device, features of views, the state of a run."""
 
 from abc import ABC, abstractmethod
 
@@ -16,16 +16,16 @@ from trainer.learning.model import GPQ
 from trainer.recipes.batches import Batch, Batches
 
 EMBED_BATCH = 512
-MIN_BATCH = 4  # pictures of either kind
+MIN_BATCH = 4  # images of either kind
 
 
 class Recipe(ABC):
-    """Which losses, on which views, with which optimiser.
+    """A recipe defines the losses, the views they are computed on, and the optimiser.
 
-    data: on the model's device, or in the host's memory where the device has no room for it.
+    ``data``: on the model's device, or in the host's memory if the device has no room for it.
     """
 
-    gradient_norm: float | None = 5.0  # gradients are scaled down to it; None: as they are
+    gradient_norm: float | None = 5.0  # longer gradients are scaled down to it; None: never
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Recipe(ABC):
         self.autocast = autocast
         self.device = model.Z.device
         self.embed_batch = EMBED_BATCH
-        # Row order is drawn on the CPU, views on the device: same rows on any device.
+        # Rows are drawn on the CPU, so that they are the same on any device; views on the device.
         self.row_generator = torch.Generator().manual_seed(config.seed)
         self.view_generator = torch.Generator(self.device).manual_seed(config.seed)
         self.labelled = Batches(self.labelled_rows(), config.batch_labelled, self.row_generator)
@@ -48,28 +48,31 @@ class Recipe(ABC):
         )
         self.begin()
 
-    def begin(self) -> None:  # noqa: B027  a recipe may need nothing more
-        """Make what a recipe needs beside, once the rest is there."""
+    def begin(self) -> None:  # noqa: B027  optional
+        """Creates what a recipe needs in addition; called at the end of ``__init__``."""
 
     def labelled_rows(self) -> Tensor:
-        """Rows of the labelled pictures, as often as an epoch takes each."""
+        """Returns rows of labelled images, each as often as an epoch contains it."""
         return torch.arange(len(self.data.labelled))
 
     @property
     def trained(self) -> GPQ:
-        """The weights an artifact is made of."""
+        """The model whose weights the artifact will have."""
         return self.model
 
     def networks(self) -> list[nn.Module]:
-        """Every F that a step runs."""
+        """Returns each network F that a step runs."""
         return [self.model.F]
 
     @abstractmethod
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The optimiser and its schedule, stepped together."""
+        """Creates the optimiser and its schedule, which are stepped together."""
 
     def draw(self) -> Batch:
-        """The next step's pictures, on the device, and whatever else changes from step to step."""
+        """Returns the images of the next step, on the device.
+
+        Subclasses also update here whatever else changes from step to step.
+        """
         labelled, unlabelled = self.labelled.next(), self.unlabelled.next()
         known = self.data.labels if self.data.all_labelled else self.data.guesses
         return Batch(
@@ -81,19 +84,22 @@ class Recipe(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step's total loss and its named parts. As ``after_step``, it is work for the device
-        alone, the same each time: no number comes from it or goes to it, for a CUDA graph of it
-        would keep that of its first time."""
+        """Computes the total loss of a step and its named parts.
+
+        Like ``after_step``, it must run on the device alone and do the same in each step. It may
+        neither read a number from the device nor pass one to it, because a CUDA graph would
+        repeat the number of the step that was recorded.
+        """
 
     def clip_gradients(self) -> None:
         if self.gradient_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_norm)
 
-    def after_step(self) -> None:  # noqa: B027  a recipe may have nothing to do
-        """What follows once the parameters have moved."""
+    def after_step(self) -> None:  # noqa: B027  optional
+        """Called after the optimiser has updated the parameters."""
 
     def state(self) -> dict[str, object]:
-        """What a resumed run needs beside model and optimiser."""
+        """Returns what a resumed run needs besides the model and the optimiser."""
         cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
             "dropout": [torch.get_rng_state(), *cuda],
@@ -117,7 +123,7 @@ class Recipe(ABC):
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
-        """(N,3,S,S) uint8 -> features (N,D) of the weights an artifact is made of."""
+        """(N,3,S,S) uint8 -> features (N,D) of the ``trained`` model."""
         model = self.trained
         was_training = model.training
         model.eval()
@@ -128,7 +134,7 @@ class Recipe(ABC):
                 lambda part: self._network(model, part.to(self.device)),
                 pixels[done : done + self.embed_batch],
             )
-            if len(found) > 1:  # larger parts would not fit the next time either
+            if len(found) > 1:  # parts of the former size would not fit next time
                 self.embed_batch = max(map(len, found))
             parts += found
             done += sum(map(len, found))
@@ -136,14 +142,14 @@ class Recipe(ABC):
         return torch.cat(parts)
 
     def halve_batches(self) -> tuple[int, int]:
-        """Half as many pictures a step from now on; returns how many, labelled and not.
+        """Halves the batches; returns the new numbers of labelled and of unlabelled images.
 
-        Raises TrainerError where so few would be left that nothing is learnt.
+        Raises TrainerError if a batch would be smaller than MIN_BATCH.
         """
         sizes = self.labelled.batch // 2, self.unlabelled.batch // 2
         if min(sizes) < MIN_BATCH:
             raise TrainerError(
-                f"out of memory with {self.labelled.batch} + {self.unlabelled.batch} pictures a "
+                f"out of memory with {self.labelled.batch} + {self.unlabelled.batch} images per "
                 "step: give a smaller --size or --width, or another --device"
             )
         self.labelled.batch, self.unlabelled.batch = sizes

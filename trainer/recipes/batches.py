@@ -1,4 +1,4 @@
-"""Which pictures a step sees."""
+"""Draws the images of each step."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """labelled (L,3,S,S) uint8 and labels (L,C), unlabelled (U,3,S,S) uint8; known (U,C): labels
-    of these where all have some, or what a teacher guessed."""
+    """The images of one step.
+
+    labelled (L,3,S,S) uint8 with labels (L,C), and unlabelled (U,3,S,S) uint8. known (U,C): the
+    labels of the unlabelled images, if all images are labelled, or the predictions of a teacher.
+    """
 
     labelled: Tensor
     labels: Tensor
@@ -17,7 +20,7 @@ class Batch:
     known: Tensor | None
 
     def copy_(self, other: "Batch") -> None:
-        """Another one's values, in the same memory."""
+        """Copies the values of another batch into the memory of this one."""
         self.labelled.copy_(other.labelled)
         self.labels.copy_(other.labels)
         self.unlabelled.copy_(other.unlabelled)
@@ -26,16 +29,19 @@ class Batch:
 
 
 class Batches:
-    """Endless shuffled batches of ``rows``, one at least; each once before any repeats."""
+    """An endless series of shuffled batches of ``rows``, of which there must be at least one.
+
+    Each row comes once before any row is repeated.
+    """
 
     def __init__(self, rows: Tensor, batch: int, generator: torch.Generator) -> None:
         if not len(rows):
-            raise ValueError("batches of no rows")
+            raise ValueError("there are no rows to make batches of")
         self.rows, self.batch, self.generator = rows, batch, generator
         self.left = torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
-        """(batch,) int64."""
+        """Returns the rows of the next batch, (batch,) int64."""
         while len(self.left) < self.batch:
             fresh = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
             self.left = torch.cat([self.left, fresh])
@@ -44,9 +50,11 @@ class Batches:
 
 
 def balanced_rows(labels: Tensor) -> Tensor:
-    """labels (N,C), 1 for each class of a picture -> row numbers, those of rare classes
-    repeated: a picture of a class with n pictures stands there about sqrt(most / n) times
-    (Mahajan et al. 2018, section 2.2), so that classes of equal size stay as they are.
+    """Returns row numbers in which images of rare classes are repeated.
+
+    labels (N,C), 1 for each class of an image. If the largest class has m images, an image of a
+    class with n images is repeated about sqrt(m / n) times (Mahajan et al. 2018, section 2.2).
+    Classes of equal size are not repeated.
     """
     counts = labels.sum(dim=0, dtype=torch.float64).clamp(min=1)
     repeats = (counts.max() / counts).sqrt()

@@ -1,16 +1,17 @@
-"""How far a pseudo-label is to be trusted."""
+"""Weights pseudo-labels by how certain they are."""
 
 import torch
 from torch import Tensor
 
 
 class Confidence:
-    """Weights of pseudo-labels as in SoftMatch (Chen et al., ICLR 2023, equations 4 to 8).
+    """The weights of pseudo-labels of SoftMatch (Chen et al., ICLR 2023, equations 4 to 8).
 
-    The weight is 1 above the running mean of the largest probability and falls like a
-    Gaussian of its running variance below it: no threshold to choose. Before that,
-    probabilities are divided by the running share of their class (uniform alignment), so
-    that classes the teacher prefers do not crowd out the others. The label is untouched.
+    A weight depends on the largest probability of an image. It is 1 above the running mean, and
+    below it it falls like a Gaussian with the running variance, so there is no threshold to
+    choose. Probabilities are first divided by the running share of their class (uniform
+    alignment), so that classes the teacher prefers do not displace the others. The pseudo-labels
+    themselves are not changed.
     """
 
     momentum = 0.99
@@ -25,8 +26,8 @@ class Confidence:
 
     @torch.no_grad()
     def __call__(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,L) -> classes (B,) int64 and their weights (B,) in (0, 1]."""
-        # Of few calls the plain mean: a guess to start from would take hundreds to forget.
+        """Probabilities (B,L) -> classes (B,) int64 and their weights (B,) in (0, 1]."""
+        # The first calls are averaged equally: an initial value would take hundreds to forget.
         self.calls += 1
         rate = (1 / self.calls).clamp(min=1 - self.momentum)
         self.share.lerp_(probabilities.mean(dim=0), rate)

@@ -1,4 +1,4 @@
-"""GPQ with what semi-supervised learning has learnt since 2020."""
+"""The recipe ``modern``: GPQ with methods of semi-supervised learning published since 2020."""
 
 import copy
 import math
@@ -17,25 +17,32 @@ from trainer.recipes.confidence import Confidence
 
 
 class Modern(Recipe):
-    """The paper's losses, and four additions. Muon for convolutions, AdamW for the rest, cosine
-    schedule; rare classes more often.
+    """The paper's losses with four additions.
 
-    Teacher: an exponential moving average of the weights (Tarvainen & Valpola 2017). It
-    labels the unlabelled pictures, unless a finished model has (``teacher``), and is what ships.
-    Consistency: the class of a weak view is the label of its strong view (FixMatch, Sohn et
-    al. 2020), in L_cls and in the N-pair loss, weighted by how sure the teacher is
-    (``Confidence``). Where pictures have several classes it is the teacher's shares of them.
-    Nested codes: both losses are the means over the first 3, 6, 8, … codebooks, so that the
-    first 12, 24, 32, … bits serve as codes of their own.
-    Details: the last ``config.details`` codebooks learn to find a picture's other view among
-    all pictures. Classes alone would give a class few codes, and its pictures equal scores.
-    Codewords of classes start at the prototypes, so that every class has its own.
+    The optimiser is Muon for convolutions and AdamW for all else, with a cosine schedule. Images
+    of rare classes come more often. The codewords of the codebooks that learn classes start at the
+    prototypes, so that every class has its own.
+
+    Teacher: an exponential moving average of the weights (Tarvainen & Valpola 2017) predicts the
+    labels of unlabelled images, unless a finished model has predicted them (``teacher``). The
+    artifact has the weights of the average.
+
+    Consistency: the class predicted for a weak view is the label of the strong view (FixMatch,
+    Sohn et al. 2020) in L_cls and in the N-pair loss, weighted by its certainty (``Confidence``).
+    If images have several classes, the label is the predicted probabilities.
+
+    Nested codes: both losses are means over the first 3, 6, 8, … codebooks, so that the first 12,
+    24, 32, … bits are usable as codes.
+
+    Details: the last ``config.details`` codebooks learn to find the other view of an image among
+    all images of the batch. With classes alone, the images of a class would share few codes and
+    have equal scores.
     """
 
     lambda_details = 0.2
     details_temperature = 0.1
     weight_decay = 0.05
-    muon_rate = 8.0  # learning rate of convolutions, in those of all else
+    muon_rate = 8.0  # learning rate of convolutions, as a multiple of that of all else
     warm_up_steps = 100
 
     def begin(self) -> None:
@@ -45,7 +52,7 @@ class Modern(Recipe):
         self.confidence = Confidence(len(self.data.classes), self.device)
         self.multi_label = bool((self.data.labels.sum(dim=1) > 1).any())
         self.steps_done = 0
-        self.average_step = torch.zeros((), device=self.device)  # share of a step's weights in it
+        self.average_step = torch.zeros((), device=self.device)  # share of the newest weights
 
     def labelled_rows(self) -> Tensor:
         return balanced_rows(self.data.labels)
@@ -86,11 +93,11 @@ class Modern(Recipe):
         pixels, labels, unlabelled = batch.labelled, batch.labels, batch.unlabelled
         everything = torch.cat([pixels, unlabelled])
         if known is not None:
-            pseudo, sure = known, torch.ones(len(known), device=self.device)
+            pseudo, certainty = known, torch.ones(len(known), device=self.device)
         if known is None or self.config.details:
-            taught = self._teacher_vectors(everything)
+            teacher_x = self._teacher_vectors(everything)
         if known is None:
-            pseudo, sure = self._pseudo_labels(taught[len(pixels) :])
+            pseudo, certainty = self._pseudo_labels(teacher_x[len(pixels) :])
 
         half = len(pixels) // 2
         views = [
@@ -102,7 +109,7 @@ class Modern(Recipe):
         reversed_ = model.sub_vectors(losses.reverse_gradient(raw[len(pixels) :]))
 
         both = torch.cat([labels, pseudo])
-        weight = torch.cat([torch.ones(len(labels), device=self.device), sure])
+        weight = torch.cat([torch.ones(len(labels), device=self.device), certainty])
         similarity, target = losses.class_similarity(both), losses.class_target(both)
         q = soft_assign(x, model.class_codewords())
         prefixes = self.config.prefixes
@@ -114,12 +121,12 @@ class Modern(Recipe):
         entropy = losses.entropy(
             self._nested(model.class_logits(model.class_part(reversed_))), averaged=False
         )
-        parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": sure.mean()}
+        parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": certainty.mean()}
         total = npair + self.config.lambda1 * classify - self.config.lambda2 * entropy
         if self.config.details:
             parts["details"] = losses.two_views(
                 model.detail_part(model.sub_vectors(raw)),
-                model.detail_part(taught),
+                model.detail_part(teacher_x),
                 model.detail_codewords(),
                 self.details_temperature,
             )
@@ -127,22 +134,23 @@ class Modern(Recipe):
         return total, parts
 
     def _nested(self, logits: Tensor) -> Tensor:
-        """(B,M,L) -> (B,P,L): of each prefix of codebooks, or of each codebook alone."""
+        """(B,M,L) -> (B,P,L), one row per prefix of codebooks; unchanged unless ``averaged``."""
         return losses.prefix_means(logits, self.config.prefixes) if self.config.averaged else logits
 
     @torch.no_grad()
     def _teacher_vectors(self, pixels: Tensor) -> Tensor:
-        """The teacher's sub-vectors (B,M,d) of a weak view."""
+        """Returns the sub-vectors (B,M,d) of the average's features of a weak view."""
         raw = self._features(self.average, augment.weak(pixels, self.view_generator))
         return self.average.sub_vectors(raw)
 
     @torch.no_grad()
-    def _pseudo_labels(self, taught: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (B,L) by the average's sub-vectors (B,M,d), and how far to trust them (B,)."""
-        logits = self.average.class_logits(self.average.class_part(taught))
+    def _pseudo_labels(self, teacher_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicts labels (B,L) and weights (B,) from the average's sub-vectors (B,M,d)."""
+        logits = self.average.class_logits(self.average.class_part(teacher_x))
         likely = torch.softmax(logits.mean(dim=1), dim=-1)
-        classes, sure = self.confidence(likely)
-        return likely if self.multi_label else functional.one_hot(classes, likely.shape[1]), sure
+        classes, certainty = self.confidence(likely)
+        labels = likely if self.multi_label else functional.one_hot(classes, likely.shape[1])
+        return labels, certainty
 
     @torch.no_grad()
     def after_step(self) -> None:

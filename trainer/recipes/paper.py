@@ -1,4 +1,4 @@
-"""The recipe as published (section 4.1, and its authors' code where the paper is silent)."""
+"""The recipe ``paper``: as published in section 4.1, completed from the authors' code."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from trainer.recipes.batches import Batch
 
 
 class Paper(Recipe):
-    """Adam 2e-4, beta1 0.5, ×0.95 every 100 steps; flip and shift.
+    """The paper's recipe: Adam 2e-4, beta1 0.5, ×0.95 every 100 steps; views flip and shift.
 
-    Its variants (section 4.4): GPQ-T learns from triplets, GPQ-H has no classifier, so that its
-    codewords are Z itself and the unlabelled pictures teach nothing.
+    Two variants are those of section 4.4. GPQ-T learns from triplets. GPQ-H has no classifier, so
+    its codewords are Z itself, and unlabelled images are not used.
     """
 
     gradient_norm = None
@@ -27,7 +27,7 @@ class Paper(Recipe):
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         model, config = self.model, self.config
         pixels, labels, unlabelled = batch.labelled, batch.labels, batch.unlabelled
-        # Labelled and unlabelled pass F apart: each has its own batch statistics.
+        # Labelled and unlabelled images pass F separately, with their own batch statistics.
         x = model.sub_vectors(self._features(model, augment.weak(pixels, self.view_generator)))
         q = soft_assign(x, model.codewords())
         similarity = losses.class_similarity(labels)

@@ -1,4 +1,4 @@
-"""The report's pictures, as data URIs."""
+"""Draws the charts and the examples of the report, as data URIs."""
 
 import base64
 import io
@@ -23,22 +23,24 @@ matplotlib.rcParams.update(
     }
 )
 ACCENT, SECOND, GREEN, RED = "#2457a6", "#c8502d", "#22a054", "#d64242"
-SIDE, FRAME, GAP = 72, 4, 6  # pixels of an example's picture, its frame, the space between
+SIDE, FRAME, GAP = 72, 4, 6  # pixels: side of an example's image, frame, space between images
 TIE_GROUPS = ((1, 1), (2, 10), (11, 100), (101, 1000), (1001, None))
-NAMED_CLASSES = 20  # of more the map has no legend
+NAMED_CLASSES = 20  # with more classes the map has no legend
 Legend = list[tuple[str, str]]
 
 
 def curves(log: list[dict[str, Any]], shipped: int | None) -> str:
-    """The losses of a training, and the mAP of its held-out pictures; of step ``shipped`` is
-    what ships."""
+    """Draws the losses of a training and the mAP of its held-out images by step.
+
+    ``shipped``: the step whose weights the artifact has.
+    """
     steps = [line for line in log if "held_out_mAP" not in line]
     names = [name for name in (steps[0] if steps else {}) if name not in ("step", "seconds")]
     checks = [line for line in log if "held_out_mAP" in line]
     figure, axes = _axes(1 + bool(checks), width=10, height=3.4)
     for name in names:
         found = [step[name] for step in steps]
-        alone = "o" if len(steps) == 1 else None  # a line of one point is not seen
+        alone = "o" if len(steps) == 1 else None  # a line of one point is invisible
         axes[0].plot([s["step"] for s in steps], found, marker=alone, label=name)
     axes[0].set(xlabel="step", title="losses")
     if names:
@@ -49,18 +51,19 @@ def curves(log: list[dict[str, Any]], shipped: int | None) -> str:
         for check in checks:
             if check["step"] == shipped:
                 axes[1].plot(check["step"], check["held_out_mAP"], "o", color=SECOND, markersize=9)
-        axes[1].set(xlabel="step", title="mAP of the held-out pictures; orange: what ships")
-        a_step = checks[-1]["seconds"] / checks[-1]["step"] / 60
-        if a_step and len(checks) > 1:
+        axes[1].set(xlabel="step", title="mAP of the held-out images; orange: the weights kept")
+        step_minutes = checks[-1]["seconds"] / checks[-1]["step"] / 60
+        if step_minutes and len(checks) > 1:
             minutes = axes[1].secondary_xaxis(
-                "top", functions=(lambda step: step * a_step, lambda minute: minute / a_step)
+                "top",
+                functions=(lambda n: n * step_minutes, lambda time: time / step_minutes),
             )
             minutes.set_xlabel("minutes of training")
     return _svg(figure)
 
 
 def lengths(found: Study) -> str:
-    """mAP by bits; precision by rank, a line a code length; precision by recall."""
+    """Draws mAP by code length, precision by rank for each length, and precision by recall."""
     figure, axes = _axes(3, width=11, height=3.2)
     bits = [measured.bits for measured in found.lengths]
     axes[0].bar([str(b) for b in bits], [m.mAP_tie_aware for m in found.lengths], color=ACCENT)
@@ -79,10 +82,10 @@ def lengths(found: Study) -> str:
 
 
 def codes(found: Study) -> str:
-    """Which codewords are used, and how many pictures share a code."""
+    """Draws how often each codeword is used, and how many images share a code."""
     figure, axes = _axes(2, width=10, height=3.6)
     shown = axes[0].imshow(found.usage * 100, cmap="Blues", aspect="auto", vmin=0)
-    axes[0].set(xlabel="codeword", ylabel="codebook", title="pictures with a codeword, %")
+    axes[0].set(xlabel="codeword", ylabel="codebook", title="images with a codeword, %")
     axes[0].set_xticks(range(0, 16, 3))
     figure.colorbar(shown, ax=axes[0])
     total = len(found.tie_sizes)
@@ -92,13 +95,16 @@ def codes(found: Study) -> str:
         shares.append(100 * inside.sum() / total)
         names.append("alone" if high == 1 else f"{low}–{high}" if high else f"over {low - 1}")
     axes[1].bar(names, shares, color=ACCENT)
-    axes[1].set(title="pictures by how many have their code, %", ylim=(0, 100))
+    axes[1].set(title="images by how many have the same code, %", ylim=(0, 100))
     return _svg(figure)
 
 
 def feature_map(found: Study) -> tuple[str, Legend]:
-    """t-SNE of the features, coloured by class; names and colours of few classes, for the page:
-    it has letters that matplotlib's font lacks."""
+    """Draws a t-SNE map of the features, coloured by class; returns it with its legend.
+
+    The page writes the legend, because matplotlib's font lacks letters of some languages. The
+    legend is empty if there are more than NAMED_CLASSES.
+    """
     figure, (axes,) = _axes(1, width=8.5, height=6)
     count = 10 if len(found.classes) <= 10 else 20
     palette = matplotlib.colormaps[f"tab{count}"](np.arange(len(found.classes)) % count)
@@ -110,7 +116,7 @@ def feature_map(found: Study) -> tuple[str, Legend]:
 
 
 def example(shown: Example) -> str:
-    """One line: the query, then its hits, framed green where right and red where wrong."""
+    """Draws the query and its hits in a line; relevant hits are framed green, others red."""
     cell = SIDE + 2 * FRAME + GAP
     line = Image.new("RGB", (cell * (len(shown.hits) + 1) + 2 * GAP, SIDE + 2 * FRAME), "white")
     line.paste(_enlarged(shown.pixels), (FRAME, FRAME))

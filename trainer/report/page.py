@@ -1,4 +1,4 @@
-"""The report as one HTML file without anything from elsewhere."""
+"""Writes the report as a single HTML file that needs no other files."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,9 @@ from trainer.report.study import study
 
 
 def write_report(model: Model, images: RetrievalSet, what: str, folder: Path) -> Path:
-    """Search for ``pictures`` with ``model`` and write ``folder``/report.html.
+    """Searches ``images`` with ``model`` and writes ``folder``/report.html; returns its path.
 
-    what: the pictures in words. The training's curves are those of ``folder``/log.jsonl,
-    where there is one.
+    ``what``: describes the images. If ``folder`` has a log.jsonl, the report shows its curves.
     """
     found = study(model, images)
     log = _log(folder / "log.jsonl")
@@ -54,7 +53,7 @@ def write_report(model: Model, images: RetrievalSet, what: str, folder: Path) ->
 
 
 def in_words(value: object) -> str:
-    """A value of the artifact's config in words."""
+    """Formats a value of the artifact's config for reading."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {in_words(inside)}" for name, inside in value.items())
     return "–" if value is None or value == "" else str(value)
@@ -64,6 +63,6 @@ def _log(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    # After a kill a resumed run writes some steps again: the later line counts.
+    # A run that was killed and resumed logs some steps again; the later line counts.
     by_step = {(line["step"], "held_out_mAP" in line): line for line in lines}
     return [by_step[key] for key in sorted(by_step)]

@@ -1,4 +1,4 @@
-"""Everything a report tells about a model's search, as numbers and pictures."""
+"""Gathers everything a report shows about a model's searches, as numbers and images."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from trainer.evaluation.ranking import Ranking
 
 RANKS = (1, 2, 5, 10, 20, 50, 100)
 RECALLS = np.linspace(0, 1, 21)
-MAP_IMAGES = 1500  # of the t-SNE map
+MAP_IMAGES = 1500  # in the t-SNE map
 SHOWN_QUERIES = 12
 SHOWN_HITS = 10
 SHOWN_COLOURS = 5  # queries of one class
@@ -38,8 +38,11 @@ SHOWN_COLOURS = 5  # queries of one class
 
 @dataclass(frozen=True)
 class ClassResult:
-    """confused: the class that its wrong first hits are most often of, and how often, as a share
-    of all first hits; None where there are none. First: ten, or as many as there are right ones."""
+    """The figures of the queries of one class.
+
+    ``confused``: the class that most of its wrong first hits have, and their share of all first
+    hits; None if no first hit is wrong. The first hits are ten, or as many as are relevant.
+    """
 
     name: str
     queries: int
@@ -50,6 +53,8 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class ExampleHit:
+    """A hit of an example; ``right`` if it shares a class with the query."""
+
     pixels: NDArray[np.uint8]  # (3,S,S)
     score: float
     right: bool
@@ -57,7 +62,7 @@ class ExampleHit:
 
 @dataclass(frozen=True)
 class Example:
-    """A query and its first hits, in the order of the service."""
+    """A query and its first hits, in the order the service returns them."""
 
     pixels: NDArray[np.uint8]
     name: str
@@ -66,12 +71,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Study:
-    """lengths: figures of each nested code length, the model's own last. precisions: of each
-    length at RANKS; precision_of_recall: at RECALLS. usage (M,K): share of pictures with a
-    codeword. tie_sizes (N,): how many pictures have the picture's code. positions (P,2),
-    of_class (P,): the t-SNE map. examples: queries of different classes; colours: queries of
-    one class, with hits of their class alone. chance: the mAP of a random order, about: the
-    mean share of relevant."""
+    """Everything a report shows about a model's searches.
+
+    ``lengths``: the figures of each nested code length, the model's own last. ``precisions``: for
+    each length, the precision at RANKS. ``precision_of_recall``: the precision at RECALLS.
+    usage (M,K): share of images with each codeword. tie_sizes (N,): how many images have the same
+    code as each image. positions (P,2) and of_class (P,): the t-SNE map. ``examples``: queries of
+    different classes. ``colours``: queries of one class, with the hits of that class only.
+    ``chance``: the mean share of relevant images, which is about the mAP of a random order.
+    """
 
     classes: tuple[str, ...]
     lengths: list[Evaluation]
@@ -92,7 +100,7 @@ class Study:
 
 
 def study(model: Model, images: RetrievalSet, engine: str = "auto") -> Study:
-    """Search for every query; the t-SNE map and the examples are of a fixed seed."""
+    """Searches for every query. The t-SNE map has a fixed seed, so studies are reproducible."""
     require_searchable(images)
     query_features = features(model, images.queries, "encoding queries")
     database_features = features(model, images.database, "encoding")
@@ -138,17 +146,17 @@ def study(model: Model, images: RetrievalSet, engine: str = "auto") -> Study:
 
 @dataclass(frozen=True)
 class _QueryResult:
-    """What is kept of a ranking."""
+    """What is kept of the ranking of one query."""
 
     query: int
-    share: float  # of relevant pictures
+    share: float  # of relevant images in the database
     metrics: RankingMetrics
     precisions: list[float]
     precision_of_recall: NDArray[np.float64]
     first_rows: NDArray[np.int64]
     first_scores: NDArray[np.float32]
     first_right: NDArray[np.bool_]
-    own_rows: NDArray[np.int64]  # the first relevant ones
+    own_rows: NDArray[np.int64]  # the first relevant hits
     own_scores: NDArray[np.float32]
 
 
@@ -171,8 +179,10 @@ def _query_result(found: Ranking) -> _QueryResult:
 def _precision_of_recall(
     relevant: NDArray[np.bool_], scores: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Interpolated precision at RECALLS: the best at that recall or a higher one, both as
-    expected over all orders of equals."""
+    """Returns the interpolated precision at RECALLS: the best at that recall or a higher one.
+
+    Both are expectations over all orders of equal scores.
+    """
     if not relevant.any():
         return np.zeros(len(RECALLS))
     hits = expected_hits(relevant, scores)
@@ -183,7 +193,7 @@ def _precision_of_recall(
 
 
 def _per_class(found: list[_QueryResult], images: RetrievalSet) -> list[ClassResult]:
-    """Worst first. A query of several classes counts for each."""
+    """Returns the figures of each class, worst first; a query counts for each of its classes."""
     query_labels = images.query_labels.numpy().astype(bool)
     database_labels = images.database_labels.numpy().astype(bool)
     results = []
@@ -224,7 +234,7 @@ def _feature_map(
 
 
 def _examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
-    """The first query of each class, spread over the classes where they are many."""
+    """Returns the first query of each class, or of SHOWN_QUERIES evenly spaced classes."""
     first_of: dict[int, _QueryResult] = {}
     for f in found:
         first_of.setdefault(int(images.query_labels[f.query].argmax()), f)
@@ -235,7 +245,7 @@ def _examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
 
 
 def _colour_examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
-    """Of the class with the most queries those whose mean colours are furthest apart."""
+    """Returns the queries with the most different mean colours, of the class with most queries."""
     of_class = [f for f in found if images.query_labels[f.query].sum() == 1 and len(f.own_rows)]
     if not of_class:
         return []

@@ -1,4 +1,4 @@
-"""The command itself: runs, then the table or the figure."""
+"""The command ``reproduce``: makes the runs, then draws the table or the figure."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from trainer.reproduce.runs import run_all
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    """Raises TrainerError where a run fails or no data is named."""
+    """Reproduces a table or a figure. Raises TrainerError if a run fails or no data is given."""
     data = {"cifar10": options.data, "nuswide": options.nuswide}
     given = {name: folder for name, folder in data.items() if folder}
     if not given:

@@ -1,4 +1,4 @@
-"""Tables and figures of finished runs, beside what the paper prints."""
+"""Draws tables and figures of finished runs, beside the numbers the paper prints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ OURS, THEIRS = "#2457a6", "#8a8a84"
 
 
 def table(lines: list[Line], dataset: str, protocol: int, bits: Sequence[int]) -> str:
-    """A Markdown table; of several draws mean ± standard deviation."""
+    """Returns a Markdown table; several draws are shown as mean ± standard deviation."""
     published = dict(zip(PAPER_BITS, PUBLISHED[dataset, protocol], strict=True))
     found = {length: [line[METRIC] for line in lines if line["bits"] == length] for length in bits}
     rows = [
@@ -31,7 +31,7 @@ def table(lines: list[Line], dataset: str, protocol: int, bits: Sequence[int]) -
 
 
 def table_figure(lines: list[Line], dataset: str, protocol: int, bits: Sequence[int]) -> Figure:
-    """The same as bars."""
+    """Draws the same numbers as bars."""
     drawn, axes = _axes(1)
     places = np.arange(len(bits))
     published = dict(zip(PAPER_BITS, PUBLISHED[dataset, protocol], strict=True))
@@ -47,7 +47,7 @@ def table_figure(lines: list[Line], dataset: str, protocol: int, bits: Sequence[
 
 
 def curves(line: Line, data: Path, out: Path) -> Figure:
-    """Figure 3: precision by recall, and precision at k."""
+    """Draws figure 3: precision by recall, and precision at k."""
     model = artifact.load(out / line["folder"])
     found = study(model, retrieval_set(data, line["dataset"], model.rules))
     drawn, axes = _axes(2)
@@ -60,7 +60,7 @@ def curves(line: Line, data: Path, out: Path) -> Figure:
 
 
 def weights(lines: list[Line], dataset: str) -> Figure:
-    """Figure 4: mAP by the weight of L_cls and of the entropy, the other as published."""
+    """Draws figure 4: mAP by the weight of L_cls, and by that of the entropy."""
     drawn, axes = _axes(2)
     for axis, name in zip(axes, ("lambda1", "lambda2"), strict=True):
         found = {line[name]: line[METRIC] for line in lines if line[name] is not None}
@@ -73,7 +73,7 @@ def weights(lines: list[Line], dataset: str) -> Figure:
 
 
 def variants(lines: list[Line], dataset: str, bits: Sequence[int]) -> Figure:
-    """Figure 5: GPQ and its variants by bits."""
+    """Draws figure 5: mAP of GPQ and its variants by code length."""
     drawn, axes = _axes(1)
     for variant in dict.fromkeys(line["variant"] for line in lines):
         found = {line["bits"]: line[METRIC] for line in lines if line["variant"] == variant}

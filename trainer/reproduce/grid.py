@@ -1,4 +1,4 @@
-"""Which runs a table or a figure is made of."""
+"""Lists the runs that each table or figure of the paper needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from trainer.config import NESTED_BITS, VARIANTS
 from trainer.data.datasets import DRAWS
 
 PAPER_BITS = (12, 24, 32, 48)
-WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # of lambda1 and lambda2 in figure 4
-CNN_F = "gpq-f"  # the variant that is a network, at 224 pixels: 60,000 pictures are 9 GB
+WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # values of lambda1 and lambda2 in figure 4
+CNN_F = "gpq-f"  # the variant with another network; at 224 pixels, 60,000 images take 9 GB
 
-# mAP by bits, as printed in the paper's tables 2 and 3; the latter is the mean of five draws.
+# mAP by bits as printed in tables 2 and 3 of the paper; table 3 has means of five draws.
 PUBLISHED = {
     ("cifar10", 1): (0.858, 0.869, 0.878, 0.883),
     ("cifar10", 2): (0.321, 0.333, 0.350, 0.358),
@@ -21,7 +21,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training and its evaluation. nested: shorter codes are measured on the same model."""
+    """One training and its evaluation. ``nested``: measures shorter codes of the same model too."""
 
     dataset: str
     recipe: str
@@ -40,23 +40,23 @@ class PlannedRun:
 
     @property
     def lengths(self) -> list[int]:
-        """The code lengths that are measured."""
+        """The code lengths that the evaluation measures."""
         shorter = [bits for bits in NESTED_BITS if bits < self.bits] if self.nested else []
         return [*shorter, self.bits]
 
     @property
     def options(self) -> list[str]:
-        """Of ``trainer train``."""
+        """The command-line options of ``trainer train``."""
         words = ["--dataset", self.dataset, "--recipe", self.recipe, "--bits", str(self.bits)]
-        of_network = self.variant == CNN_F
-        words += ["--network", "cnn-f"] if of_network else ["--variant", self.variant]
+        other_network = self.variant == CNN_F
+        words += ["--network", "cnn-f"] if other_network else ["--variant", self.variant]
         for name, value in (("--lambda1", self.lambda1), ("--lambda2", self.lambda2)):
             words += [] if value is None else [name, str(value)]
         return words
 
 
 def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
-    """Table 2 is of protocol 1, table 3 of protocol 2."""
+    """Returns the runs of table 2 (``protocol`` 1) or table 3 (``protocol`` 2)."""
     draws = [f"{dataset}-unseen-{draw}" for draw in range(DRAWS)]
     names = [dataset] if protocol == 1 else draws
     if recipe == "modern":
@@ -65,7 +65,7 @@ def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list
 
 
 def figure(number: int, dataset: str, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
-    """3: curves of the longest code; 4: the weights of the losses; 5: the variants."""
+    """Returns the runs of figure 3 (curves of the longest code), 4 (weights) or 5 (variants)."""
     longest = max(bits)
     if number == 3:
         return [PlannedRun(dataset, recipe, longest)]

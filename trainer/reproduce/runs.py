@@ -1,4 +1,4 @@
-"""Runs in processes of their own; what is done is not done again."""
+"""Runs trainings in separate processes and keeps their results; finished runs are skipped."""
 
 import hashlib
 import json
@@ -23,10 +23,10 @@ Line = dict[str, Any]
 def run_all(
     runs: list[PlannedRun], data: dict[str, Path], out: Path, extra: list[str]
 ) -> list[Line]:
-    """The lines of ``out``/runs.jsonl of these runs, in order, after those missing are run.
+    """Makes the runs that have no results yet; returns the lines of ``out``/runs.jsonl of all.
 
-    data: the folder of each published data set; extra: more options of ``trainer train``.
-    A run that was broken off goes on from its checkpoint. Raises TrainerError where one fails.
+    ``data``: the folder of each published data set. ``extra``: more options of ``trainer train``.
+    A run that was interrupted continues from its checkpoint. Raises TrainerError if a run fails.
     """
     out.mkdir(parents=True, exist_ok=True)
     for run in tqdm(runs, desc="runs", unit="run"):
@@ -36,12 +36,12 @@ def run_all(
 
 
 def folder_name(run: PlannedRun, extra: list[str]) -> str:
-    """Below ``out``; of other options it is another one."""
+    """Returns the name of a run's folder, which depends on the options too."""
     return f"{run.name}-{hashlib.sha256(json.dumps(extra).encode()).hexdigest()[:8]}"
 
 
 def _lines(out: Path, run: PlannedRun, extra: list[str]) -> list[Line]:
-    """A line for each length, or none."""
+    """Returns the lines of a run, one per code length; none if any is missing."""
     folder = folder_name(run, extra)
     lines = [line for line in _all_lines(out) if line.get("folder") == folder]
     return lines if [line["bits"] for line in lines] == run.lengths else []
@@ -53,8 +53,8 @@ def _all_lines(out: Path) -> list[Line]:
     for text in path.read_text().splitlines() if path.is_file() else []:
         try:
             lines.append(json.loads(text))
-        except ValueError:  # cut off, as on a full disk: its run is not done
-            print(f"{path}: not whole, left out: {text[:60]}", file=sys.stderr)
+        except ValueError:  # cut off, as on a full disk; the run is made again
+            print(f"{path}: skipping an incomplete line: {text[:60]}", file=sys.stderr)
     return lines
 
 
@@ -62,8 +62,8 @@ def _run(run: PlannedRun, data: Path, out: Path, extra: list[str]) -> None:
     name = folder_name(run, extra)
     folder = out / name
     words = ["--data", str(data), "--out", str(folder), *run.options, *extra]
-    going_on = (folder / checkpoint.NAME).is_file()
-    _trainer("train", *words, "--resume" if going_on else "--overwrite")
+    resumed = (folder / checkpoint.NAME).is_file()
+    _trainer("train", *words, "--resume" if resumed else "--overwrite")
     words = ["--model", str(folder), "--data", str(data), "--dataset", run.dataset, "--json"]
     printed = _trainer("evaluate", *words, "--write", "--bits", *map(str, run.lengths))
     training = artifact.read_config(folder)["about"]["training"]
@@ -73,7 +73,7 @@ def _run(run: PlannedRun, data: Path, out: Path, extra: list[str]) -> None:
     others = [line for line in _all_lines(out) if line.get("folder") != name]
     with writing(out / LINES), replacing(out / LINES) as file:
         file.writelines(json.dumps(line).encode() + b"\n" for line in [*others, *new])
-    (folder / checkpoint.NAME).unlink(missing_ok=True)  # four times the model
+    (folder / checkpoint.NAME).unlink(missing_ok=True)  # it is four times as large as the model
 
 
 def _trainer(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""The best moment of a run, by the mAP of the held-out pictures (early stopping)."""
+"""Finds the best step of a run by the mAP of the held-out images (early stopping)."""
 
 from typing import Any
 
@@ -6,13 +6,16 @@ import torch
 
 from trainer.learning.model import GPQ
 
-CHECKS = 20  # of a whole run
-PATIENCE = 10  # checks without a better one, then the run ends
-MIN_HELD_OUT = 100  # held out; of fewer the best check is a matter of luck
+CHECKS = 20  # in a whole run
+PATIENCE = 10  # checks without improvement after which the run ends
+MIN_HELD_OUT = 100  # images; with fewer the best check is a matter of luck
 
 
 class Best:
-    """Keeps the weights of the best check so far; of few ``pictures``, of the last."""
+    """Keeps the weights of the best check so far, or of the last if there are few images.
+
+    ``images``: number of held-out images.
+    """
 
     def __init__(self, images: int) -> None:
         self.decides = images >= MIN_HELD_OUT
@@ -20,7 +23,7 @@ class Best:
         self.weights: dict[str, torch.Tensor] = {}
 
     def offer(self, step: int, mAP: float, model: GPQ) -> None:
-        """A check's result; where it is the best, its weights are copied."""
+        """Takes the result of a check; copies the weights of ``model`` if it is the best so far."""
         self.last = mAP
         if self.decides and mAP <= self.mAP:
             self.stale += 1
@@ -34,7 +37,7 @@ class Best:
         return self.stale >= PATIENCE
 
     def restore(self, model: GPQ) -> None:
-        """Take ``model`` back to the best check, where there was one."""
+        """Restores the weights of the best check in ``model``, if there was a check."""
         if self.weights:
             model.load_state_dict(self.weights)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, replaced in one step."""
+"""Checkpoints: all that a run needs to be resumed, in a file that is replaced atomically."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -28,9 +28,9 @@ def save(
     step: int,
     seconds: float,
 ) -> Path:
-    """Write ``folder``/checkpoint.pt; an older one stays whole until the new one is.
+    """Writes ``folder``/checkpoint.pt; an older one stays until the new one is complete.
 
-    Raises TrainerError where it cannot be written.
+    Raises TrainerError if the file cannot be written.
     """
     path = folder / NAME
     contents = {
@@ -48,7 +48,7 @@ def save(
     try:
         with replacing(path) as file:
             torch.save(contents, file)
-    except RuntimeError as error:  # so torch says it
+    except RuntimeError as error:  # torch raises it if a write fails
         raise TrainerError(f"{path} cannot be written: is the disk full? ({error})") from error
     except OSError as error:
         raise TrainerError(f"{path} cannot be written: {error}") from error
@@ -56,21 +56,29 @@ def save(
 
 
 def read(folder: Path, config: Config) -> Saved:
-    """The checkpoint of ``folder``; raises TrainerError where it is missing or of another run."""
+    """Reads the checkpoint in ``folder``.
+
+    Raises TrainerError if it is missing, cannot be read, or is of a run with other settings.
+    """
     path = folder / NAME
     if not path.is_file():
-        raise TrainerError(f"--resume: there is no {path}; start without --resume")
+        raise TrainerError(f"--resume: there is no {path}: start without --resume")
     try:
         saved: Saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds on a damaged file
+    except Exception as error:  # torch raises many kinds for a damaged file
         raise TrainerError(f"--resume: {path} cannot be read: {error}") from error
     if not isinstance(saved, dict) or "config" not in saved or "best" not in saved:
-        raise TrainerError(f"--resume: {path} is no checkpoint of this version; start anew")
+        raise TrainerError(
+            f"--resume: {path} is not a checkpoint of this version: start again with --overwrite"
+        )
     now = asdict(config)
     different = [name for name in now if saved["config"].get(name) != now[name]]
     if different:
         was = ", ".join(f"{name}={saved['config'].get(name)}" for name in different)
-        raise TrainerError(f"--resume: {path} was made with {was}; give the same or start anew")
+        raise TrainerError(
+            f"--resume: {path} was made with {was}: give the same options, or start again with "
+            "--overwrite"
+        )
     return saved
 
 
@@ -81,18 +89,18 @@ def restore(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     best: Best,
 ) -> None:
-    """Put a checkpoint's tensors where they were.
+    """Restores the state of a run from its checkpoint.
 
-    Raises TrainerError where it is of other pictures or of another kind of device.
+    Raises TrainerError if the checkpoint is of other images or of another kind of device.
     """
     if saved["data"] != recipe.data.fingerprint:
         raise TrainerError(
-            "--resume: the pictures or labels are others than the checkpoint's: go on with the "
-            "same, or start anew (--overwrite, with --init for what was learnt)"
+            "--resume: the images or labels differ from the checkpoint's: give the same data, or "
+            "start again with --overwrite, and with --init to keep what was learnt"
         )
     if saved["device"] != recipe.device.type:
         raise TrainerError(
-            f"--resume: the checkpoint is of --device {saved['device']}, not {recipe.device.type}"
+            f"--resume: the checkpoint is for --device {saved['device']}, not {recipe.device.type}"
         )
     model: nn.Module = recipe.model
     model.load_state_dict(saved["model"])

@@ -1,4 +1,4 @@
-"""The training loop: steps, progress, checks on held-out pictures, checkpoints, an orderly stop."""
+"""The training loop: steps, progress, checks on held-out images, checkpoints, orderly stops."""
 
 import json
 import math
@@ -35,13 +35,17 @@ LOG_STEPS = 25
 
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM arrived; the checkpoint is written."""
+    """The run was stopped by SIGINT or SIGTERM; its checkpoint is written."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """model: of the best check where there were any, else of the last step. batches: labelled
-    and unlabelled pictures a step at the end, fewer than asked for where memory did not do."""
+    """The outcome of a run.
+
+    ``model``: with the weights of the best check, or of the last step if there were no checks.
+    ``steps``: steps done. ``batches``: labelled and unlabelled images per step at the end of the
+    run, fewer than configured if memory ran out. ``held_out``: the best check.
+    """
 
     model: GPQ
     seconds: float
@@ -61,7 +65,7 @@ class _StopRequest:
 
 @contextmanager
 def _orderly_stop() -> Iterator[_StopRequest]:
-    """The first SIGINT or SIGTERM lets the step finish; the second stops at once."""
+    """Lets the step finish after the first SIGINT or SIGTERM; the second one stops at once."""
     request = _StopRequest()
     old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -81,11 +85,12 @@ def run(
     device: torch.device,
     saved: checkpoint.Saved | None,
 ) -> TrainingResult:
-    """Train to ``config.steps``, or until the held-out pictures are found no better; writes
-    checkpoints and log.jsonl below ``out``. saved: the checkpoint to go on from.
+    """Trains for ``config.steps``, or until checks on the held-out images stop improving.
 
-    Raises Stopped after a signal, TrainerError where the loss stops being a number or
-    memory does not suffice.
+    Writes checkpoints and log.jsonl to ``out``. ``saved``: a checkpoint to resume from.
+
+    Raises Stopped after a signal, and TrainerError if the loss is not finite or memory does not
+    suffice.
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
@@ -103,7 +108,7 @@ def run(
 
     model.train()
     last_saved = time.monotonic()
-    images_seen, since = 0, seconds  # of the rate, since the last line of the log
+    images_seen, since = 0, seconds  # since the last line of the log, for the rate
     log = _log(out, done)
     progress = tqdm(
         range(done, done if best.exhausted else config.steps),
@@ -124,7 +129,7 @@ def run(
             logs = done % LOG_STEPS == 0 or last
             checks = held_out and (done % check_steps == 0 or last)
             if logs or checks:
-                _check_finite(total, done)  # waits for the device: all steps until here count
+                _check_finite(total, done)  # waits for the device, so that the time counts
             seconds += time.monotonic() - started
             if logs:
                 losses = {name: round(value.item(), 4) for name, value in parts.items()}
@@ -145,13 +150,13 @@ def run(
                     checkpoint.save(out, config, recipe, optimiser, schedule, best, done, seconds)
                 last_saved = time.monotonic()
             if asked and not ended:
-                raise Stopped(f"stopped at step {done} of {config.steps}; go on with --resume")
+                raise Stopped(f"stopped at step {done} of {config.steps}; continue with --resume")
             if best.exhausted:
                 break
     progress.close()
     if best.exhausted and distributed.is_first():
         print(
-            f"stopped early at step {done}: the held-out pictures were found best at step "
+            f"stopped early at step {done}: mAP on the held-out images was best at step "
             f"{best.step}",
             file=sys.stderr,
         )
@@ -173,8 +178,11 @@ def _checked(held_out: HeldOut | None, best: Best) -> dict[str, Any] | None:
 
 
 def _log(out: Path, done: int) -> Callable[[dict[str, Any]], None]:
-    """A function that writes one JSON line behind those of the steps that are done; it writes
-    nothing in all processes but the first."""
+    """Returns a function that appends a JSON line to log.jsonl.
+
+    Lines of steps after ``done`` are removed first. The function does nothing in processes other
+    than the first.
+    """
     if not distributed.is_first():
         return lambda line: None
     path = out / "log.jsonl"
@@ -190,7 +198,7 @@ def _log(out: Path, done: int) -> Callable[[dict[str, Any]], None]:
 
 
 def _step_of(line: str) -> float:
-    """Endless of one that was cut when the process was killed."""
+    """Returns the step of a log line; infinity if the line is incomplete, as after a kill."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -198,9 +206,9 @@ def _step_of(line: str) -> float:
 
 
 def _check_finite(loss: Tensor, step: int) -> None:
-    """Raises TrainerError, so that no checkpoint is overwritten by weights that are lost."""
+    """Raises TrainerError if ``loss`` is not finite, before a good checkpoint is overwritten."""
     if not math.isfinite(loss.item()):
         raise TrainerError(
-            f"the loss is {loss.item()} at step {step}, and what was learnt is lost: start anew "
-            "with a smaller --learning-rate; a checkpoint that was written before is good"
+            f"the loss is {loss.item()} at step {step}, so the weights are lost: start again "
+            "with a smaller --learning-rate; an earlier checkpoint is still valid"
         )

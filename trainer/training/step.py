@@ -1,4 +1,4 @@
-"""One training step: losses, gradients, weights. On a card a CUDA graph of it, launched at once."""
+"""A training step: losses, gradients, new weights. On a GPU it is recorded as a CUDA graph."""
 
 import sys
 import warnings
@@ -11,41 +11,46 @@ from trainer import distributed
 from trainer.recipes import Recipe
 from trainer.recipes.batches import Batch
 
-WARM_UP = 3  # steps before the graph is made: by then all memory and all states are there
+WARM_UP = 3  # steps before the graph is recorded; they allocate all memory and all states
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 
 
 class TrainingStep:
-    """Calls of it are the steps of a run. What a recipe computes is the same in each, so that on
-    one card it is recorded after a few: a thousand small launches, each of which takes the CPU
-    longer than the card, become one.
+    """Runs one step of a training each time it is called.
 
-    recipe, optimiser: as restored from a checkpoint, if from one; rates become tensors on a card.
-    graph: False for each operation by itself.
+    Each step does the same work. On a single GPU it is therefore recorded after a few steps and
+    replayed from then on: one launch replaces a thousand small ones, each of which takes the CPU
+    longer than the GPU.
+
+    ``recipe``, ``optimiser``: already restored from a checkpoint, if there is one. On a GPU the
+    optimiser's learning rates become tensors. ``graph``: whether to record a CUDA graph.
     """
 
     def __init__(
         self, recipe: Recipe, optimiser: torch.optim.Optimizer, *, graph: bool = True
     ) -> None:
         self.recipe, self.optimiser = recipe, optimiser
-        one_card = recipe.device.type == "cuda" and distributed.world() == 1
-        self.graphed = graph and one_card and not recipe.config.compile
+        single_gpu = recipe.device.type == "cuda" and distributed.world() == 1
+        self.graphed = graph and single_gpu and not recipe.config.compile
         self._graph: torch.cuda.CUDAGraph | None = None
         self._steps_alone = 0
         if self.graphed:
             _make_capturable(recipe.device, optimiser)
 
     def __call__(self) -> Losses:
-        """The total loss and its parts. Raises TrainerError where memory does not suffice for the
-        smallest batch."""
+        """Returns the total loss and its parts.
+
+        If memory runs out, all steps from then on have smaller batches. Raises TrainerError if
+        even the smallest batch does not fit.
+        """
         while True:
             try:
                 return self._run(self.recipe.draw())
             except RuntimeError as error:
                 if not out_of_memory(error) or distributed.world() > 1:
                     raise
-            self._shrink()  # here, where the error and the tensors of its frames are gone
+            self._shrink()  # here the error, which keeps its frames' tensors alive, is gone
 
     def _run(self, batch: Batch) -> Losses:
         if self.graphed and self._graph is None and self._steps_alone == WARM_UP:
@@ -68,21 +73,21 @@ class TrainingStep:
         return total.detach(), {name: value.detach() for name, value in parts.items()}
 
     def _record(self, batch: Batch) -> None:
-        """Nothing is computed yet. Where it fails, steps go on as before."""
+        """Records a step without computing it. If that fails, steps are run without a graph."""
         graph, views = torch.cuda.CUDAGraph(), self.recipe.view_generator
         state = views.get_state()
         graph.register_generator_state(views)
-        self.optimiser.zero_grad(set_to_none=True)  # gradients are to lie in the graph's memory
+        self.optimiser.zero_grad(set_to_none=True)  # gradients must be in the graph's memory
         try:
             with torch.cuda.graph(graph):
                 found = self._compute(batch)
         except RuntimeError as error:
             self.graphed = False
-            # The old one may be left in the middle of the recording.
+            # The old generator may still be registered with the failed recording.
             self.recipe.view_generator = torch.Generator(views.device)
             self.recipe.view_generator.set_state(state)
             reason = str(error).partition("\n")[0]
-            print(f"steps without a CUDA graph, slower: {reason}", file=sys.stderr)
+            print(f"steps run without a CUDA graph, which is slower: {reason}", file=sys.stderr)
             return
         self._graph, self._recorded_batch, self._recorded_losses = graph, batch, found
 
@@ -93,18 +98,18 @@ class TrainingStep:
         if self.recipe.device.type == "cuda":
             torch.cuda.empty_cache()
         print(
-            f"out of memory: going on with {labelled} labelled and {unlabelled} unlabelled "
-            "pictures a step",
+            f"out of memory: continuing with {labelled} labelled and {unlabelled} unlabelled "
+            "images per step",
             file=sys.stderr,
         )
 
 
 def _make_capturable(device: torch.device, optimiser: torch.optim.Optimizer) -> None:
-    """Rates and counts of steps, where a graph reads them anew each time."""
+    """Moves learning rates and step counts to the device, where each replay reads them."""
     for group in optimiser.param_groups:
         group["capturable"] = True
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
     for state in optimiser.state.values():
         state["step"] = state["step"].to(device)
-    # The steps before the graph are meant to be as they are.
+    # The steps before the recording need no graph.
     warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")

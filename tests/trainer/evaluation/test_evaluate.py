@@ -37,7 +37,7 @@ def test_shorter_codes_are_measured_as_the_models_cut_to_them(
         assert {**alone.as_dict(), "model": model.id} == measured.as_dict()
 
 
-def test_refit_keeps_the_codes_and_learns_what_they_stand_for(
+def test_refit_keeps_the_codes_and_recomputes_their_means(
     random_model: Path, sample: Path, tmp_path: Path
 ) -> None:
     refit(random_model, sample, "folder", tmp_path / "refitted")
@@ -60,17 +60,17 @@ def test_refit_keeps_the_codes_and_learns_what_they_stand_for(
         refit(random_model, sample, "folder", tmp_path / "refitted")
 
 
-def test_refit_names_what_it_skips(
+def test_refit_reports_the_files_it_skips(
     random_model: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(sample, tmp_path / "data")
-    (tmp_path / "data" / "labeled" / "dog" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "data" / "labeled" / "dog" / "broken.jpg").write_bytes(b"not an image")
     refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted")
-    told = capsys.readouterr().err
-    assert "skipped 1 files" in told and "broken.jpg" in told
+    printed = capsys.readouterr().err
+    assert "skipped 1 files" in printed and "broken.jpg" in printed
 
 
-def test_refit_reads_only_the_pictures_it_uses(
+def test_refit_reads_only_the_images_it_uses(
     random_model: Path,
     sample: Path,
     tmp_path: Path,
@@ -85,7 +85,7 @@ def test_refit_reads_only_the_pictures_it_uses(
     used = [files[row] for row in spread(len(files), 4).tolist()]
     shutil.copytree(sample, tmp_path / "data")
     for path in set(files).difference(used):
-        (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"no picture")
+        (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"not an image")
     monkeypatch.setattr("trainer.refit.MAX_AVERAGED", 4)
     refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted")
     assert "skipped" not in capsys.readouterr().err
@@ -94,12 +94,12 @@ def test_refit_reads_only_the_pictures_it_uses(
     assert torch.allclose(found.codebook.means, wanted.means)
     assert torch.allclose(found.codebook.classes, wanted.classes)
     for path in used:
-        (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"no picture")
-    with pytest.raises(TrainerError, match="no picture can be read of airplane"):
+        (tmp_path / "data" / path.relative_to(sample)).write_bytes(b"not an image")
+    with pytest.raises(TrainerError, match=r"no image of airplane, .* can be read"):
         refit(random_model, tmp_path / "data", "folder", tmp_path / "refitted", overwrite=True)
 
 
-def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> None:
+def test_cut_replaces_a_model_only_if_asked(random_model: Path, tmp_path: Path) -> None:
     cut(random_model, 24, tmp_path)
     with pytest.raises(TrainerError, match="name another folder"):
         cut(random_model, 12, tmp_path)
@@ -111,21 +111,21 @@ def test_cut_replaces_no_model_unasked(random_model: Path, tmp_path: Path) -> No
 def test_nothing_to_search_is_a_clear_error(random_model: Path) -> None:
     one = image_set(13)
     pixels, labels = one.queries[:1], one.query_labels[:1]
-    with pytest.raises(TrainerError, match="no two pictures share a label"):
+    with pytest.raises(TrainerError, match="no two images share a label"):
         evaluate(artifact.load(random_model), leave_one_out(pixels, labels, one.classes))
 
 
-def test_pictures_of_one_class_are_refused(random_model: Path) -> None:
+def test_images_of_one_class_are_refused(random_model: Path) -> None:
     few = image_set(16)
     everywhere = torch.zeros_like(few.database_labels)
     everywhere[:, 1] = 1
     everywhere[0, 0] = 1
     one = leave_one_out(few.database, everywhere, few.classes)
-    with pytest.raises(TrainerError, match=f"are of the class {few.classes[1]}, .* any order"):
+    with pytest.raises(TrainerError, match=f"are of the class {few.classes[1]}, .* any ranking"):
         evaluate(artifact.load(random_model), one)
 
 
-def test_pictures_that_are_alone_in_their_class_are_not_searched_for() -> None:
+def test_images_that_are_alone_in_their_class_are_not_searched_for() -> None:
     pixels = image_set(16).database
     labels = one_hot(torch.tensor([0, 0, 1, 2]))
     assert leave_one_out(pixels, labels, ("a", "b", "c")).own_rows.tolist() == [0, 1]
@@ -145,7 +145,7 @@ def test_a_cut_models_codes_are_the_first_of_the_sources(
 def test_a_query_is_not_among_its_own_hits(random_model: Path) -> None:
     model, pixels = artifact.load(random_model), image_set().database
     rows, names = torch.arange(len(pixels)), tuple(map(str, range(len(pixels))))
-    own = torch.eye(len(pixels), dtype=torch.uint8)  # a class of its own for each
+    own = torch.eye(len(pixels), dtype=torch.uint8)  # each image has its own class
     with_itself = RetrievalSet(pixels, own, pixels, own, names)
     alone = RetrievalSet(pixels, own, pixels, own, names, own_rows=rows)
     first, second = evaluate(model, with_itself)[0], evaluate(model, alone)[0]
@@ -154,7 +154,7 @@ def test_a_query_is_not_among_its_own_hits(random_model: Path) -> None:
     assert (first.n_database, second.n_database) == (len(pixels), len(pixels) - 1)
 
 
-def test_relevant_is_what_shares_a_class(random_model: Path) -> None:
+def test_a_hit_is_relevant_if_it_shares_a_class(random_model: Path) -> None:
     few = image_set(14)
     shared = torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=torch.uint8)
     queries = torch.tensor([[0, 1, 1]], dtype=torch.uint8)
@@ -175,7 +175,7 @@ def test_lengths_that_cannot_be_cut_are_refused(
             evaluate(artifact.load(random_model), image_set(), bits=(bits,))
 
 
-def test_nearer_is_one_where_order_knows_nothing_of_the_value() -> None:
+def test_relative_distance_is_one_if_the_order_is_independent_of_the_value() -> None:
     far = np.arange(40, dtype=np.float32)
     assert _relative_distance(far, np.zeros(40, dtype=np.float32)) == pytest.approx(1)
     assert _relative_distance(far, -far) == pytest.approx(4.5 / 19.5)

@@ -40,7 +40,7 @@ def test_nothing_is_held_out_of_few_labels_or_by_a_share_of_none() -> None:
         assert rest is whole
 
 
-def test_a_rare_class_keeps_its_pictures_that_a_common_one_shares() -> None:
+def test_a_rare_class_keeps_images_that_a_common_one_shares() -> None:
     labels = torch.cat([one_hot(torch.zeros(40, dtype=torch.int64), 2)])
     labels[:3, 1] = 1
     pixels = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
@@ -49,7 +49,7 @@ def test_a_rare_class_keeps_its_pictures_that_a_common_one_shares() -> None:
     assert held.labels[:, 1].sum() == 0
 
 
-def test_labelled_pictures_that_serve_as_unlabelled_are_not_there_twice() -> None:
+def test_labelled_images_that_are_also_the_unlabelled_ones_are_not_stored_twice() -> None:
     whole = data(100, 100)
     alone = TrainingSet(whole.labelled, whole.labels, whole.labelled, whole.classes)
     assert alone.all_labelled and not whole.all_labelled
@@ -60,7 +60,7 @@ def test_labelled_pictures_that_serve_as_unlabelled_are_not_there_twice() -> Non
 
 
 def test_queries_are_spread_over_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second class is found perfectly, the first not at all: half of both."""
+    """The second class is found perfectly and the first is not, so mAP is between."""
     monkeypatch.setattr(holdout, "MAX_QUERIES", 20)
     Z = torch.eye(16, 16)[None]
     labels = one_hot(torch.arange(2).repeat_interleave(100))
@@ -69,13 +69,13 @@ def test_queries_are_spread_over_all_classes(monkeypatch: pytest.MonkeyPatch) ->
     assert 0.6 < found < 0.9
 
 
-def test_a_picture_of_several_classes_counts_for_each() -> None:
+def test_an_image_of_several_classes_counts_for_each() -> None:
     whole = data(20)
     both = TrainingSet(whole.labelled, whole.labels.expand(-1, 2), whole.unlabelled, ("a", "b"))
     assert len(hold_out(both, 0.1, seed=0)[1].labels) == 2
 
 
-def test_map_is_one_where_classes_have_codewords_of_their_own_and_chance_elsewhere() -> None:
+def test_map_is_one_if_each_class_has_its_own_codewords_and_by_chance_otherwise() -> None:
     Z = normalize(torch.eye(16, 16)[None].repeat(2, 1, 1), dim=-1)
     labels = one_hot(torch.arange(400) % 4)
     features = Z[0][torch.arange(400) % 4].repeat(1, 2)
@@ -86,7 +86,7 @@ def test_map_is_one_where_classes_have_codewords_of_their_own_and_chance_elsewhe
     assert mean_average_precision(features, alone, Codebook(Z)) == 0
 
 
-def test_best_goes_back_to_its_best_check_and_gives_up_after_some() -> None:
+def test_best_restores_its_best_check_and_gives_up_after_some() -> None:
     best, made = Best(1000), GPQ(config("modern"), 3)
     best.offer(10, 0.5, made)
     kept = made.Z.detach().clone()
@@ -106,7 +106,7 @@ def test_best_goes_back_to_its_best_check_and_gives_up_after_some() -> None:
     assert np.array_equal(made.Z.detach(), before)
 
 
-def test_few_held_out_pictures_do_not_decide() -> None:
+def test_few_held_out_images_do_not_decide() -> None:
     best, made = Best(20), GPQ(config("modern"), 3)
     for step in range(3 * PATIENCE):
         best.offer(step, 1 / (step + 1), made)

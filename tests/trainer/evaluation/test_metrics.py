@@ -32,7 +32,7 @@ def test_tie_aware_is_the_mean_over_all_orders_of_equals(seed: int) -> None:
     assert metrics.expected_hits(relevant, scores) == pytest.approx(hits)
 
 
-def test_without_ties_both_agree() -> None:
+def test_without_ties_both_average_precisions_agree() -> None:
     relevant = np.random.default_rng(0).random(50) < 0.3
     scores = np.arange(50, 0, -1).astype(np.float32)
     tie_aware = metrics.tie_aware_average_precision(relevant, scores)
