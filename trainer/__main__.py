@@ -57,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    where = gpq_device.pick(options.device)
-    model = artifact.load(options.model, where)
+    device = gpq_device.pick(options.device)
+    model = artifact.load(options.model, device)
     images = _retrieval_set(options, model)
     found = [m.as_dict() for m in evaluate(model, images, options.engine, options.bits)]
     measured = found[-1]

@@ -17,7 +17,7 @@ from gpq.model.network import DEFAULT_WIDTHS, TORCHVISION
 from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
 from gpq.system import device as gpq_device
 from gpq.system import memory
-from trainer import device, distributed
+from trainer import distributed
 from trainer.config import (
     BATCHES,
     HELD_OUT,
@@ -31,6 +31,7 @@ from trainer.config import (
 from trainer.data import image_sets
 from trainer.data.skipped import NAME as SKIPPED
 from trainer.data.skipped import print_skipped, write_skipped
+from trainer.device import describe, require_backend
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
@@ -65,14 +66,14 @@ def train(options: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     if config.compile:
-        device.require_backend(config.compile, gpq_device.pick(options.device))
-    where = distributed.start(gpq_device.pick(options.device))
-    if where.type == "cpu":
+        require_backend(config.compile, gpq_device.pick(options.device))
+    device = distributed.start(gpq_device.pick(options.device))
+    if device.type == "cpu":
         memory.keep_freed()
     else:
         torch.backends.cudnn.benchmark = True  # all steps are alike
     try:
-        _train(options, config, source, teacher, where)
+        _train(options, config, source, teacher, device)
     except RuntimeError as error:
         if not gpq_device.out_of_memory(error):
             raise
@@ -89,7 +90,7 @@ def _train(
     config: Config,
     source: Model | None,
     teacher: Model | None,
-    where: torch.device,
+    device: torch.device,
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
     rules = _rules(config)
@@ -101,17 +102,17 @@ def _train(
     if distributed.is_first():
         print(_summary(images, held_out), file=sys.stderr)
     torch.manual_seed(config.seed)
-    model = GPQ(config, len(images.classes)).to(where)
-    images = _on_device(images, where)
+    model = GPQ(config, len(images.classes)).to(device)
+    images = _on_device(images, device)
     if teacher:
-        teacher.network.to(where)
+        teacher.network.to(device)
         images = replace(images, guesses=guess(teacher, images, config.seed))
     if options.pretrained:
         pretrained.load_pretrained(model.F, config.network)
     if source:
-        start_from(model, source, _initial_images(where, images), rules)
+        start_from(model, source, _initial_images(device, images), rules)
     model.F = distributed.synchronise_batch_norm(model.F)
-    result = loop.run(model, images, held_out, rules, config, options.out, where, saved)
+    result = loop.run(model, images, held_out, rules, config, options.out, device, saved)
     if not distributed.is_first():
         return
     training = {
@@ -124,22 +125,22 @@ def _train(
         "batch_unlabelled": result.batches[1],
         "checked": result.held_out,
         "processes": distributed.world(),
-        "device": device.describe(where),
+        "device": describe(device),
         "date": time.strftime("%Y-%m-%d"),
         "versions": {"gpq": __version__, "torch": str(torch.__version__)},
     }
     with writing(options.out):
         model_id = export(result.model, config, rules, images, options.out, training)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
-    _report(artifact.load(options.out, where), held_out, images, options.out)
+    _report(artifact.load(options.out, device), held_out, images, options.out)
 
 
 def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
     unlabelled = 0 if images.all_labelled else len(images.unlabelled)
     kept = len(held_out.pixels) if held_out else 0
     return (
-        f"learning from {len(images.labelled):,} labelled images of {len(images.classes):,} "
-        f"classes and {unlabelled:,} unlabelled images; {kept:,} labelled images are held out"
+        f"images to learn from: {len(images.labelled):,} labelled, of {len(images.classes):,} "
+        f"classes, and {unlabelled:,} unlabelled; held out: {kept:,} labelled"
     )
 
 
@@ -150,19 +151,19 @@ def _origin(model: Model | None) -> dict[str, object] | None:
     return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
 
 
-def _on_device(images: image_sets.TrainingSet, where: torch.device) -> image_sets.TrainingSet:
-    moved = images.to(where)
+def _on_device(images: image_sets.TrainingSet, device: torch.device) -> image_sets.TrainingSet:
+    moved = images.to(device)
     if moved is images and distributed.is_first():
         print(
-            f"the images stay in the host's memory: {where} has no room for them", file=sys.stderr
+            f"the images stay in the host's memory: {device} has no room for them", file=sys.stderr
         )
     return moved
 
 
-def _initial_images(where: torch.device, images: image_sets.TrainingSet) -> image_sets.TrainingSet:
+def _initial_images(device: torch.device, images: image_sets.TrainingSet) -> image_sets.TrainingSet:
     """Returns the images that ``start_from`` uses, on the device."""
     rows = labelled_rows(images)
-    labelled, labels = images.labelled[rows].to(where), images.labels[rows].to(where)
+    labelled, labels = images.labelled[rows].to(device), images.labels[rows].to(device)
     return replace(images, labelled=labelled, labels=labels)
 
 

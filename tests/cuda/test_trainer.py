@@ -1,4 +1,4 @@
-"""Tests training on a GPU; run by ``make gpu``."""
+"""Tests training on a GPU; ``make gpu`` runs them."""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from trainer.training import loop
 from trainer.training.step import TrainingStep
 
 pytestmark = pytest.mark.cuda
-CARD = torch.device("cuda")
+GPU = torch.device("cuda")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_on_the_gpu_reaches_every_parameter(name: str) -> None:
     wanted = config(name, bits=16, details=1 if name == "modern" else 0)
-    model = GPQ(wanted, 3).to(CARD).train()
-    made = RECIPES[name](model, image_set().to(CARD), Preprocess(32), wanted, autocast(CARD))
+    model = GPQ(wanted, 3).to(GPU).train()
+    made = RECIPES[name](model, image_set().to(GPU), Preprocess(32), wanted, autocast(GPU))
     total, parts = made.losses(made.draw())
     total.backward()
     assert total.isfinite()
@@ -35,13 +35,13 @@ def test_a_step_on_the_gpu_reaches_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
-    """Every step has rows, views, rates and averages of its own, as if it ran without a graph."""
+    """Each replay has its own rows, views, rates and averages, as if launched one by one."""
     found = []
     for graph in (False, True):
         torch.manual_seed(0)
         wanted = config(name, bits=48, details=4 if name == "modern" else 0, steps=20)
-        model = GPQ(wanted, 3).to(CARD, memory_format=torch.channels_last).train()
-        made = RECIPES[name](model, image_set().to(CARD), Preprocess(32), wanted, autocast(CARD))
+        model = GPQ(wanted, 3).to(GPU, memory_format=torch.channels_last).train()
+        made = RECIPES[name](model, image_set().to(GPU), Preprocess(32), wanted, autocast(GPU))
         optimiser, schedule = made.optimiser()
         step = TrainingStep(made, optimiser, graph=graph)
         totals = []
@@ -54,7 +54,7 @@ def test_steps_of_a_graph_are_those_without_one(name: str) -> None:
     (totals, weights), (of_graph, recorded) = found
     assert len(set(of_graph)) == 12
     assert of_graph == pytest.approx(totals, rel=0.02)
-    # All weights are compared together: Adam moves one with a tiny gradient in either direction.
+    # All weights together: Adam may move a weight with hardly any gradient either way.
     assert (weights - recorded).norm() < 0.05 * weights.norm()
 
 
@@ -64,12 +64,12 @@ def test_a_run_on_the_gpu_is_checked_stopped_resumed_and_served_on_the_cpu(
 ) -> None:
     wanted = config(name, steps=20)
     held = HeldOut(image_set().labelled, image_set().labels)
-    data, rules = image_set().to(CARD), Preprocess(32)
-    model = GPQ(wanted, 3).to(CARD)
-    result = loop.run(model, data, held, rules, wanted, tmp_path, CARD, None)
+    data, rules = image_set().to(GPU), Preprocess(32)
+    model = GPQ(wanted, 3).to(GPU)
+    result = loop.run(model, data, held, rules, wanted, tmp_path, GPU, None)
     assert 0 < result.held_out["mAP"] <= 1
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True, map_location="cpu")
-    again = loop.run(GPQ(wanted, 3).to(CARD), data, held, rules, wanted, tmp_path, CARD, saved)
+    again = loop.run(GPQ(wanted, 3).to(GPU), data, held, rules, wanted, tmp_path, GPU, saved)
     assert again.held_out == result.held_out
     export(result.model, wanted, rules, data, tmp_path, {})
     assert artifact.load(tmp_path).device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Two processes of one run, over gloo, on the CPU."""
+"""Tests a run of two processes, over gloo, on the CPU."""
 
 import os
 import subprocess
@@ -28,14 +28,16 @@ Tensors = dict[str, torch.Tensor]
 
 
 def steps() -> dict[str, Tensors]:
-    """Of a step of each recipe, with batch norm as in use and as in training: gradients,
-    running statistics and the whole batch's features."""
+    """Computes a step of each recipe, with batch norm in either mode.
+
+    Returns the gradients, the running statistics and the loss by recipe and mode.
+    """
     return {f"{name} {mode}": step(name, mode) for name in RECIPES for mode in ("eval", "train")}
 
 
 def step(name: str, mode: str) -> Tensors:
     made = recipe(name, bits=16, details=1 if name == "modern" else 0)
-    made.autocast = nullcontext()  # bfloat16 would hide small mistakes
+    made.autocast = nullcontext()  # bfloat16 would hide small errors
     made.model.F = distributed.synchronise_batch_norm(made.model.F)
     made.model.train(mode == "train")
     total, _ = made.losses(made.draw())
@@ -54,29 +56,29 @@ def torchrun(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensors]]:
+def of_both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensors]]:
     folder = tmp_path_factory.mktemp("two")
     (folder / "worker.py").write_text(WORKER)
     torchrun(str(folder / "worker.py"), str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def test_two_processes_take_the_step_of_one(of_two: list[dict[str, Tensors]]) -> None:
+def test_two_processes_take_the_step_of_one(of_both: list[dict[str, Tensors]]) -> None:
     for which, alone in steps().items():
         for rank in (0, 1):
-            found = of_two[rank][which]
+            found = of_both[rank][which]
             assert found.keys() == alone.keys()
             for name, expected in alone.items():
                 difference = (found[name] - expected).abs().max()
                 assert difference <= 1e-3 * expected.abs().max() + 1e-6, (which, name)
 
 
-def test_both_processes_have_the_same_running_statistics(of_two: list[dict[str, Tensors]]) -> None:
-    for which, first in of_two[0].items():
+def test_both_processes_have_the_same_running_statistics(of_both: list[dict[str, Tensors]]) -> None:
+    for which, first in of_both[0].items():
         running = [name for name in first if "running" in name]
         assert running
         for name in running:
-            assert torch.equal(first[name], of_two[1][which][name]), (which, name)
+            assert torch.equal(first[name], of_both[1][which][name]), (which, name)
 
 
 def test_torchrun_trains_one_model(sample: Path, tmp_path: Path) -> None:
@@ -84,4 +86,4 @@ def test_torchrun_trains_one_model(sample: Path, tmp_path: Path) -> None:
     small = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16", "--steps", "6"]
     torchrun("-m", "trainer", "train", "--data", str(sample), "--out", str(out), *small)
     assert artifact.load(out).about["training"]["processes"] == 2
-    assert len((out / "log.jsonl").read_text().splitlines()) == 7  # six checks and the last step
+    assert len((out / "log.jsonl").read_text().splitlines()) == 7  # six checks, and the last step

@@ -1,4 +1,4 @@
-"""The command line, on real pictures."""
+"""Tests the command line on real images."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ SMALL = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16"]
 
 @pytest.fixture(scope="module")
 def photos(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """labeled/ as it is, the pictures of train/ as unlabeled/, without their classes."""
+    """A folder with the sample's labeled/, and its train/ as unlabeled/, without classes."""
     root = tmp_path_factory.mktemp("photos")
     shutil.copytree(sample / "labeled", root / "labeled")
     (root / "unlabeled").mkdir()
@@ -42,7 +42,7 @@ def train(photos: Path, out: Path, *more: str) -> int:
 def test_a_short_training_learns(
     recipe: str, steps: int, photos: Path, sample: Path, tmp_path, capsys
 ) -> None:
-    """Chance is 0.1; half a minute of training on 500 labels is well above it."""
+    """Half a minute of training on 500 labels finds much more than chance, which is 0.1."""
     out = tmp_path / "out"
     batches = ["--batch-labelled", "64", "--batch-unlabelled", "64"]
     more = [
@@ -97,17 +97,17 @@ def test_defaults_are_the_recipes(words: list[str], expected: tuple[str, int, fl
     assert (config.network, config.size, config.held_out) == expected
 
 
-def test_what_was_trained_on_is_measured_by_its_own_classes(
+def test_the_folder_of_a_training_is_measured_by_its_own_classes(
     random_model: Path, photos: Path, capsys
 ) -> None:
     assert main(["evaluate", "--model", str(random_model), "--data", str(photos), "--json"]) == 0
     printed = capsys.readouterr()
-    assert "no queries apart: 500 labelled pictures" in printed.err
+    assert "no separate queries: each of 500 labelled images" in printed.err
     assert json.loads(printed.out)["mAP_tie_aware"] < 0.3  # of ten classes, not of two
 
 
 def test_a_stopped_run_resumes_to_the_same_model(photos: Path, tmp_path: Path) -> None:
-    """SIGINT leaves a checkpoint; resumed, the run ends where an unbroken one does."""
+    """SIGINT leaves a checkpoint. The resumed run ends with the model of an uninterrupted one."""
     command = [sys.executable, "-m", "trainer", "train", "--data", str(photos), *SMALL]
     command += ["--steps", "160", "--out", str(tmp_path / "broken")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -121,7 +121,7 @@ def test_a_stopped_run_resumes_to_the_same_model(photos: Path, tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "go on with --resume" in errors
+    assert "continue with --resume" in errors
     assert not (tmp_path / "broken" / "config.json").exists()
 
     subprocess.run([*command, "--resume"], cwd=ROOT, env=environment, check=True)
@@ -148,14 +148,14 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     assert "--init" not in capsys.readouterr().err
     other = ["--size", "48", "--overwrite"]
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first), *other) == 0
-    told = capsys.readouterr().err
-    assert "pixels a side" in told and "2/2" in told  # and the bar comes to its end
+    printed = capsys.readouterr().err
+    assert "pixels a side" in printed and "2/2" in printed  # the progress bar reaches its end
     training = artifact.load(second).about["training"]
     assert training["started_from"]["id"] == artifact.load(first).id
     assert training["started_from"]["training"]["steps"] == 2
     torch.save({"weights": torch.zeros(1)}, first / "checkpoint.pt")
     assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
-    assert "is no checkpoint of this version" in capsys.readouterr().err
+    assert "is not a checkpoint of this version" in capsys.readouterr().err
     (first / "checkpoint.pt").write_bytes(b"damaged")
     assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
     assert "cannot be read" in capsys.readouterr().err
@@ -165,28 +165,37 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     ("arguments", "message"),
     [
         (["train", "--data", "/nowhere", "--out", "x"], "/nowhere/labeled is not a folder"),
-        (["train", "--data", "/nowhere", "--out", "x", "--dataset", "cifar10"], "no CIFAR-10"),
+        (["train", "--data", "/nowhere", "--out", "x", "--dataset", "cifar10"], "not CIFAR-10"),
         (["train", "--data", "/no", "--out", "/dev/null"], "/dev/null is a file"),
         (["train", "--data", "/no", "--out", "x", "--resume"], "there is no x/checkpoint.pt"),
         (["train", "--data", "/no", "--out", "x", "--init", "/no"], "no finished model"),
-        (["train", "--data", "/no", "--out", "x", "--held-out", "1"], "a share from 0"),
+        (["train", "--data", "/no", "--out", "x", "--held-out", "1"], "give a share from 0"),
         (["train", "--data", "/no", "--out", "x", "--learning-rate", "0"], "number above 0"),
         (["train", "--data", "/no", "--out", "x", "--learning-rate", "nan"], "number above 0"),
-        (["train", "--data", "/no", "--out", "x", "--lambda1", "nan"], "lambda1 nan: a number"),
-        (["train", "--data", "/no", "--out", "x", "--lambda2", "-1"], "lambda2 -1.0: a number"),
+        (
+            ["train", "--data", "/no", "--out", "x", "--lambda1", "nan"],
+            "lambda1 nan: give a number",
+        ),
+        (
+            ["train", "--data", "/no", "--out", "x", "--lambda2", "-1"],
+            "lambda2 -1.0: give a number",
+        ),
         (["train", "--data", "/no", "--out", "x", "--compile", "none"], "--compile none: "),
         (
             ["train", "--data", "/no", "--out", "x", "--pretrained", "--network", "vgg"],
-            "weights of alexnet, resnet18, resnet50 only, not of vgg",
+            "weights for alexnet, resnet18, resnet50 only, not for vgg",
         ),
         (
             ["train", "--data", "/no", "--out", "x", "--network", "alexnet", "--size", "32"],
             "--size 32 is too small for network alexnet",
         ),
         (["train", "--data", "/no", "--out", "x", "--details", "12"], "leaves none"),
-        (["train", "--data", "/no", "--out", "x", "--variant", "gpq-t"], "is for --recipe paper"),
+        (
+            ["train", "--data", "/no", "--out", "x", "--variant", "gpq-t"],
+            "is only for --recipe paper",
+        ),
         (["train", "--data", "/no.csv", "--out", "x"], "/no.csv: "),
-        (["train", "--data", "/no", "--out", "x", "--dataset", "nuswide"], "is no NUS-WIDE"),
+        (["train", "--data", "/no", "--out", "x", "--dataset", "nuswide"], "is not NUS-WIDE"),
         (
             ["evaluate", "--data", "/nowhere", "--model", "/nowhere"],
             "no finished model in this folder",
@@ -208,7 +217,7 @@ def test_a_seed_beyond_the_generators_is_wrong_usage(capsys) -> None:
     for seed in ("-1", str(2**63)):
         with pytest.raises(SystemExit):
             main(["train", "--data", "x", "--out", "y", "--seed", seed])
-        assert f"{seed} is not a number from 0" in capsys.readouterr().err
+        assert f"{seed} is not an integer from 0" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, capsys) -> None:
@@ -218,12 +227,14 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, capsys) -
         assert f"error: {out} cannot be written: " in capsys.readouterr().err
 
 
-def test_a_run_tells_what_it_learns_from_and_why_there_is_no_report(tmp_path: Path, capsys) -> None:
-    images = tree(tmp_path / "pictures", "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
+def test_a_run_reports_what_it_learns_from_and_why_it_writes_no_report(
+    tmp_path: Path, capsys
+) -> None:
+    images = tree(tmp_path / "images", "labeled/a/1.png", "labeled/b/1.png", "unlabeled/1.png")
     assert train(images, tmp_path / "out", *SMALL, "--steps", "1") == 0
     printed = capsys.readouterr().err
-    assert "2 labelled pictures of 2 classes and 1 without labels; 0 labelled ones" in printed
-    assert "no report: nothing to search for: " in printed
+    assert "2 labelled, of 2 classes, and 1 unlabelled; held out: 0 labelled" in printed
+    assert "no report is written: nothing to search for: " in printed
     assert not (tmp_path / "out" / "report.html").exists()
 
 
@@ -247,7 +258,7 @@ def test_a_network_without_torchvision_is_one_clear_line(monkeypatch, tmp_path, 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_is_refused_where_there_is_none(photos: Path, tmp_path: Path, capsys) -> None:
+def test_cuda_is_refused_without_a_cuda_device(photos: Path, tmp_path: Path, capsys) -> None:
     assert train(photos, tmp_path, "--device", "cuda") == 1
     assert "torch sees no CUDA device" in capsys.readouterr().err
 
@@ -255,7 +266,7 @@ def test_cuda_is_refused_where_there_is_none(photos: Path, tmp_path: Path, capsy
 def test_a_full_disk_at_the_end_is_a_clear_error_and_loses_nothing(
     photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checkpoint is written before the artifact: with space again the run goes on."""
+    """The checkpoint is written before the artifact, so the run can continue with more space."""
     out, steps = tmp_path / "out", ["--steps", "1", *SMALL]
 
     def full(*_: object) -> None:
@@ -272,7 +283,7 @@ def test_a_full_disk_at_the_end_is_a_clear_error_and_loses_nothing(
 def test_a_full_disk_at_the_report_is_a_clear_error(
     random_model: Path, tmp_path: Path, capsys
 ) -> None:
-    images = tree(tmp_path / "pictures", *(f"{c}/{n}.png" for c in "ab" for n in range(3)))
+    images = tree(tmp_path / "images", *(f"{c}/{n}.png" for c in "ab" for n in range(3)))
     model = shutil.copytree(random_model, tmp_path / "model")
     (model / "report.html").symlink_to("/dev/full")
     assert main(["report", "--model", str(model), "--data", str(images)]) == 1

@@ -67,15 +67,15 @@ def test_precision_of_recall_by_hand() -> None:
     assert not _precision_of_recall(np.zeros(3, dtype=bool), scores[:3]).any()
 
 
-def test_precision_of_recall_is_the_same_in_any_order_of_equals() -> None:
+def test_precision_of_recall_is_the_same_in_any_order_of_equal_scores() -> None:
     scores = np.array([2, 2, 2, 2, 1], dtype=np.float32)
     orders = ([True, True, False, False, True], [False, False, True, True, True])
     first, second = (_precision_of_recall(np.array(order), scores) for order in orders)
     assert first.tolist() == second.tolist()
-    assert first[0] == pytest.approx(0.6)  # the best is at the end: 3 of 5
+    assert first[0] == pytest.approx(0.6)  # the best precision is at the end: 3 of 5
 
 
-def test_within_a_class_the_queries_differ_in_colour() -> None:
+def test_the_queries_shown_of_a_class_differ_in_colour() -> None:
     pixels = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8) * 6
     labels = one_hot(torch.arange(40) % 4 // 2 * (torch.arange(40) % 2), 2)
     own = RetrievalSet(pixels, labels, pixels, labels, ("a", "b"), own_rows=torch.arange(40))
@@ -89,7 +89,7 @@ def test_within_a_class_the_queries_differ_in_colour() -> None:
 
 
 class References(HTMLParser):
-    """What a page asks for from elsewhere."""
+    """Collects the references of a page to other files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,9 +103,7 @@ class References(HTMLParser):
         self.images += tag == "img"
 
 
-def test_the_report_is_one_file_without_anything_from_elsewhere(
-    random_model: Path, tmp_path: Path
-) -> None:
+def test_the_report_is_one_file_that_needs_no_others(random_model: Path, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(
         '{"step": 25, "seconds": 1.5, "npair": 2.0}\n'
         '{"step": 25, "seconds": 1.5, "held_out_mAP": 0.4}\n'
@@ -120,32 +118,32 @@ def test_the_report_is_one_file_without_anything_from_elsewhere(
     assert not re.search(r"<script|@import|url\(", page)
 
 
-def test_values_of_the_config_are_said_in_words() -> None:
+def test_values_of_the_config_are_formatted_for_reading() -> None:
     assert in_words({"mAP": 0.5, "step": 3}) == "mAP 0.5, step 3"
     assert [in_words(value) for value in (None, "", 0, "x")] == ["–", "–", "0", "x"]
 
 
-def test_a_report_of_very_few_pictures(random_model: Path, tmp_path: Path) -> None:
+def test_a_report_of_very_few_images(random_model: Path, tmp_path: Path) -> None:
     few = image_set(6)
     assert write_report(artifact.load(random_model), few, "few", tmp_path).stat().st_size
 
 
-def test_pictures_of_the_sample_make_a_report_with_a_database_apart(
+def test_the_sample_makes_a_report_with_a_separate_database(
     random_model: Path, sample: Path, tmp_path: Path
 ) -> None:
     model = artifact.load(random_model)
     apart = retrieval_set(sample, "folder", model.rules)
     assert (
-        "300 queries over 1,000 pictures"
+        "300 queries over 1,000 images"
         in write_report(model, apart, "sample", tmp_path).read_text()
     )
 
 
-def test_advice_names_what_looks_bad_and_is_silent_where_nothing_does(found: Study) -> None:
+def test_advice_names_what_looks_bad_and_is_empty_if_nothing_does(found: Study) -> None:
     lines = "\n".join(advice(found, {}))
     assert "Only 90 queries" in lines
     assert "not far above a random order" in lines
-    assert "is taken for" in lines
+    assert "is mistaken for" in lines
     fine = replace(
         found,
         lengths=[
@@ -167,7 +165,7 @@ def test_advice_names_what_looks_bad_and_is_silent_where_nothing_does(found: Stu
     assert advice(few, {}) == []
 
 
-def test_a_class_of_few_is_not_taken_for_others_after_all_of_it_is_found() -> None:
+def test_hits_after_all_of_a_small_class_do_not_count_as_confusion() -> None:
     right = np.arange(12) < 2
     ranking = Ranking(0, np.arange(12), -np.arange(12, dtype=np.float32), right)
     labels = one_hot(torch.tensor([0] * 2 + [1] * 10))
@@ -182,7 +180,7 @@ def test_a_class_of_few_is_not_taken_for_others_after_all_of_it_is_found() -> No
     assert result.confused == ("many", 0.5)
 
 
-def test_orange_is_the_step_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orange_is_the_step_whose_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     plotted: list[tuple[object, ...]] = []
     plot = Axes.plot
     monkeypatch.setattr(
@@ -193,7 +191,7 @@ def test_orange_is_the_step_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [a for a, more in plotted if more["color"] == charts.SECOND] == [(2, 0.5, "o")]
 
 
-def test_the_map_names_few_classes_beside_it(found: Study, recwarn) -> None:
+def test_the_map_has_a_legend_if_there_are_few_classes(found: Study, recwarn) -> None:
     strange = replace(found, classes=("日本", "_bee", "<cow>"))
     _, legend = charts.feature_map(strange)
     assert [name for name, _ in legend] == ["日本", "_bee", "<cow>"]

@@ -38,7 +38,7 @@ def test_figures_vary_what_they_show() -> None:
     assert variants[-1].options[-2:] == ["--network", "cnn-f"]
 
 
-def test_runs_that_measure_other_lengths_or_have_other_options_are_others() -> None:
+def test_runs_with_other_lengths_or_options_have_other_folders() -> None:
     (curves,) = grid.figure(3, "cifar10", "modern", grid.PAPER_BITS)
     (table,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS)
     assert (curves.lengths, table.lengths) == ([48], [12, 24, 32, 48])
@@ -52,7 +52,7 @@ def line(bits: int, found: float, dataset: str) -> dict[str, object]:
     return {"bits": bits, "mAP_tie_aware": found, "dataset": dataset, "recipe": "modern", **sizes}
 
 
-def test_a_table_stands_beside_the_published_numbers() -> None:
+def test_a_table_has_the_published_numbers_too() -> None:
     lines = [line(12, 0.3, "cifar10-unseen-0"), line(12, 0.5, "cifar10-unseen-1")]
     text = draw.table(lines, "cifar10", 2, (12, 48))
     assert "| GPQ, as published | 0.321 | 0.358 |" in text
@@ -62,7 +62,7 @@ def test_a_table_stands_beside_the_published_numbers() -> None:
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    """CIFAR-10's layout with so few pictures that protocol 2 still has all of its parts."""
+    """A folder in CIFAR-10's layout, with just enough images for all parts of protocol 2."""
     places = [
         f"{p}/{c}/{n}.png" for p in ("train", "test") for c in cifar10.CLASSES for n in (0, 1)
     ]
@@ -75,8 +75,10 @@ SMALL += ["--batch-labelled", "4", "--batch-unlabelled", "4"]
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs without processes of their own, which take seconds to start; protocol 1 with queries
-    and a database of few pictures."""
+    """Makes runs in this process, because others take seconds to start.
+
+    Protocol 1 gets few queries and a small database.
+    """
 
     def trainer(*words: str) -> str:
         printed = io.StringIO()
@@ -95,8 +97,8 @@ def lines_of(out: Path) -> list[dict[str, object]]:
     return [json.loads(text) for text in (out / "runs.jsonl").read_text().splitlines()]
 
 
-def test_runs_are_done_once_and_drawn(few: Path, tmp_path: Path, capsys) -> None:
-    """In a process of its own, as users run it."""
+def test_runs_are_made_once_and_drawn(few: Path, tmp_path: Path, capsys) -> None:
+    """Uses separate processes, as the command does for users."""
     out = tmp_path / "out"
     command = ["reproduce", "--table", "3", "--data", str(few), "--out", str(out), "--runs", "1"]
     command += ["--recipe", "modern", *SMALL, "--held-out", "0"]
@@ -111,7 +113,7 @@ def test_runs_are_done_once_and_drawn(few: Path, tmp_path: Path, capsys) -> None
     assert (out / "runs.jsonl").stat().st_mtime_ns == before
 
 
-def test_a_run_whose_lines_are_not_whole_is_done_again(
+def test_a_run_with_incomplete_lines_is_made_again(
     few: Path, tmp_path: Path, in_process: None, capsys
 ) -> None:
     out = tmp_path / "out"
@@ -121,7 +123,7 @@ def test_a_run_whose_lines_are_not_whole_is_done_again(
     whole = (out / "runs.jsonl").read_bytes()
     (out / "runs.jsonl").write_bytes(whole[:-40])
     assert main(command) == 0
-    assert "not whole, left out" in capsys.readouterr().err
+    assert "skipping an incomplete line" in capsys.readouterr().err
     assert [found["bits"] for found in lines_of(out)] == [12, 24, 32, 48]
     longer = [*command[: command.index("--steps")], "--steps", "2", *SMALL[4:]]
     assert main(longer) == 0
@@ -142,7 +144,7 @@ def test_the_figures_are_drawn(
         drawn = (out / f"figure-{number}-cifar10.png").read_bytes()
         assert drawn.startswith(b"\x89PNG")
     lines = lines_of(out)
-    assert len(lines) == 1 + 4 + 3  # figure 3's run is figure 5's too
+    assert len(lines) == 1 + 4 + 3  # figures 3 and 5 share a run
     (cnn_f,) = [line for line in lines if line["variant"] == "gpq-f"]
     training = artifact.read_config(out / str(cnn_f["folder"]))["about"]["training"]
     assert (training["network"], training["variant"]) == ("cnn-f", "gpq")

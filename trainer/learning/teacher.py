@@ -46,15 +46,15 @@ def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
         raise TrainerError(
             f"--teacher: it needs images of {teacher.rules.size} pixels, not of --size {size}"
         )
-    where = next(teacher.network.parameters()).device
+    device = next(teacher.network.parameters()).device
     rows = labelled_rows(data)
-    known = data.labelled[rows].to(where).float()
-    means = class_means(_sub_vectors(teacher, known), data.labels[rows].to(where))
-    generator = torch.Generator(where).manual_seed(seed)
+    known = data.labelled[rows].to(device).float()
+    means = class_means(_sub_vectors(teacher, known), data.labels[rows].to(device))
+    generator = torch.Generator(device).manual_seed(seed)
     found = []
     parts = torch.split(data.unlabelled, BATCH)
     for pixels in tqdm(parts, desc="teacher", unit="batch", disable=not distributed.is_first()):
-        views = [augment.weak(pixels.to(where), generator) for _ in range(VIEWS)]
+        views = [augment.weak(pixels.to(device), generator) for _ in range(VIEWS)]
         logits = losses.prototype_logits(_sub_vectors(teacher, torch.cat(views)), means)
         likely = torch.softmax(logits.mean(dim=1), dim=-1)
         found.append(likely.view(VIEWS, len(pixels), -1).mean(dim=0))

@@ -33,7 +33,7 @@ def test_a_weak_view_is_a_shift_or_its_mirror() -> None:
         for dy in range(9):
             for dx in range(9):
                 shifted = padded[:, dy : dy + 32, dx : dx + 32]
-                # The mirror comes first or last: either way it is some shift of the mirror.
+                # A mirrored shift equals a shift of the mirrored image.
                 matches.append(torch.equal(view, shifted))
                 matches.append(torch.equal(view.flip(-1), shifted))
         assert any(matches)

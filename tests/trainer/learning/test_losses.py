@@ -1,4 +1,4 @@
-"""Each loss on a case worked by hand; the reversal and the codeword update on their signs."""
+"""Tests each loss on a case worked by hand, and the signs of the reversal and of updates."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_npair_logits_are_the_cosine_times_m() -> None:
 
 
 def test_npair_weights_count_as_rows_and_as_targets() -> None:
-    # A third picture of class 1 that nobody trusts changes nothing but the mean over three.
+    # A third image of class 1 with hardly any weight only adds a row to the mean.
     x = torch.cat([X, X[1:]])
     similarity = similarity_of(0, 1, 0)
     weight = torch.tensor([1.0, 1.0, 1e-9])
@@ -146,11 +146,11 @@ def test_reversal_is_the_identity_forward_and_minus_one_backward() -> None:
 
 
 def test_codewords_move_towards_the_class_that_uses_them() -> None:
-    """A step down L_NPQ turns Z' to its own class from the other, through Z and through C."""
+    """A step that lowers L_NPQ turns Z' towards its own class, through Z and through C."""
     angles = torch.tensor([0.3, 0.5, 2.2, 2.4])
     x = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]
     similarity = similarity_of(0, 0, 1, 1)
-    # Short z: the assignment to the prototypes stays soft, so that Z itself still moves it.
+    # z is short, so that the assignment to the prototypes is soft and depends on Z.
     Z = torch.tensor([[[0.06, 0.02], [0.02, 0.06]]], requires_grad=True)
     C = torch.tensor([[[1.0, 0.0], [-0.2, 1.0]]], requires_grad=True)
 
@@ -162,7 +162,7 @@ def test_codewords_move_towards_the_class_that_uses_them() -> None:
         return losses.npair(x, soft_assign(x, codewords(Z, C)), similarity)
 
     def lead(Z: torch.Tensor, C: torch.Tensor) -> torch.Tensor:
-        """By how much each codeword is nearer to its own class than to the other."""
+        """Returns how much nearer each codeword is to its own class than to the other."""
         own, other = x[:2].mean(dim=0), x[2:].mean(dim=0)
         return codewords(Z, C)[0] @ (own - other)[0] * torch.tensor([1.0, -1.0])
 

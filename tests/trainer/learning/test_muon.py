@@ -17,7 +17,7 @@ def test_singular_values_come_near_to_one_and_directions_stay() -> None:
         assert cosine > 0.95
 
 
-def test_scale_is_free_where_a_norm_follows() -> None:
+def test_scale_is_free_if_a_norm_follows() -> None:
     small = network.build("early32", 24, 4)
     wanted = [m.weight for m in small.modules() if isinstance(m, nn.Conv2d)]
     assert len(wanted) == 10

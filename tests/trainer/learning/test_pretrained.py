@@ -1,4 +1,4 @@
-"""The loading is real; the weights here are random, for no model hub can be reached."""
+"""Tests loading pretrained weights. The weights are random, as no model hub can be reached."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_weights_of_the_cache_fill_all_but_the_last_layer(cache: Path) -> None:
+def test_weights_in_the_cache_fill_all_layers_except_the_last(cache: Path) -> None:
     published = resnet18().state_dict()
     torch.save(published, cache / Path(ResNet18_Weights.DEFAULT.url).name)
     net = network.build("resnet18", 36)
@@ -36,7 +36,7 @@ def test_weights_of_the_cache_fill_all_but_the_last_layer(cache: Path) -> None:
     assert torch.equal(net.project.weight, last)
 
 
-def test_out_of_reach_they_are_asked_for_with_their_place(
+def test_weights_out_of_reach_are_an_error_that_says_where_to_put_them(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*arguments: object, **more: object) -> None:
@@ -51,12 +51,12 @@ def test_out_of_reach_they_are_asked_for_with_their_place(
 def test_a_large_network_is_trained_and_served(
     name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At its least size, or near; 60 million weights are slow to write, so only the model is."""
+    """Uses nearly the smallest size; writes no checkpoint, which takes long."""
     monkeypatch.setattr(checkpoint, "save", lambda *_: None)
-    tree(tmp_path / "pictures", *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(2)))
+    tree(tmp_path / "images", *(f"labeled/{c}/{n}.png" for c in "ab" for n in range(2)))
     out = tmp_path / "out"
     small = ["--bits", "12", "--batch-labelled", "4", "--batch-unlabelled", "4", "--steps", "1"]
-    command = ["train", "--data", str(tmp_path / "pictures"), "--out", str(out), *small]
+    command = ["train", "--data", str(tmp_path / "images"), "--out", str(out), *small]
     assert main([*command, "--network", name, "--size", str(size)]) == 0
     model = artifact.load(out)
     assert (model.rules.mean == MEAN) == (name != "cnn-f")

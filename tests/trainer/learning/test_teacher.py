@@ -11,7 +11,7 @@ from trainer.errors import TrainerError
 from trainer.learning import teacher
 
 
-def test_class_means_are_of_what_has_the_class() -> None:
+def test_class_means_are_of_the_images_of_the_class() -> None:
     x = functional.normalize(torch.randn(6, 2, 12), dim=-1)
     labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]])
     means = teacher.class_means(x, labels)
@@ -20,7 +20,7 @@ def test_class_means_are_of_what_has_the_class() -> None:
     assert (means[:, 2] == 0).all()
 
 
-def test_a_teacher_knows_what_it_has_learnt(sample: Path) -> None:
+def test_a_teacher_predicts_the_classes_it_has_learnt(sample: Path) -> None:
     model = artifact.load(SHIPPED)
     learnt = training_set(sample, "folder", model.rules)
     searched = retrieval_set(sample, "folder", model.rules)

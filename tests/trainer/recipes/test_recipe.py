@@ -48,8 +48,8 @@ def recipe(name: str, **more: object) -> Recipe:
     return RECIPES[name](model, image_set(), Preprocess(32), wanted, precision)
 
 
-class _FromTheHost(TorchDispatchMode):
-    """What a CUDA graph cannot hold: numbers of the host, and shapes that depend on numbers."""
+class _NothingFromTheHost(TorchDispatchMode):
+    """Refuses what a CUDA graph cannot record: numbers of the host, shapes that depend on data."""
 
     operations = ("lift_fresh", "nonzero", "masked_select", "unique")
 
@@ -63,7 +63,7 @@ def test_a_step_takes_nothing_from_the_host(name: str) -> None:
     made = recipe(name, bits=16, details=1 if name == "modern" else 0)
     made.losses(made.draw())
     batch = made.draw()
-    with _FromTheHost():
+    with _NothingFromTheHost():
         made.losses(batch)[0].backward()
         made.clip_gradients()
         made.after_step()
@@ -81,7 +81,7 @@ def test_a_step_reaches_every_parameter(name: str, logits: str) -> None:
         assert parameter.grad.abs().sum() > 0, parameter_name
 
 
-def test_batches_are_moved_from_where_the_pictures_are() -> None:
+def test_batches_are_moved_to_the_device() -> None:
     made = recipe("modern")
     made.device = torch.device("meta")
     batch = made.draw()
@@ -129,7 +129,7 @@ def test_the_papers_variants() -> None:
     assert set(triplets.losses(triplets.draw())[1]) == {"triplet", "cls", "entropy"}
 
 
-def test_the_papers_batches_pass_the_network_apart() -> None:
+def test_the_papers_batches_pass_the_network_separately() -> None:
     made = recipe("paper")
     sizes: list[int] = []
     made.model.F.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
@@ -161,7 +161,7 @@ def test_nested_bits_are_prefixes_and_the_classes_codebooks_the_last() -> None:
     assert [default_details(bits) for bits in (12, 32, 48, 64)] == [0, 0, 4, 8]
 
 
-def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) -> None:
+def test_modern_weights_pseudo_labels_by_their_certainty(monkeypatch) -> None:
     made = recipe("modern")
     monkeypatch.setattr(made, "confidence", lambda p: (p.argmax(dim=1), torch.zeros(len(p))))
     _, unsure = made.losses(made.draw())
@@ -172,7 +172,7 @@ def test_modern_trusts_pseudo_labels_as_far_as_the_teacher_is_sure(monkeypatch) 
     assert sure["cls"] > unsure["cls"]
 
 
-def test_pictures_of_several_classes_get_shares_of_them(monkeypatch) -> None:
+def test_images_of_several_classes_get_shares_of_them(monkeypatch) -> None:
     asked: list[torch.Tensor] = []
     similarity = losses.class_similarity
     monkeypatch.setattr(losses, "class_similarity", lambda y: asked.append(y) or similarity(y))
@@ -188,23 +188,23 @@ def test_pictures_of_several_classes_get_shares_of_them(monkeypatch) -> None:
     assert (more.amax(dim=1) < 1).all()
 
 
-def test_where_all_pictures_have_labels_none_is_guessed(monkeypatch) -> None:
+def test_no_label_is_predicted_if_all_images_have_labels(monkeypatch) -> None:
     made = recipe("modern")
     data = made.data
     made.data = TrainingSet(data.labelled, data.labels, data.labelled, data.classes)
-    monkeypatch.setattr(made, "confidence", None)  # not asked
+    monkeypatch.setattr(made, "confidence", None)  # must not be used
     assert made.losses(made.draw())[1]["sure"] == 1
     batch = made.draw()
     rows = [int((data.labelled == one).flatten(1).all(dim=1).nonzero()) for one in batch.unlabelled]
     assert torch.equal(batch.known, data.labels[rows])
 
 
-def test_where_a_teacher_guessed_its_labels_count_wholly(monkeypatch) -> None:
+def test_the_labels_of_a_teacher_have_full_weight(monkeypatch) -> None:
     made = recipe("modern")
     guesses = torch.softmax(torch.randn(12, 3), dim=1)
     made.data = replace(made.data, guesses=guesses)
-    monkeypatch.setattr(made, "confidence", None)  # not asked
-    monkeypatch.setattr(made, "average", None)  # nor is the average of the weights
+    monkeypatch.setattr(made, "confidence", None)  # must not be used
+    monkeypatch.setattr(made, "average", None)  # must not be used either
     total, parts = made.losses(made.draw())
     total.backward()
     assert parts["sure"] == 1
@@ -227,7 +227,7 @@ def test_weights_are_one_above_the_mean_and_fall_below_it() -> None:
     assert weights.tolist() == pytest.approx(expected * 2, abs=1e-3)
 
 
-def test_classes_the_teacher_prefers_are_trusted_less() -> None:
+def test_classes_the_teacher_prefers_have_less_weight() -> None:
     confidence = Confidence(2, torch.device("cpu"))
     often = torch.tensor([[0.8, 0.2]]).repeat(9, 1)
     rare = torch.tensor([[0.3, 0.7]])
@@ -245,7 +245,7 @@ def test_confidence_goes_on_from_its_state() -> None:
     assert torch.equal(first(probabilities)[1], second(probabilities)[1])
 
 
-def test_modern_ships_the_average_of_its_weights() -> None:
+def test_modern_keeps_the_average_of_its_weights() -> None:
     made = recipe("modern")
     assert isinstance(made, Modern)
     before = made.average.Z.clone()
@@ -275,7 +275,7 @@ def test_separate_merges_coincident_codewords_only() -> None:
 
 
 def spread_out(folder: Path) -> Model:
-    """Its features are zero in the mean over ``image_set()``: no codebook is dead."""
+    """Returns a model whose features have mean zero over ``image_set()``: no codebook is dead."""
     model = artifact.load(folder)
     with torch.no_grad():
         raw = model.network(model.rules.normalise(image_set().labelled))
@@ -283,7 +283,7 @@ def spread_out(folder: Path) -> Model:
     return model
 
 
-def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
+def test_init_uses_the_network_and_the_codewords(random_model: Path) -> None:
     source, rules = spread_out(random_model), Preprocess(32)
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=4), 3)
@@ -296,11 +296,11 @@ def test_init_takes_over_network_and_codewords(random_model: Path) -> None:
     assert torch.allclose(model.C[0, 1], mean / mean.norm(), atol=1e-4)
 
 
-def test_init_draws_dead_codebooks_anew(random_model: Path) -> None:
+def test_init_keeps_random_values_for_dead_codebooks(random_model: Path) -> None:
     source = spread_out(random_model)
     last = source.network.project
     with torch.no_grad():
-        last.weight[96:120] = 0  # codebooks 8 and 9: the same sub-vector for every picture
+        last.weight[96:120] = 0  # codebooks 8 and 9: the same sub-vector for every image
         last.bias[96:120] = 1
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=2), 3)
@@ -313,7 +313,7 @@ def test_init_draws_dead_codebooks_anew(random_model: Path) -> None:
         assert torch.equal(model.Z[m], codewords[m])
 
 
-def test_init_of_other_bits_and_size_takes_over_all_but_the_last_layer(random_model: Path) -> None:
+def test_init_of_other_bits_and_size_uses_all_layers_except_the_last(random_model: Path) -> None:
     source = artifact.load(random_model)
     model = GPQ(config("modern", bits=16, network="resnet64", size=64), 3)
     last = model.F.project.weight.clone()

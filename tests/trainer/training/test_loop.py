@@ -58,7 +58,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     result = run(tmp_path, steps=3, batch_labelled=32, batch_unlabelled=16)
     assert taken == [8, 8, 8]
     assert result.steps == 3
-    assert "going on with 8 labelled and 4 unlabelled" in capsys.readouterr().err
+    assert "continuing with 8 labelled and 4 unlabelled" in capsys.readouterr().err
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert saved["recipe"]["batches"].tolist() == [8, 4]
     assert result.batches == (8, 4)
@@ -79,7 +79,7 @@ def test_out_of_memory_of_the_optimiser_halves_the_batch_too(
     assert (result.steps, result.batches) == (2, (8, 8))
 
 
-def test_memory_for_nothing_at_all_is_a_clear_error(
+def test_no_memory_for_the_smallest_batch_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(recipe: Modern, batch: Batch) -> object:
@@ -90,7 +90,7 @@ def test_memory_for_nothing_at_all_is_a_clear_error(
         run(tmp_path, steps=3, batch_labelled=32, batch_unlabelled=32)
 
 
-def test_pictures_are_embedded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_embedded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     made, whole = recipe("modern"), image_set().labelled
     expected, network = made.embed(whole), made._network
 
@@ -105,9 +105,7 @@ def test_pictures_are_embedded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch
     assert made.embed_batch == 3
 
 
-def test_another_runtime_error_is_not_taken_for_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_runtime_errors_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(recipe: Modern, batch: Batch) -> object:
         raise RuntimeError("shapes differ")
 
@@ -116,7 +114,7 @@ def test_another_runtime_error_is_not_taken_for_memory(
         run(tmp_path, steps=3)
 
 
-def test_a_run_that_gets_no_better_ends_early_with_its_best(
+def test_a_run_that_stops_improving_ends_early_with_its_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     found = iter([0.3, 0.6, *[0.5] * PATIENCE])
@@ -132,16 +130,16 @@ def test_a_run_that_gets_no_better_ends_early_with_its_best(
     assert torch.equal(again.model.Z, result.model.Z)
 
 
-def test_other_pictures_than_the_checkpoints_are_refused(
+def test_a_checkpoint_of_other_images_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, steps=3)
     monkeypatch.setattr(TrainingSet, "fingerprint", "other")
-    with pytest.raises(TrainerError, match="others than the checkpoint's"):
+    with pytest.raises(TrainerError, match="images or labels differ from the checkpoint's"):
         run(tmp_path, resume=True, steps=3)
 
 
-def test_fingerprint_is_of_pictures_labels_and_classes() -> None:
+def test_fingerprint_is_of_images_labels_and_classes() -> None:
     first = image_set()
     assert first.fingerprint == image_set().fingerprint
     others = [
@@ -154,7 +152,7 @@ def test_fingerprint_is_of_pictures_labels_and_classes() -> None:
 
 
 class Sums(TorchDispatchMode):
-    """The most numbers that one sum takes."""
+    """Records the largest number of elements that one sum adds."""
 
     most = 0
 
@@ -166,8 +164,8 @@ class Sums(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
-def test_fingerprint_is_of_sums_over_a_few_pictures_at_a_time_and_looked_for_once() -> None:
-    """A sum in int64 takes a copy of uint8 pixels that is eight times as large."""
+def test_fingerprint_sums_a_few_images_at_a_time_and_is_computed_once() -> None:
+    """A sum in int64 makes a copy of the uint8 pixels that is eight times as large."""
     generator = torch.Generator().manual_seed(0)
     labelled, unlabelled = (
         torch.randint(256, (n, 3, 4, 4), dtype=torch.uint8, generator=generator)
@@ -186,7 +184,7 @@ def test_fingerprint_is_of_sums_over_a_few_pictures_at_a_time_and_looked_for_onc
     assert sums.most == 0
 
 
-def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"the loss is nan at step 2.* smaller --learning-rate"):
         run(tmp_path, steps=2, learning_rate=1e30)
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -215,7 +213,7 @@ def test_a_log_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
-    """By a back end that needs no compiler; its checkpoint is that of any run."""
+    """Uses a back end without a compiler. The checkpoint has the same names as one without it."""
     plain = run(tmp_path / "plain", steps=2)
     compiled = run(tmp_path / "compiled", steps=2, compile="aot_eager")
     assert torch.allclose(plain.model.Z, compiled.model.Z, atol=1e-4)
@@ -224,14 +222,14 @@ def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
     assert names[0] == names[1]
 
 
-def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     first = run(tmp_path, steps=3)
     again = run(tmp_path, resume=True, steps=3)
     assert again.steps == 3
     assert torch.equal(again.model.Z, first.model.Z)
 
 
-def test_held_out_pictures_are_searched_as_the_run_goes(tmp_path: Path) -> None:
+def test_held_out_images_are_searched_during_the_run(tmp_path: Path) -> None:
     held = HeldOut(image_set().labelled, image_set().labels)
     result = run(tmp_path, held, steps=40)
     assert 0 < result.held_out["mAP"] <= 1
@@ -239,8 +237,8 @@ def test_held_out_pictures_are_searched_as_the_run_goes(tmp_path: Path) -> None:
     assert sum("held_out_mAP" in line for line in lines) == result.steps // 2
 
 
-def test_a_log_goes_on_behind_the_steps_that_are_done(tmp_path: Path) -> None:
-    """Of what was logged after the checkpoint there is nothing twice."""
+def test_a_log_continues_after_the_steps_that_are_done(tmp_path: Path) -> None:
+    """Steps that were logged after the checkpoint are not in the log twice."""
     lines = [json.dumps({"step": step, "loss": 1.0}) for step in range(1, 6)]
     (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"step": 6, "lo']))
     loop._log(tmp_path, 3)({"step": 4})
