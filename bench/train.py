@@ -23,11 +23,11 @@ from bench.machine import describe
 from bench.output import RESULTS, save
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import device, memory
+from trainer.components.model import GPQ
 from trainer.config import BATCHES, LEARNING_RATES, Config
 from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.device import describe as describe_device
-from trainer.learning.model import GPQ
 from trainer.recipes import RECIPES
 from trainer.training.step import TrainingStep
 

@@ -13,12 +13,12 @@ from gpq.model import artifact
 from gpq.model.codebook import Codebook, intra_normalise
 from gpq.model.model import Model
 from gpq.pixels.preprocess import Preprocess
+from trainer.components.model import GPQ
+from trainer.components.teacher import class_means, labelled_rows
 from trainer.config import Config
 from trainer.data.datasets import provenance
 from trainer.data.image_sets import TrainingSet, spread
 from trainer.errors import TrainerError
-from trainer.learning.model import GPQ
-from trainer.learning.teacher import class_means, labelled_rows
 
 EXAMPLES = 2048  # images that the golden ones are chosen from
 MAX_AVERAGED = 16_384  # images that the means of codes and of classes are computed from

@@ -18,6 +18,9 @@ from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
 from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer import distributed
+from trainer.components import pretrained
+from trainer.components.model import GPQ
+from trainer.components.teacher import guess, labelled_rows
 from trainer.config import (
     BATCHES,
     HELD_OUT,
@@ -36,9 +39,6 @@ from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
 from trainer.export import export, start_from
-from trainer.learning import pretrained
-from trainer.learning.model import GPQ
-from trainer.learning.teacher import guess, labelled_rows
 from trainer.training import checkpoint, loop
 
 MAX_HELD_OUT = 0.5

@@ -8,10 +8,10 @@ import torch
 from gpq.model import artifact
 from gpq.pixels.preprocess import Preprocess
 from tests.trainer.recipes.test_recipe import config, image_set
+from trainer.components.model import GPQ
 from trainer.device import autocast
 from trainer.evaluation.holdout import HeldOut
 from trainer.export import export
-from trainer.learning.model import GPQ
 from trainer.recipes import RECIPES
 from trainer.training import loop
 from trainer.training.step import TrainingStep

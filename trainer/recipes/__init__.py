@@ -1,6 +1,6 @@
 """Recipes by name: which losses, on which views, with which optimiser.
 
-May import trainer.learning and what that may.
+May import trainer.components and what that may.
 """
 
 from trainer.recipes.base import Recipe

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from gpq.pixels.preprocess import Preprocess
 from gpq.system.device import in_parts_that_fit
 from trainer import distributed
+from trainer.components.model import GPQ
 from trainer.config import Config
 from trainer.data.image_sets import TrainingSet
 from trainer.device import Autocast
 from trainer.errors import TrainerError
-from trainer.learning.model import GPQ
 from trainer.recipes.batches import Batch, Batches
 
 EMBED_BATCH = 512

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpq.model.codebook import soft_assign
-from trainer.learning import augment, losses
-from trainer.learning.model import GPQ
-from trainer.learning.muon import Muon, scale_free
+from trainer.components import augment, losses
+from trainer.components.model import GPQ
+from trainer.components.muon import Muon, scale_free
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import Batch, balanced_rows
 from trainer.recipes.confidence import Confidence

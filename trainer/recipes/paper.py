@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gpq.model.codebook import soft_assign
-from trainer.learning import augment, losses
+from trainer.components import augment, losses
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import Batch
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from trainer.learning.model import GPQ
+from trainer.components.model import GPQ
 
 CHECKS = 20  # in a whole run
 PATIENCE = 10  # checks without improvement after which the run ends

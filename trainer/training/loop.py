@@ -19,12 +19,12 @@ from tqdm import tqdm
 from gpq.model.codebook import Codebook
 from gpq.pixels.preprocess import Preprocess
 from trainer import distributed
+from trainer.components.model import GPQ
 from trainer.config import Config
 from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.holdout import HeldOut, mean_average_precision
-from trainer.learning.model import GPQ
 from trainer.recipes import RECIPES, Recipe
 from trainer.training import checkpoint
 from trainer.training.best import CHECKS, Best

@@ -5,10 +5,10 @@ from torch.nn.functional import normalize, one_hot
 
 from gpq.model.codebook import Codebook
 from tests.trainer.recipes.test_recipe import config
+from trainer.components.model import GPQ
 from trainer.data.image_sets import TrainingSet
 from trainer.evaluation import holdout
 from trainer.evaluation.holdout import hold_out, mean_average_precision
-from trainer.learning.model import GPQ
 from trainer.training.best import PATIENCE, Best
 
 

@@ -12,13 +12,13 @@ from gpq.model import artifact
 from gpq.model.codebook import Codebook
 from gpq.model.model import Model
 from gpq.pixels.preprocess import Preprocess
+from trainer.components import losses
+from trainer.components.model import GPQ
 from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details
 from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError
 from trainer.export import separate, start_from
-from trainer.learning import losses
-from trainer.learning.model import GPQ
 from trainer.recipes import RECIPES, Modern, Recipe
 from trainer.recipes.confidence import Confidence
 

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpq.pixels.preprocess import Preprocess
 from tests.trainer.recipes.test_recipe import config, image_set, recipe
+from trainer.components.model import GPQ
 from trainer.data.image_sets import SUM_BATCH, TrainingSet
 from trainer.errors import TrainerError
 from trainer.evaluation.holdout import HeldOut
-from trainer.learning.model import GPQ
 from trainer.recipes.batches import Batch
 from trainer.recipes.modern import Modern
 from trainer.training import best, checkpoint, loop

@@ -7,10 +7,10 @@ from tqdm import tqdm
 from gpq.model.codebook import intra_normalise
 from gpq.model.model import Model
 from trainer import distributed
+from trainer.components import augment, losses
 from trainer.data.image_sets import TrainingSet, spread
 from trainer.device import autocast
 from trainer.errors import TrainerError
-from trainer.learning import augment, losses
 
 VIEWS = 4  # weak views of each image; wrong predictions tend to differ between them
 MAX_AVERAGED = 4096  # labelled images that the means of classes are computed from

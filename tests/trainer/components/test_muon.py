@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from gpq.model import network
-from trainer.learning.muon import Muon, orthogonalise, scale_free
+from trainer.components.muon import Muon, orthogonalise, scale_free
 
 
 def test_singular_values_come_near_to_one_and_directions_stay() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.learning import augment
+from trainer.components import augment
 
 
 def image_set(b: int = 64, size: int = 32) -> torch.Tensor:

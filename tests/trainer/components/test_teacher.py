@@ -6,9 +6,9 @@ from torch.nn import functional
 
 from gpq.model import artifact
 from harness.models import SHIPPED
+from trainer.components import teacher
 from trainer.data.image_sets import TrainingSet, retrieval_set, training_set
 from trainer.errors import TrainerError
-from trainer.learning import teacher
 
 
 def test_class_means_are_of_the_images_of_the_class() -> None:

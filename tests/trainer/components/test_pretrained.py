@@ -12,8 +12,8 @@ from torchvision.models._api import WeightsEnum
 from gpq.model import artifact, network
 from harness.images import tree
 from trainer.__main__ import main
+from trainer.components.pretrained import MEAN, load_pretrained
 from trainer.errors import TrainerError
-from trainer.learning.pretrained import MEAN, load_pretrained
 from trainer.training import checkpoint
 
 

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from gpq.model import network
 from gpq.model.codebook import K, intra_normalise, soft_assign
+from trainer.components import losses
+from trainer.components.clustering import spherical_k_means
 from trainer.config import SUBVECTOR_DIMENSION, Config
-from trainer.learning import losses
-from trainer.learning.clustering import spherical_k_means
 
 
 class GPQ(nn.Module):

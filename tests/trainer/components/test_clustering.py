@@ -2,8 +2,8 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.trainer.recipes.test_recipe import config
-from trainer.learning.clustering import spherical_k_means
-from trainer.learning.model import GPQ
+from trainer.components.clustering import spherical_k_means
+from trainer.components.model import GPQ
 
 
 def test_groups_of_directions_are_found_in_each_set() -> None:
