@@ -1,4 +1,4 @@
-"""What the service imports is installed with it: its image has nothing more."""
+"""Checks that every package the service imports is installed with it."""
 
 import ast
 import re
@@ -13,7 +13,10 @@ OURS = {"gpq", "service", "migrations"}
 
 
 def imported(package: str) -> set[str]:
-    """Packages of others that it imports, wherever in a module; not those it can do without."""
+    """Returns the third-party packages that a package of ours imports.
+
+    Imports inside a ``try`` statement are optional and don't count.
+    """
     names = set()
     for path in (ROOT / package).rglob("*.py"):
         tree = ast.parse(path.read_text())
@@ -35,28 +38,29 @@ def imported(package: str) -> set[str]:
 
 def test_every_package_is_installed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    there = {
+    existing = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for package in (*OURS, "trainer")
         for path in (ROOT / package).rglob("*.py")
     }
-    assert set(settings["tool"]["setuptools"]["packages"]) == there
+    assert set(settings["tool"]["setuptools"]["packages"]) == existing
 
 
 def test_the_service_needs_only_what_is_installed_with_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}
-    of_package = packages_distributions()
-    # Only for an artifact that has one of its networks; only on a card, and it comes with torch.
-    lazily = {"torchvision", "triton"}
+    distributions = packages_distributions()
+    # torchvision is needed only for artifacts with one of its networks; triton only on a GPU,
+    # and torch brings it along.
+    optional = {"torchvision", "triton"}
     with_fastapi = {"anyio", "starlette"}
-    needed = set().union(*map(imported, OURS)) - lazily - with_fastapi
-    names = {n: {found.lower().replace("_", "-") for found in of_package[n]} for n in needed}
+    needed = set().union(*map(imported, OURS)) - optional - with_fastapi
+    names = {n: {found.lower().replace("_", "-") for found in distributions[n]} for n in needed}
     missing = {n for n in needed if not declared & names[n]}
     assert missing == set()
 
 
-def test_commands_start_without_what_only_the_service_needs() -> None:
+def test_commands_start_without_importing_fastapi_or_torch() -> None:
     loaded = "import service.cli.main, sys; print(sorted({'fastapi', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr

@@ -26,7 +26,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert "a" not in repr(settings.api_keys)
 
 
-def test_none_is_no_key_and_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_word_none_means_no_path_and_is_not_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPQ_IMPORT_FOLDER", "none")
     monkeypatch.setenv("GPQ_INDEX_FILE", "none")
     assert (Settings().import_folder, Settings().index_file) == (None, None)
@@ -37,7 +37,9 @@ def test_none_is_no_key_and_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
             Settings(api_keys=keys)
 
 
-def test_off_loopback_needs_keys_or_an_explicit_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_hosts_than_loopback_need_keys_or_an_explicit_permission(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("GPQ_HOST", "0.0.0.0")
     with pytest.raises(ValidationError, match="GPQ_ALLOW_ANONYMOUS"):
         Settings()
@@ -45,19 +47,19 @@ def test_off_loopback_needs_keys_or_an_explicit_word(monkeypatch: pytest.MonkeyP
     assert Settings(allow_anonymous=True).host == "0.0.0.0"
 
 
-def test_loopback() -> None:
+def test_is_loopback_knows_names_and_addresses() -> None:
     assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.8.0.1", "::1"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.0.1", "example.org", ""]))
 
 
-def test_a_misspelt_setting_is_named_with_what_may_be_meant() -> None:
+def test_a_misspelt_setting_is_named_with_a_suggestion() -> None:
     lines = misspelt(["GPQ_MODELS", "GPQ_MODEL", "GPQ_DATA", "PATH", "GPQ_WHATEVER_ELSE"])
     assert lines[0].startswith("GPQ_MODELS is not a setting")
     assert lines[0].endswith("did you mean GPQ_MODEL?")
     assert [line.split()[0] for line in lines] == ["GPQ_MODELS", "GPQ_WHATEVER_ELSE"]
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPQ_MODEL", "")
     assert Settings().model == MODELS / "cifar10"
     assert "model" not in Settings().model_fields_set

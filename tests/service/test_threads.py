@@ -20,12 +20,12 @@ from service.models.encoder import Encoder
 from service.settings import Settings
 
 
-def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_briefly(
+def test_the_spin_count_is_set_before_torch_is_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    look = "import sys, service.cli.main; sys.exit('torch' in sys.modules)"
+    program = "import sys, service.cli.main; sys.exit('torch' in sys.modules)"
     subprocess.run(
-        [sys.executable, "-c", look], check=True, cwd=Path(__file__).parent.parent.parent
+        [sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent.parent
     )
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
@@ -37,8 +37,8 @@ def test_torch_is_not_there_yet_when_its_threads_are_told_to_spin_briefly(
 
 
 @pytest.fixture(autouse=True)
-def eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processors that this process may use, of more."""
+def eight_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The affinity of this process allows eight processors."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
 
@@ -46,14 +46,14 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     ("quota", "expected"),
     [("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1), ("max 100000", 8)],
 )
-def test_a_container_may_use_what_its_quota_comes_to(
+def test_a_quota_limits_the_processors_of_a_container(
     tmp_path: Path, quota: str, expected: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota + "\n")
     assert processors(tmp_path / "cpu.max") == expected
 
 
-def test_affinity_counts_where_there_is_no_quota(
+def test_the_affinity_decides_if_no_quota_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert processors(tmp_path / "none") == 8
@@ -61,7 +61,9 @@ def test_affinity_counts_where_there_is_no_quota(
     assert processors(tmp_path / "none") == os.cpu_count()
 
 
-def test_the_network_may_have_all_and_decoders_four(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_uses_all_processors_and_decoding_at_most_four(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert Settings().encode_threads == processors()
     assert Settings().decode_threads == min(4, processors())
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
@@ -69,23 +71,23 @@ def test_the_network_may_have_all_and_decoders_four(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_a_scan_has_as_many_threads_as_processors_it_may_use(
+def test_a_scan_uses_one_thread_for_each_allowed_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    none = np.zeros((0, 1), np.uint8)
-    assert NativeScanner(none, 1).threads == min(8, processors())
+    empty = np.zeros((0, 1), np.uint8)
+    assert NativeScanner(empty, 1).threads == min(8, processors())
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    assert NativeScanner(none, 1).threads == 1
+    assert NativeScanner(empty, 1).threads == 1
 
 
-def test_one_thread_encodes_with_as_many_as_are_set(
+def test_a_service_encodes_on_one_thread_with_the_configured_torch_threads(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = artifact.load(random_model)
     encoder = Encoder(3)
     seen: set[tuple[str, int]] = set()
 
-    def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
+    def compute(self: object, key: object, model: object, pixels: np.ndarray) -> np.ndarray:
         seen.add((threading.current_thread().name, torch.get_num_threads()))
         return np.zeros((len(pixels), 6), np.uint8)
 
@@ -102,22 +104,22 @@ def test_one_thread_encodes_with_as_many_as_are_set(
     assert seen == {("encode_0", 3)}
 
 
-def test_jobs_encode_whole_batches_at_the_same_time_each_by_itself(
+def test_jobs_encode_several_batches_at_once_with_one_torch_thread_each(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = artifact.load(random_model)
     encoder = Encoder(1, together=64, networks=3)
-    all_at_it = threading.Barrier(3)
+    all_computing = threading.Barrier(3)
     seen: set[int] = set()
 
-    def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
-        all_at_it.wait(10)
+    def compute(self: object, key: object, model: object, pixels: np.ndarray) -> np.ndarray:
+        all_computing.wait(10)
         seen.add(torch.get_num_threads())
         return np.full((len(pixels), 6), pixels[0, 0, 0, 0], np.uint8)
 
     def encode(n: int) -> list[bytes]:
-        picture = DecodedImage(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})
-        return encoder.encode([picture] * 8, model)
+        image = DecodedImage(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})
+        return encoder.encode([image] * 8, model)
 
     monkeypatch.setattr("gpq.engine.fallback.Fallback.run", compute)
     before = torch.get_num_threads()
@@ -131,9 +133,9 @@ def test_jobs_encode_whole_batches_at_the_same_time_each_by_itself(
     assert seen == {1}
 
 
-def test_the_garbage_collector_never_looks_at_what_was_there_at_start(tmp_path: Path) -> None:
-    """A full collection stops all threads: with torch's objects for longer than a search."""
-    look = """
+def test_the_garbage_collector_ignores_objects_created_before_the_start(tmp_path: Path) -> None:
+    """A full collection stops all threads; with torch's objects it takes longer than a search."""
+    program = """
 import gc, sys, uvicorn
 from service.__main__ import main
 uvicorn.run = lambda app, **_: print(len(gc.get_objects()), gc.get_freeze_count())
@@ -147,7 +149,7 @@ main()
         "GPQ_PORT": "0",
     }
     printed = subprocess.check_output(
-        [sys.executable, "-c", look], cwd=tmp_path, env=environment, text=True
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True
     )
-    looked_at, frozen = map(int, printed.split())
-    assert looked_at < 1000 < 100_000 < frozen
+    collected, frozen = map(int, printed.split())
+    assert collected < 1000 < 100_000 < frozen

@@ -6,16 +6,16 @@ from service.catalogue.exact import ExactSearch, Hit, ScanOptions, overlay
 from service.database.records import Change, Resolved
 
 
-def test_many_results_are_looked_up_some_queries_at_a_time() -> None:
+def test_a_search_with_many_results_looks_them_up_a_few_queries_at_a_time() -> None:
     unused: Any = None
     exact = ExactSearch(unused, unused)
     sizes: list[int] = []
 
-    def some(options: ScanOptions, tables: Any) -> list[list[Hit]]:
+    def search(options: ScanOptions, tables: Any) -> list[list[Hit]]:
         sizes.append(len(tables))
         return [[Hit(str(table), 1.0, None)] for table in tables]
 
-    exact._search = some  # type: ignore[method-assign]
+    exact._search = search  # type: ignore[method-assign]
     tables: Any = range(64)
     for k, expected in ((10, [64]), (1000, [10] * 6 + [4]), (20_000, [1] * 64)):
         sizes.clear()
@@ -37,7 +37,7 @@ def test_changes_since_the_scan_are_laid_over_its_hits() -> None:
     assert laid == [[(3, 1.0), (5, 0.5), (9, 0.5)]]
 
 
-def test_nothing_is_placed_after_the_last_of_k_hits() -> None:
+def test_an_overlay_places_no_hit_after_the_last_of_k() -> None:
     luts = np.zeros((1, 2, 16), np.float32)
     found = [[(3, 1.0), (4, 0.5)]]
     added = Change(9, None, {"m": b"\x11"})  # its score is 0

@@ -5,12 +5,12 @@ from service.catalogue.images import Catalogue
 from service.database.records import CodeCounts
 
 
-def test_codes_are_counted_for_the_active_model_and_again_only_after_a_change() -> None:
-    asked: list[str] = []
+def test_codes_of_the_active_model_are_counted_again_only_after_a_change() -> None:
+    counted: list[str] = []
 
     def code_counts(model: str) -> CodeCounts:
-        asked.append(model)
-        return CodeCounts(1, len(asked), 1)
+        counted.append(model)
+        return CodeCounts(1, len(counted), 1)
 
     unused: Any = None
     store: Any = SimpleNamespace(images=SimpleNamespace(code_counts=code_counts))
@@ -19,4 +19,4 @@ def test_codes_are_counted_for_the_active_model_and_again_only_after_a_change() 
     assert [catalogue.code_counts(head).unique for head in (1, 1, 2)] == [1, 1, 2]
     follower.model = "b"
     assert [catalogue.code_counts(2).unique for _ in range(2)] == [3, 3]
-    assert asked == ["a", "a", "b"]
+    assert counted == ["a", "a", "b"]

@@ -35,7 +35,7 @@ class Encoding:
 
 
 class Scans:
-    """The same hits for each query, two queries at a time."""
+    """A scanner that yields the same hits for each query, two queries at a time."""
 
     def __init__(self, *hits: Hit) -> None:
         self.hits, self.scanned = [*hits], 0
@@ -49,9 +49,8 @@ class Scans:
 def searcher(scans: Scans, encoding: Encoding) -> Searcher:
     unused: Any = None
     follower: Any = SimpleNamespace(model="m")
-    both, exact = (encoding, scans)
-    coder: Any = both
-    scanner: Any = exact
+    coder: Any = encoding
+    scanner: Any = scans
     admission = Admission(limit=9, threads=1)
     return Searcher(unused, unused, follower, coder, coder, scanner, admission)
 
@@ -67,10 +66,10 @@ def test_a_batch_with_too_much_metadata_fails_before_all_of_it_is_read(
 ) -> None:
     monkeypatch.setattr("service.catalogue.searcher.MAX_REPLY_METADATA", 100)
     hit = Hit("a", 1.0, '{"n":"' + "x" * 12 + '"}')  # 20 characters
-    none = Hit("b", 1.0, None)
-    found = asyncio.run(search(searcher(Scans(hit, none), Encoding()), 5))
-    assert found == [[hit, none]] * 5
-    scans = Scans(hit, none)
+    bare = Hit("b", 1.0, None)
+    found = asyncio.run(search(searcher(Scans(hit, bare), Encoding()), 5))
+    assert found == [[hit, bare]] * 5
+    scans = Scans(hit, bare)
     with pytest.raises(TooManyResults, match="fewer"):
         asyncio.run(search(searcher(scans, Encoding()), 9))
     assert scans.scanned == 6
@@ -95,7 +94,7 @@ def test_a_search_by_id_that_waits_too_long_fails_and_is_not_answered_by_code() 
         asyncio.run(main())
 
 
-def test_only_searches_that_have_a_turn_hold_the_pixels_of_many_images() -> None:
+def test_only_the_search_whose_turn_it_is_holds_the_pixels_of_its_images() -> None:
     encoding = Encoding()
 
     async def main() -> None:

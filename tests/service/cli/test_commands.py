@@ -10,7 +10,7 @@ from service.database.store import Store
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["jobs", "models"])
-def test_a_command_ends_quietly_where_nobody_reads(
+def test_a_command_ends_quietly_if_its_output_is_closed(
     command: str, unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
@@ -26,18 +26,20 @@ def test_a_command_ends_quietly_where_nobody_reads(
 
 
 @pytest.mark.parametrize("command", ["export x.jsonl", "backup x.db", "jobs list", "migrate"])
-def test_a_command_in_a_wrong_folder_makes_no_database(command: str, tmp_path: Path) -> None:
+def test_a_command_in_a_wrong_folder_creates_no_database(command: str, tmp_path: Path) -> None:
     done = commands.run(*command.split(), folder=tmp_path)
     assert done.returncode == 1
     assert f"there is no database {tmp_path}/data/gpq.db" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_that_may_make_a_database_says_where(random_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "one.png").write_bytes(png(1))
+def test_a_command_that_creates_a_database_prints_its_path(
+    random_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(png(1))
     first, again = (
-        commands.run("import", "pictures", folder=tmp_path, model=random_model) for _ in range(2)
+        commands.run("import", "photos", folder=tmp_path, model=random_model) for _ in range(2)
     )
     assert f"creating the database {tmp_path}/data/gpq.db" in first.stderr
     assert first.returncode == again.returncode == 0

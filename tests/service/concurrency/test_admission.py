@@ -21,18 +21,18 @@ from service.settings import Settings
 
 @pytest.fixture
 def slow() -> Iterator[Batcher[str, int, int]]:
-    """Each batch takes 0.2 s."""
+    """A batcher that takes 0.2 s for each batch."""
     with closing(Batcher("slow", lambda key, items: (time.sleep(0.2), items)[1], 1)) as batcher:
         yield batcher
 
 
-def test_waiting_is_counted_in_all_queues_together(slow: Batcher[str, int, int]) -> None:
+def test_the_waits_in_all_queues_spend_one_budget(slow: Batcher[str, int, int]) -> None:
     admission = Admission(9, 1, 0.3)
 
     async def main() -> list[object]:
         found: list[object] = [None, None]
 
-        async def ask(n: int, work: Callable[[], object]) -> None:
+        async def request(n: int, work: Callable[[], object]) -> None:
             try:
                 with admission.admit():
                     found[n] = await admission.run(work)
@@ -40,16 +40,16 @@ def test_waiting_is_counted_in_all_queues_together(slow: Batcher[str, int, int])
                 found[n] = type(error)
 
         async with anyio.create_task_group() as group:
-            group.start_soon(ask, 0, lambda: time.sleep(0.2))
+            group.start_soon(request, 0, lambda: time.sleep(0.2))
             await anyio.sleep(0.01)
-            group.start_soon(ask, 1, lambda: behind(slow))
+            group.start_soon(request, 1, lambda: submit_behind_another(slow))
         return found
 
     assert anyio.run(main) == [None, WaitedTooLong]
 
 
-def behind(batcher: Batcher[str, int, int]) -> Sequence[int]:
-    """Ask for a batch while another is done."""
+def submit_behind_another(batcher: Batcher[str, int, int]) -> Sequence[int]:
+    """Submits a batch while the batcher works on another one, and returns its result."""
     with wait_budget.limited(9):
         batcher.submit("first", [1])
     return batcher.submit("a", [1]).result(10)
@@ -68,10 +68,10 @@ def test_work_does_not_spend_the_wait_budget(slow: Batcher[str, int, int]) -> No
 
     assert anyio.run(main) == [1]
     with wait_budget.limited(0.05), pytest.raises(WaitedTooLong):
-        behind(slow)
+        submit_behind_another(slow)
 
 
-def test_the_same_work_takes_a_turn_each_time_it_is_asked_for() -> None:
+def test_the_same_work_runs_as_often_as_it_is_submitted() -> None:
     admission, began = Admission(9, 2), threading.Barrier(2, timeout=10)
 
     async def main() -> None:
@@ -82,7 +82,7 @@ def test_the_same_work_takes_a_turn_each_time_it_is_asked_for() -> None:
     anyio.run(main)
 
 
-def test_what_only_asks_the_database_has_places_of_its_own(
+def test_requests_that_only_query_the_database_have_their_own_limit(
     random_model: Path, tmp_path: Path
 ) -> None:
     app = create_app(
@@ -104,8 +104,8 @@ def test_what_only_asks_the_database_has_places_of_its_own(
     assert anyio.run(get, "/livez").status_code == 200
 
 
-def test_no_route_queues_for_a_thread_without_bound() -> None:
-    routers = [index, search, images, models, jobs, system]
-    routes = [r for of in routers for r in of.router.routes if isinstance(r, APIRoute)]
+def test_every_route_is_a_coroutine_and_so_never_queues_for_a_thread() -> None:
+    modules = [index, search, images, models, jobs, system]
+    routes = [r for module in modules for r in module.router.routes if isinstance(r, APIRoute)]
     assert len(routes) > 20
     assert [r.path for r in routes if not inspect.iscoroutinefunction(r.endpoint)] == []

@@ -14,7 +14,7 @@ from service.telemetry import timing
 
 
 class Work:
-    """Doubles numbers; the first batch waits until it is let go."""
+    """Doubles numbers; the first batch waits until ``go`` is set."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[int]]] = []
@@ -31,40 +31,42 @@ class Work:
         return [2 * item for item in items]
 
 
-def behind_one(work: Work, *asked: tuple[str, list[int]], most: int = 4) -> list[list[int]]:
-    """What each gets that asks, in this order, while a batch of one is done."""
+def submit_behind_one(
+    work: Work, *requests: tuple[str, list[int]], most: int = 4
+) -> list[list[int]]:
+    """Submits requests in this order while another batch runs, and returns their results."""
     with closing(Batcher("batch", work, most)) as batcher:
         first = batcher.submit("first", [0])
         assert work.begun.wait(10)
-        futures = [batcher.submit(key, items) for key, items in asked]
+        futures = [batcher.submit(key, items) for key, items in requests]
         work.go.set()
         assert first.result(10) == [0]
         return [future.result(10) for future in futures]
 
 
-def test_what_is_asked_for_meanwhile_is_done_together() -> None:
+def test_requests_that_arrive_during_a_batch_form_the_next_batch() -> None:
     work = Work()
-    assert behind_one(work, ("a", [1]), ("a", [2, 3]), ("a", [4])) == [[2], [4, 6], [8]]
+    assert submit_behind_one(work, ("a", [1]), ("a", [2, 3]), ("a", [4])) == [[2], [4, 6], [8]]
     assert work.batches == [("first", [0]), ("a", [1, 2, 3, 4])]
 
 
-def test_another_key_and_what_has_no_room_wait_for_their_own_batch() -> None:
+def test_a_request_of_another_key_or_over_the_limit_waits_for_another_batch() -> None:
     work = Work()
-    found = behind_one(work, ("a", [1, 2, 3]), ("b", [4]), ("a", [5, 6]), ("a", [7]))
+    found = submit_behind_one(work, ("a", [1, 2, 3]), ("b", [4]), ("a", [5, 6]), ("a", [7]))
     assert found == [[2, 4, 6], [8], [10, 12], [14]]
     assert sorted(work.batches) == [
         ("a", [1, 2, 3, 7]), ("a", [5, 6]), ("b", [4]), ("first", [0]),
     ]  # fmt: skip
 
 
-def test_who_asks_for_more_than_a_batch_has_one_of_its_own() -> None:
+def test_a_request_larger_than_a_batch_gets_its_own_batch() -> None:
     work = Work()
-    found = behind_one(work, ("a", [1]), ("a", list(range(2, 8))), ("a", [8]))
+    found = submit_behind_one(work, ("a", [1]), ("a", list(range(2, 8))), ("a", [8]))
     assert found == [[2], [4, 6, 8, 10, 12, 14], [16]]
     assert work.batches[1:] == [("a", [1, 8]), ("a", [2, 3, 4, 5, 6, 7])]
 
 
-def test_threads_do_batches_at_the_same_time() -> None:
+def test_several_threads_run_batches_at_the_same_time() -> None:
     both = threading.Barrier(2)
 
     def work(key: str, items: Sequence[int]) -> Sequence[int]:
@@ -72,11 +74,11 @@ def test_threads_do_batches_at_the_same_time() -> None:
         return [threading.get_native_id()]
 
     with closing(Batcher("batch", work, 1, threads=2)) as batcher:
-        asked = [batcher.submit("a", [n]) for n in range(2)]
-        assert asked[0].result(10) != asked[1].result(10)
+        futures = [batcher.submit("a", [n]) for n in range(2)]
+        assert futures[0].result(10) != futures[1].result(10)
 
 
-def test_everyone_is_answered_whatever_is_asked_for_together() -> None:
+def test_every_request_gets_its_own_result_or_an_error() -> None:
     def work(key: str, items: Sequence[int]) -> list[int]:
         assert len(items) <= 8
         time.sleep(0.0002 * dice.random())
@@ -84,7 +86,7 @@ def test_everyone_is_answered_whatever_is_asked_for_together() -> None:
             raise ValueError("a bad batch")
         return [-item if key == "negative" else item for item in items]
 
-    def ask(n: int) -> str:
+    def request(n: int) -> str:
         own = random.Random(n)
         key = own.choice(["positive", "negative"])
         items = [own.randrange(14 if n % 10 == 0 else 13) for _ in range(1 + own.randrange(8))]
@@ -100,10 +102,10 @@ def test_everyone_is_answered_whatever_is_asked_for_together() -> None:
 
     dice = random.Random(0)
     with closing(Batcher("batch", work, 8)) as batcher, ThreadPoolExecutor(32) as pool:
-        assert set(pool.map(ask, range(1000))) == {"late", "bad", "done"}
+        assert set(pool.map(request, range(1000))) == {"late", "bad", "done"}
 
 
-def test_an_error_is_that_of_its_batch_alone() -> None:
+def test_an_error_reaches_only_the_requests_of_its_batch() -> None:
     work = Work()
     work.go.set()
     with closing(Batcher("batch", work, 4)) as batcher:
@@ -112,15 +114,15 @@ def test_an_error_is_that_of_its_batch_alone() -> None:
         assert batcher.submit("a", [1]).result(10) == [2]
 
 
-def test_what_waits_too_long_or_for_nobody_is_not_done() -> None:
+def test_requests_that_wait_too_long_or_are_cancelled_are_not_run() -> None:
     work = Work()
     with closing(Batcher("batch", work, 4)) as batcher:
         first = batcher.submit("first", [0])
         assert work.begun.wait(10)
         with wait_budget.limited(0.05):
             late = batcher.submit("a", [1])
-        patient, unwanted = batcher.submit("a", [2]), batcher.submit("a", [3])
-        assert unwanted.cancel()
+        patient, cancelled = batcher.submit("a", [2]), batcher.submit("a", [3])
+        assert cancelled.cancel()
         time.sleep(0.2)
         work.go.set()
         with pytest.raises(WaitedTooLong):
@@ -129,7 +131,7 @@ def test_what_waits_too_long_or_for_nobody_is_not_done() -> None:
     assert work.batches == [("first", [0]), ("a", [2])]
 
 
-def test_at_its_end_what_has_begun_is_done_and_the_rest_cancelled() -> None:
+def test_closing_a_batcher_finishes_its_batch_and_cancels_waiting_requests() -> None:
     work = Work()
     batcher = Batcher("batch", work, 4)
     first = batcher.submit("first", [0])
@@ -144,35 +146,35 @@ def test_at_its_end_what_has_begun_is_done_and_the_rest_cancelled() -> None:
         assert not thread.is_alive()
 
 
-def test_each_is_told_its_time_in_the_queue_and_that_of_its_batch() -> None:
+def test_each_request_is_timed_in_the_queue_and_in_its_batch() -> None:
     work = Work()
     with closing(Batcher("batch", work, 4)) as batcher:
-        with timing.collected() as of_first:
+        with timing.collected() as first_times:
             first = batcher.submit("a", [1])
         assert work.begun.wait(10)
-        with timing.collected() as of_second:
+        with timing.collected() as second_times:
             second = batcher.submit("a", [1])
         time.sleep(0.1)
         work.go.set()
         assert (first.result(10), second.result(10)) == ([2], [2])
-    assert of_first["queue"] < 0.1 <= of_second["queue"]
-    assert of_second["encode"] >= 0.01
+    assert first_times["queue"] < 0.1 <= second_times["queue"]
+    assert second_times["encode"] >= 0.01
 
 
-def test_threads_that_could_not_begin_do_with_the_next_that_is_asked_for(
+def test_the_next_request_starts_the_threads_that_could_not_start_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begin, begun = threading.Thread.start, []
+    start_thread, started = threading.Thread.start, []
 
     def start(thread: threading.Thread) -> None:
-        begun.append(thread.name)
-        if len(begun) == 2:
+        started.append(thread.name)
+        if len(started) == 2:
             raise RuntimeError("can't start new thread")
-        begin(thread)
+        start_thread(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with closing(Batcher("batch", lambda key, items: items, 4, threads=3)) as batcher:
         with pytest.raises(RuntimeError):
             batcher.submit("a", [1])
         assert batcher.submit("a", [2]).result(10) == [2]
-    assert begun == ["batch_0", "batch_1", "batch_1", "batch_2"]
+    assert started == ["batch_0", "batch_1", "batch_1", "batch_2"]

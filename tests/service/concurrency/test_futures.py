@@ -15,7 +15,7 @@ from service.errors import WaitedTooLong
 
 
 def run(work: Any) -> Any:
-    """Awaits work that a thread of its own does."""
+    """Runs ``work`` on another thread and awaits its result."""
 
     async def main() -> Any:
         with ThreadPoolExecutor(1) as pool:
@@ -37,7 +37,7 @@ def test_the_error_of_another_thread_is_raised() -> None:
         run(fail)
 
 
-def test_a_result_that_is_there_already_needs_no_waiting() -> None:
+def test_a_finished_result_spends_no_wait_budget() -> None:
     async def main() -> int:
         done: Future[int] = Future()
         done.set_result(1)
@@ -47,7 +47,7 @@ def test_a_result_that_is_there_already_needs_no_waiting() -> None:
     assert asyncio.run(main()) == 1
 
 
-def test_what_waits_too_long_is_given_up_and_what_has_begun_is_not() -> None:
+def test_work_that_waits_too_long_is_cancelled_unless_it_has_begun() -> None:
     async def late(begun: bool) -> object:
         future: Future[str] = Future()
         if begun:
@@ -64,7 +64,7 @@ def test_what_waits_too_long_is_given_up_and_what_has_begun_is_not() -> None:
     assert asyncio.run(late(begun=True)) == "done"
 
 
-def test_a_queue_that_is_closed_meanwhile_ends_the_wait() -> None:
+def test_closing_the_queue_ends_the_wait() -> None:
     async def main() -> None:
         future: Future[int] = Future()
         waiting = asyncio.ensure_future(result_of(future))
@@ -76,7 +76,7 @@ def test_a_queue_that_is_closed_meanwhile_ends_the_wait() -> None:
     asyncio.run(main())
 
 
-def test_only_waiting_counts() -> None:
+def test_only_the_wait_spends_the_wait_budget() -> None:
     async def main() -> int:
         with ThreadPoolExecutor(1) as pool:
             for _ in range(3):
@@ -87,21 +87,21 @@ def test_only_waiting_counts() -> None:
         assert asyncio.run(main()) == 1
 
 
-def test_an_error_holds_nothing_longer_than_its_owner() -> None:
-    class Read:
+def test_an_error_keeps_no_local_variable_of_the_work_alive() -> None:
+    class Buffer:
         pass
 
     def fail_with_a_reference() -> None:
-        read = Read()
+        buffer = Buffer()
         nonlocal held
-        held = weakref.ref(read)
+        held = weakref.ref(buffer)
         raise ValueError("broken")
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool, suppress(ValueError):
             await result_of(pool.submit(fail_with_a_reference))
 
-    held: weakref.ref[Read] | None = None
+    held: weakref.ref[Buffer] | None = None
     gc.disable()
     try:
         asyncio.run(main())
@@ -110,10 +110,10 @@ def test_an_error_holds_nothing_longer_than_its_owner() -> None:
         gc.enable()
 
 
-def test_a_caller_that_gives_up_cancels_the_work_and_leaves_no_error() -> None:
+def test_a_caller_that_is_cancelled_cancels_the_work_and_causes_no_error() -> None:
     async def main() -> list[dict[str, Any]]:
-        wrong: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, error: wrong.append(error))
+        errors: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, error: errors.append(error))
         future: Future[int] = Future()
         waiting = asyncio.ensure_future(result_of(future))
         await asyncio.sleep(0)
@@ -122,12 +122,12 @@ def test_a_caller_that_gives_up_cancels_the_work_and_leaves_no_error() -> None:
             await waiting
         assert future.cancelled()
         await asyncio.sleep(0.01)
-        return wrong
+        return errors
 
     assert asyncio.run(main()) == []
 
 
-def test_work_that_has_begun_is_not_disturbed_by_a_caller_that_gives_up() -> None:
+def test_work_that_has_begun_goes_on_after_its_caller_is_cancelled() -> None:
     async def main() -> int:
         future: Future[int] = Future()
         assert future.set_running_or_notify_cancel()

@@ -7,7 +7,7 @@ from service.errors import Unavailable
 from tests.waiting import until
 
 
-def test_it_calls_again_whatever_is_raised_and_logs_each_error_once(
+def test_a_thread_goes_on_after_any_error_and_logs_each_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     errors: list[Exception | None] = [
@@ -35,7 +35,7 @@ def test_it_calls_again_whatever_is_raised_and_logs_each_error_once(
     assert [bool(record.exc_info) for record in logged] == [False, False, False, True]
 
 
-def test_it_waits_as_it_is_told_after_a_success_and_for_the_interval_after_an_error() -> None:
+def test_a_thread_calls_wait_after_a_success_and_sleeps_the_interval_after_an_error() -> None:
     failed, waited = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -54,7 +54,7 @@ def test_it_waits_as_it_is_told_after_a_success_and_for_the_interval_after_an_er
     assert thread.stop()
 
 
-def test_a_thread_that_does_not_end_in_time_is_left_behind() -> None:
+def test_stop_returns_false_if_the_thread_does_not_end_in_time() -> None:
     begun, go = threading.Event(), threading.Event()
 
     def work() -> None:

@@ -7,8 +7,8 @@ from service.http import bodies, requests
 from service.http.problems import Problem
 
 
-def trickling(content_type: str) -> Request:
-    """A request whose body never ends."""
+def endless(content_type: str) -> Request:
+    """Returns a request whose body never ends."""
 
     async def receive() -> dict[str, object]:
         await anyio.sleep(0.01)
@@ -18,15 +18,15 @@ def trickling(content_type: str) -> Request:
     return Request({"type": "http", "method": "POST", "headers": headers}, receive)
 
 
-def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
 
     async def read_form() -> None:
-        async with bodies.form(trickling("multipart/form-data; boundary=b"), 1):
+        async with bodies.form(endless("multipart/form-data; boundary=b"), 1):
             pass
 
     async def read_json() -> None:
-        await requests.search_json(trickling("application/json"), "m")
+        await requests.search_json(endless("application/json"), "m")
 
     for read in (read_form, read_json):
         with pytest.raises(Problem) as caught:
@@ -35,7 +35,7 @@ def test_a_body_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def posted(size: int, length: int | None) -> Request:
-    """A form with a file of so many bytes, and what its header says of its length."""
+    """Returns a form with a file of ``size`` bytes; ``length`` is its Content-Length."""
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
     body = [head + bytes(size) + b"\r\n--b--\r\n"]
 
@@ -58,7 +58,7 @@ def posted(size: int, length: int | None) -> Request:
         (1_100_000, 1_100_000, False),
     ],
 )
-def test_files_of_what_may_be_large_wait_on_the_disk(
+def test_files_of_a_body_that_may_be_large_are_kept_on_disk(
     size: int, length: int | None, in_memory: bool
 ) -> None:
     async def read() -> None:

@@ -56,7 +56,7 @@ def test_each_error_has_a_status_and_a_code(kind: type[ServiceError]) -> None:
     assert problem.detail == str(make(kind))
 
 
-def test_no_error_is_without_a_reply() -> None:
+def test_every_error_has_a_reply() -> None:
     assert leaves(ServiceError) - NOT_REPLIED <= EXPECTED.keys()
     assert {kind for kind, _, _ in REPLIES} - {errors.Refused} <= EXPECTED.keys()
     assert problem_of(gpq_errors.ScanError("why")) is None

@@ -27,7 +27,7 @@ def seqs(index: Index, favourite: int, k: int = 10) -> list[int]:
     return [seq for seq, _ in index.search(lut(favourite), k)[0]]
 
 
-def test_changes_are_applied_once_however_often_they_come() -> None:
+def test_a_change_that_comes_again_is_not_applied_again() -> None:
     index = Index("m", 2, "reference")
     changes = [
         change(3, None, code(1)),
@@ -43,7 +43,7 @@ def test_changes_are_applied_once_however_often_they_come() -> None:
     assert seqs(index, 2) == [7]
 
 
-def test_ties_stand_in_seq_order() -> None:
+def test_hits_with_equal_scores_are_in_seq_order() -> None:
     index = Index("m", 2, "reference")
     index = loaded([(5, code(1)), (9, code(1))])
     index.apply([change(12, None, code(1)), change(13, 5, code(1))])
@@ -51,7 +51,7 @@ def test_ties_stand_in_seq_order() -> None:
     assert seqs(index, 1, k=2) == [9, 12]
 
 
-def test_it_grows_past_its_first_capacity() -> None:
+def test_an_index_grows_past_its_first_capacity() -> None:
     index = Index("m", 2, "reference")
     for first in range(1, 5001, 500):
         index.apply([change(seq, None, code(seq % 16)) for seq in range(first, first + 500)])
@@ -59,13 +59,13 @@ def test_it_grows_past_its_first_capacity() -> None:
     assert seqs(index, 3, k=1000)[:313] == [s for s in range(1, 5001) if s % 16 == 3]
 
 
-def test_removing_what_was_never_loaded_changes_nothing() -> None:
+def test_removing_a_seq_that_was_never_loaded_changes_nothing() -> None:
     index = Index("m", 2, "reference")
     index.apply([change(9, 2, code(1)), change(10, 99, None)])
     assert seqs(index, 1) == [9]
 
 
-def test_a_checksum_is_of_live_codes_and_their_seqs() -> None:
+def test_a_checksum_covers_live_codes_and_their_seqs() -> None:
     pairs = [(seq, code(seq % 16)) for seq in range(1, 200_000, 3)]
     index = loaded(pairs[:1000], pairs[1000:])
     assert index.checksum() == checksum([pairs])
@@ -91,7 +91,9 @@ def test_an_add_that_fails_leaves_rows_and_seqs_in_step() -> None:
     assert seqs(index, 1) == [2]
 
 
-def test_changes_whose_codes_cannot_be_added_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_whose_codes_could_not_be_added_can_be_applied_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     index = loaded([(1, code(1)), (2, code(2))])
     changes = [change(3, None, code(3)), change(4, None, code(4))]
 

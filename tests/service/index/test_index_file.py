@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_saved_is_loaded(path: Path) -> None:
+def test_saved_codes_are_loaded(path: Path) -> None:
     found = index_file.load(path, ORIGIN)
     assert found is not None
     mark, codes = found
@@ -31,9 +31,9 @@ def test_what_is_saved_is_loaded(path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["codes"]
 
 
-def test_no_codes_are_saved_too(tmp_path: Path) -> None:
-    none = Codes.gather([], 3)
-    index_file.save(tmp_path / "codes", ORIGIN, MARK, none)
+def test_an_empty_index_is_saved_too(tmp_path: Path) -> None:
+    empty = Codes.gather([], 3)
+    index_file.save(tmp_path / "codes", ORIGIN, MARK, empty)
     found = index_file.load(tmp_path / "codes", ORIGIN)
     assert found is not None
     assert len(found[1].seqs) == 0
@@ -47,7 +47,7 @@ def test_no_codes_are_saved_too(tmp_path: Path) -> None:
         (Origin("the database", "a model", 2), "its code_bytes is 3, not 2"),
     ],
 )
-def test_codes_of_something_else_are_not_used(origin: Origin, why: str, path: Path, caplog) -> None:
+def test_codes_of_another_origin_are_not_used(origin: Origin, why: str, path: Path, caplog) -> None:
     assert index_file.load(path, origin) is None
     assert f"{path} is not used; the codes are read from the database instead: {why}" in caplog.text
 
@@ -62,12 +62,12 @@ def test_a_damaged_file_is_not_used(at: int, path: Path, caplog) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER_BYTES, HEADER_BYTES + 11])
-def test_a_file_that_was_cut_is_not_used(size: int, path: Path) -> None:
+def test_a_truncated_file_is_not_used(size: int, path: Path) -> None:
     path.write_bytes(path.read_bytes()[:size])
     assert index_file.load(path, ORIGIN) is None
 
 
-def test_no_file_is_nothing_to_tell_of(tmp_path: Path, caplog) -> None:
+def test_a_missing_file_is_not_logged(tmp_path: Path, caplog) -> None:
     assert index_file.load(tmp_path / "none", ORIGIN) is None
     assert not caplog.text
 

@@ -8,7 +8,7 @@ gaps = st.sampled_from([1, 2, 300, 70_000, 2**33])
 
 
 @given(st.lists(st.tuples(st.integers(0, 2 * CHUNK), gaps), max_size=5))
-def test_seqs_are_those_appended(parts: list[tuple[int, int]]) -> None:
+def test_a_seq_is_found_by_its_row_and_a_row_by_its_seq(parts: list[tuple[int, int]]) -> None:
     seqs, newest, expected = Seqs(np.empty(0, dtype=np.int64)), 0, []
     for count, gap in parts:
         added = newest + gap * np.arange(1, count + 1)
@@ -19,8 +19,8 @@ def test_seqs_are_those_appended(parts: list[tuple[int, int]]) -> None:
         assert len(seqs) == len(expected)
     rows = np.arange(len(expected))
     assert seqs[rows].tolist() == expected
-    asked = rows[::-1][::7]
-    assert seqs.rows_of(seqs[asked]).tolist() == asked.tolist()
+    some = rows[::-1][::7]
+    assert seqs.rows_of(seqs[some]).tolist() == some.tolist()
     others = np.array([-5, 0, newest + 1, *(seq + 1 for seq in expected)])
     known = set(expected)
     assert seqs.rows_of(others).tolist() == [
@@ -28,6 +28,6 @@ def test_seqs_are_those_appended(parts: list[tuple[int, int]]) -> None:
     ]
 
 
-def test_dense_seqs_take_about_a_byte() -> None:
+def test_dense_seqs_take_about_one_byte_each() -> None:
     assert Seqs(np.arange(100, 100_100)).bytes < 1.1 * 100_000
     assert Seqs(np.arange(0, 10_000_000, 50)).bytes < 2.1 * 200_000

@@ -25,7 +25,7 @@ FILES, SIZE, LIMIT = 100, 20_000, 100_000
 
 
 class Counted:
-    """A source, and the most bytes of it that were read and not yet stored."""
+    """Wraps a source; ``most`` is the largest number of bytes read and not yet stored."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.count = source, source.count
@@ -48,7 +48,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("kind", ["folder", "manifest"])
-def test_few_large_files_are_in_memory_at_once(
+def test_an_import_holds_only_a_few_large_files_in_memory(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(importing, "IMPORT_BATCH_BYTES", LIMIT)

@@ -18,11 +18,11 @@ from service.jobs.throttle import Throttle
 from service.originals.originals import open_originals
 from tests import waiting
 
-PICTURES = 120
+IMAGES = 120
 
 
 class Pages:
-    """Five pages of images that take a while to encode, in place of the models table."""
+    """Replaces the models table by five pages of images that take a while to encode."""
 
     def __init__(self) -> None:
         self.left = 5
@@ -38,7 +38,7 @@ class Pages:
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_it_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float) -> None:
+def test_a_reindex_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float) -> None:
     waits: list[float] = []
     stop = threading.Event()
     stop.wait = waits.append  # type: ignore[assignment]
@@ -57,41 +57,43 @@ def test_it_leaves_the_rest_of_the_time_to_searches(tmp_path: Path, share: float
     assert sum(waits) == pytest.approx(worked * (1 / share - 1), rel=0.3)
 
 
-def test_one_that_is_killed_goes_on_where_it_was(random_model: Path, tmp_path: Path) -> None:
-    tree(tmp_path / "in", *(f"{n:03}.png" for n in range(PICTURES)))
+def test_a_killed_reindex_continues_with_the_images_that_are_left(
+    random_model: Path, tmp_path: Path
+) -> None:
+    tree(tmp_path / "in", *(f"{n:03}.png" for n in range(IMAGES)))
     make_artifact(tmp_path / "other", seed=9)
     url = f"sqlite:///{tmp_path}/gpq.db"
-    places = {"database_url": url, "image_store": tmp_path / "images", "folder": tmp_path}
-    commands.service("import", str(tmp_path / "in"), model=random_model, **places)
-    commands.service("models", "add", str(tmp_path / "other"), **places)
+    settings = {"database_url": url, "image_store": tmp_path / "images", "folder": tmp_path}
+    commands.service("import", str(tmp_path / "in"), model=random_model, **settings)
+    commands.service("models", "add", str(tmp_path / "other"), **settings)
     store = Store(url)
     number = store.models.all()[1].number
-    first = commands.start("models", "reindex", "--share", "0.02", **places)
-    waiting.until(lambda: store.models.count_missing(number) < PICTURES, seconds=120)
-    waiting.until(lambda: store.jobs.page(1)[0].total == PICTURES)
+    first = commands.start("models", "reindex", "--share", "0.02", **settings)
+    waiting.until(lambda: store.models.count_missing(number) < IMAGES, seconds=120)
+    waiting.until(lambda: store.jobs.page(1)[0].total == IMAGES)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     left = store.models.count_missing(number)
-    assert 0 < left < PICTURES
+    assert 0 < left < IMAGES
     waiting.until(lambda: store.jobs.page(1)[0].state == "stopped", seconds=60)
-    again = commands.service("models", "reindex", "--share", "1", **places)
-    assert f"done: {PICTURES} of {PICTURES} images" in again
+    again = commands.service("models", "reindex", "--share", "1", **settings)
+    assert f"done: {IMAGES} of {IMAGES} images" in again
     assert store.models.count_missing(number) == 0 and store.models.all()[1].complete
     store.close()
 
 
-def test_it_asks_services_how_long_searches_take_without_it(
+def test_a_reindex_measures_how_long_searches_take_without_it(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     make_artifact(tmp_path / "other", seed=9)
-    places = {"database_url": database_url, "image_store": tmp_path / "images"}
+    settings = {"database_url": database_url, "image_store": tmp_path / "images"}
     ended = threading.Event()
 
     def search(server: Server) -> None:
         while not ended.wait(0.05):
             server.search(png(1)).raise_for_status()
 
-    with Server(tmp_path, model=random_model, **places) as server:
+    with Server(tmp_path, model=random_model, **settings) as server:
         server.index(*(png(n) for n in range(32))).raise_for_status()
         files = {
             "config": (tmp_path / "other" / "config.json").read_bytes(),
@@ -102,14 +104,14 @@ def test_it_asks_services_how_long_searches_take_without_it(
         searcher.start()
         try:
             waiting.until(lambda: "search_p99_ms" in replica_of(server))
-            where = server.http.post("/jobs/reindex").headers["Location"]
-            rests = "rests to measure how long searches take without it"
-            waiting.until(lambda: server.http.get(where).json()["detail"] == rests, seconds=60)
-            waiting.until(lambda: server.http.get(where).json()["state"] == "done", seconds=60)
+            job_url = server.http.post("/jobs/reindex").headers["Location"]
+            resting = "rests to measure how long searches take without it"
+            waiting.until(lambda: server.http.get(job_url).json()["detail"] == resting, seconds=60)
+            waiting.until(lambda: server.http.get(job_url).json()["state"] == "done", seconds=60)
         finally:
             ended.set()
             searcher.join()
-        job = server.http.get(where).json()
+        job = server.http.get(job_url).json()
         assert (job["done"], job["failed"], job["detail"]) == (32, 0, "")
 
 

@@ -8,7 +8,7 @@ from service.telemetry.latency import LATENCY_SECONDS, MOST, Latency
 
 
 class Clock(threading.Event):
-    """Time passes where it is waited for."""
+    """A clock and a stop event: waiting for the event advances the clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,16 +26,17 @@ class Clock(threading.Event):
 
 
 class Job:
-    """One that works a tenth of a second at a time, beside searches that take what they take."""
+    """A job that works for 0.1 s at a time, beside searches of the given latencies."""
 
     def __init__(self, share: float, searches: Callable[[float], Latencies]) -> None:
         self.stop = self.clock = Clock()
         self.said: list[str] = []
-        self.busy = 0.0  # its share of the time
-        self.throttle = Throttle(share, lambda: searches(self.beside()), self.clock.now)
+        self.busy = 0.0  # the share of the time that it works
+        self.throttle = Throttle(share, lambda: searches(self.seen_share()), self.clock.now)
         self.throttle.rest(0.0, self)
 
-    def beside(self) -> float:
+    def seen_share(self) -> float:
+        """Returns the share that the reported latencies cover: 0 after a rest to measure."""
         return 0.0 if self.clock.waits[-1] == LOOK_SECONDS else self.busy
 
     def say(self, detail: str) -> None:
@@ -51,12 +52,12 @@ class Job:
             assert self.clock.waits[resting] == pytest.approx(0.1 * (1 / self.busy - 1))
 
 
-def beside(alone: float, slower: float) -> Callable[[float], Latencies]:
-    """Searches that take so much longer, by the share of the time that a job takes."""
+def slowed(alone: float, slower: float) -> Callable[[float], Latencies]:
+    """Returns latencies by a job's share: ``alone`` at 0, ``1 + slower`` times that at 1."""
     return lambda busy: {"a": alone * (1 + slower * busy)}
 
 
-def test_where_nobody_searches_it_takes_what_it_was_asked_to() -> None:
+def test_a_job_takes_its_whole_share_if_nobody_searches() -> None:
     job = Job(0.5, lambda busy: {})
     job.work(60)
     assert job.throttle.share == 0.5
@@ -64,8 +65,8 @@ def test_where_nobody_searches_it_takes_what_it_was_asked_to() -> None:
     assert LOOK_SECONDS not in job.clock.waits
 
 
-def test_where_there_is_room_it_takes_what_it_was_asked_to() -> None:
-    job = Job(0.5, beside(0.02, slower=1.0))
+def test_a_job_takes_its_whole_share_if_searches_stay_fast_enough() -> None:
+    job = Job(0.5, slowed(0.02, slower=1.0))
     job.work(60)
     assert job.throttle.share == 0.5
     assert job.said[0] == "rests to measure how long searches take without it"
@@ -73,28 +74,28 @@ def test_where_there_is_room_it_takes_what_it_was_asked_to() -> None:
 
 
 @pytest.mark.parametrize("slower", [4.0, 12.0])
-def test_it_settles_about_where_searches_take_twice_as_long(slower: float) -> None:
-    job = Job(0.8, beside(0.02, slower))
+def test_the_share_settles_where_searches_take_twice_as_long(slower: float) -> None:
+    job = Job(0.8, slowed(0.02, slower))
     job.work(300)
     shares = []
     for _ in range(100):
         job.work(LOOK_SECONDS)
         shares.append(job.throttle.share)
-    just = 1 / slower
-    assert just / 2 <= min(shares) and max(shares) <= just * MORE
-    assert sum(share <= just for share in shares) >= 60
+    twice = 1 / slower  # the share at which searches take twice as long
+    assert twice / 2 <= min(shares) and max(shares) <= twice * MORE
+    assert sum(share <= twice for share in shares) >= 60
 
 
-def test_it_always_takes_a_little_and_never_more_than_asked_for() -> None:
-    job = Job(0.5, beside(0.02, slower=1000.0))
+def test_the_share_stays_between_its_least_and_its_maximum() -> None:
+    job = Job(0.5, slowed(0.02, slower=1000.0))
     job.work(200)
     assert job.throttle.share == LEAST
-    small = Job(0.01, beside(0.02, slower=1000.0))
+    small = Job(0.01, slowed(0.02, slower=1000.0))
     small.work(500)
     assert small.throttle.share == 0.01
 
 
-def test_it_comes_back_when_searches_end() -> None:
+def test_the_share_recovers_when_searches_end() -> None:
     answers: list[Latencies] = [{"a": 0.02}, {"a": 0.02}]
     job = Job(0.5, lambda busy: answers.pop(0) if answers else {"a": 1.0})
     job.work(40)
@@ -104,7 +105,7 @@ def test_it_comes_back_when_searches_end() -> None:
     assert job.throttle.share == 0.5
 
 
-def test_the_slowest_process_counts_by_what_it_is_alone() -> None:
+def test_the_process_slowed_most_counts_and_not_the_slowest() -> None:
     answers: list[Latencies] = [{"fast": 0.01, "slow": 1.0}] * 2
     job = Job(0.8, lambda busy: answers.pop(0) if answers else {"fast": 0.03, "slow": 1.1})
     job.work(2 * LOOK_SECONDS)
@@ -112,7 +113,7 @@ def test_the_slowest_process_counts_by_what_it_is_alone() -> None:
     assert "searches take 30 ms (p99), 10 ms without it" in job.said[-1]
 
 
-def test_a_process_that_comes_later_is_seen_alone_first() -> None:
+def test_a_process_that_joins_later_is_first_measured_without_the_job() -> None:
     seen: dict[str, float] = {"a": 0.02}
     job = Job(0.5, lambda busy: dict(seen))
     job.work(LOOK_SECONDS + 1)
@@ -126,7 +127,7 @@ def test_a_process_that_comes_later_is_seen_alone_first() -> None:
     assert job.throttle.share == 0.5
 
 
-def test_searches_that_become_slow_by_themselves_slow_it_for_a_while_only() -> None:
+def test_searches_that_get_slow_by_themselves_slow_a_job_only_for_a_while() -> None:
     p99 = 0.02
     job = Job(0.5, lambda busy: {"a": p99})
     job.work(10)
@@ -137,7 +138,7 @@ def test_searches_that_become_slow_by_themselves_slow_it_for_a_while_only() -> N
     assert job.throttle.share == 0.5
 
 
-def test_the_p99_is_of_the_last_seconds() -> None:
+def test_the_p99_covers_only_the_last_seconds() -> None:
     clock = Clock()
     latency = Latency(clock.now)
     assert latency.p99() is None

@@ -9,7 +9,7 @@ from service.database.store import Store
 from service.models import artifacts
 
 
-def test_a_relative_folder_is_looked_for_here_then_where_the_program_is(
+def test_a_relative_folder_is_sought_in_the_current_folder_and_then_the_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, program = tmp_path / "here", tmp_path / "program"
@@ -27,7 +27,7 @@ def test_a_relative_folder_is_looked_for_here_then_where_the_program_is(
         assert str(place / "models" / "yours") in str(caught.value)
 
 
-def test_a_command_finds_a_model_of_the_program_from_elsewhere(tmp_path: Path) -> None:
+def test_a_command_run_in_another_folder_finds_a_shipped_model(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/gpq.db"
     store = Store(url)
     migrate(store.database)

@@ -13,7 +13,7 @@ from service.errors import WaitedTooLong
 from service.models.decoder import DecodedImage, Decoder
 
 
-def test_many_small_images_come_out_in_order_whatever_is_wrong_with_some(
+def test_many_small_images_are_decoded_in_order_even_if_some_are_broken(
     random_model: Path,
 ) -> None:
     model = artifact.load(random_model)
@@ -30,7 +30,7 @@ def test_many_small_images_come_out_in_order_whatever_is_wrong_with_some(
             assert np.array_equal(image.pixels[model.id], model.read(data))
 
 
-def test_what_waits_too_long_to_be_decoded_is_given_up_and_what_has_begun_is_not(
+def test_decoding_that_waits_too_long_is_cancelled_unless_it_has_begun(
     random_model: Path,
 ) -> None:
     model = artifact.load(random_model)
@@ -44,12 +44,12 @@ def test_what_waits_too_long_to_be_decoded_is_given_up_and_what_has_begun_is_not
     with closing(Decoder(10_000, 1)) as decoder:
         first = decoder.decode(slow, model)
         assert begun.wait(10)
-        for ask in (
+        for decode in (
             lambda: decoder.decode_all([png(2)], [model]),
             lambda: decoder.thumbnail(png(2)),
         ):
             with wait_budget.limited(0.05), pytest.raises(WaitedTooLong):
-                ask()
+                decode()
         with wait_budget.limited(0.05):
             threading.Timer(0.3, go.set).start()
             assert wait_budget.current().result_of(first).width == 40

@@ -16,7 +16,7 @@ from service.models.encoder import Encoder
     ("together", "side", "batches"),
     [(0, 32, [8] * 12 + [4]), (64, 32, [64, 36]), (64, 160, [15] * 6 + [10]), (64, 400, [8] * 12)],
 )
-def test_jobs_encode_more_at_once_as_far_as_pixels_go(
+def test_jobs_encode_larger_batches_up_to_a_number_of_pixels(
     random_model: Path, together: int, side: int, batches: list[int]
 ) -> None:
     loaded = artifact.load(random_model)
@@ -25,17 +25,17 @@ def test_jobs_encode_more_at_once_as_far_as_pixels_go(
     count = sum(batches)
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     with closing(Encoder(1, seen.append, together=together)) as encoder:
-        found = encoder.encode([DecodedImage(32, 32, {model.id: each}) for each in pixels], model)
+        found = encoder.encode([DecodedImage(32, 32, {model.id: image}) for image in pixels], model)
     assert seen == batches
     assert found == [row.tobytes() for row in loaded.encode(pixels)]
 
 
-@pytest.mark.parametrize("ask", ["encode", "luts"])
-def test_what_has_begun_is_encoded_to_its_end(
-    random_model: Path, monkeypatch: pytest.MonkeyPatch, ask: str
+@pytest.mark.parametrize("call", ["encode", "luts"])
+def test_a_request_that_has_begun_is_encoded_to_its_end(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def compute(self: object, of: object, model: object, pixels: np.ndarray) -> np.ndarray:
-        budget.left = 0  # as if waiting for the first part had spent it
+    def compute(self: object, key: object, model: object, pixels: np.ndarray) -> np.ndarray:
+        budget.left = 0  # as if the wait for the first batch had spent it
         return np.zeros((len(pixels), 6), np.uint8)
 
     monkeypatch.setattr("gpq.engine.fallback.Fallback.run", compute)
@@ -43,7 +43,7 @@ def test_what_has_begun_is_encoded_to_its_end(
     images = [DecodedImage(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})] * 32
     with closing(Encoder(1)) as encoder, wait_budget.limited(60):
         budget = wait_budget.current()
-        if ask == "encode":
+        if call == "encode":
             found = encoder.encode(images, model)
         else:
             found = asyncio.run(encoder.luts(images, model))

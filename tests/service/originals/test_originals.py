@@ -19,7 +19,7 @@ KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
 
 
-def test_the_kind_follows_the_location(tmp_path: Path) -> None:
+def test_the_location_decides_the_kind_of_store(tmp_path: Path) -> None:
     assert isinstance(open_originals("none"), NoOriginals)
     assert isinstance(open_originals(str(tmp_path / "a")), LocalOriginals)
     assert isinstance(open_originals(f"file://{tmp_path}/b"), LocalOriginals)
@@ -28,7 +28,7 @@ def test_the_kind_follows_the_location(tmp_path: Path) -> None:
         open_originals("warp://x")
 
 
-def test_a_folder_is_named_as_it_is_and_in_a_url_by_the_rules_of_urls(
+def test_percent_escapes_count_in_a_url_and_not_in_a_plain_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -45,7 +45,7 @@ def test_a_folder_is_named_as_it_is_and_in_a_url_by_the_rules_of_urls(
 
 
 @pytest.mark.parametrize("location", ["files", "memory://originals"])
-def test_what_is_put_is_got(location: str, tmp_path: Path) -> None:
+def test_an_original_is_read_back_as_it_was_put(location: str, tmp_path: Path) -> None:
     originals = open_originals(location if "://" in location else str(tmp_path / location))
     assert originals.get(KEY) is None
     originals.put({KEY: b"bytes"})
@@ -53,7 +53,7 @@ def test_what_is_put_is_got(location: str, tmp_path: Path) -> None:
     assert (originals.get(KEY), originals.get(OTHER)) == (b"bytes", b"other")
 
 
-def test_none_keeps_nothing() -> None:
+def test_a_store_named_none_keeps_nothing() -> None:
     originals = NoOriginals()
     originals.put({KEY: b"bytes"})
     assert originals.get(KEY) is None
@@ -95,7 +95,8 @@ def test_every_name_is_on_the_disk_when_a_put_returns(
     synced.clear()
     third = KEY[:-1] + "2"
     another.put({OTHER: b"bytes", third: b"bytes", beside: b"bytes"})
-    assert synced == [third, KEY[:2], OTHER[:2], "root"]  # each folder once, the new file first
+    # The new file first, then each folder once.
+    assert synced == [third, KEY[:2], OTHER[:2], "root"]
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -107,7 +108,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def grow_old(originals: Originals) -> None:
-    """Everything is as if it had last been touched two hours ago."""
+    """Sets the last change of every file to two hours ago."""
     if isinstance(originals, LocalOriginals):
         hours_ago = time.time() - 7200
         for path in originals.root.rglob("*"):
@@ -117,11 +118,11 @@ def grow_old(originals: Originals) -> None:
             file.modified -= timedelta(hours=2)
 
 
-def nothing(keys: Sequence[str]) -> set[str]:
+def none_used(keys: Sequence[str]) -> set[str]:
     return set()
 
 
-def test_a_sweep_takes_only_what_is_old_and_has_long_been_unused(place: str) -> None:
+def test_a_sweep_removes_only_old_originals_that_were_set_aside_long_ago(place: str) -> None:
     originals = open_originals(place)
     young = "ef" + "2" * 62
     for key in (KEY, OTHER):
@@ -129,13 +130,13 @@ def test_a_sweep_takes_only_what_is_old_and_has_long_been_unused(place: str) -> 
     grow_old(originals)
     originals.put({young: b"bytes"})
     used = {OTHER}
-    for _ in range(2):  # the second time KEY has not been set aside for long
+    for _ in range(2):  # KEY was set aside only by the first sweep, too recently to be removed
         assert originals.sweep(lambda keys: used & set(keys)) == 0
         assert {originals.get(key) for key in (KEY, OTHER, young)} == {b"bytes"}
     grow_old(originals)
     assert originals.sweep(lambda keys: used & set(keys)) == 1
     assert (originals.get(KEY), originals.get(OTHER)) == (None, b"bytes")
-    assert originals.get(young) == b"bytes"  # set aside now
+    assert originals.get(young) == b"bytes"  # only set aside
 
 
 def test_putting_again_makes_an_original_young(place: str) -> None:
@@ -143,38 +144,36 @@ def test_putting_again_makes_an_original_young(place: str) -> None:
     originals.put({KEY: b"bytes"})
     grow_old(originals)
     originals.put({KEY: b"bytes"})
-    assert originals.sweep(nothing) == 0
+    assert originals.sweep(none_used) == 0
     assert originals.has(KEY, 5)  # not even set aside
 
 
 @pytest.fixture
 def aside(place: str) -> Originals:
-    """A place where KEY was set aside two hours ago."""
+    """A store in which a sweep set KEY aside two hours ago."""
     originals = open_originals(place)
     originals.put({KEY: b"bytes"})
     grow_old(originals)
-    originals.sweep(nothing)
+    originals.sweep(none_used)
     grow_old(originals)
     assert not originals.has(KEY, 5)
     return originals
 
 
-def test_what_is_set_aside_is_found(aside: Originals) -> None:
+def test_an_original_set_aside_can_still_be_read(aside: Originals) -> None:
     assert aside.get(KEY) == b"bytes"
     parts = aside.parts(KEY)
     assert parts is not None and b"".join(parts.between(0, 5)) == b"bytes"
     assert parts.read(1, 3) == b"yt"
 
 
-def test_what_is_set_aside_comes_back_where_it_is_used(aside: Originals) -> None:
+def test_a_sweep_restores_an_original_set_aside_that_is_used_again(aside: Originals) -> None:
     assert aside.sweep(lambda keys: {KEY} & set(keys)) == 0
     assert aside.has(KEY, 5) and aside.get(KEY) == b"bytes"
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_what_is_set_aside_comes_back_where_it_is_put_again(
-    aside: Originals, damaged: bool
-) -> None:
+def test_a_put_restores_an_original_set_aside(aside: Originals, damaged: bool) -> None:
     if damaged and isinstance(aside, LocalOriginals):
         (aside.root / KEY[:2] / f"{KEY}.swept").write_bytes(b"bites")
     aside.put({KEY: b"bytes"})
@@ -186,7 +185,7 @@ def test_what_is_set_aside_comes_back_where_it_is_put_again(
 
 
 def test_a_put_during_a_sweep_is_kept(place: str) -> None:
-    """Whether that sweep was about to set it aside or to remove it."""
+    """Covers a sweep that would set the original aside and one that would remove it."""
     originals = open_originals(place)
 
     def put_meanwhile(keys: Sequence[str]) -> set[str]:
@@ -197,21 +196,21 @@ def test_a_put_during_a_sweep_is_kept(place: str) -> None:
     for sweeps_before in range(2):
         for _ in range(sweeps_before):
             grow_old(originals)
-            originals.sweep(nothing)
+            originals.sweep(none_used)
         grow_old(originals)
         originals.sweep(put_meanwhile)
         assert originals.has(KEY, 5) and originals.get(KEY) == b"bytes"
 
 
-def test_a_reader_finds_what_is_brought_back_meanwhile(
+def test_a_reader_finds_an_original_that_a_sweep_restores_meanwhile(
     aside: Originals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[object] = []
+    reads: list[object] = []
 
-    def back_after_the_first_look(real: Callable[..., bytes]) -> Callable[..., bytes]:
+    def restored_after_the_first_read(real: Callable[..., bytes]) -> Callable[..., bytes]:
         def read(*arguments: object) -> bytes:
-            looked.append(arguments)
-            if len(looked) == 2:
+            reads.append(arguments)
+            if len(reads) == 2:
                 monkeypatch.undo()
                 aside.sweep(lambda keys: {KEY} & set(keys))
             return real(*arguments)
@@ -219,17 +218,17 @@ def test_a_reader_finds_what_is_brought_back_meanwhile(
         return read
 
     if isinstance(aside, RemoteOriginals):
-        read = back_after_the_first_look(aside.files.cat_file)
+        read = restored_after_the_first_read(aside.files.cat_file)
         monkeypatch.setattr(aside.files, "cat_file", read)
     else:
-        read = back_after_the_first_look(Path.read_bytes)
+        read = restored_after_the_first_read(Path.read_bytes)
         monkeypatch.setattr(Path, "read_bytes", read)
     assert aside.get(KEY) == b"bytes"
-    assert len(looked) == 2
+    assert len(reads) == 2
 
 
-def test_nothing_is_swept_while_a_backup_says_so(place: str) -> None:
-    """As docs/operating.md has it."""
+def test_nothing_is_swept_while_a_backup_forbids_it(place: str) -> None:
+    """The file that forbids sweeps is described in docs/operating.md."""
     originals = open_originals(place)
     assert originals.claim("a", 1)
     hold = "database-backup.txt"
@@ -245,7 +244,7 @@ def test_nothing_is_swept_while_a_backup_says_so(place: str) -> None:
 
 
 def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
-    """A process was killed while it wrote one original, and while it swept two others."""
+    """One process was killed while it wrote an original, another while it swept two originals."""
     originals = LocalOriginals(tmp_path)
     for key in (KEY, OTHER):
         originals.put({key: key.encode()})
@@ -263,23 +262,23 @@ def test_a_sweep_tidies_up_after_killed_processes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [OTHER]
 
 
-def test_only_a_place_of_one_database_alone_may_be_swept(place: str) -> None:
+def test_only_a_store_of_a_single_database_may_be_swept(place: str) -> None:
     one, two = open_originals(place), open_originals(place)
     assert one.claim("a", 1)
     one.put({KEY: b"bytes"})
     assert two.claim("a", 2) and one.claim("a", 2)
     assert not two.claim("b", 5)
-    assert not one.claim("a", 3)  # what it does not know may be of the other
+    assert not one.claim("a", 3)  # unknown originals may belong to the other database
 
 
-def test_a_database_that_was_put_back_does_not_sweep_what_it_has_forgotten(place: str) -> None:
+def test_a_database_restored_to_an_older_state_does_not_sweep(place: str) -> None:
     originals = open_originals(place)
     assert originals.claim("a", 7)
     assert not originals.claim("a", 6)
     assert originals.claim("a", 7) and originals.claim("a", 8)
 
 
-def test_a_place_that_was_used_before_any_claim_is_not_swept(place: str) -> None:
+def test_a_store_that_was_used_before_any_claim_is_not_swept(place: str) -> None:
     originals = open_originals(place)
     originals.put({KEY: b"bytes"})
     assert not originals.claim("a", 1) and not originals.claim("a", 2)
@@ -293,7 +292,7 @@ def test_the_claim_of_an_earlier_version_counts(tmp_path: Path) -> None:
     assert not originals.claim("b", 1)
 
 
-def test_on_a_full_disk_a_place_may_be_swept_still(
+def test_a_store_on_a_full_disk_may_still_be_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, temporary: Path) -> NoReturn:
@@ -316,7 +315,7 @@ def test_a_claim_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     assert originals.claim("a", 1)
 
 
-def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
+def test_a_sweep_leaves_files_of_others_alone(tmp_path: Path) -> None:
     originals = LocalOriginals(tmp_path)
     others = [tmp_path / name for name in ("01/IMG_2001.jpg", "de/album/1.jpg", f"zz/{KEY}", "x")]
     for path in others:
@@ -337,7 +336,7 @@ def test_a_store_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
             call()
 
 
-def test_large_originals_come_in_parts(place: str) -> None:
+def test_large_originals_are_read_in_parts(place: str) -> None:
     originals = open_originals(place)
     for size in (0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES):
         data = os.urandom(size)
@@ -350,7 +349,7 @@ def test_large_originals_come_in_parts(place: str) -> None:
     assert originals.parts(OTHER) is None
 
 
-def test_a_damaged_original_is_put_anew(place: str) -> None:
+def test_a_put_replaces_a_damaged_original(place: str) -> None:
     originals = open_originals(place)
     originals.put({KEY: b"bytes"})
     assert originals.has(KEY, 5) and not originals.has(OTHER, 5)
