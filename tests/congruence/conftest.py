@@ -10,7 +10,7 @@ FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    """Of an empty database, with the model m."""
+    """A store over an empty database whose active model is ``m``."""
     opened = Store(database_url)
     migrate(opened.database)
     opened.models.adopt("m", FILES)

@@ -1,4 +1,4 @@
-"""Sixteen clients at once: no lost update, no wrong hit, no 5xx."""
+"""Tests that sixteen clients at once cause no lost update, no wrong hit and no 5xx."""
 
 import random
 import threading
@@ -16,40 +16,41 @@ from tests.oracle import Oracle
 
 CLIENTS = 16
 SECONDS = 20
-IDS = 12  # of one client
+IDS = 12  # ids of one client
 SEEDS = 24
 
 
 @dataclass
 class Ledger:
-    """What has been asked for and what has been acknowledged, by id.
+    """Records the versions that clients requested and the numbers acknowledged, by id.
 
-    A version is (its number, the seed of its picture); seed None: deleted.
+    A version is (its number, the seed of its image); the seed None means deleted.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    asked: dict[str, list[tuple[int, int | None]]] = field(
+    requested: dict[str, list[tuple[int, int | None]]] = field(
         default_factory=lambda: defaultdict(lambda: [(0, None)])
     )
-    done: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    confirmed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def ask(self, id: str, seed: int | None) -> int:
+    def request(self, id: str, seed: int | None) -> int:
+        """Adds a version that a client is about to write, and returns its number."""
         with self.lock:
-            number = self.asked[id][-1][0] + 1
-            self.asked[id].append((number, seed))
+            number = self.requested[id][-1][0] + 1
+            self.requested[id].append((number, seed))
             return number
 
     def possible(self, before: dict[str, int]) -> dict[str, dict[int, int | None]]:
-        """For each id, the versions a search may show that began when ``before`` was done."""
+        """Returns, by id, the versions that a search may find that began after ``before``."""
         with self.lock:
             return {
                 id: {number: seed for number, seed in versions if number >= before.get(id, 0)}
-                for id, versions in self.asked.items()
+                for id, versions in self.requested.items()
             }
 
     def acknowledged(self) -> dict[str, int]:
         with self.lock:
-            return dict(self.done)
+            return dict(self.confirmed)
 
 
 class Client(threading.Thread):
@@ -75,19 +76,19 @@ class Client(threading.Thread):
 
     def put(self) -> None:
         id, seed = self.random.choice(self.ids), self.random.randrange(SEEDS)
-        number = self.ledger.ask(id, seed)
-        # A version of its own in the metadata: a hit tells which put it is of.
+        number = self.ledger.request(id, seed)
+        # The version in the metadata shows which put a hit comes from.
         fields = {"ids": f'["{id}"]', "metadata": f'[{{"version":{number}}}]'}
         reply = self.http.post("/index", files={"images": png(seed)}, data=fields)
         self._expect(reply, 200)
-        self.ledger.done[id] = number
+        self.ledger.confirmed[id] = number
 
     def delete(self) -> None:
         id = self.random.choice(self.ids)
-        there = self.ledger.asked[id][-1][1] is not None
-        number = self.ledger.ask(id, None)
-        self._expect(self.http.delete(f"/images/{id}"), 204 if there else 404)
-        self.ledger.done[id] = number
+        exists = self.ledger.requested[id][-1][1] is not None
+        number = self.ledger.request(id, None)
+        self._expect(self.http.delete(f"/images/{id}"), 204 if exists else 404)
+        self.ledger.confirmed[id] = number
 
     def search(self) -> None:
         query = self.random.randrange(SEEDS)
@@ -101,20 +102,22 @@ class Client(threading.Thread):
             self.errors.append(f"found twice: {found.most_common(1)}")
         for id, versions in possible.items():
             if id not in found and None not in versions.values():
-                self.errors.append(f"{id} was not found; it is one of {versions}")
+                self.errors.append(f"{id} was not found; its possible versions are {versions}")
         for hit in hits:
             seed = possible[hit["id"]].get(hit["metadata"]["version"])
             if seed is None:
-                self.errors.append(f"{hit} is of none of {possible[hit['id']]}")
+                self.errors.append(f"{hit} is not a possible version of {possible[hit['id']]}")
             elif abs(hit["score"] - self.oracle.score(query, seed)) > 1e-5:
-                self.errors.append(f"{hit} has not the score of picture {seed}")
+                self.errors.append(f"{hit} does not have the score of image {seed}")
 
     def _expect(self, reply: httpx.Response, status: int) -> None:
         if reply.status_code != status:
             self.errors.append(f"{reply.request.url}: {reply.status_code} {reply.text}")
 
 
-def test_sixteen_clients_at_once(server: Server, random_model: Path) -> None:
+def test_sixteen_clients_at_once_see_a_consistent_catalogue(
+    server: Server, random_model: Path
+) -> None:
     oracle = Oracle(random_model)
     for query in range(SEEDS):
         for stored in range(SEEDS):
@@ -133,7 +136,7 @@ def test_sixteen_clients_at_once(server: Server, random_model: Path) -> None:
         image["id"]: image["metadata"]["version"]
         for image in server.http.get("/images", params={"limit": 1000}).json()["images"]
     }
-    last = {id: versions[-1] for id, versions in ledger.asked.items()}
+    last = {id: versions[-1] for id, versions in ledger.requested.items()}
     assert stored == {id: number for id, (number, seed) in last.items() if seed is not None}
     stats = server.http.get("/stats", params={"checksum": True}).json()
     assert stats["checksum"]["memory"] == stats["checksum"]["database"]

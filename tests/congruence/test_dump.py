@@ -1,4 +1,4 @@
-"""A catalogue into another database, and copies of one that is in use."""
+"""Tests of dumps restored into other databases, and of backups of a database in use."""
 
 import gzip
 import hashlib
@@ -24,27 +24,27 @@ from service.database.store import Store
 from tests.congruence.conftest import FILES
 
 EXAMPLES = sorted((ROOT / "examples").rglob("*.jpg"))[::6]
-PICTURES = 40
+IMAGES = 40
 
 
-def picture(n: int) -> bytes:
+def image(n: int) -> bytes:
     return EXAMPLES[n].read_bytes()
 
 
 def fill(server: Server) -> None:
-    """With a replaced and a deleted picture, so that numbers are not in the order of ids."""
-    for n in range(PICTURES):
+    """Stores images; replaces one and deletes one, so that seqs and ids differ in order."""
+    for n in range(IMAGES):
         fields = {"ids": f'["p{n}"]', "metadata": f'[{{"n":{n},"é":"ü"}}]'}
-        assert server.index(picture(n), **fields).status_code == 200
-    assert server.index(picture(45), ids='["p3"]').status_code == 200
+        assert server.index(image(n), **fields).status_code == 200
+    assert server.index(image(45), ids='["p3"]').status_code == 200
     assert server.http.delete("/images/p5").status_code == 204
 
 
 def answers(server: Server) -> list[object]:
-    """All pictures in order for some queries, and what is kept of them but their numbers."""
-    found = [server.search(picture(n), k=PICTURES).json()["results"] for n in (0, 7, 45)]
-    kept = server.http.get("/images", params={"limit": 1000}).json()["images"]
-    return [*found, [{k: v for k, v in image.items() if k != "seq"} for image in kept]]
+    """Returns all images in order for some queries, and every stored image without its seq."""
+    found = [server.search(image(n), k=IMAGES).json()["results"] for n in (0, 7, 45)]
+    stored = server.http.get("/images", params={"limit": 1000}).json()["images"]
+    return [*found, [{k: v for k, v in row.items() if k != "seq"} for row in stored]]
 
 
 def new_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
@@ -73,13 +73,13 @@ def test_a_restored_database_answers_the_same(
         commands.service("models", "reindex", database_url=database_url, **place)
         expected = answers(server)
     printed = commands.service("export", name, database_url=database_url, **place)
-    assert f"{PICTURES - 1} images to {name}" in printed
+    assert f"{IMAGES - 1} images to {name}" in printed
     url = new_url(into, tmp_path, request)
-    if name == "dump.jsonl":  # also while a service runs over it
+    if name == "dump.jsonl":  # restored while a service uses the database
         with Server(tmp_path, model=other, database_url=url, **images) as server:
             commands.service("restore", name, database_url=url, **place)
             for _ in range(100):
-                if server.search(picture(0)).json().get("results"):
+                if server.search(image(0)).json().get("results"):
                     break
                 time.sleep(0.1)
             assert answers(server) == expected
@@ -91,13 +91,13 @@ def test_a_restored_database_answers_the_same(
         assert [(row["active"], row["ready"]) for row in rows] == [(True, True), (False, True)]
         numbers = server.http.get("/stats?checksum=true").json()["checksum"]
         assert numbers["memory"] == numbers["database"]
-        assert server.index(picture(46), ids='["new"]').status_code == 200
-        assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]
+        assert server.index(image(46), ids='["new"]').status_code == 200
+        assert "new" in [hit["id"] for hit in server.search(image(46)).json()["results"]]
     refused = commands.run("restore", name, database_url=url, **place)
     assert refused.returncode == 1 and "holds images already" in refused.stderr
 
 
-def test_what_was_active_and_what_was_taken_out_is_restored(
+def test_a_restore_remembers_the_previous_model_and_deleted_models(
     store: Store, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     for id in "np":
@@ -121,7 +121,7 @@ def test_what_was_active_and_what_was_taken_out_is_restored(
         other = Store(new_url(kind, tmp_path, request))
         migrate(other.database)
         other.models.adopt("x", FILES)
-        for id in "ny":  # what it knew itself is gone with its models
+        for id in "ny":  # a restore also forgets this history
             other.models.add(id, FILES)
         other.models.activate("n")
         other.models.activate("x")
@@ -141,8 +141,8 @@ def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> N
         fill(server)
     commands.service("export", "whole.jsonl", folder=tmp_path)
     lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
-    image = json.loads(lines[9])
-    other = {**image, "codes": {"no-such-model": "00"}}
+    entry = json.loads(lines[9])
+    other = {**entry, "codes": {"no-such-model": "00"}}
     damaged = {
         "cut": lines[:-1],
         "shorter": [*lines[:9], *lines[10:]],
@@ -150,8 +150,8 @@ def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> N
         "of another model": [*lines[:9], json.dumps(other).encode() + b"\n", *lines[10:]],
         "longer": [*lines, lines[9]],
         "of another version": [lines[0].replace(b'"version":1', b'"version":2'), *lines[1:]],
-        "no dump": [b"{}\n"],
-        "no JSON": [b"\xff\n"],
+        "not a dump": [b"{}\n"],
+        "not JSON": [b"\xff\n"],
         "empty": [],
     }
     for name, content in damaged.items():
@@ -164,13 +164,13 @@ def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> N
         "restore", "cut.jsonl.gz", folder=tmp_path, database_url=database_url
     ).stderr  # fmt: skip
     whole = commands.service("restore", "whole.jsonl", folder=tmp_path, database_url=database_url)
-    assert f"{PICTURES - 1} images from" in whole
+    assert f"{IMAGES - 1} images from" in whole
     assert (
         "the name must end with .jsonl" in commands.run("export", "x.zip", folder=tmp_path).stderr
     )
 
 
-def test_a_backup_is_of_one_moment_while_pictures_are_stored(tmp_path: Path) -> None:
+def test_a_backup_shows_one_moment_while_images_are_stored(tmp_path: Path) -> None:
     images = {"image_store": tmp_path / "images"}
     with Server(tmp_path, model=SHIPPED, **images) as server:
         fill(server)
@@ -195,17 +195,17 @@ def test_a_backup_is_of_one_moment_while_pictures_are_stored(tmp_path: Path) -> 
         assert "copy.db exists" in commands.run("backup", "copy.db", folder=tmp_path).stderr
     with sqlite3.connect(tmp_path / "copy.db") as copy:
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        pictures, codes = (
+        count, codes = (
             copy.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("images", "codes")
         )
-    assert pictures == codes >= PICTURES - 1
+    assert count == codes >= IMAGES - 1
     with Server(tmp_path, database_url=f"sqlite:///{tmp_path}/copy.db", **images) as server:
-        assert server.http.get("/stats").json()["images"] == pictures
-        assert server.http.get("/images/p7/content").content == picture(7)
+        assert server.http.get("/stats").json()["images"] == count
+        assert server.http.get("/images/p7/content").content == image(7)
 
 
-def test_the_recipe_for_postgres(postgres: Postgres, tmp_path: Path) -> None:
+def test_pg_dump_and_pg_restore_copy_a_catalogue(postgres: Postgres, tmp_path: Path) -> None:
     programs = binaries()
     assert programs is not None
     source, target = postgres.create_database(), postgres.create_database()
@@ -221,14 +221,14 @@ def test_the_recipe_for_postgres(postgres: Postgres, tmp_path: Path) -> None:
     subprocess.run([programs / "pg_restore", "-d", plain[1], dump], check=True)
     with Server(tmp_path, model=SHIPPED, database_url=target, **images) as server:
         assert answers(server) == expected
-        assert server.index(picture(46), ids='["new"]').status_code == 200
-        assert "new" in [hit["id"] for hit in server.search(picture(46)).json()["results"]]
+        assert server.index(image(46), ids='["new"]').status_code == 200
+        assert "new" in [hit["id"] for hit in server.search(image(46)).json()["results"]]
 
 
 @pytest.mark.parametrize(
     "command", [("backup", "b.db"), ("export", "e.jsonl"), ("models", "list"), ("jobs", "list")]
 )
-def test_a_database_that_is_not_there_is_told_and_not_made(
+def test_commands_report_a_missing_database_and_do_not_create_it(
     command: tuple[str, str], tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/none/typo.db"

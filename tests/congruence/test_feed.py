@@ -1,4 +1,4 @@
-"""Indexes that follow one database; a process is stood for by a Store and a Feed."""
+"""Tests of indexes that follow one database. A store and a follower represent a process."""
 
 import threading
 import time
@@ -28,52 +28,54 @@ OPEN = Callable[..., FeedFollower]
 @pytest.fixture
 def opened(database_url: str) -> Iterator[OPEN]:
     """Opens another process over the same database."""
-    feeds: list[FeedFollower] = []
+    followers: list[FeedFollower] = []
 
-    def open_feed(file: Path | None = None) -> FeedFollower:
+    def open_follower(file: Path | None = None) -> FeedFollower:
         store = Store(database_url)
         migrate(store.database)
         store.models.adopt("m", FILES)
-        feed = FeedFollower(store, lambda model, codes: Index(model, M, "auto", codes), "m", file)
-        feed.load()
-        feeds.append(feed)
-        return feed
+        follower = FeedFollower(
+            store, lambda model, codes: Index(model, M, "auto", codes), "m", file
+        )
+        follower.load()
+        followers.append(follower)
+        return follower
 
-    yield open_feed
-    for feed in feeds:
-        feed.stop()
-        feed.store.close()
+    yield open_follower
+    for follower in followers:
+        follower.stop()
+        follower.store.close()
 
 
-def put(feed: FeedFollower, id: str, code: int) -> int:
+def put(follower: FeedFollower, id: str, code: int) -> int:
     entry = Put(id, {"m": bytes([code])}, f"{id}-{code}", 4, 3, 100, None)
-    return feed.store.images.put([entry])[0].seq
+    return follower.store.images.put([entry])[0].seq
 
 
-def seqs(feed: FeedFollower) -> list[int]:
-    return sorted(s for s, _ in feed.index.search(np.zeros((1, M, 16), np.float32), 1000)[0])
+def seqs(follower: FeedFollower) -> list[int]:
+    return sorted(s for s, _ in follower.index.search(np.zeros((1, M, 16), np.float32), 1000)[0])
 
 
-def test_every_process_follows_every_other(opened: OPEN) -> None:
-    feeds = [opened() for _ in range(3)]
-    for feed in feeds:
-        feed.start()
+def test_every_process_follows_the_writes_of_every_other(opened: OPEN) -> None:
+    followers = [opened() for _ in range(3)]
+    for follower in followers:
+        follower.start()
     last = 0
     for n in range(30):
-        last = put(feeds[n % 3], f"p{n % 20}", n % 16)
-    gone = feeds[0].store.images.delete("p5")
-    assert gone == last + 1
-    until(lambda: all(feed.applied == gone for feed in feeds))
-    assert seqs(feeds[0]) == seqs(feeds[1]) == seqs(feeds[2])
-    assert len(feeds[0].index) == 19
-    for feed in feeds:
-        seq, memory, database = feed.checksums()
-        assert (seq, memory) == (gone, database)
+        last = put(followers[n % 3], f"p{n % 20}", n % 16)
+    deleted = followers[0].store.images.delete("p5")
+    assert deleted == last + 1
+    until(lambda: all(follower.applied == deleted for follower in followers))
+    assert seqs(followers[0]) == seqs(followers[1]) == seqs(followers[2])
+    assert len(followers[0].index) == 19
+    for follower in followers:
+        seq, memory, database = follower.checksums()
+        assert (seq, memory) == (deleted, database)
 
 
 def test_own_writes_are_applied_before_the_call_returns(opened: OPEN) -> None:
     one, two = opened(), opened()
-    put(two, "of-another", 1)
+    put(two, "other", 1)
     seq = put(one, "mine", 1)
     one.catch_up(seq)
     assert one.applied == seq == 2
@@ -84,7 +86,7 @@ def test_own_writes_are_applied_before_the_call_returns(opened: OPEN) -> None:
     assert seqs(two) == []
 
 
-def test_a_reader_behind_the_pruned_changes_loads_anew(opened: OPEN) -> None:
+def test_a_follower_behind_the_pruned_changes_reloads(opened: OPEN) -> None:
     behind, writer = opened(), opened()
     put(writer, "a", 1)
     behind.catch_up()
@@ -107,82 +109,82 @@ def test_a_reader_behind_the_pruned_changes_loads_anew(opened: OPEN) -> None:
 
 
 @pytest.mark.parametrize("further", [0, 2, 5])
-def test_a_database_put_back_to_an_older_state_is_loaded_anew(further: int, opened: OPEN) -> None:
-    """Others may have drawn the same numbers again before this process looks."""
-    feed, other = opened(), opened()
+def test_a_database_restored_to_an_older_state_is_reloaded(further: int, opened: OPEN) -> None:
+    """Other processes may have assigned the same numbers again before a follower notices."""
+    follower, other = opened(), opened()
     for n in range(4):
-        put(feed, f"p{n}", n)
-    feed.catch_up()
-    with feed.store.database.transaction() as connection:
+        put(follower, f"p{n}", n)
+    follower.catch_up()
+    with follower.store.database.transaction() as connection:
         connection.execute(sa.delete(schema.images).where(schema.images.c.seq > 2))
         connection.execute(sa.delete(schema.codes).where(schema.codes.c.seq > 2))
         connection.execute(sa.delete(schema.feed).where(schema.feed.c.seq > 2))
-        if feed.store.database.is_postgres:
+        if follower.store.database.is_postgres:
             connection.execute(sa.text("SELECT setval('feed_seq_seq', 2)"))
         else:
             connection.execute(sa.text("UPDATE sqlite_sequence SET seq = 2 WHERE name = 'feed'"))
     for n in range(further):
         put(other, f"q{n}", n)
-    feed.catch_up()
-    assert seqs(feed) == list(range(1, 3 + further))
-    _, memory, database = feed.checksums()
+    follower.catch_up()
+    assert seqs(follower) == list(range(1, 3 + further))
+    _, memory, database = follower.checksums()
     assert memory == database
 
 
-def test_checksums_of_a_reader_ahead_of_the_database(opened: OPEN) -> None:
-    feed = opened()
-    feed.catch_up(put(feed, "a", 1))
-    with feed.store.database.transaction() as connection:
+def test_checksums_agree_after_the_database_falls_behind_a_follower(opened: OPEN) -> None:
+    follower = opened()
+    follower.catch_up(put(follower, "a", 1))
+    with follower.store.database.transaction() as connection:
         connection.execute(sa.delete(schema.images))
         connection.execute(sa.delete(schema.codes))
         connection.execute(sa.delete(schema.feed))
-    seq, memory, database = feed.checksums()
+    seq, memory, database = follower.checksums()
     assert (seq, memory) == (0, database)
 
 
 def test_a_model_that_comes_back_is_followed_again(opened: OPEN) -> None:
-    feed = opened()
-    feed.catch_up(put(feed, "a", 1))
-    feed.start()
-    with feed.store.database.transaction() as connection:
+    follower = opened()
+    follower.catch_up(put(follower, "a", 1))
+    follower.start()
+    with follower.store.database.transaction() as connection:
         connection.execute(sa.update(schema.models).values(active=False))
-    until(lambda: feed.missing_model is not None)
-    with feed.store.database.transaction() as connection:
+    until(lambda: follower.missing_model is not None)
+    with follower.store.database.transaction() as connection:
         connection.execute(sa.update(schema.models).values(active=True))
-    until(lambda: feed.missing_model is None)
-    seq = put(feed, "b", 2)
-    until(lambda: feed.applied == seq)
-    assert seqs(feed) == [1, 2]
+    until(lambda: follower.missing_model is None)
+    seq = put(follower, "b", 2)
+    until(lambda: follower.applied == seq)
+    assert seqs(follower) == [1, 2]
 
 
-def test_a_checksum_tells_of_drift(opened: OPEN) -> None:
-    feed = opened()
-    put(feed, "a", 1)
-    feed.catch_up()
-    with feed.store.database.transaction() as connection:
+def test_checksums_differ_if_a_code_in_the_database_changes(opened: OPEN) -> None:
+    follower = opened()
+    put(follower, "a", 1)
+    follower.catch_up()
+    with follower.store.database.transaction() as connection:
         connection.execute(sa.update(schema.codes).values(code=b"\x07"))
-    _, memory, database = feed.checksums()
+    _, memory, database = follower.checksums()
     assert memory != database
 
 
-def test_compacting_keeps_what_is_live(opened: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compacting_keeps_live_codes(opened: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.index.index, "COMPACT_ROWS", 10)
-    feed = opened()
-    old = feed.index
+    follower = opened()
+    old = follower.index
     for n in range(40):
-        feed.catch_up(put(feed, f"p{n % 4}", n % 16))
-    assert feed.index is not old
-    assert seqs(feed) == [37, 38, 39, 40]
-    _, memory, database = feed.checksums()
+        follower.catch_up(put(follower, f"p{n % 4}", n % 16))
+    assert follower.index is not old
+    assert seqs(follower) == [37, 38, 39, 40]
+    _, memory, database = follower.checksums()
     assert memory == database
 
 
-def test_waiting_for_all(opened: OPEN) -> None:
+def test_a_seq_counts_as_applied_once_every_living_replica_has_applied_it(opened: OPEN) -> None:
     one, two = opened(), opened()
     one.start()
     seq = put(one, "a", 1)
     until(lambda: one.applied == seq)
-    assert one.store.replicas.have_applied(seq) is False  # two is alive and does not follow
+    assert one.store.replicas.have_applied(seq) is False  # ``two`` is alive and does not follow
     two.start()
     until(lambda: one.store.replicas.have_applied(seq))
     assert two.applied == seq
@@ -194,7 +196,7 @@ def test_waiting_for_all(opened: OPEN) -> None:
     assert [replica.name for replica in one.store.replicas.alive()] == [one.heartbeat.name]
 
 
-def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:
+def test_a_replica_that_stalls_is_waited_for_only_until_its_heartbeat_is_old(opened: OPEN) -> None:
     one, stalled = opened(), opened()
     one.start()
     seq = put(one, "a", 1)
@@ -204,90 +206,93 @@ def test_a_process_that_stalls_is_not_waited_for_ever(opened: OPEN) -> None:
 
 
 def test_codes_of_another_model_are_not_applied(opened: OPEN) -> None:
-    feed = opened()
-    feed.store.models.adopt("n", FILES)
-    feed.store.images.put([Put("a", {"n": b"\x01"}, "s", 1, 1, 1, None)])
+    follower = opened()
+    follower.store.models.adopt("n", FILES)
+    follower.store.images.put([Put("a", {"n": b"\x01"}, "s", 1, 1, 1, None)])
     with pytest.raises(ModelChanged, match="the active model is n, not m"):
-        feed.catch_up()
-    assert feed.missing_model == "n"
-    assert len(feed.index) == 0
+        follower.catch_up()
+    assert follower.missing_model == "n"
+    assert len(follower.index) == 0
 
 
-def of(feed: FeedFollower, model: str) -> list[int]:
-    found = feed.indexes[model].search(np.zeros((1, M, 16), np.float32), 1000)[0]
+def seqs_of(follower: FeedFollower, model: str) -> list[int]:
+    found = follower.indexes[model].search(np.zeros((1, M, 16), np.float32), 1000)[0]
     return sorted(seq for seq, _ in found)
 
 
-def put_both(feed: FeedFollower, id: str, code: int) -> int:
+def put_both(follower: FeedFollower, id: str, code: int) -> int:
     codes = {"m": bytes([code]), "n": bytes([code ^ 1])}
-    return feed.store.images.put([Put(id, codes, f"{id}-{code}", 4, 3, 100, None)])[0].seq
+    return follower.store.images.put([Put(id, codes, f"{id}-{code}", 4, 3, 100, None)])[0].seq
 
 
 def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: OPEN) -> None:
-    feed, other = opened(), opened()
-    put(feed, "a", 1)
-    feed.store.models.add("n", FILES)
-    put_both(feed, "b", 2)
-    feed.store.models.fill("n", {1: b"\x00"})
-    assert feed.store.models.complete("n")
-    feed.load_model("n")  # it is behind the codes that it loads
-    put_both(feed, "b", 3)
+    follower, other = opened(), opened()
+    put(follower, "a", 1)
+    follower.store.models.add("n", FILES)
+    put_both(follower, "b", 2)
+    follower.store.models.fill("n", {1: b"\x00"})
+    assert follower.store.models.complete("n")
+    follower.load_model("n")  # the follower is behind the codes that it loads
+    put_both(follower, "b", 3)
     other.catch_up()
     other.load_model("n")
-    for process in (feed, other):
+    for process in (follower, other):
         process.catch_up()
-        assert of(process, "m") == of(process, "n") == [1, 3]
-    feed.store.models.activate("n")
-    for process in (feed, other):
+        assert seqs_of(process, "m") == seqs_of(process, "n") == [1, 3]
+    follower.store.models.activate("n")
+    for process in (follower, other):
         process.catch_up()
         assert process.model == "n"
         seq, memory, database = process.checksums()
         assert (seq, memory) == (3, database)
-    feed.store.models.activate("m")
+    follower.store.models.activate("m")
     put_both(other, "c", 4)
-    feed.catch_up()
-    assert (feed.model, of(feed, "m"), of(feed, "n")) == ("m", [1, 3, 4], [1, 3, 4])
-    feed.drop_model("n")
-    assert list(feed.indexes) == ["m"]
+    follower.catch_up()
+    assert follower.model == "m"
+    assert seqs_of(follower, "m") == seqs_of(follower, "n") == [1, 3, 4]
+    follower.drop_model("n")
+    assert list(follower.indexes) == ["m"]
 
 
-def test_codes_of_a_model_that_went_and_came_back_are_loaded_anew(opened: OPEN) -> None:
-    feed = opened()
-    feed.store.models.add("n", FILES)
-    put_both(feed, "a", 1)
-    feed.catch_up()
-    feed.load_model("n")
-    feed.store.models.delete("n")
-    put(feed, "b", 2)
-    feed.store.models.add("n", FILES)
-    feed.catch_up()
-    assert list(feed.indexes) == ["m"]
+def test_an_index_of_a_model_that_was_deleted_and_added_again_is_dropped(opened: OPEN) -> None:
+    follower = opened()
+    follower.store.models.add("n", FILES)
+    put_both(follower, "a", 1)
+    follower.catch_up()
+    follower.load_model("n")
+    follower.store.models.delete("n")
+    put(follower, "b", 2)
+    follower.store.models.add("n", FILES)
+    follower.catch_up()
+    assert list(follower.indexes) == ["m"]
 
 
-def test_searches_go_on_while_it_loads_anew(opened: OPEN) -> None:
-    feed = opened()
+def test_searches_continue_while_a_follower_reloads(opened: OPEN) -> None:
+    follower = opened()
     for n in range(50):
-        put(feed, f"p{n}", n % 16)
-    feed.catch_up()
-    whole = seqs(feed)
+        put(follower, f"p{n}", n % 16)
+    follower.catch_up()
+    whole = seqs(follower)
     counts: set[int] = set()
     done = threading.Event()
 
     def search() -> None:
         while not done.is_set():
-            counts.add(len(seqs(feed)))
+            counts.add(len(seqs(follower)))
 
     searcher = threading.Thread(target=search)
     searcher.start()
     for _ in range(20):
-        feed.load()
+        follower.load()
     done.set()
     searcher.join()
     assert counts == {50}
-    assert seqs(feed) == whole
+    assert seqs(follower) == whole
 
 
-def test_a_start_from_a_file_is_brought_up_to_date(opened: OPEN, tmp_path: Path, caplog) -> None:
+def test_codes_loaded_from_a_file_are_brought_up_to_date(
+    opened: OPEN, tmp_path: Path, caplog
+) -> None:
     file = tmp_path / "codes"
     first = opened(file)
     first.start()
@@ -307,7 +312,9 @@ def test_a_start_from_a_file_is_brought_up_to_date(opened: OPEN, tmp_path: Path,
     assert memory == database
 
 
-def test_a_file_from_before_the_pruned_changes_is_not_trusted(opened: OPEN, tmp_path: Path) -> None:
+def test_codes_of_a_file_older_than_the_pruned_changes_are_reloaded(
+    opened: OPEN, tmp_path: Path
+) -> None:
     file = tmp_path / "codes"
     first = opened(file)
     first.start()
@@ -322,13 +329,13 @@ def test_a_file_from_before_the_pruned_changes_is_not_trusted(opened: OPEN, tmp_
     assert seqs(opened(file)) == [2]
 
 
-def test_a_file_is_written_now_and_then(
+def test_the_file_of_codes_is_written_from_time_to_time(
     opened: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service.index.follower, "SAVE_SECONDS", 0.1)
     file = tmp_path / "codes"
-    feed = opened(file)
-    feed.start()
-    put(feed, "a", 1)
+    follower = opened(file)
+    follower.start()
+    put(follower, "a", 1)
     until(file.is_file)
     assert seqs(opened(file)) == [1]

@@ -1,4 +1,4 @@
-"""Models change under a running service: added, re-indexed, activated, rolled back, pruned."""
+"""Tests of changing models under a running service: add, re-index, activate, roll back, prune."""
 
 import hashlib
 import itertools
@@ -20,12 +20,12 @@ from service.database.store import Store
 from service.settings import DATABASE_THREADS
 from tests import waiting
 
-PICTURES = 60
+IMAGES = 60
 until = partial(waiting.until, seconds=60)
 
 
 def models(*arguments: str, folder: Path, **settings: object) -> str:
-    """What `python -m service models` prints; it must succeed."""
+    """Runs ``python -m service models``, which must succeed, and returns what it prints."""
     return commands.service("models", *arguments, folder=folder, **settings)
 
 
@@ -34,13 +34,17 @@ def run(*arguments: str, folder: Path, **settings: object) -> subprocess.Complet
 
 
 @pytest.fixture
-def missing_model(tmp_path: Path) -> tuple[Path, str]:
+def other_model(tmp_path: Path) -> tuple[Path, str]:
+    """The folder and the id of a model that no database holds."""
     folder = tmp_path / "other-model"
     return folder, make_artifact(folder, seed=9, M=6)
 
 
 class Clients:
-    """Searches of every server and writes to the last, until the end; what went wrong."""
+    """Searches every server and writes to the last one in the background.
+
+    ``seen``: ids of the models that answered. ``failures``: replies that were wrong.
+    """
 
     def __init__(self, servers: list[Server]) -> None:
         self.seen: set[str] = set()
@@ -60,7 +64,7 @@ class Clients:
             thread.join()
 
     def _search(self, server: Server) -> None:
-        for n in itertools.cycle(range(PICTURES)):
+        for n in itertools.cycle(range(IMAGES)):
             if self._done.wait(0.01):
                 return
             reply = server.search(png(n), k=1)
@@ -82,15 +86,15 @@ def active(*servers: Server) -> set[str]:
 
 
 def test_another_model_becomes_active_with_no_request_failing(
-    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = missing_model
-    places = {"database_url": database_url, "image_store": tmp_path / "images"}
-    command = {**places, "folder": tmp_path}
-    one = Server(tmp_path, model=random_model, **places)
-    two = Server(tmp_path, model=random_model, **places)
+    folder, new = other_model
+    settings = {"database_url": database_url, "image_store": tmp_path / "images"}
+    command = {**settings, "folder": tmp_path}
+    one = Server(tmp_path, model=random_model, **settings)
+    two = Server(tmp_path, model=random_model, **settings)
     with one, two:
-        for n in range(PICTURES):
+        for n in range(IMAGES):
             assert one.index(png(n), ids=f'["p{n}"]').status_code == 200
         (old,) = active(one, two)
         with Clients([one, two]) as clients:
@@ -112,36 +116,37 @@ def test_another_model_becomes_active_with_no_request_failing(
             time.sleep(1)
         assert clients.failures == []
         assert clients.seen == {old, new}
-        assert "no model that was active" in run("rollback", **command).stderr
+        assert "no model was active before" in run("rollback", **command).stderr
         for n in range(7):
             one.http.delete(f"/images/w{n}")
-        until(lambda: two.http.get("/stats").json()["images"] == PICTURES)
-        found = [server.search(png(3), k=PICTURES).json()["results"] for server in (one, two)]
+        until(lambda: two.http.get("/stats").json()["images"] == IMAGES)
+        found = [server.search(png(3), k=IMAGES).json()["results"] for server in (one, two)]
         numbers = one.http.get("/stats?checksum=true").json()["checksum"]
         assert numbers["memory"] == numbers["database"]
-    # What the database keeps is served, whatever GPQ_MODEL was before it changed.
-    anew = tmp_path / "anew"
-    anew.mkdir()
-    fresh = Server(anew, model=folder, image_store="none")
-    with fresh, Server(tmp_path, model="", **places) as restarted:
+    # A restart serves the model that is active in the database, not GPQ_MODEL. A new service with
+    # that model answers the same.
+    fresh_folder = tmp_path / "fresh"
+    fresh_folder.mkdir()
+    fresh = Server(fresh_folder, model=folder, image_store="none")
+    with fresh, Server(tmp_path, model="", **settings) as restarted:
         assert active(restarted) == {new}
-        for n in range(PICTURES):
+        for n in range(IMAGES):
             fresh.index(png(n), ids=f'["p{n}"]')
-        expected = fresh.search(png(3), k=PICTURES).json()["results"]
+        expected = fresh.search(png(3), k=IMAGES).json()["results"]
         assert found == [expected, expected]
-        assert restarted.search(png(3), k=PICTURES).json()["results"] == expected
+        assert restarted.search(png(3), k=IMAGES).json()["results"] == expected
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_another_model_becomes_active_over_http(
-    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = missing_model
-    places = {"database_url": database_url, "image_store": tmp_path / "images"}
-    one = Server(tmp_path, model=random_model, **places)
-    two = Server(tmp_path, model=random_model, **places)
+    folder, new = other_model
+    settings = {"database_url": database_url, "image_store": tmp_path / "images"}
+    one = Server(tmp_path, model=random_model, **settings)
+    two = Server(tmp_path, model=random_model, **settings)
     with one, two:
-        for n in range(PICTURES):
+        for n in range(IMAGES):
             assert one.index(png(n), ids=f'["p{n}"]').status_code == 200
         (old,) = active(one, two)
         files = {
@@ -152,16 +157,16 @@ def test_another_model_becomes_active_over_http(
             added = one.http.post("/models", files=files)
             assert added.status_code == 201, added.text
             assert added.headers["Location"] == f"/models/{new}"
-            assert PICTURES <= added.json()["without_code"] <= PICTURES + 7  # clients write
+            assert IMAGES <= added.json()["without_code"] <= IMAGES + 7  # clients write
             assert not added.json()["ready"]
             assert one.http.post("/models", files=files).status_code == 409
             early = one.http.post(f"/models/{new}/activate")
             assert early.status_code == 409 and "re-index first" in early.json()["detail"]
-            asked = two.http.post("/jobs/reindex")
-            assert asked.status_code == 202 and asked.json()["kind"] == "reindex"
-            place = asked.headers["Location"]
-            until(lambda: one.http.get(place).json()["state"] == "done")
-            assert PICTURES <= one.http.get(place).json()["done"] <= PICTURES + 7
+            accepted = two.http.post("/jobs/reindex")
+            assert accepted.status_code == 202 and accepted.json()["kind"] == "reindex"
+            job_url = accepted.headers["Location"]
+            until(lambda: one.http.get(job_url).json()["state"] == "done")
+            assert IMAGES <= one.http.get(job_url).json()["done"] <= IMAGES + 7
             assert one.http.post(f"/models/{new[:12]}/activate").json() == {
                 "active": new, "before": old,
             }  # fmt: skip
@@ -179,7 +184,7 @@ def test_another_model_becomes_active_over_http(
         gone = one.http.delete(f"/models/{new}")
         assert (gone.status_code, gone.json()["code"]) == (404, "no-such-model")
         assert one.http.post("/models/rollback").status_code == 409
-        broken = one.http.post("/models", files={**files, "weights": b"no weights"})
+        broken = one.http.post("/models", files={**files, "weights": b"not weights"})
         assert broken.status_code == 422, broken.text
         assert broken.json()["detail"].startswith("config.json: "), broken.text
         config = json.loads(files["config"])
@@ -197,10 +202,10 @@ def test_another_model_becomes_active_over_http(
         assert missing.status_code == 422 and "weights" in missing.json()["detail"]
 
 
-def test_a_model_the_database_never_saw_is_not_served_over_it(
-    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
+def test_a_model_that_a_database_never_held_is_not_served_with_it(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = missing_model
+    folder, new = other_model
     with Server(tmp_path, model=random_model, database_url=database_url) as server:
         server.index(png(1))
         (old,) = active(server)
@@ -209,23 +214,23 @@ def test_a_model_the_database_never_saw_is_not_served_over_it(
         assert old in detail and new in detail and "models add" in detail
 
 
-def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
-    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
+def test_a_reindex_lists_failures_and_the_next_one_does_only_the_rest(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = missing_model
+    folder, new = other_model
     images = tmp_path / "images"
-    places = {"database_url": database_url, "image_store": images}
-    command = {**places, "folder": tmp_path}
-    with Server(tmp_path, model=random_model, **places) as server:
+    settings = {"database_url": database_url, "image_store": images}
+    command = {**settings, "folder": tmp_path}
+    with Server(tmp_path, model=random_model, **settings) as server:
         for n in range(30):
             assert server.index(png(n), ids=f'["p{n}"]').status_code == 200
         models("add", str(folder), **command)
         none = run("reindex", "--share", "1", **{**command, "image_store": "none"})
         assert none.returncode == 1
-        assert "without the original pictures nothing can be encoded anew" in none.stderr
+        assert "without originals no image can be re-encoded" in none.stderr
         missing, damaged = (hashlib.sha256(png(n)).hexdigest() for n in (3, 5))
         (images / missing[:2] / missing).unlink()
-        (images / damaged[:2] / damaged).write_bytes(b"not a picture")
+        (images / damaged[:2] / damaged).write_bytes(b"not an image")
         partly = run("reindex", "--share", "1", **command)
         assert partly.returncode == 1
         assert "p3: its original is not kept" in partly.stderr
@@ -234,8 +239,8 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
         assert "2 without a code" in models("list", **command)
         refused = run("activate", new, **command).stderr
         assert f"2 images have no code of model {new} yet: re-index first" in refused
-        assert "names as failures, post or import again, or delete" in refused
-        # The same bytes again change nothing, and bring the code and the original.
+        assert "post, import or delete the images that the re-index lists as failures" in refused
+        # Posting the same bytes again restores the original and adds the code.
         for n, sha256 in ((3, missing), (5, damaged)):
             again = server.index(png(n), ids=f'["p{n}"]').json()["items"][0]
             assert again["status"] == "unchanged"
@@ -251,10 +256,10 @@ def test_reindexing_tells_what_it_cannot_do_and_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_waiting_for_a_process_that_lacks_the_codes_keeps_nothing_else_waiting(
-    random_model: Path, missing_model: tuple[Path, str], database_url: str, tmp_path: Path
+def test_activations_that_wait_for_a_process_do_not_delay_other_requests(
+    random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
-    folder, new = missing_model
+    folder, new = other_model
     files = {
         "config": (folder / "config.json").read_bytes(),
         "weights": (folder / "model.safetensors").read_bytes(),
@@ -266,6 +271,7 @@ def test_waiting_for_a_process_that_lacks_the_codes_keeps_nothing_else_waiting(
         loading.set()
 
         def load_slowly() -> None:
+            """Acts as a process that lives and has not loaded the codes yet."""
             while loading.is_set():
                 store.replicas.beat("slow", 0)
                 time.sleep(1)
@@ -274,14 +280,14 @@ def test_waiting_for_a_process_that_lacks_the_codes_keeps_nothing_else_waiting(
         with ThreadPoolExecutor(2 * DATABASE_THREADS + 1) as pool:
             pool.submit(load_slowly)
             until(lambda: any(replica.name == "slow" for replica in store.replicas.alive()))
-            asked = [
+            replies = [
                 pool.submit(server.http.post, f"/models/{new}/activate", timeout=60)
                 for _ in range(2 * DATABASE_THREADS)
             ]
             time.sleep(2)
             for path in ("/images", "/stats", "/models"):
                 assert server.http.get(path, timeout=10).status_code == 200
-            assert not any(reply.done() for reply in asked)
+            assert not any(reply.done() for reply in replies)
             loading.clear()
-            assert {reply.result().status_code for reply in asked} == {200}
+            assert {reply.result().status_code for reply in replies} == {200}
         store.close()

@@ -22,7 +22,7 @@ def number(store: Store, model: str) -> int:
     return store.models.get(model).number
 
 
-def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
+def test_an_added_model_is_complete_once_its_codes_are_filled(store: Store) -> None:
     for n, id in enumerate("abcd", start=1):
         put(store, id, n, "m")
     store.models.add("n", FILES)
@@ -36,12 +36,12 @@ def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
     assert store.models.missing(number(store, "n"), 3, 3)[0].id == "d"
     assert store.models.count_missing(number(store, "n")) == 4
     assert not store.models.complete("n")
-    # Of what was put anew or taken out meanwhile, nothing is stored.
+    # Codes of images that were replaced or deleted meanwhile are not stored.
     assert put(store, "a", 6, "m", "n") == "replaced"
     store.images.delete("b")
     store.models.fill("n", {1: b"\x91", 2: b"\x92", 3: b"\x93"})
     assert codes(store, "n") == [(3, b"\x93"), (5, b"\x05"), (6, b"\x06")]
-    # The same bytes keep their seq, and get the code that was missing.
+    # A put of the same bytes keeps the seq, and adds the missing code.
     assert put(store, "d", 4, "m", "n") == "unchanged"
     assert codes(store, "n") == [(3, b"\x93"), (4, b"\x04"), (5, b"\x05"), (6, b"\x06")]
     assert store.models.complete("n")
@@ -50,7 +50,7 @@ def test_an_added_model_is_filled_and_then_whole(store: Store) -> None:
         store.models.fill("x", {3: b"\x01"})
 
 
-def test_the_active_model_changes_and_changes_back(store: Store) -> None:
+def test_the_active_model_can_change_and_change_back(store: Store) -> None:
     put(store, "a", 1, "m")
     store.models.add("n", FILES)
     with pytest.raises(ModelError, match="1 images have no code of model n yet: re-index"):
@@ -67,10 +67,10 @@ def test_the_active_model_changes_and_changes_back(store: Store) -> None:
         store.models.activate("x")
 
 
-def test_a_model_goes_with_its_codes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleting_a_model_deletes_its_codes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "SWEPT_CODES", 3)
     store.models.add("n", FILES)
-    assert store.models.get("n").complete  # of no pictures
+    assert store.models.get("n").complete  # because no images exist
     for n in range(8):
         put(store, f"p{n}", n, "m", "n")
     store.models.activate("n")
@@ -87,13 +87,13 @@ def test_a_model_goes_with_its_codes(store: Store, monkeypatch: pytest.MonkeyPat
         with store.database.read() as connection:
             assert connection.scalar(count) == left
         store.models.sweep()
-    # One that comes back has another number: nothing that was left is taken for its codes.
+    # A model added again gets another number, so that leftover codes cannot belong to it.
     store.models.add("m", FILES)
     assert number(store, "m") == 3
     assert store.models.count_missing(3) == 8
 
 
-def test_what_a_crash_left_of_a_model_is_swept(store: Store) -> None:
+def test_codes_of_a_deleted_model_that_a_crash_left_over_are_swept(store: Store) -> None:
     put(store, "a", 1, "m")
     with store.database.transaction() as connection:
         connection.execute(sa.insert(schema.codes).values(model=7, seq=1, code=b"\x01"))

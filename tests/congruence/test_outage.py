@@ -1,4 +1,4 @@
-"""Postgres stopped and started under traffic; disks that are full."""
+"""Tests with a Postgres that stops, hangs or starts late, and with full disks."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ RECOVERY_SECONDS = 30
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """A server that the test may stop."""
+    """A Postgres server that the test may stop."""
     if binaries() is None:
         pytest.skip("Postgres is not installed")
     with Postgres() as server:
@@ -34,7 +34,11 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 class Traffic:
-    """Clients that store, delete and search until stopped, and remember what was acknowledged."""
+    """Runs clients that store, delete and search, and records acknowledged writes.
+
+    ``stored``: the seed of each stored image, by id. ``unsure``: ids whose last write was not
+    acknowledged.
+    """
 
     def __init__(self, url: str, clients: int) -> None:
         self.url = url
@@ -72,16 +76,16 @@ class Traffic:
                     assert id in {hit["id"] for hit in search.json()["results"]} or turn > 900
                 if put.status_code == 200 and turn % 5 == 0:
                     self.unsure.add(id)
-                    gone = http.delete(f"/images/{id}")
-                    self.replies.append(gone)
-                    if gone.status_code == 204:
+                    deleted = http.delete(f"/images/{id}")
+                    self.replies.append(deleted)
+                    if deleted.status_code == 204:
                         del self.stored[id]
                         self.unsure.discard(id)
                 time.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["stopped", "crashed"])
-def test_postgres_goes_and_comes_back_under_traffic(
+def test_a_service_survives_a_restart_of_postgres_under_traffic(
     how: signal.Signals, own_postgres: Postgres, random_model: Path, tmp_path: Path
 ) -> None:
     url = own_postgres.create_database()
@@ -122,7 +126,7 @@ def test_postgres_goes_and_comes_back_under_traffic(
         assert stats["checksum"]["memory"] == stats["checksum"]["database"]
 
 
-def test_a_database_that_comes_late_is_waited_for(
+def test_a_service_waits_for_a_database_that_starts_late(
     own_postgres: Postgres, random_model: Path, tmp_path: Path
 ) -> None:
     url = own_postgres.create_database()
@@ -138,10 +142,10 @@ def test_a_database_that_comes_late_is_waited_for(
     assert server.stop() == 0
 
 
-def test_a_postgres_that_falls_silent(
+def test_a_postgres_that_stops_answering_makes_the_service_unavailable(
     own_postgres: Postgres, random_model: Path, tmp_path: Path
 ) -> None:
-    """Its processes are stopped, its connections stay open: nothing fails, nothing answers."""
+    """Its processes are stopped and its connections stay open, so that no call fails or returns."""
     url = own_postgres.create_database()
     server = Server(tmp_path, model=random_model, database_url=url)
     server.start()
@@ -172,7 +176,7 @@ def test_a_postgres_that_falls_silent(
     assert server.search(png(1)).json()["results"][0]["id"] == "kept"
     own_postgres.signal_all(signal.SIGSTOP)
     try:
-        time.sleep(1)  # the feed asks twice a second: it hangs now
+        time.sleep(1)  # the follower polls twice a second, so it hangs now
         started = time.monotonic()
         assert server.stop() in (0, 1)
         assert time.monotonic() - started < 45
@@ -182,7 +186,7 @@ def test_a_postgres_that_falls_silent(
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of its own, in memory; needs root, as CI has."""
+    """Mounts a small file system in memory; needs root, as CI has it."""
     folder = Path(tempfile.mkdtemp(prefix="gpq-disk-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True)
@@ -197,7 +201,7 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 
 
 def fill(server: Server, size: tuple[int, int]) -> tuple[list[int], httpx.Response]:
-    """Store one noisy picture after another until a reply is not 200."""
+    """Stores random images until a reply is not 200; returns their seeds and that reply."""
     kept = []
     for seed in range(10_000):
         reply = server.index(encoded(noise(seed, size)), ids=f'["f{seed}"]')
@@ -222,7 +226,7 @@ def assert_full_and_intact(
     assert checksum["memory"] == checksum["database"]
 
 
-def test_the_disk_of_the_originals_is_full(
+def test_a_full_disk_of_originals_refuses_writes_and_loses_nothing(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     size = (300, 300)
@@ -232,14 +236,16 @@ def test_the_disk_of_the_originals_is_full(
             kept, reply = fill(server, size)
             assert_full_and_intact(server, kept, reply, size)
             files = [p for p in (disk / "images").glob("??/*") if p.is_file()]
-            assert len(files) == len(kept)  # nothing half-written stays
+            assert len(files) == len(kept)  # no half-written file stays
             assert server.http.get(f"/images/f{kept[0]}/content").status_code == 200
             for path in files[:3]:
                 path.unlink()
             assert server.index(png(1)).status_code == 200
 
 
-def test_the_disk_of_sqlite_is_full(random_model: Path, tmp_path: Path) -> None:
+def test_a_full_disk_of_sqlite_refuses_writes_and_loses_nothing(
+    random_model: Path, tmp_path: Path
+) -> None:
     size = (8, 8)
     with small_disk(2) as disk:
         url = f"sqlite:///{disk}/gpq.db"
@@ -253,7 +259,7 @@ def test_the_disk_of_sqlite_is_full(random_model: Path, tmp_path: Path) -> None:
             assert len(server.http.get("/images").json()["images"]) >= 1
 
 
-def test_the_disk_of_postgres_is_full(
+def test_a_full_disk_of_postgres_refuses_writes_and_loses_nothing(
     own_postgres: Postgres, random_model: Path, tmp_path: Path
 ) -> None:
     size = (8, 8)

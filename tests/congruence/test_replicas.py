@@ -1,4 +1,4 @@
-"""Several real processes over one database, all serving and writing."""
+"""Tests of several real processes that serve and write one database."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ PROCESSES = 3
 
 @pytest.fixture
 def servers(random_model: Path, database_url: str, tmp_path: Path) -> Iterator[list[Server]]:
-    """Started at once on an empty database; they share the originals too."""
+    """Services that start at once on an empty database and share the originals."""
     settings = {"model": random_model, "database_url": database_url, "image_store": tmp_path / "o"}
     folders = [tmp_path / str(n) for n in range(PROCESSES)]
     for folder in folders:
@@ -43,7 +43,7 @@ def found(server: Server, seed: int) -> set[str]:
     return {hit["id"] for hit in server.search(png(seed), k=1000).json()["results"]}
 
 
-def test_all_serve_and_write_at_once(servers: list[Server]) -> None:
+def test_all_replicas_serve_and_write_at_once(servers: list[Server]) -> None:
     errors: list[str] = []
 
     def write(number: int) -> None:
@@ -54,7 +54,7 @@ def test_all_serve_and_write_at_once(servers: list[Server]) -> None:
             if reply.status_code != 200:
                 errors.append(reply.text)
             elif mine not in found(server, seed):
-                errors.append(f"{mine} is not found where it was stored")
+                errors.append(f"{mine} is not found in the process that stored it")
             elif mine not in found(servers[(number + 1) % PROCESSES], seed):
                 errors.append(f"{mine} is not found in another process")
             if turn % 4 == 0 and server.http.delete(f"/images/{mine}").status_code != 204:
@@ -77,7 +77,7 @@ def test_all_serve_and_write_at_once(servers: list[Server]) -> None:
     assert len({entry[side] for entry in sums for side in ("memory", "database")}) == 1
 
 
-def test_wait_all_waits_for_the_living(servers: list[Server], database_url: str) -> None:
+def test_wait_all_waits_for_living_replicas_only(servers: list[Server], database_url: str) -> None:
     first, stalled, third = servers
     until(lambda: len(feed(first)["replicas"]) == PROCESSES)
     reply = first.http.post("/index", files={"images": png(1)}, params={"wait": "all"})
@@ -90,14 +90,14 @@ def test_wait_all_waits_for_the_living(servers: list[Server], database_url: str)
     started = time.monotonic()
     reply = first.http.post("/index", files={"images": png(2)}, params={"wait": "all"})
     waited = time.monotonic() - started
-    assert reply.status_code == 200  # once the heartbeat of the stalled one was 5 s old
+    assert reply.status_code == 200  # sent once the heartbeat of the stalled process was 5 s old
     assert waited > 2
     stalled.process.send_signal(signal.SIGCONT)
     until(lambda: feed(stalled)["applied"] == feed(first)["head"])
     assert first.http.get("/images").json() == stalled.http.get("/images").json()
 
 
-def test_wait_all_answers_202_where_one_that_lives_does_not_follow(
+def test_wait_all_answers_202_if_a_living_replica_does_not_follow(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     with Server(tmp_path, model=random_model, database_url=database_url) as server:
@@ -141,6 +141,6 @@ def test_a_killed_process_leaves_no_lock_behind(servers: list[Server]) -> None:
     assert servers[1].index(png(9999), ids='["after"]').status_code == 200
     assert time.monotonic() - started < 20
     assert "after" in found(servers[2], 9999)
-    servers[0].start()  # for the fixture, which stops it
+    servers[0].start()  # the fixture stops it again
     servers[0].wait_until_ready()
     assert "after" in found(servers[0], 9999)

@@ -1,4 +1,4 @@
-"""Originals in a store that speaks S3."""
+"""Tests of originals in a store that speaks S3."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from service.originals.originals import open_originals
 from service.runtime import RETRY_SECONDS
 from tests.s3 import S3
 
-PLACE = "s3://pictures/of/the/shop"
+STORE = "s3://images/of/the/shop"
 
 
 @pytest.fixture
@@ -21,33 +21,33 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     with S3(tmp_path) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        server.make_bucket("pictures")
+        server.make_bucket("images")
         yield server
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_pictures_in_s3_are_kept_shown_and_imported(
+def test_originals_in_s3_are_kept_shown_and_imported(
     random_model: Path, database_url: str, tmp_path: Path, s3: S3
 ) -> None:
-    places = {"model": random_model, "database_url": database_url, "image_store": PLACE}
+    settings = {"model": random_model, "database_url": database_url, "image_store": STORE}
     tree(tmp_path / "in", *(f"{n}.png" for n in range(20)))
-    with Server(tmp_path, **places) as server:
+    with Server(tmp_path, **settings) as server:
         assert server.index(png(3), ids='["a"]').status_code == 200
         assert server.index(png(3), ids='["a"]').json()["items"][0]["status"] == "unchanged"
         assert server.http.get("/images/a/content").content == png(3)
         assert server.http.get("/images/a/thumbnail").status_code == 200
         by_id = server.http.post("/search", json={"id": "a", "k": 1}).json()
         assert by_id["query"] == "original" and by_id["results"][0]["id"] == "a"
-        commands.service("import", str(tmp_path / "in"), folder=tmp_path, **places)
+        commands.service("import", str(tmp_path / "in"), folder=tmp_path, **settings)
         assert server.http.get("/images/7.png/content").content == png(7)
-        # An outage is told, and over once the store answers again.
+        # During an outage of the store, requests that need it get 503.
         s3.__exit__()
-        gone = server.index(png(50))
-        assert gone.json()["status"] == 503, gone.text
+        refused = server.index(png(50))
+        assert refused.json()["status"] == 503, refused.text
         assert server.http.get("/images/a/content").status_code == 503
         assert server.search(png(3)).status_code == 200
         with S3(tmp_path) as again:
-            assert again.port != s3.port  # another, empty one: nothing of ours listens there
+            assert again.port != s3.port  # an empty store that the service does not use
         assert server.http.get("/stats").json()["images"] == 21
 
 
@@ -57,12 +57,12 @@ def test_a_service_waits_for_a_store_that_does_not_answer_yet(
     store = S3(tmp_path)
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    server = Server(tmp_path, model=random_model, image_store=PLACE)
+    server = Server(tmp_path, model=random_model, image_store=STORE)
     server.start()
     server.wait_until_not_ready("the image store does not answer")
     time.sleep(2 * RETRY_SECONDS)
     with store:
-        store.make_bucket("pictures")
+        store.make_bucket("images")
         server.wait_until_ready()
         assert len(server.http.get("/stats").json()["feed"]["replicas"]) == 1
         assert server.printed().count("alembic.runtime.migration: Context") == 1
@@ -70,25 +70,26 @@ def test_a_service_waits_for_a_store_that_does_not_answer_yet(
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("place", [PLACE, "memory://swept"])
-def test_a_sweep_sets_aside_first_and_gives_back(
-    s3: S3, place: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("location", [STORE, "memory://swept"])
+def test_a_sweep_first_sets_originals_aside_and_restores_used_ones(
+    s3: S3, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, unused, back = ("0a" * 32, "0b" * 32, "0c" * 32)
-    originals = open_originals(place)
+    kept, unused, restored = ("0a" * 32, "0b" * 32, "0c" * 32)
+    originals = open_originals(location)
     assert originals.claim("database", 1)
-    for key in (kept, unused, back):
+    for key in (kept, unused, restored):
         originals.put({key: key.encode()})
-    assert open_originals(place).claim("database", 2)
+    assert open_originals(location).claim("database", 2)
     assert originals.sweep(lambda keys: set()) == 0  # all are young
     monkeypatch.setattr("service.originals.sweeps.GRACE_SECONDS", -1)
     assert originals.sweep(lambda keys: {kept} & set(keys)) == 0
-    assert originals.get(unused) == unused.encode()  # set aside, and still there
-    originals.put({back: back.encode()})  # stored again meanwhile
-    in_use = {kept, back}
+    assert originals.get(unused) == unused.encode()  # set aside, and still readable
+    originals.put({restored: restored.encode()})  # stored again meanwhile
+    in_use = {kept, restored}
     assert originals.sweep(lambda keys: in_use & set(keys)) == 1
     assert originals.get(unused) is None
-    assert originals.get(back) == back.encode() and originals.get(kept) == kept.encode()
+    assert originals.get(restored) == restored.encode()
+    assert originals.get(kept) == kept.encode()
     originals.sweep(lambda keys: {kept} & set(keys))
-    originals.sweep(lambda keys: in_use & set(keys))  # its picture came back without a put
-    assert originals.get(back) == back.encode()
+    originals.sweep(lambda keys: in_use & set(keys))  # an image uses it again without a put
+    assert originals.get(restored) == restored.encode()

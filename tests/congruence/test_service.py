@@ -1,4 +1,4 @@
-"""The service over either database."""
+"""Tests of the service with each kind of database."""
 
 import json
 import os
@@ -21,7 +21,9 @@ from service.database.migrate import migrate
 from service.database.store import Store
 
 
-def test_index_search_delete_restart(random_model: Path, database_url: str, tmp_path: Path) -> None:
+def test_a_restart_keeps_stored_replaced_and_deleted_images(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
     settings = {"model": random_model, "database_url": database_url}
     with Server(tmp_path, **settings) as server:
         body = server.index(*(png(seed) for seed in range(30)), ids=json.dumps(
@@ -36,7 +38,9 @@ def test_index_search_delete_restart(random_model: Path, database_url: str, tmp_
         assert server.search(png(1), k=1000).json()["results"] == before
 
 
-def test_another_process_follows(random_model: Path, database_url: str, tmp_path: Path) -> None:
+def test_another_process_follows_puts_and_deletes(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
     settings = {"model": random_model, "database_url": database_url, "image_store": tmp_path / "o"}
     with Server(tmp_path, **settings) as writer, Server(tmp_path, **settings) as reader:
         writer.index(png(1), ids='["a"]')
@@ -57,11 +61,11 @@ def test_two_models_never_mix_in_one_database(
     settings = {"database_url": database_url, "image_store": "none"}
     mine = Server(tmp_path, model=random_model, **settings)
     with mine as first, Server(tmp_path, model=other, **settings) as second:
-        # It came last to an empty database: its model is the database's.
+        # The last service to start with an empty database decides its model.
         model = second.http.get("/model").json()["id"]
         assert second.index(png(1)).status_code == 200
         deadline = time.monotonic() + 30
-        while first.index(png(2)).status_code == 503:  # until it has loaded the other
+        while first.index(png(2)).status_code == 503:  # until it has loaded the other model
             assert time.monotonic() < deadline
             time.sleep(0.05)
         reply = first.search(png(1))
@@ -75,7 +79,7 @@ def test_two_models_never_mix_in_one_database(
         assert mine.search(png(1)).status_code == 503
 
 
-def test_ids_that_no_database_can_hold(
+def test_ids_that_no_database_can_store_are_not_found(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     with Server(tmp_path, model=random_model, database_url=database_url) as server:
@@ -87,9 +91,9 @@ def test_ids_that_no_database_can_hold(
 def test_health_answers_while_writers_wait(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
-    """Another program holds the write lock: readers and health do not wait with the writers."""
+    """Another program holds the write lock; health checks and readers do not wait for it."""
     with Server(tmp_path, model=random_model, database_url=database_url) as server:
-        server.index(png(0), ids='["there"]')
+        server.index(png(0), ids='["first"]')
         store = Store(database_url)
         with ThreadPoolExecutor(45) as pool:
             with store.database.transaction():
@@ -104,7 +108,7 @@ def test_health_answers_while_writers_wait(
         assert server.http.get("/stats").json()["images"] == 46
 
 
-def test_migrate_goes_back_and_the_service_forward_again(
+def test_migrate_downgrades_the_schema_and_the_service_upgrades_it_again(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     def run_migrate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -126,7 +130,7 @@ def test_migrate_goes_back_and_the_service_forward_again(
     assert "Traceback" not in wrong.stderr
 
 
-def test_a_newer_schema_is_named_and_left_alone(
+def test_a_service_reports_a_newer_schema_and_leaves_it_alone(
     random_model: Path, database_url: str, tmp_path: Path
 ) -> None:
     store = Store(database_url)
@@ -140,7 +144,7 @@ def test_a_newer_schema_is_named_and_left_alone(
     assert server.stop() == 0
 
 
-def test_a_process_that_stalls_with_the_write_lock_loses_it(
+def test_a_process_that_stalls_while_it_holds_the_write_lock_loses_it(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "DATABASE_STALL_SECONDS", 1)

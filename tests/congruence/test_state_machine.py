@@ -1,4 +1,4 @@
-"""Any sequence of put, replace, describe, delete and search against a plain dictionary."""
+"""Compares any sequence of put, replace, describe, delete and search with a dictionary."""
 
 import json
 from collections.abc import Iterator
@@ -135,7 +135,9 @@ def oracle(random_model: Path) -> Iterator[Oracle]:
     yield Oracle(random_model)
 
 
-def test_any_sequence_of_requests(server: Server, oracle: Oracle) -> None:
+def test_any_sequence_of_requests_gives_the_results_of_a_dictionary(
+    server: Server, oracle: Oracle
+) -> None:
     Machine.server, Machine.oracle = server, oracle
     run_state_machine_as_test(
         Machine,

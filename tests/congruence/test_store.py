@@ -38,7 +38,7 @@ def snapshot(store: Store) -> tuple[int, list[tuple[int, bytes]]]:
         return taken.head.seq, [tuple(pair) for part in taken.parts for pair in part]
 
 
-def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
+def test_a_put_creates_replaces_or_leaves_an_image_unchanged(store: Store) -> None:
     assert statuses(store, [put("a"), put("b", 2, '{"x":1}')]) == ["created", "created"]
     assert statuses(store, [put("a"), put("b", 3), put("c")]) == [
         "unchanged", "replaced", "created",
@@ -54,7 +54,7 @@ def test_put_creates_replaces_and_leaves_alone(store: Store) -> None:
     assert store.images.get("none") is None
 
 
-def test_codes_of_another_model_than_the_active_one_are_refused(store: Store) -> None:
+def test_codes_of_a_model_that_the_database_does_not_hold_are_refused(store: Store) -> None:
     store.images.put([put("a")])
     with pytest.raises(
         ModelChanged, match=r"the database keeps codes of models \[.m.\], not of \[.n.\]"
@@ -63,7 +63,7 @@ def test_codes_of_another_model_than_the_active_one_are_refused(store: Store) ->
     assert store.images.get("b") is None
 
 
-def test_metadata_alone_keeps_the_seq_and_is_no_change_of_the_feed(store: Store) -> None:
+def test_a_change_of_metadata_keeps_the_seq_and_adds_nothing_to_the_feed(store: Store) -> None:
     store.images.put([put("a", 1, '{"x":1}')])
     assert statuses(store, [put("a", 1, '{"x":1}')]) == ["unchanged"]
     assert statuses(store, [put("a", 1, '{"x":2}')]) == ["replaced"]
@@ -73,19 +73,19 @@ def test_metadata_alone_keeps_the_seq_and_is_no_change_of_the_feed(store: Store)
     assert head(store) == store.images.get("a").seq == 1
 
 
-def test_the_feed_tells_every_change_in_order(store: Store) -> None:
+def test_the_feed_lists_every_change_in_order(store: Store) -> None:
     store.images.put([put("a"), put("b", 2)])
     store.images.put([put("a", 3)])
     assert store.images.delete("b") == 4
     assert store.images.delete("b") is None
     changes = [(c.seq, c.removes, c.codes) for c in store.feed.changes_after(0).page]
-    # The first two were taken out since: their codes are gone.
+    # The codes of the first two puts were removed by later changes.
     assert changes == [(1, None, {}), (2, None, {}), (3, 1, {"m": b"\x03"}), (4, 2, {})]
     assert [c.seq for c in store.feed.changes_after(2, 1).page] == [3]
     assert head(store) == 4
 
 
-def test_a_snapshot_is_codes_in_seq_order_with_the_head(store: Store) -> None:
+def test_a_snapshot_holds_codes_in_seq_order_and_the_head(store: Store) -> None:
     assert snapshot(store) == (0, [])
     store.images.put([put("b", 1), put("a", 2), put("c", 3)])
     store.images.put([put("b", 4)])
@@ -100,7 +100,7 @@ def test_a_deleted_seq_is_never_used_again(store: Store) -> None:
     assert store.images.get("a").seq == 3
 
 
-def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None:
+def test_resolve_returns_current_images_and_later_changes(store: Store) -> None:
     store.images.put([put("a", 1, '{"x":1}'), put("b", 2)])
     store.images.put([put("b", 3), put("c", 4)])
     now = store.feed.resolve([1, 2, 3, 99], 4)
@@ -122,52 +122,52 @@ def test_resolving_finds_current_codes_and_what_came_since(store: Store) -> None
     assert store.feed.resolve([], 6).complete is True
 
 
-def test_where_nothing_has_changed_one_statement_resolves_the_same(store: Store) -> None:
+def test_resolve_uses_one_statement_if_nothing_has_changed(store: Store) -> None:
     store.images.put([put("a", 1, '{"x":1}'), put("b", 2)])
     store.images.put([put("b", 3)])
     time.sleep(0.02)
     store.feed.prune(0)
     store.images.put([put("c", 4)])
-    said: list[str] = []
+    statements: list[str] = []
     sa.event.listen(
-        store.database._engine, "before_cursor_execute", lambda *given: said.append(given[2])
+        store.database._engine, "before_cursor_execute", lambda *given: statements.append(given[2])
     )
     for after in range(6):
         for seqs in ([], [99], [1, 2, 3, 4]):
-            said.clear()
+            statements.clear()
             resolved = store.feed.resolve(seqs, after)
-            assert (len(said) == 1) == (after >= 4)
+            assert (len(statements) == 1) == (after >= 4)
             with patch.object(FeedTable, "_resolve_unchanged", return_value=None):
                 assert store.feed.resolve(seqs, after) == resolved
 
 
-def test_more_hits_than_one_statement_takes(store: Store) -> None:
+def test_resolve_accepts_more_seqs_than_one_statement_takes(store: Store) -> None:
     store.images.put([put("a")])
     assert store.feed.resolve(range(1, SEQS_IN_A_QUERY + 2), 1).images == {1: ("a", None)}
 
 
-def test_counts(store: Store) -> None:
+def test_code_counts_cover_images_unique_codes_and_ties(store: Store) -> None:
     assert store.images.code_counts("m") == CodeCounts(0, 0, 0)
     store.images.put([put("a"), put("b"), put("c", 2)])
     assert store.images.code_counts("m") == CodeCounts(3, 2, 2)
     assert store.images.code_counts("n") == CodeCounts(0, 0, 0)
 
 
-def test_a_model_is_adopted_by_an_empty_database_only(store: Store) -> None:
+def test_only_an_empty_database_adopts_another_model(store: Store) -> None:
     assert store.models.adopt("m", FILES) == "m"
     assert store.models.adopt("n", FILES) == "n"
     store.images.put([put("a", model="n")])
     assert store.models.adopt("m", FILES) == "n"
 
 
-def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+def test_a_failed_transaction_leaves_no_trace(store: Store) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         store.images.put([put("a"), put("a", 2)])
     assert store.images.get("a") is None
     assert head(store) == 0
 
 
-def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -> None:
+def test_concurrent_writers_lose_nothing_and_are_numbered_in_commit_order(store: Store) -> None:
     seen: list[int] = []
     done = threading.Event()
 
@@ -193,7 +193,7 @@ def test_writers_at_once_lose_nothing_and_number_in_commit_order(store: Store) -
     assert seen[-1] == last
 
 
-def test_originals_in_use(store: Store) -> None:
+def test_originals_in_use_are_those_of_stored_images(store: Store) -> None:
     store.images.put([put("a", 1), put("b", 2)])
     used = f"{1:064x}"
     assert store.images.originals_in_use([used, "f" * 64]) == {used}
@@ -207,7 +207,7 @@ def test_pages_are_in_seq_order(store: Store) -> None:
     assert store.images.page(6, 3) == []
 
 
-def test_describe_changes_metadata_alone(store: Store) -> None:
+def test_describe_changes_only_the_metadata(store: Store) -> None:
     store.images.put([put("a", 1, '{"x":1}')])
     assert store.images.describe("a", '{"x":2}') is True
     assert (store.images.get("a").metadata, store.images.get("a").seq) == ('{"x":2}', 1)
@@ -217,7 +217,7 @@ def test_describe_changes_metadata_alone(store: Store) -> None:
     assert head(store) == 1
 
 
-def test_pruning_forgets_old_changes_and_says_so(store: Store) -> None:
+def test_pruning_deletes_old_changes_and_records_it(store: Store) -> None:
     store.images.put([put("a"), put("b", 2)])
     assert store.feed.prune(60) == 0
     time.sleep(0.3)
@@ -246,7 +246,7 @@ def test_the_lag_is_the_age_of_the_oldest_change_not_applied(store: Store) -> No
     assert store.feed.lag(2) == (2, 0)
 
 
-def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
+def test_heartbeats_show_living_replicas_and_their_progress(store: Store) -> None:
     store.replicas.beat("one", 3)
     store.replicas.beat("two", 4)
     store.replicas.beat("one", 5)
@@ -265,8 +265,8 @@ def test_heartbeats_tell_who_lives_and_how_far_it_is(store: Store) -> None:
     assert store.replicas.alive() == []
 
 
-def all_waiting_at_once(store: Store, write: Callable[[int], None], numbers: range) -> None:
-    """Call ``write`` with each on a thread of its own; none is committed before all wait."""
+def write_at_once(store: Store, write: Callable[[int], None], numbers: range) -> None:
+    """Calls ``write`` with each number on its own thread; all queue before the first commit."""
     threads = [threading.Thread(target=write, args=(n,)) for n in numbers]
     with store.database._writing:
         for thread in threads:
@@ -277,8 +277,8 @@ def all_waiting_at_once(store: Store, write: Callable[[int], None], numbers: ran
         thread.join()
 
 
-def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
-    """While one transaction is held, twenty requests queue; two of them are bad."""
+def test_concurrent_writes_share_commits_and_fail_alone(store: Store) -> None:
+    """Twenty requests queue while a transaction is held; two of them are bad."""
     outcomes: dict[int, object] = {}
 
     def write(n: int) -> None:
@@ -290,23 +290,23 @@ def test_writes_at_once_share_commits_and_fail_alone(store: Store) -> None:
 
     commits = []
     sa.event.listen(store.database._engine, "commit", lambda connection: commits.append(1))
-    all_waiting_at_once(store, write, range(20))
+    write_at_once(store, write, range(20))
     assert {n for n in outcomes if outcomes[n] == "created"} == set(range(20)) - {5, 9}
     assert outcomes[5] is outcomes[9] is sa.exc.IntegrityError
     assert head(store) >= 18
     assert store.images.get("twice") is None
-    # Again, with nothing bad among them: one commit for all.
+    # Without a bad request among them, all share one commit.
     commits.clear()
     outcomes.clear()
-    all_waiting_at_once(store, write, range(100, 120))
+    write_at_once(store, write, range(100, 120))
     assert set(outcomes.values()) == {"created"}
     assert len(commits) == 1
 
 
-def test_what_is_written_does_not_wait_for_the_commit_of_another(
+def test_a_write_returns_after_its_own_commit_and_does_not_wait_for_the_next(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten wait, four of them in a commit: the last commit takes until ``go``."""
+    """Ten writes share three commits, four at most in each; the last one waits for ``go``."""
     monkeypatch.setattr("service.database.engine.WRITES_IN_A_COMMIT", 4)
     go = threading.Event()
     database = store.database
@@ -317,21 +317,21 @@ def test_what_is_written_does_not_wait_for_the_commit_of_another(
 
     with ThreadPoolExecutor(10) as pool:
         with database._writing:
-            asked = []
+            writes = []
             for n in range(10):
-                asked.append(pool.submit(database.write, lambda _, n=n: write(n)))
+                writes.append(pool.submit(database.write, lambda _, n=n: write(n)))
                 while len(database._waiting) <= n:
                     time.sleep(0.001)
         try:
-            assert [each.result(5) for each in asked[:8]] == list(range(8))
-            assert not any(each.done() for each in asked[8:])
+            assert [each.result(5) for each in writes[:8]] == list(range(8))
+            assert not any(each.done() for each in writes[8:])
         finally:
             go.set()
-        assert [each.result(5) for each in asked[8:]] == [8, 9]
-    assert database.write(lambda _: 10) == 10  # no one is left at work
+        assert [each.result(5) for each in writes[8:]] == [8, 9]
+    assert database.write(lambda _: 10) == 10  # no thread leads a commit any more
 
 
-def test_writers_that_are_interrupted_or_fail_leave_the_others_to_go_on(store: Store) -> None:
+def test_an_interrupted_write_does_not_stop_the_others(store: Store) -> None:
     def fail(connection: object) -> None:
         raise KeyboardInterrupt
 
@@ -344,12 +344,12 @@ def test_writers_that_are_interrupted_or_fail_leave_the_others_to_go_on(store: S
         except KeyboardInterrupt:
             outcomes.append("interrupted")
 
-    all_waiting_at_once(store, write, range(9))
+    write_at_once(store, write, range(9))
     assert sorted(map(str, outcomes)) == [*map(str, (1, 2, 4, 5, 7, 8)), *["interrupted"] * 3]
 
 
-def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: Store) -> None:
-    """Another process draws a number and does not commit: no reader may pass it by."""
+def test_an_open_transaction_holds_back_later_numbers(database_url: str, store: Store) -> None:
+    """A process has assigned a number and not committed; readers must not see later numbers."""
     other = Store(database_url)
     seen = [change.seq for change in store.feed.changes_after(0).page]
     started = threading.Event()
@@ -375,7 +375,7 @@ def test_a_held_transaction_keeps_later_numbers_back(database_url: str, store: S
     other.close()
 
 
-def test_migrations_make_the_schema_of_the_code(database_url: str) -> None:
+def test_migrations_create_the_schema_of_the_code(database_url: str) -> None:
     store = Store(database_url)
     migrate(store.database)
     migrate(store.database)
@@ -385,7 +385,7 @@ def test_migrations_make_the_schema_of_the_code(database_url: str) -> None:
     store.close()
 
 
-def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
+def test_migrations_keep_data_in_both_directions(database_url: str) -> None:
     store = Store(database_url)
     migrate(store.database, "0001")
     with store.database.transaction() as connection:
@@ -425,14 +425,14 @@ def test_migrations_go_back_and_forward_with_data(database_url: str) -> None:
     store.close()
 
 
-def test_a_schema_of_a_newer_version_is_named(store: Store) -> None:
+def test_the_error_of_a_newer_schema_names_its_revision(store: Store) -> None:
     with store.database.transaction() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(NewerSchema, match="9999"):
         migrate(store.database)
 
 
-def test_urls_that_name_no_database() -> None:
+def test_unsupported_database_urls_are_refused() -> None:
     for url in ("sqlite://", "sqlite:///:memory:"):
         with pytest.raises(ValueError, match="keeps nothing"):
             Store(url)
@@ -440,7 +440,7 @@ def test_urls_that_name_no_database() -> None:
         Store("mysql://x/y")
 
 
-def test_first_users_of_a_file_wait_for_one_another(tmp_path: Path) -> None:
+def test_processes_that_create_a_file_together_wait_for_each_other(tmp_path: Path) -> None:
     for attempt in range(20):
         databases = [Database(f"sqlite:///{tmp_path}/{attempt}.db") for _ in range(4)]
         together = threading.Barrier(len(databases))
@@ -456,7 +456,7 @@ def test_first_users_of_a_file_wait_for_one_another(tmp_path: Path) -> None:
             database.close()
 
 
-def test_processes_migrating_at_once_agree(database_url: str) -> None:
+def test_processes_that_migrate_at_once_agree(database_url: str) -> None:
     stores = [Store(database_url) for _ in range(3)]
     errors: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""Keys, settings that cannot be served, health and documentation."""
+"""Tests of keys, unusable settings, admission, statistics and documentation."""
 
 import http.client
 import os
@@ -14,7 +14,7 @@ from harness.images import png
 from harness.server import Server
 
 
-def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: Path) -> None:
+def test_every_route_except_health_requires_a_key(random_model: Path, tmp_path: Path) -> None:
     with Server(tmp_path, model=random_model, api_keys="first-key, second-key") as server:
         routes = [("POST", "/index"), ("POST", "/search"), ("GET", "/images/x")]
         routes += [("DELETE", "/images/x"), ("GET", "/model"), ("GET", "/stats")]
@@ -50,7 +50,7 @@ def test_keys_are_asked_for_everywhere_but_health(random_model: Path, tmp_path: 
         ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),
     ],
 )
-def test_settings_that_cannot_be_served(
+def test_a_service_with_unusable_settings_ends_with_a_clear_error(
     settings: dict[str, str], message: str, random_model: Path, tmp_path: Path
 ) -> None:
     environment = {
@@ -88,19 +88,21 @@ def test_an_early_reply_keeps_the_connection_of_a_short_body(
         connection.close()
 
 
-def test_more_requests_than_may_wait_get_429(random_model: Path, tmp_path: Path) -> None:
+def test_requests_over_the_limit_get_429(random_model: Path, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with Server(tmp_path, model=random_model, max_waiting=1) as server:
-        pictures = [png(seed) for seed in range(100)]
+        images = [png(seed) for seed in range(100)]
         with ThreadPoolExecutor(8) as pool:
-            replies = list(pool.map(lambda n: server.index(*pictures[n::8]), range(8)))
+            replies = list(pool.map(lambda n: server.index(*images[n::8]), range(8)))
         refused = [r for r in replies if r.status_code == 429]
         assert {r.status_code for r in replies} == {200, 429}
         assert all(r.headers["retry-after"] == "1" and r.json()["code"] == "busy" for r in refused)
 
 
-def test_model_stats_and_documentation(random_model: Path, tmp_path: Path) -> None:
+def test_model_stats_documentation_and_page_describe_the_service(
+    random_model: Path, tmp_path: Path
+) -> None:
     with Server(tmp_path, model=random_model) as server:
         model = server.http.get("/model").json()
         assert model["bits"] == 48

@@ -1,4 +1,4 @@
-"""Batch search, listing, metadata, thumbnails, content, model check, checksum, OpenAPI."""
+"""Tests of batch search, listing, metadata, thumbnails, content, checksums and OpenAPI."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ def batch(server: Server, *images: bytes, **fields: object):
     return server.http.post("/search/batch", files=files, data=fields)
 
 
-def test_a_batch_gives_what_single_searches_give(server: Server) -> None:
+def test_a_batch_finds_the_same_hits_as_single_searches(server: Server) -> None:
     server.index(*(png(seed) for seed in range(20)))
     queries = [png(seed) for seed in (3, 500, 7)]
     body = batch(server, *queries, k=9).json()
@@ -46,7 +46,7 @@ def test_a_batch_gives_what_single_searches_give(server: Server) -> None:
     assert 3 <= len(kept) < 9
 
 
-def test_metadata_come_back_as_they_were_sent_whatever_is_in_them(server: Server) -> None:
+def test_metadata_of_any_content_are_returned_as_they_were_sent(server: Server) -> None:
     described = {"né": ['"\\', "\u2028</script>", 1e-300, -0.5, None, True, {}], "": "\x7f"}
     server.index(png(1), png(2), metadata=json.dumps([described, None]))
     assert server.search(png(1), k=1).json()["results"][0]["metadata"] == described
@@ -56,19 +56,19 @@ def test_metadata_come_back_as_they_were_sent_whatever_is_in_them(server: Server
         assert entry["results"][0]["metadata"] == expected
 
 
-def test_a_bad_picture_of_a_batch_fails_alone(server: Server) -> None:
+def test_a_bad_image_of_a_batch_fails_alone(server: Server) -> None:
     server.index(png(1))
-    queries = batch(server, png(1), b"no picture", b"", png(2), k=1).json()["queries"]
+    queries = batch(server, png(1), b"not an image", b"", png(2), k=1).json()["queries"]
     assert [set(entry) for entry in queries] == [{"results"}, {"error"}, {"error"}, {"results"}]
     assert queries[1]["error"]["code"] == "unknown-format"
     assert queries[1]["error"]["status"] == 415
     assert queries[2]["error"]["code"] == "empty-file"
-    only_bad = batch(server, b"no picture")
+    only_bad = batch(server, b"not an image")
     assert only_bad.status_code == 200
     assert set(only_bad.json()["queries"][0]) == {"error"}
 
 
-def test_what_has_the_bytes_of_the_query_can_be_left_out(server: Server) -> None:
+def test_images_with_the_bytes_of_the_query_can_be_left_out(server: Server) -> None:
     server.index(png(700), png(700), png(701), ids='["same-1","same-2","other"]')
     plain = [hit["id"] for hit in server.search(png(700), k=1000).json()["results"]]
     assert {"same-1", "same-2", "other"} <= set(plain)
@@ -84,7 +84,7 @@ def test_what_has_the_bytes_of_the_query_can_be_left_out(server: Server) -> None
         assert "other" not in [hit["id"] for hit in queries[2]["results"]]
 
 
-def test_wrong_batches(server: Server) -> None:
+def test_invalid_batches_are_refused(server: Server) -> None:
     assert_problem(server.http.post("/search/batch", json={}), 415, "not-multipart")
     reply = server.http.post("/search/batch", files={"image": png(1)})
     assert_problem(reply, 422, "missing-field")
@@ -94,7 +94,7 @@ def test_wrong_batches(server: Server) -> None:
     assert_problem(batch(server, *[b""] * 1001), 413, "too-many-images")
 
 
-def test_listing_walks_through_everything_in_order_of_storing(server: Server) -> None:
+def test_pages_list_every_image_in_order_of_storing(server: Server) -> None:
     server.index(*(png(600 + n) for n in range(7)), ids=json.dumps([f"list-{n}" for n in range(7)]))
     server.index(png(699), ids='["list-2"]', metadata='[{"a":1}]')
     found, cursor = [], "0"
@@ -117,11 +117,11 @@ def test_listing_walks_through_everything_in_order_of_storing(server: Server) ->
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=1001", "limit=x", "cursor=-1", "cursor=x", "cursor=" + "9" * 19]
 )
-def test_wrong_pages(query: str, server: Server) -> None:
+def test_invalid_parameters_of_a_page_are_refused(query: str, server: Server) -> None:
     assert_problem(server.http.get(f"/images?{query}"), 422, "invalid-field")
 
 
-def test_patch_changes_metadata_alone(server: Server) -> None:
+def test_patch_changes_only_the_metadata(server: Server) -> None:
     server.index(png(40), ids='["patched"]', metadata='[{"old":true}]')
     before = server.http.get("/images/patched").json()
     reply = server.http.patch("/images/patched", json={"metadata": {"colour": "röd"}})
@@ -148,7 +148,9 @@ def test_patch_changes_metadata_alone(server: Server) -> None:
         (b" " * 200_000, 413, "body-too-large"),
     ],
 )
-def test_wrong_patches(body: bytes, status: int, code: str, server: Server) -> None:
+def test_invalid_patches_are_refused_and_change_nothing(
+    body: bytes, status: int, code: str, server: Server
+) -> None:
     server.index(png(41), ids='["kept"]', metadata='[{"a":1}]')
     headers = {"content-type": "application/json"}
     reply = server.http.patch("/images/kept", content=body, headers=headers)
@@ -157,7 +159,7 @@ def test_wrong_patches(body: bytes, status: int, code: str, server: Server) -> N
     server.http.patch("/images/kept", json={"metadata": {"a": 1}})
 
 
-def test_what_is_not_there_cannot_be_patched_or_seen(server: Server) -> None:
+def test_unknown_images_cannot_be_patched_or_read(server: Server) -> None:
     for id in ("none", "%00", "x" * 200):
         patched = server.http.patch(f"/images/{id}", json={"metadata": None})
         assert_problem(patched, 404, "no-such-image")
@@ -166,7 +168,7 @@ def test_what_is_not_there_cannot_be_patched_or_seen(server: Server) -> None:
     assert_problem(server.http.patch("/images/none", content=b"x"), 415, "not-json")
 
 
-def test_content_is_the_upload_byte_by_byte_and_never_a_page(server: Server) -> None:
+def test_content_is_the_uploaded_bytes_and_never_runs_as_a_page(server: Server) -> None:
     gif = encoded(noise(50), "GIF")
     server.index(gif, ids='["gif"]')
     reply = server.http.get("/images/gif/content")
@@ -199,7 +201,7 @@ def test_a_thumbnail_is_small_upright_and_in_colour(server: Server) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (5, 3000)])
-def test_thumbnails_of_odd_shapes(size: tuple[int, int], server: Server) -> None:
+def test_images_of_extreme_shapes_have_thumbnails(size: tuple[int, int], server: Server) -> None:
     server.index(encoded(Image.new("RGB", size, "red")), ids='["odd"]')
     reply = server.http.get("/images/odd/thumbnail")
     image = Image.open(io.BytesIO(reply.content))
@@ -207,23 +209,25 @@ def test_thumbnails_of_odd_shapes(size: tuple[int, int], server: Server) -> None
     assert min(image.size) >= 1
 
 
-def test_every_kind_of_picture_is_stored_found_and_shown(server: Server) -> None:
-    formats()  # also lets Pillow write HEIF
-    pictures = {f"kind-{n}": CASES[name]() for n, name in enumerate(CASES)}
-    body = server.index(*pictures.values(), ids=json.dumps(list(pictures))).json()
+def test_every_kind_of_image_is_stored_found_and_shown(server: Server) -> None:
+    formats()  # registers the HEIF writer with Pillow
+    images = {f"kind-{n}": CASES[name]() for n, name in enumerate(CASES)}
+    body = server.index(*images.values(), ids=json.dumps(list(images))).json()
     assert {item["status"] for item in body["items"]} == {"created"}
-    for id, name in zip(pictures, CASES, strict=True):
+    for id, name in zip(images, CASES, strict=True):
         shown = server.http.get(f"/images/{id}/thumbnail").content
         image = Image.open(io.BytesIO(shown)).convert("RGB")
         for place, colour in CORNERS.items():
             assert np.allclose(image.getpixel(place), colour, atol=60), name
     plain = list(CASES).index("PNG RGBA")
     reply = server.http.post("/search", json={"id": f"kind-{plain}", "k": 1000}).json()
-    assert set(pictures) <= {hit["id"] for hit in reply["results"]}
+    assert set(images) <= {hit["id"] for hit in reply["results"]}
 
 
-def test_a_hundred_megapixels(random_model: Path, tmp_path: Path) -> None:
-    """Of the dearest kind, with transparency; the memory it took comes back."""
+def test_an_image_of_a_hundred_megapixels_is_stored_in_bounded_memory(
+    random_model: Path, tmp_path: Path
+) -> None:
+    """A transparent image takes the most memory; it returns to the system afterwards."""
     image = Image.new("RGBA", (10_000, 10_000), (255, 0, 0, 128))
     data = encoded(image, compress_level=1)
     with Server(tmp_path, model=random_model) as server:
@@ -239,7 +243,7 @@ def test_a_hundred_megapixels(random_model: Path, tmp_path: Path) -> None:
         assert server.index(larger).json()["items"][0]["error"]["code"] == "too-many-pixels"
 
 
-def test_parts_of_content_and_head(server: Server) -> None:
+def test_content_is_served_in_parts_and_head_is_answered(server: Server) -> None:
     server.index(png(60), ids='["ranged"]')
     part = server.http.get("/images/ranged/content", headers={"Range": "bytes=8-15"})
     assert (part.status_code, part.content) == (206, png(60)[8:16])
@@ -249,26 +253,26 @@ def test_parts_of_content_and_head(server: Server) -> None:
     assert server.http.head("/images/none").status_code == 404
 
 
-def test_a_failed_item_without_an_id_says_so(server: Server) -> None:
-    items = server.index(png(1), b"no picture").json()["items"]
+def test_a_failed_item_without_an_id_has_the_id_null(server: Server) -> None:
+    items = server.index(png(1), b"not an image").json()["items"]
     assert items[1]["id"] is None
     assert "error" not in items[0]
 
 
-def test_text_fields_left_empty_are_not_there(server: Server) -> None:
+def test_empty_text_fields_count_as_absent(server: Server) -> None:
     reply = server.index(png(61), ids="", metadata="", model="")
     assert reply.status_code == 200, reply.text
     assert server.search(png(61), k="", min_score="", model="").status_code == 200
 
 
-def test_without_originals_there_is_no_content(random_model: Path, tmp_path: Path) -> None:
+def test_content_is_404_if_originals_are_not_kept(random_model: Path, tmp_path: Path) -> None:
     with Server(tmp_path, model=random_model, image_store="none") as server:
         server.index(png(1), ids='["a"]')
         for part in ("content", "thumbnail"):
             assert_problem(server.http.get(f"/images/a/{part}"), 404, "no-original")
 
 
-def test_the_model_is_checked_where_it_is_named(server: Server) -> None:
+def test_a_request_that_names_another_model_is_refused(server: Server) -> None:
     server.index(png(1), ids='["m"]')
     right, wrong = server.http.get("/model").json()["id"], "0" * 64
     assert_problem(server.search(png(1), model=wrong), 409, "other-model")
@@ -285,8 +289,8 @@ def test_wait_all_on_one_process_answers_200(server: Server) -> None:
     files = {"images": png(900)}
     reply = server.http.post("/index", files=files, params={"wait": "all"})
     assert reply.status_code == 200
-    applied = server.http.get("/stats").json()["feed"]
-    assert applied["replicas"][0]["applied"] == applied["head"]
+    feed = server.http.get("/stats").json()["feed"]
+    assert feed["replicas"][0]["applied"] == feed["head"]
     again = server.http.post("/index", files=files, params={"wait": "all"})
     assert again.json()["items"][0]["status"] == "unchanged"
     wrong = server.http.post("/index", files=files, params={"wait": "some"})
@@ -302,7 +306,7 @@ def test_stats_can_compare_memory_with_the_database(server: Server) -> None:
 
 
 def test_a_reply_before_the_end_of_the_body_reaches_the_client(server: Server) -> None:
-    """A large upload to where nobody reads it: the reply comes at once, and is not lost."""
+    """A large upload to an unknown path gets its reply at once, and the reply is not lost."""
     host, port = server.url.removeprefix("http://").split(":")
     size = 20 * 2**20
     with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -364,6 +368,6 @@ def test_every_route_has_examples_that_match_its_schema(server: Server) -> None:
                 jsonschema.validate(example, schema)
 
 
-def test_the_example_of_the_default_id_is_true(server: Server) -> None:
+def test_the_default_id_begins_the_sha256_of_the_bytes(server: Server) -> None:
     reply = server.index(png(77)).json()
     assert reply["items"][0]["id"] == hashlib.sha256(png(77)).hexdigest()[:32]

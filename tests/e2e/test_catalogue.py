@@ -1,4 +1,4 @@
-"""Index, search, replace, delete and restart, over HTTP."""
+"""Tests of storing, searching, replacing and deleting images over HTTP, and of restarts."""
 
 import json
 import threading
@@ -16,7 +16,9 @@ def ids(reply) -> list[str]:
     return [hit["id"] for hit in reply.json()["results"]]
 
 
-def test_default_ids_are_of_the_bytes_and_posting_twice_is_harmless(server: Server) -> None:
+def test_default_ids_derive_from_the_bytes_and_posting_twice_changes_nothing(
+    server: Server,
+) -> None:
     first = server.index(png(1), png(2)).json()
     assert first["errors"] is False
     assert [item["status"] for item in first["items"]] == ["created", "created"]
@@ -65,7 +67,7 @@ def test_metadata_is_kept_replaced_and_cleared(server: Server) -> None:
     assert hits["meta"]["metadata"] is None
 
 
-def test_a_replaced_image_is_found_by_its_new_picture_only(server: Server) -> None:
+def test_a_replaced_image_is_found_by_its_new_bytes_only(server: Server) -> None:
     server.index(png(40), ids='["swap"]')
     before = server.search(png(40), k=1000, min_score=-1).json()["results"]
     server.index(png(41), ids='["swap"]')
@@ -77,7 +79,7 @@ def test_a_replaced_image_is_found_by_its_new_picture_only(server: Server) -> No
     assert next(h["score"] for h in hits if h["id"] == "swap") != old
 
 
-def test_deleted_is_gone_at_once(server: Server) -> None:
+def test_a_deleted_image_is_gone_at_once(server: Server) -> None:
     server.index(png(50), ids='["gone"]')
     assert server.http.delete("/images/gone").status_code == 204
     assert "gone" not in ids(server.search(png(50), k=1000))
@@ -127,7 +129,7 @@ def test_k_and_min_score_limit_the_results(server: Server) -> None:
 
 
 def test_one_bad_image_fails_alone(server: Server) -> None:
-    reply = server.index(png(90), b"no picture", b"", png(91), ids='["a90","b90","c90","a90"]')
+    reply = server.index(png(90), b"not an image", b"", png(91), ids='["a90","b90","c90","a90"]')
     assert reply.status_code == 200
     body = reply.json()
     assert body["errors"] is True
@@ -137,7 +139,7 @@ def test_one_bad_image_fails_alone(server: Server) -> None:
     assert server.http.get("/images/b90").status_code == 404
 
 
-def test_the_same_bytes_twice_in_a_request_are_one_picture(server: Server) -> None:
+def test_the_same_bytes_twice_in_a_request_are_one_image(server: Server) -> None:
     reply = server.index(png(95), png(95)).json()
     assert reply["errors"] is False
     assert [item["status"] for item in reply["items"]] == ["created", "unchanged"]
@@ -147,13 +149,13 @@ def test_the_same_bytes_twice_in_a_request_are_one_picture(server: Server) -> No
     assert reply["items"][1]["error"]["code"] == "duplicate-id"
 
 
-def test_every_item_says_which_file_it_was(server: Server) -> None:
-    files = [("images", ("Größe 1.png", png(97))), ("images", ("../b.jpg", b"no picture"))]
+def test_every_item_names_its_file(server: Server) -> None:
+    files = [("images", ("Größe 1.png", png(97))), ("images", ("../b.jpg", b"not an image"))]
     items = server.http.post("/index", files=files).json()["items"]
     assert [item["file"] for item in items] == ["Größe 1.png", "../b.jpg"]
 
 
-def test_the_same_picture_under_two_names_ties_in_order_of_storing(server: Server) -> None:
+def test_the_same_bytes_under_several_ids_tie_in_order_of_storing(server: Server) -> None:
     for name in ("tie-b", "tie-a", "tie-c"):
         server.index(png(95), ids=json.dumps([name]))
     hits = [id for id in ids(server.search(png(95), k=1000)) if id.startswith("tie-")]
@@ -184,7 +186,7 @@ def test_a_restart_keeps_everything_and_every_rank(random_model: Path, tmp_path:
 
 
 def test_searches_during_writes_see_one_consistent_state(server: Server) -> None:
-    """One picture is replaced over and over: every search finds it exactly once."""
+    """One image is replaced over and over, and every search finds it exactly once."""
     server.index(png(200), ids='["flip"]')
     stop = threading.Event()
     errors: list[str] = []
@@ -210,7 +212,7 @@ def test_searches_during_writes_see_one_consistent_state(server: Server) -> None
     assert errors == []
 
 
-def test_codes_of_another_model_are_never_mixed(random_model: Path, tmp_path: Path) -> None:
+def test_codes_of_two_models_are_never_mixed(random_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other-model"
     other_id = make_artifact(other, seed=9)
     folder = tmp_path / "service"
@@ -233,7 +235,7 @@ def test_codes_of_another_model_are_never_mixed(random_model: Path, tmp_path: Pa
         assert len(ids(third.search(png(1)))) == 2
 
 
-def test_an_empty_database_takes_any_model(random_model: Path, tmp_path: Path) -> None:
+def test_an_empty_database_accepts_any_model(random_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other-model"
     make_artifact(other, seed=9)
     with Server(tmp_path, model=random_model):
@@ -242,7 +244,9 @@ def test_an_empty_database_takes_any_model(random_model: Path, tmp_path: Path) -
         assert second.index(png(1)).status_code == 200
 
 
-def test_without_an_image_store_the_code_is_the_query(random_model: Path, tmp_path: Path) -> None:
+def test_a_search_by_id_uses_the_code_if_originals_are_not_kept(
+    random_model: Path, tmp_path: Path
+) -> None:
     with Server(tmp_path, model=random_model, image_store="none") as server:
         server.index(png(1), ids='["one"]')
         reply = server.http.post("/search", json={"id": "one"}).json()
@@ -252,8 +256,8 @@ def test_without_an_image_store_the_code_is_the_query(random_model: Path, tmp_pa
     assert {p.name for p in (tmp_path / "data").iterdir()} <= {"gpq.db", "gpq.db-wal", "gpq.db-shm"}
 
 
-def test_good_images_in_odd_wrappings(server: Server) -> None:
-    exif = encoded(quarters(), "JPEG", quality=95)
+def test_images_with_odd_names_and_media_types_are_stored(server: Server) -> None:
+    jpeg = encoded(quarters(), "JPEG", quality=95)
     gif = encoded(noise(1), "GIF", save_all=True, append_images=[noise(s) for s in range(2, 120)])
     odd = [
         ("photo.txt", png(300), "text/plain"),
@@ -261,7 +265,7 @@ def test_good_images_in_odd_wrappings(server: Server) -> None:
         ("C:\\evil\\..\\x.exe", png(302), "application/x-msdownload"),
         ("x" * 1000 + ".png", png(303), "image/png"),
         ("möbel \u202e.gif", gif, ""),
-        ("a.png", exif, "image/webp"),
+        ("a.png", jpeg, "image/webp"),
     ]
     files = [("images", part) for part in odd]
     names = json.dumps([f"odd-{n}" for n in range(len(odd))])
@@ -272,8 +276,8 @@ def test_good_images_in_odd_wrappings(server: Server) -> None:
     assert all(len(p.name) == 64 for p in kept)
 
 
-def test_the_shipped_model_finds_the_class(sample: Path, tmp_path: Path) -> None:
-    """300 test pictures of ten classes: the first ten hits, the query left out."""
+def test_the_shipped_model_finds_images_of_the_same_class(sample: Path, tmp_path: Path) -> None:
+    """Counts the first ten hits of 300 test images of ten classes, without the query itself."""
     files = sorted((sample / "test").rglob("*.jpg"))
     names = [f"{p.parent.name}-{p.stem}" for p in files]
     assert len(files) == 300

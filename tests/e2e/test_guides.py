@@ -34,7 +34,7 @@ def test_index_folder_sends_every_image_and_names_what_failed(
         assert "401" in done.stderr
 
 
-def test_a_port_in_use_is_one_clear_line(random_model: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_clear_line(random_model: Path, tmp_path: Path) -> None:
     with Server(tmp_path, model=random_model) as server:
         port = server.url.rpartition(":")[2]
         environment = {**os.environ, "GPQ_PORT": port, "GPQ_MODEL": str(random_model)}

@@ -1,4 +1,4 @@
-"""Bad input is a clear 4xx: never a 5xx, never a crash, memory bounded."""
+"""Tests that bad input gets a clear 4xx, never a 5xx or a crash, in bounded memory."""
 
 import json
 import socket
@@ -35,8 +35,8 @@ def server(
 
 
 @pytest.fixture(autouse=True)
-def still_well(server: Server) -> Iterator[None]:
-    """After each attack: alive, small, and the good picture is found."""
+def survives(server: Server) -> Iterator[None]:
+    """Checks after each test that the service is alive and small, and finds the good image."""
     before = server.rss()
     server.forget_peak_rss()
     yield
@@ -55,7 +55,7 @@ def assert_problem(reply, status: int, code: str) -> dict:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A well-formed PNG of one-bit black: a small file of many pixels."""
+    """Returns a well-formed, black, one-bit PNG: a small file of many pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -71,7 +71,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 UPLOADS = {
     "empty": (b"", 400, "empty-file"),
-    "text": (b"hello, I am a picture", 415, "unknown-format"),
+    "text": (b"hello, I am an image", 415, "unknown-format"),
     "html": (b"<html><script>alert(1)</script>", 415, "unknown-format"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "unknown-format"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "unknown-format"),
@@ -85,14 +85,14 @@ UPLOADS = {
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_bad_pictures_in_a_search(name: str, server: Server) -> None:
+def test_a_search_with_a_bad_image_is_refused(name: str, server: Server) -> None:
     data, status, code = UPLOADS[name]
     reply = server.http.post("/search", files={"image": ("x.png", data)})
     assert_problem(reply, status, code)
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_bad_pictures_alone_in_an_index_request(name: str, server: Server) -> None:
+def test_a_bad_image_fails_alone_in_an_index_request(name: str, server: Server) -> None:
     data, _, code = UPLOADS[name]
     body = assert_problem(server.index(data), 422, "all-failed")
     assert [item["error"]["code"] for item in body["items"]] == [code]
@@ -100,7 +100,7 @@ def test_bad_pictures_alone_in_an_index_request(name: str, server: Server) -> No
     assert [item["status"] for item in mixed["items"]] == ["unchanged", "failed"]
 
 
-def test_ten_thousand_parts(server: Server) -> None:
+def test_a_form_of_ten_thousand_parts_is_refused(server: Server) -> None:
     files = [("images", (f"{n}", b"x")) for n in range(10_000)]
     body = assert_problem(server.http.post("/index", files=files), 413, "too-many-images")
     assert "more than 20 files" in body["detail"] and "GPQ_MAX_IMAGES" in body["detail"]
@@ -109,13 +109,13 @@ def test_ten_thousand_parts(server: Server) -> None:
     assert_problem(reply, 400, "invalid-form")
 
 
-def test_a_body_past_the_limit(server: Server) -> None:
+def test_a_body_over_the_limit_is_refused(server: Server) -> None:
     reply = server.index(b"\xff\xd8\xff" + b"x" * (BODY_LIMIT + 1))
     assert_problem(reply, 413, "body-too-large")
     assert_problem(server.search(b"x" * 20 * BODY_LIMIT), 413, "body-too-large")
 
 
-def test_a_chunked_body_past_the_limit(server: Server) -> None:
+def test_a_chunked_body_over_the_limit_is_refused(server: Server) -> None:
     def endless(size: int) -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
         for _ in range(size // 65536):
@@ -141,12 +141,12 @@ def test_a_chunked_body_within_the_limit_works(server: Server) -> None:
     assert reply.json()["results"][0]["id"] == "good"
 
 
-def test_a_json_body_past_its_limit(server: Server) -> None:
+def test_a_json_body_over_its_limit_is_refused(server: Server) -> None:
     reply = server.http.post("/search", json={"id": "x" * 100_000})
     assert_problem(reply, 413, "body-too-large")
 
 
-def test_a_client_that_hangs_up_costs_nothing(server: Server) -> None:
+def test_clients_that_hang_up_do_no_harm(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(20):
         with socket.create_connection((host, int(port))) as connection:
@@ -190,7 +190,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_wrong_index_fields(name: str, server: Server) -> None:
+def test_invalid_fields_of_an_index_request_are_refused(name: str, server: Server) -> None:
     files, fields, status, code = FORMS[name]
     reply = server.http.post("/index", files=files or {"dummy": b""}, data=fields)
     if not files:
@@ -199,7 +199,7 @@ def test_wrong_index_fields(name: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize("id", ["", " ", "a/b", "ä", "a" * 129, "a\n", "<x>"])
-def test_ids_that_do_not_match(id: str, server: Server) -> None:
+def test_ids_that_do_not_match_the_pattern_are_refused(id: str, server: Server) -> None:
     body = assert_problem(server.index(png(0), ids=json.dumps([id])), 422, "all-failed")
     assert body["items"][0]["error"]["code"] == "invalid-id"
 
@@ -209,7 +209,7 @@ def test_ids_that_do_not_match(id: str, server: Server) -> None:
     [{"k": "0"}, {"k": "1001"}, {"k": "ten"}, {"k": "1.5"}, {"min_score": "nan"},
      {"min_score": "2"}, {"K": "3"}],
 )  # fmt: skip
-def test_wrong_search_fields(fields: dict, server: Server) -> None:
+def test_invalid_fields_of_a_search_are_refused(fields: dict, server: Server) -> None:
     reply = server.http.post("/search", files={"image": png(0)}, data=fields)
     body = assert_problem(reply, 422, "invalid-field")
     assert next(iter(fields)) in body["detail"]
@@ -220,14 +220,14 @@ def test_wrong_search_fields(fields: dict, server: Server) -> None:
     [b"", b"{", b"[]", b"null", b"{}", b'{"id":5}', b'{"id":"a/b"}', b'{"id":"x","k":0}',
      b'{"id":"x","more":1}', b"[" * 50_000, b"\xff\xfe"],
 )  # fmt: skip
-def test_wrong_json(body: bytes, server: Server) -> None:
+def test_invalid_json_bodies_are_refused(body: bytes, server: Server) -> None:
     headers = {"content-type": "application/json"}
     reply = server.http.post("/search", content=body, headers=headers)
     assert reply.status_code == 422, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
 
 
-def test_other_content_types(server: Server) -> None:
+def test_other_content_types_are_refused(server: Server) -> None:
     for path in ("/index", "/search"):
         headers = {"content-type": "image/png"}
         reply = server.http.post(path, content=png(0), headers=headers)
@@ -238,14 +238,14 @@ def test_other_content_types(server: Server) -> None:
         assert_problem(reply, 400, "invalid-form")
 
 
-def test_a_text_field_where_a_file_belongs(server: Server) -> None:
+def test_a_text_field_in_place_of_a_file_is_refused(server: Server) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nhello\r\n--b--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=b"}
     reply = server.http.post("/search", content=body, headers=headers)
     assert_problem(reply, 422, "not-a-file")
 
 
-def test_unknown_paths_and_methods(server: Server) -> None:
+def test_unknown_paths_and_methods_are_refused(server: Server) -> None:
     assert_problem(server.http.get("/nothing"), 404, "not-found")
     assert_problem(server.http.get("/images/none"), 404, "no-such-image")
     assert_problem(server.http.get("/images/..%2f..%2fetc%2fpasswd"), 404, "not-found")
@@ -265,7 +265,7 @@ def test_a_lone_surrogate_in_an_id_fails_alone(server: Server) -> None:
 @pytest.mark.parametrize(
     "charset", ["undefined", "punycode", "unicode_escape", "nonsense", "utf-16"]
 )
-def test_odd_charsets(charset: str, server: Server) -> None:
+def test_odd_charsets_are_refused(charset: str, server: Server) -> None:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="\\ud800"; filename="\\ud800"\r\n\r\nx\r\n'
         b'--b\r\nContent-Disposition: form-data; name="ids"\r\n\r\n["\\ud800"]\r\n--b--\r\n'
@@ -282,13 +282,13 @@ def test_media_types_are_case_insensitive(server: Server) -> None:
     assert reply.status_code == 200
 
 
-def test_many_large_fields_at_once(server: Server) -> None:
+def test_many_large_fields_are_refused(server: Server) -> None:
     fields = {f"f{n}": "x" * (BODY_LIMIT // 20) for n in range(10)}
     reply = server.http.post("/index", files={"images": png(1)}, data=fields)
     assert_problem(reply, 400, "invalid-form")
 
 
-def test_damaged_avif_fails_alone(server: Server) -> None:
+def test_damaged_avif_images_fail_alone(server: Server) -> None:
     random = np.random.default_rng(0)
     good = encoded(noise(1), "AVIF")
     damaged = []
@@ -304,7 +304,7 @@ def test_damaged_avif_fails_alone(server: Server) -> None:
         server.http.delete(f"/images/{n}")
 
 
-def test_a_form_that_was_cut_is_refused_whole(server: Server) -> None:
+def test_a_truncated_form_is_refused_as_a_whole(server: Server) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
     whole = part + png(0) + b"\r\n" + part + png(1) + b"\r\n--b--\r\n"
     headers = {"content-type": "multipart/form-data; boundary=b"}
@@ -317,7 +317,7 @@ def test_a_form_that_was_cut_is_refused_whole(server: Server) -> None:
 
 
 def test_a_scan_bomb_is_refused_before_it_is_decoded(server: Server) -> None:
-    """A progressive JPEG whose last scan is there 900 times: each is a pass over all pixels."""
+    """A progressive JPEG holds its last scan 900 times; each scan is a pass over all pixels."""
     data = encoded(Image.new("L", (1400, 1400)), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     bomb = data[:-2] + scan * 900 + data[-2:]
@@ -328,7 +328,7 @@ def test_a_scan_bomb_is_refused_before_it_is_decoded(server: Server) -> None:
     assert server.search(data).status_code == 200
 
 
-def test_a_tile_larger_than_its_picture_counts(server: Server) -> None:
+def test_a_tile_larger_than_its_image_counts_against_the_limit(server: Server) -> None:
     tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: 38_000, 323: 38_000, 324: 0}
     tags[325] = 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
@@ -338,7 +338,7 @@ def test_a_tile_larger_than_its_picture_counts(server: Server) -> None:
 
 
 @pytest.mark.parametrize("data", [png(1)[:40] + b"\0\0" + png(1)[42:], b"II*\0" + bytes(60)])
-def test_what_is_said_of_a_damaged_picture_tells_nothing_of_the_process(
+def test_the_error_of_a_damaged_image_reveals_nothing_about_the_process(
     data: bytes, server: Server
 ) -> None:
     body = assert_problem(server.search(data), 400, "broken-image")
@@ -346,14 +346,14 @@ def test_what_is_said_of_a_damaged_picture_tells_nothing_of_the_process(
     assert "BytesIO" not in body["detail"]
 
 
-def test_ids_that_no_path_can_name(server: Server) -> None:
+def test_ids_that_no_path_can_address_are_refused(server: Server) -> None:
     for id in (".", ".."):
         body = assert_problem(server.index(png(0), ids=json.dumps([id])), 422, "all-failed")
         assert body["items"][0]["error"]["code"] == "invalid-id"
 
 
-def test_many_large_pictures_at_once_give_their_memory_back(server: Server) -> None:
-    """Sixteen threads decode, few at a time; what each took goes back to the system."""
+def test_the_memory_of_many_large_images_returns_to_the_system(server: Server) -> None:
+    """Sixteen clients send large images; the service decodes a few at a time."""
     large = encoded(Image.new("RGB", (1900, 1050), "blue"), compress_level=1)
     before = server.rss()
     with ThreadPoolExecutor(16) as pool:

@@ -1,4 +1,4 @@
-"""What a service says of its work, and what it does when there is too much."""
+"""Tests of timings and metrics, and of a service under too much load."""
 
 import re
 import threading
@@ -20,7 +20,7 @@ def scores(reply: httpx.Response) -> list[float]:
 
 
 def metrics(server: Server) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Values by name and the values of labels."""
+    """Returns the values of all metrics, by name and the values of their labels."""
     families = text_string_to_metric_families(server.http.get("/metrics").text)
     return {
         (sample.name, tuple(sample.labels.values())): sample.value
@@ -29,7 +29,7 @@ def metrics(server: Server) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_every_reply_tells_where_its_time_went(server: Server) -> None:
+def test_every_reply_reports_where_its_time_went(server: Server) -> None:
     server.index(png(1), ids='["timed"]')
     replies = {
         "search": server.search(png(1)),
@@ -49,7 +49,7 @@ def test_every_reply_tells_where_its_time_went(server: Server) -> None:
 def test_metrics_count_requests_by_route_and_never_by_path(server: Server) -> None:
     before = metrics(server)
     server.search(png(1))
-    server.search(b"no picture")
+    server.search(b"not an image")
     for n in range(3):
         server.http.get(f"/images/none-{n}")
         server.http.get(f"/nowhere-{n}")
@@ -70,7 +70,7 @@ def test_metrics_count_requests_by_route_and_never_by_path(server: Server) -> No
     assert not any("nowhere" in "".join(labels) for _, labels in after)
 
 
-def test_too_much_is_refused_at_once_and_the_rest_is_right(
+def test_requests_over_the_limit_are_refused_and_the_others_answered_correctly(
     random_model: Path, tmp_path: Path
 ) -> None:
     with Server(tmp_path, model=random_model, max_waiting=4) as server:
@@ -85,7 +85,7 @@ def test_too_much_is_refused_at_once_and_the_rest_is_right(
             if reply.status_code == 429:
                 assert reply.headers["Retry-After"]
                 return 429, True, time.perf_counter() - started
-            # A picture goes through the network with others: its scores differ in the last digit.
+            # Images pass the network in batches, so that scores differ in the last digit.
             right = scores(reply) == pytest.approx(expected[n % 20], abs=1e-5)
             return reply.status_code, right, time.perf_counter() - started
 
@@ -113,7 +113,7 @@ def test_a_request_whose_turn_does_not_come_in_time_is_503(
         assert server.search(png(1)).status_code == 200
 
 
-def test_requests_under_way_are_answered_when_it_is_told_to_stop(
+def test_requests_in_progress_are_answered_when_the_service_stops(
     random_model: Path, tmp_path: Path
 ) -> None:
     large = encoded(noise(1, (4000, 3000)))

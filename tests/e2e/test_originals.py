@@ -1,4 +1,4 @@
-"""Originals of any place, whole and in parts."""
+"""Tests of originals in any image store, read as a whole and in parts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ SIZE = len(LARGE)
 assert SIZE > PART_BYTES
 
 
-def test_originals_of_any_driver_are_kept_and_searched_by(
+def test_any_fsspec_driver_can_keep_originals_for_content_and_searches(
     random_model: Path, tmp_path: Path
 ) -> None:
     with Server(tmp_path, model=random_model, image_store="memory://originals") as server:
@@ -34,7 +34,7 @@ def test_originals_of_any_driver_are_kept_and_searched_by(
 def ranged(
     request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Keeps LARGE as ``a``."""
+    """A service that holds the image LARGE with the id ``a``."""
     folder = tmp_path_factory.mktemp("ranged")
     with Server(folder, model=random_model, image_store=request.param) as server:
         server.index(LARGE, ids='["a"]').raise_for_status()
@@ -58,7 +58,7 @@ def content(server: Server, wanted: str, **headers: str) -> httpx.Response:
         (f"bytes=1-{SIZE - 2}", 1, SIZE - 1),
     ],
 )
-def test_a_range_of_bytes(ranged: Server, wanted: str, start: int, stop: int) -> None:
+def test_a_range_of_bytes_is_served(ranged: Server, wanted: str, start: int, stop: int) -> None:
     part = content(ranged, wanted)
     assert (part.status_code, part.content) == (206, LARGE[start:stop])
     assert part.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{SIZE}"
@@ -77,14 +77,14 @@ def test_other_ranges_are_ignored(ranged: Server, wanted: str) -> None:
     assert whole.headers["Accept-Ranges"] == "bytes"
 
 
-def test_a_range_of_another_picture_is_ignored(ranged: Server) -> None:
+def test_a_range_of_another_version_is_ignored(ranged: Server) -> None:
     for other in ('"another"', 'W/"another"', "Sat, 01 Jan 2000 00:00:00 GMT"):
         whole = content(ranged, "bytes=0-4", **{"If-Range": other})
         assert (whole.status_code, whole.content) == (200, LARGE)
 
 
 @pytest.mark.parametrize("wanted", [f"bytes={SIZE}-", f"bytes={SIZE + 9}-{SIZE + 10}", "bytes=-0"])
-def test_a_range_that_is_not_there(ranged: Server, wanted: str) -> None:
+def test_a_range_outside_the_file_is_refused(ranged: Server, wanted: str) -> None:
     refused = content(ranged, wanted)
     assert refused.status_code == 416
     assert refused.headers["Content-Type"] == "application/problem+json"
