@@ -123,8 +123,8 @@ def test_another_model_becomes_active_with_no_request_failing(
         found = [server.search(png(3), k=IMAGES).json()["results"] for server in (one, two)]
         numbers = one.http.get("/stats?checksum=true").json()["checksum"]
         assert numbers["memory"] == numbers["database"]
-    # A restart serves the model that is active in the database, not GPQ_MODEL. A new service with
-    # that model answers the same.
+    # A restart without GPQ_MODEL serves the active model of the database, and answers as a new
+    # service with that model does.
     fresh_folder = tmp_path / "fresh"
     fresh_folder.mkdir()
     fresh = Server(fresh_folder, model=folder, image_store="none")
