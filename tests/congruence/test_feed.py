@@ -22,15 +22,15 @@ from tests.congruence.conftest import FILES
 from tests.waiting import until
 
 M = 2
-OPEN = Callable[..., FeedFollower]
+OpenFollower = Callable[..., FeedFollower]
 
 
 @pytest.fixture
-def opened(database_url: str) -> Iterator[OPEN]:
+def open_follower(database_url: str) -> Iterator[OpenFollower]:
     """Opens another process over the same database."""
     followers: list[FeedFollower] = []
 
-    def open_follower(file: Path | None = None) -> FeedFollower:
+    def open_one(file: Path | None = None) -> FeedFollower:
         store = Store(database_url)
         migrate(store.database)
         store.models.adopt("m", FILES)
@@ -41,7 +41,7 @@ def opened(database_url: str) -> Iterator[OPEN]:
         followers.append(follower)
         return follower
 
-    yield open_follower
+    yield open_one
     for follower in followers:
         follower.stop()
         follower.store.close()
@@ -56,8 +56,8 @@ def seqs(follower: FeedFollower) -> list[int]:
     return sorted(s for s, _ in follower.index.search(np.zeros((1, M, 16), np.float32), 1000)[0])
 
 
-def test_every_process_follows_the_writes_of_every_other(opened: OPEN) -> None:
-    followers = [opened() for _ in range(3)]
+def test_every_process_follows_the_writes_of_every_other(open_follower: OpenFollower) -> None:
+    followers = [open_follower() for _ in range(3)]
     for follower in followers:
         follower.start()
     last = 0
@@ -73,8 +73,8 @@ def test_every_process_follows_the_writes_of_every_other(opened: OPEN) -> None:
         assert (seq, memory) == (deleted, database)
 
 
-def test_own_writes_are_applied_before_the_call_returns(opened: OPEN) -> None:
-    one, two = opened(), opened()
+def test_own_writes_are_applied_before_the_call_returns(open_follower: OpenFollower) -> None:
+    one, two = open_follower(), open_follower()
     put(two, "other", 1)
     seq = put(one, "mine", 1)
     one.catch_up(seq)
@@ -86,8 +86,8 @@ def test_own_writes_are_applied_before_the_call_returns(opened: OPEN) -> None:
     assert seqs(two) == []
 
 
-def test_a_follower_behind_the_pruned_changes_reloads(opened: OPEN) -> None:
-    behind, writer = opened(), opened()
+def test_a_follower_behind_the_pruned_changes_reloads(open_follower: OpenFollower) -> None:
+    behind, writer = open_follower(), open_follower()
     put(writer, "a", 1)
     behind.catch_up()
     put(writer, "b", 2)
@@ -109,9 +109,11 @@ def test_a_follower_behind_the_pruned_changes_reloads(opened: OPEN) -> None:
 
 
 @pytest.mark.parametrize("further", [0, 2, 5])
-def test_a_database_restored_to_an_older_state_is_reloaded(further: int, opened: OPEN) -> None:
+def test_a_database_restored_to_an_older_state_is_reloaded(
+    further: int, open_follower: OpenFollower
+) -> None:
     """Other processes may have assigned the same numbers again before a follower notices."""
-    follower, other = opened(), opened()
+    follower, other = open_follower(), open_follower()
     for n in range(4):
         put(follower, f"p{n}", n)
     follower.catch_up()
@@ -131,8 +133,10 @@ def test_a_database_restored_to_an_older_state_is_reloaded(further: int, opened:
     assert memory == database
 
 
-def test_checksums_agree_after_the_database_falls_behind_a_follower(opened: OPEN) -> None:
-    follower = opened()
+def test_checksums_agree_after_the_database_falls_behind_a_follower(
+    open_follower: OpenFollower,
+) -> None:
+    follower = open_follower()
     follower.catch_up(put(follower, "a", 1))
     with follower.store.database.transaction() as connection:
         connection.execute(sa.delete(schema.images))
@@ -142,8 +146,8 @@ def test_checksums_agree_after_the_database_falls_behind_a_follower(opened: OPEN
     assert (seq, memory) == (0, database)
 
 
-def test_a_model_that_comes_back_is_followed_again(opened: OPEN) -> None:
-    follower = opened()
+def test_a_model_that_comes_back_is_followed_again(open_follower: OpenFollower) -> None:
+    follower = open_follower()
     follower.catch_up(put(follower, "a", 1))
     follower.start()
     with follower.store.database.transaction() as connection:
@@ -157,8 +161,8 @@ def test_a_model_that_comes_back_is_followed_again(opened: OPEN) -> None:
     assert seqs(follower) == [1, 2]
 
 
-def test_checksums_differ_if_a_code_in_the_database_changes(opened: OPEN) -> None:
-    follower = opened()
+def test_checksums_differ_if_a_code_in_the_database_changes(open_follower: OpenFollower) -> None:
+    follower = open_follower()
     put(follower, "a", 1)
     follower.catch_up()
     with follower.store.database.transaction() as connection:
@@ -167,9 +171,11 @@ def test_checksums_differ_if_a_code_in_the_database_changes(opened: OPEN) -> Non
     assert memory != database
 
 
-def test_compacting_keeps_live_codes(opened: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compacting_keeps_live_codes(
+    open_follower: OpenFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service.index.index, "COMPACT_ROWS", 10)
-    follower = opened()
+    follower = open_follower()
     old = follower.index
     for n in range(40):
         follower.catch_up(put(follower, f"p{n % 4}", n % 16))
@@ -179,8 +185,10 @@ def test_compacting_keeps_live_codes(opened: OPEN, monkeypatch: pytest.MonkeyPat
     assert memory == database
 
 
-def test_a_seq_counts_as_applied_once_every_living_replica_has_applied_it(opened: OPEN) -> None:
-    one, two = opened(), opened()
+def test_a_seq_counts_as_applied_once_every_living_replica_has_applied_it(
+    open_follower: OpenFollower,
+) -> None:
+    one, two = open_follower(), open_follower()
     one.start()
     seq = put(one, "a", 1)
     until(lambda: one.applied == seq)
@@ -196,8 +204,10 @@ def test_a_seq_counts_as_applied_once_every_living_replica_has_applied_it(opened
     assert [replica.name for replica in one.store.replicas.alive()] == [one.heartbeat.name]
 
 
-def test_a_replica_that_stalls_is_waited_for_only_until_its_heartbeat_is_old(opened: OPEN) -> None:
-    one, stalled = opened(), opened()
+def test_a_replica_that_stalls_is_waited_for_only_until_its_heartbeat_is_old(
+    open_follower: OpenFollower,
+) -> None:
+    one, stalled = open_follower(), open_follower()
     one.start()
     seq = put(one, "a", 1)
     assert stalled.heartbeat.name in {replica.name for replica in one.store.replicas.alive()}
@@ -205,8 +215,8 @@ def test_a_replica_that_stalls_is_waited_for_only_until_its_heartbeat_is_old(ope
     assert stalled.applied == 0
 
 
-def test_codes_of_another_model_are_not_applied(opened: OPEN) -> None:
-    follower = opened()
+def test_codes_of_another_model_are_not_applied(open_follower: OpenFollower) -> None:
+    follower = open_follower()
     follower.store.models.adopt("n", FILES)
     follower.store.images.put([Put("a", {"n": b"\x01"}, "s", 1, 1, 1, None)])
     with pytest.raises(ModelChanged, match="the active model is n, not m"):
@@ -225,8 +235,10 @@ def put_both(follower: FeedFollower, id: str, code: int) -> int:
     return follower.store.images.put([Put(id, codes, f"{id}-{code}", 4, 3, 100, None)])[0].seq
 
 
-def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: OPEN) -> None:
-    follower, other = opened(), opened()
+def test_the_codes_of_several_models_are_followed_and_any_may_be_active(
+    open_follower: OpenFollower,
+) -> None:
+    follower, other = open_follower(), open_follower()
     put(follower, "a", 1)
     follower.store.models.add("n", FILES)
     put_both(follower, "b", 2)
@@ -254,8 +266,10 @@ def test_the_codes_of_several_models_are_followed_and_any_may_be_active(opened: 
     assert list(follower.indexes) == ["m"]
 
 
-def test_an_index_of_a_model_that_was_deleted_and_added_again_is_dropped(opened: OPEN) -> None:
-    follower = opened()
+def test_an_index_of_a_model_that_was_deleted_and_added_again_is_dropped(
+    open_follower: OpenFollower,
+) -> None:
+    follower = open_follower()
     follower.store.models.add("n", FILES)
     put_both(follower, "a", 1)
     follower.catch_up()
@@ -267,8 +281,8 @@ def test_an_index_of_a_model_that_was_deleted_and_added_again_is_dropped(opened:
     assert list(follower.indexes) == ["m"]
 
 
-def test_searches_continue_while_a_follower_reloads(opened: OPEN) -> None:
-    follower = opened()
+def test_searches_continue_while_a_follower_reloads(open_follower: OpenFollower) -> None:
+    follower = open_follower()
     for n in range(50):
         put(follower, f"p{n}", n % 16)
     follower.catch_up()
@@ -291,21 +305,21 @@ def test_searches_continue_while_a_follower_reloads(opened: OPEN) -> None:
 
 
 def test_codes_loaded_from_a_file_are_brought_up_to_date(
-    opened: OPEN, tmp_path: Path, caplog
+    open_follower: OpenFollower, tmp_path: Path, caplog
 ) -> None:
     file = tmp_path / "codes"
-    first = opened(file)
+    first = open_follower(file)
     first.start()
     for n in range(5):
         put(first, f"p{n}", n)
     first.catch_up()
     first.stop()
     assert file.is_file()
-    writer = opened()
+    writer = open_follower()
     put(writer, "p1", 7)
     writer.store.images.delete("p4")
     caplog.set_level("INFO")
-    again = opened(file)
+    again = open_follower(file)
     assert f"5 codes from {file}, as of change 5" in caplog.text
     assert seqs(again) == [1, 3, 4, 6]
     _, memory, database = again.checksums()
@@ -313,29 +327,29 @@ def test_codes_loaded_from_a_file_are_brought_up_to_date(
 
 
 def test_codes_of_a_file_older_than_the_pruned_changes_are_reloaded(
-    opened: OPEN, tmp_path: Path
+    open_follower: OpenFollower, tmp_path: Path
 ) -> None:
     file = tmp_path / "codes"
-    first = opened(file)
+    first = open_follower(file)
     first.start()
     put(first, "a", 1)
     first.catch_up()
     first.stop()
-    writer = opened()
+    writer = open_follower()
     put(writer, "b", 2)
     writer.store.images.delete("a")
     time.sleep(0.02)
     assert writer.store.feed.prune(0) == 3
-    assert seqs(opened(file)) == [2]
+    assert seqs(open_follower(file)) == [2]
 
 
 def test_the_file_of_codes_is_written_from_time_to_time(
-    opened: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_follower: OpenFollower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service.index.follower, "SAVE_SECONDS", 0.1)
     file = tmp_path / "codes"
-    follower = opened(file)
+    follower = open_follower(file)
     follower.start()
     put(follower, "a", 1)
     until(file.is_file)
-    assert seqs(opened(file)) == [1]
+    assert seqs(open_follower(file)) == [1]

@@ -186,7 +186,7 @@ def test_a_postgres_that_stops_answering_makes_the_service_unavailable(
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """Mounts a small file system in memory; needs root, as CI has it."""
+    """Mounts a small file system in memory; needs root, which CI has."""
     folder = Path(tempfile.mkdtemp(prefix="gpq-disk-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True)

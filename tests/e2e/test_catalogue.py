@@ -90,7 +90,7 @@ def test_a_deleted_image_is_gone_at_once(server: Server) -> None:
     assert "gone" in ids(server.search(png(50), k=1000))
 
 
-def test_search_by_stored_id_uses_the_original(server: Server) -> None:
+def test_a_search_by_stored_id_uses_the_original(server: Server) -> None:
     server.index(png(60), ids='["query"]')
     by_id = server.http.post("/search", json={"id": "query", "k": 5})
     assert by_id.json()["query"] == "original"

@@ -36,7 +36,7 @@ def imported(package: str) -> set[str]:
     return names - sys.stdlib_module_names - OURS
 
 
-def test_every_package_is_installed() -> None:
+def test_the_wheel_holds_every_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     existing = {
         ".".join(path.parent.relative_to(ROOT).parts)
@@ -46,7 +46,7 @@ def test_every_package_is_installed() -> None:
     assert set(settings["tool"]["setuptools"]["packages"]) == existing
 
 
-def test_the_service_needs_only_what_is_installed_with_it() -> None:
+def test_the_service_imports_only_packages_that_are_installed_with_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}
     distributions = packages_distributions()

@@ -18,7 +18,7 @@ from service.models.decoder import DecodedImage
 
 
 class Encoding:
-    """A decoder and an encoder that record when each batch begins and ends."""
+    """A decoder and an encoder that record the order of their calls."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

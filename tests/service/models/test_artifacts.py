@@ -9,7 +9,7 @@ from service.database.store import Store
 from service.models import artifacts
 
 
-def test_a_relative_folder_is_sought_in_the_current_folder_and_then_the_programs(
+def test_a_relative_folder_is_sought_in_the_current_folder_then_in_the_program_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, program = tmp_path / "here", tmp_path / "program"

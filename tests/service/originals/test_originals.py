@@ -139,7 +139,7 @@ def test_a_sweep_removes_only_old_originals_that_were_set_aside_long_ago(place: 
     assert originals.get(young) == b"bytes"  # only set aside
 
 
-def test_putting_again_makes_an_original_young(place: str) -> None:
+def test_a_second_put_resets_the_age_of_an_original(place: str) -> None:
     originals = open_originals(place)
     originals.put({KEY: b"bytes"})
     grow_old(originals)
