@@ -236,7 +236,7 @@ def test_a_reindex_lists_failures_and_the_next_one_does_only_the_rest(
         assert "p3: its original is not kept" in partly.stderr
         assert "p5: its original cannot be decoded" in partly.stderr
         assert "done: 28 of 30 images" in partly.stdout
-        assert "2 without a code" in models("list", **command)
+        assert "2 images without a code" in models("list", **command)
         refused = run("activate", new, **command).stderr
         assert f"2 images have no code of model {new} yet: re-index first" in refused
         assert "post, import or delete the images that the re-index lists as failures" in refused
