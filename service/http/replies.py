@@ -1,5 +1,6 @@
 """Defines the bodies of replies, each with an example for OpenAPI."""
 
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -120,15 +121,7 @@ class ImageReply(Reply):
 
     @classmethod
     def of(cls, image: StoredImage) -> "ImageReply":
-        return cls(
-            id=image.id,
-            seq=image.seq,
-            created=image.created,
-            width=image.width,
-            height=image.height,
-            bytes=image.bytes,
-            metadata=decode_metadata(image.metadata),
-        )
+        return cls.model_validate(asdict(image) | {"metadata": decode_metadata(image.metadata)})
 
     example = {
         "id": "cat-1",
@@ -265,19 +258,8 @@ class JobReply(Reply):
         left = None
         if job.state == "running" and job.total is not None and job.done:
             left = round((job.total - job.done) * job.seconds / job.done, 1)
-        return cls(
-            number=job.number,
-            kind=job.kind,
-            source=job.source,
-            state=job.state,
-            by_service=job.by_service,
-            done=job.done,
-            failed=job.failed,
-            total=job.total,
-            detail=job.detail,
-            seconds=round(job.seconds, 3),
-            seconds_left=left,
-        )
+        rounded = {"seconds": round(job.seconds, 3), "seconds_left": left}
+        return cls.model_validate(asdict(job) | rounded)
 
     example = {
         "number": 1,
