@@ -21,14 +21,17 @@ PROBLEM = {handlers.MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Raises GPQError, ValueError or OSError if the settings name something unusable."""
+    """Builds the application.
+
+    Raises GPQError, ValueError, OSError or ArgumentError if a setting names something unusable.
+    """
     runtime = Runtime(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         runtime.start()
         yield
-        # On a thread of its own: the others may all wait for a silent database.
+        # On a new thread: the others may all wait for a silent database.
         await to_thread.run_sync(runtime.stop, limiter=CapacityLimiter(1))
 
     app = FastAPIOffline(

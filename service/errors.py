@@ -88,7 +88,7 @@ class NoThumbnail(NotFound):
 
 
 class NoSuchModel(NotFound):
-    """No model has the given id, or an id that begins with it."""
+    """No model id is, or begins with, the given one."""
 
 
 class NoSuchJob(NotFound):

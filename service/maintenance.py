@@ -16,7 +16,7 @@ log = logging.getLogger("gpq.service")
 
 
 class Maintenance:
-    """A background thread. Every process may run one, also at the same time."""
+    """Runs maintenance on a background thread. Several processes may do so at the same time."""
 
     def __init__(self, store: Store, originals: Originals, feed_seconds: int) -> None:
         self.store, self.originals, self.feed_seconds = store, originals, feed_seconds

@@ -91,7 +91,7 @@ class Runtime:
 
     @property
     def serving(self) -> Serving:
-        """Raises Unavailable until the active model is known."""
+        """The current ``Serving``. Raises Unavailable until the active model is known."""
         if self._serving is None:
             raise Unavailable(self.not_ready or DATABASE_DOWN)
         return self._serving

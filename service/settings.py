@@ -23,7 +23,7 @@ ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"  # of an image
 MOST_DECODE_THREADS = 4  # by default; each may hold a large image
 IMAGE_THREADS = 16  # requests that handle images and block at the same time
 DATABASE_THREADS = 4  # requests that only query the database, at the same time
-FEED_POLL_SECONDS = 0.5  # the longest that a write of another process goes unnoticed
+FEED_POLL_SECONDS = 0.5  # how long a write of another process may go unnoticed
 DATABASE_STALL_SECONDS = 30  # how long the service waits for a lock, or for a silent server
 STOP_SECONDS = 5  # how long the service waits for each thread when it stops
 
@@ -32,7 +32,7 @@ def decode_threads() -> int:
     """Returns the default number of threads that decode images.
 
     The network may use every processor too: decoding and encoding of one request follow each
-    other, and either can be what takes the time.
+    other, and either can be the bottleneck.
     """
     return min(MOST_DECODE_THREADS, processors())
 

@@ -35,7 +35,7 @@ class Catalogue:
         self._counted = (-1, ""), CodeCounts(0, 0, 0)
 
     def get(self, id: str) -> StoredImage:
-        """Raises NoSuchImage."""
+        """Returns an image. Raises NoSuchImage."""
         image = self.store.images.get(id) if re.fullmatch(ID_PATTERN, id) else None
         if image is None:
             raise NoSuchImage(id)
@@ -62,7 +62,10 @@ class Catalogue:
         return self.get(id)
 
     def delete(self, id: str) -> None:
-        """Deletes an image; no later search in this process finds it. Raises NoSuchImage."""
+        """Deletes an image; no later search in this process finds it.
+
+        Raises NoSuchImage, and ModelChanged if the index of the active model is missing here.
+        """
         seq = self.store.images.delete(id) if re.fullmatch(ID_PATTERN, id) else None
         if seq is None:
             raise NoSuchImage(id)
@@ -90,4 +93,4 @@ class Catalogue:
             small = b"" if image.sha256 == known else self.decoder.thumbnail(data)
             return ImageFile(image.sha256, "image/webp", small)
         except ImageError as error:  # the limits were lowered, or the file was damaged
-            raise NoThumbnail(f"the original of {image.id!r}: {error}") from error
+            raise NoThumbnail(f"the original of {image.id!r} cannot be decoded: {error}") from error

@@ -128,7 +128,8 @@ class ImageWriter:
         self.ingest = ingest
 
     def put(self, uploads: Sequence[Upload]) -> tuple[list[PutResult], int]:
-        """Stores images durably. Returns a result for each, in order, and the newest seq.
+        """Stores images durably. Returns a result for each, in order, and the newest seq, or
+        0 if no image was stored.
 
         Starts again if models change meanwhile. Blocks; call it off the event loop. Raises
         Unavailable, StorageFull, SQLAlchemyError.

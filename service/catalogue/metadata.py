@@ -19,7 +19,7 @@ def encode_metadata(value: Any, where: str) -> str | None:
     if not isinstance(value, dict):
         raise InvalidMetadata(f"{where}: expected an object or null")
     if _deeper_than(value, MAX_METADATA_DEPTH):
-        raise InvalidMetadata(f"{where}: nested deeper than {MAX_METADATA_DEPTH}")
+        raise InvalidMetadata(f"{where}: nested more than {MAX_METADATA_DEPTH} levels deep")
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         size = len(text.encode())

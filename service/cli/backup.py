@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         ) as bar:
             count = (export if exporting else restore)(store, arguments.file, bar.update)
         direction = "to" if exporting else "from"
-        print(f"{count} images {direction} {arguments.file}; it does not hold their originals")
+        print(f"{count} images {direction} {arguments.file}; originals are not included")
         return 0
     finally:
         store.close()

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Returns the exit status: 1 if images could not be used. Raises as ``worker.work``."""
+    """Returns the exit status: 1 if images could not be used. Raises as ``worker.work`` does."""
     store = _open(settings)
     try:
         number = store.jobs.request("import", str(arguments.source.resolve()), by_service=False)
@@ -47,7 +47,7 @@ def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Returns the exit status: 1 if images could not be used. Raises as ``worker.work``."""
+    """Returns the exit status: 1 if images could not be used. Raises as ``worker.work`` does."""
     store = _open(settings)
     try:
         if arguments.action == "list":

@@ -28,10 +28,10 @@ python -m service import FOLDER|MANIFEST|TAR
     Stores many images. Run it again to continue an interrupted import.
 
 python -m service jobs list|failures N|cancel N
-    Shows and cancels imports and re-indexes, those of services too.
+    Shows and cancels imports and re-indexes, including those of services.
 
 python -m service export FILE, restore FILE
-    Copies the whole catalogue into another database.
+    Copies images, codes and models into another database; originals are not copied.
 
 python -m service backup FILE
     Copies a SQLite database that is in use.

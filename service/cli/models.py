@@ -29,9 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "add":
             action.add_argument("folder", type=Path, help="folder of the model artifact")
         if name == "activate":
-            action.add_argument("id", help="id of the model, or how it begins")
+            action.add_argument("id", help="id of the model, or its first digits")
         if name == "reindex":
-            about = f"largest share of the time, if searches leave it; default: {DEFAULT_SHARE}"
+            about = (
+                f"largest share of the time to work while searches run; default: {DEFAULT_SHARE}"
+            )
             action.add_argument("--share", type=float, default=DEFAULT_SHARE, help=about)
 
 

@@ -32,7 +32,7 @@ class _Request(Generic[K, I, R]):
     submitted: float = field(default_factory=time.perf_counter)
 
     def begin(self) -> bool:
-        """Returns whether the request is still wanted; if it waited too long, answers it so."""
+        """Returns whether to run the request; one that waited too long gets WaitedTooLong."""
         if not self.answer.set_running_or_notify_cancel():
             return False
         waited = time.perf_counter() - self.submitted
@@ -46,7 +46,7 @@ class _Request(Generic[K, I, R]):
 
 
 class Batcher(Generic[K, I, R]):
-    """Runs ``work`` on batches of what callers submit, on threads of its own.
+    """Runs ``work`` on batches of what callers submit, on its own threads.
 
     A batch holds the items of one key, the oldest request first, and at most ``most`` items
     unless one request has more. It never waits to fill up: requests that arrive during a batch
@@ -77,7 +77,10 @@ class Batcher(Generic[K, I, R]):
         self._changing = threading.Lock()
 
     def submit(self, key: K, items: Sequence[I]) -> Future[Sequence[R]]:
-        """Queues at least one item. The future raises the error of ``work``, or WaitedTooLong."""
+        """Queues items, which must not be empty; a closed batcher cancels the future.
+
+        The future raises the error of ``work``, or WaitedTooLong.
+        """
         request: _Request[K, I, R] = _Request(key, items)
         with self._changing:
             if self._closed:
@@ -107,7 +110,7 @@ class Batcher(Generic[K, I, R]):
             yield await result_of(self.submit(key, items[first : first + self.most]))
 
     def close(self) -> None:
-        """Cancels what waits. A batch that has begun is finished; nothing waits for it."""
+        """Cancels waiting requests. A batch in progress is finished; ``close`` doesn't wait."""
         with self._changing:
             self._closed = True
             for request in self._waiting:

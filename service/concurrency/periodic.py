@@ -1,4 +1,4 @@
-"""Runs work again and again on a thread of its own."""
+"""Runs work again and again on a background thread."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ log = logging.getLogger("gpq.service")
 class PeriodicThread:
     """Calls ``work`` every ``seconds`` seconds until it is stopped, whatever ``work`` raises.
 
-    An error is logged once: again only after a success, or if another error follows it.
+    A repeated error is logged once, and again only after a success or another error.
     ``at_once``: whether the first call comes at the start or after the first interval. ``wait``:
     replaces the interval after a call that succeeded.
     """

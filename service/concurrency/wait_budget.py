@@ -19,7 +19,7 @@ class WaitBudget:
         self.left = seconds
 
     def spend(self, waited: float) -> None:
-        """Subtracts ``waited`` seconds. Raises WaitedTooLong if they were more than were left."""
+        """Subtracts ``waited`` seconds. Raises WaitedTooLong if fewer were left."""
         self.left -= waited
         if self.left < 0:
             raise WaitedTooLong

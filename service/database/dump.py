@@ -40,7 +40,7 @@ Progress = Callable[[int], object]
 def export(store: Store, path: Path, progress: Progress) -> int:
     """Writes all images and models of one moment to a .jsonl or .jsonl.gz file.
 
-    Returns how many images. The file appears only when it is complete. ``progress`` is called
+    Returns the number of images. The file appears only when it is complete. ``progress`` is called
     with the number of images written since the last call. Raises DumpError, OSError,
     SQLAlchemyError.
     """
@@ -66,8 +66,8 @@ def export(store: Store, path: Path, progress: Progress) -> int:
 def restore(store: Store, path: Path, progress: Progress) -> int:
     """Reads a dump into a database without images; restores everything or nothing.
 
-    Returns how many images. Services may use the database meanwhile. Raises DumpError, OSError,
-    SQLAlchemyError.
+    Returns the number of images. Services may use the database meanwhile. Raises DumpError,
+    OSError, SQLAlchemyError.
     """
     with _read(path) as entries, store.database.transaction() as connection:
         head = next(entries)
@@ -75,7 +75,7 @@ def restore(store: Store, path: Path, progress: Progress) -> int:
             raise DumpError("the database holds images already; restore into an empty one")
         for table in (codes, artifacts, models):
             connection.execute(sa.delete(table))
-        _remember(connection, head.get("history", {}))  # which dumps of earlier versions lack
+        _remember(connection, head.get("history", {}))  # dumps of earlier versions have no history
         numbers: dict[str, int] = {}
         batch: list[dict[str, Any]] = []
         for entry in entries:

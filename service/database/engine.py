@@ -65,7 +65,7 @@ class Database:
         self._autocommit = self._engine.execution_options(**single)
         # Writers wait here and hold no connection, so that readers always find one.
         self._waiting: deque[_Write[Any]] = deque()
-        self._committing = False  # whether some thread leads a commit, or is about to
+        self._committing = False  # whether some thread commits, or is about to
         self._changing = threading.Lock()
         self._writing = threading.Lock()  # held by a transaction; on SQLite by heartbeats too
         self._listener: psycopg.Connection | None = None
@@ -119,9 +119,9 @@ class Database:
     def write(self, work: Callable[[Connection], R]) -> R:
         """Runs ``work`` in a write transaction and returns its result once that is durable.
 
-        Writes that arrive during a commit share the next commit and its fsync; the thread of the
-        oldest of them leads it. A write whose statements fail does not fail the others. ``work``
-        may run again after a rollback.
+        Writes that arrive during a commit share the next commit and its fsync: the thread of the
+        oldest write commits for all of them. A write whose statements fail does not fail the
+        others. ``work`` may run again after a rollback.
         """
         mine = _Write(work)
         with self._changing:
@@ -161,7 +161,10 @@ class Database:
                 self._writing.release()
 
     def copy_to(self, path: Path) -> None:
-        """Copies a SQLite database, as it is at one moment, to a new file while it is in use."""
+        """Copies a SQLite database, as it is at one moment, to a new file while it is in use.
+
+        Raises OperationalError if the copy cannot be written.
+        """
         connection = self._engine.raw_connection()
         try:
             connection.cursor().execute("VACUUM INTO ?", (str(path),))
@@ -176,7 +179,7 @@ class Database:
             connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
 
     def wait(self, seconds: float) -> None:
-        """Waits at most ``seconds``; on Postgres, until NOTIFY announces a commit."""
+        """Waits ``seconds``; on Postgres, less if NOTIFY announces a commit."""
         if not self.is_postgres:
             time.sleep(seconds)
             return
@@ -234,7 +237,7 @@ class Database:
 
 
 class _Write(Generic[R]):
-    """A write that waits. ``turn`` is set once it is done, or its thread leads the next commit."""
+    """A write that waits. ``turn`` is set once it is done, or its thread must commit for others."""
 
     def __init__(self, work: Callable[[Connection], R]) -> None:
         self.work = work

@@ -26,7 +26,9 @@ CODES_AT_A_TIME = 50_000  # fetched for a snapshot
 
 
 class FeedTable:
-    """Every method raises SQLAlchemyError if the database does not answer."""
+    """The feed table.
+
+    Every method raises SQLAlchemyError if the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -97,7 +99,7 @@ class FeedTable:
     def prune(self, seconds: float) -> int:
         """Deletes at most one page of changes older than ``seconds``; returns how many.
 
-        ``Changes.pruned`` shows it to a reader that has not seen them.
+        A reader that missed them sees it in ``Changes.pruned``.
         """
 
         def prune(connection: Connection) -> int:

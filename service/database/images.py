@@ -17,7 +17,7 @@ Existing = Mapping[str, StoredImage]  # by id
 
 
 class ImageTable:
-    """Writes are durable when they return.
+    """The images table and the codes of images. Writes are durable when they return.
 
     Every method raises SQLAlchemyError if the database does not answer.
     """
@@ -29,7 +29,7 @@ class ImageTable:
         """Writes images in one transaction, in order; their ids must differ.
 
         An image with the same bytes keeps its codes and seq; only its metadata may change.
-        Raises ModelChanged if the database wants codes of other models than the puts have.
+        Raises ModelChanged if the puts lack codes of a model, or have codes of others.
         """
         return self.database.write(lambda connection: self._put(connection, puts))
 
@@ -43,6 +43,7 @@ class ImageTable:
         return self.database.write(lambda connection: self._delete(connection, id))
 
     def get(self, id: str) -> StoredImage | None:
+        """Returns an image, or None."""
         with self.database.read() as connection:
             return _existing(connection, [id]).get(id)
 
@@ -53,13 +54,14 @@ class ImageTable:
             return [StoredImage(**row._mapping) for row in connection.execute(query)]
 
     def code(self, seq: int, model: str) -> bytes | None:
-        """Returns the code that the model of that id gave the image put as ``seq``."""
+        """Returns the code of the put ``seq`` under the model of that id, or None."""
         query = sa.select(codes.c.code).join(models, models.c.number == codes.c.model)
         query = query.where(models.c.id == model, codes.c.seq == seq)
         with self.database.read() as connection:
             return connection.scalar(query)
 
     def count(self) -> int:
+        """Counts the images."""
         with self.database.read() as connection:
             return connection.scalar(sa.select(sa.func.count()).select_from(images)) or 0
 
@@ -84,7 +86,7 @@ class ImageTable:
             return set(connection.scalars(query))
 
     def unchanged(self, ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-        """Returns sha256 and metadata by id of those images that have a code of every model."""
+        """Returns (sha256, metadata) of images by id; empty while any model is incomplete."""
         query = sa.select(images.c.id, images.c.sha256, images.c.metadata)
         with self.database.read() as connection:
             if not all(model.complete for model in all_models(connection)):
@@ -93,7 +95,7 @@ class ImageTable:
             return {row.id: (row.sha256, row.metadata) for row in rows}
 
     def originals_in_use(self, hashes: Sequence[str]) -> set[str]:
-        """Returns those of ``hashes`` that are the sha256 of some image's bytes."""
+        """Returns the hashes that stored images use."""
         query = sa.select(images.c.sha256).where(images.c.sha256.in_(hashes))
         with self.database.read() as connection:
             return set(connection.scalars(query))

@@ -19,7 +19,7 @@ Failures = Sequence[tuple[str, str]]  # (name, reason)
 
 
 class JobTable:
-    """A running job has one owner, a process that reports every second.
+    """The jobs table. A running job has one owner, a process that reports every second.
 
     Every method raises SQLAlchemyError if the database does not answer.
     """
@@ -112,7 +112,10 @@ class JobTable:
         return self.database.write(report)
 
     def cancel(self, number: int) -> bool:
-        """Cancels a job; its process stops after the entries in progress. False if it has ended."""
+        """Cancels a job; its process stops after the entries in progress.
+
+        Returns False if the job has ended.
+        """
 
         def cancel(connection: Connection) -> bool:
             change = sa.update(jobs).where(jobs.c.number == number, jobs.c.state.in_(OPEN))
@@ -142,6 +145,7 @@ class JobTable:
         self.database.write(mark_lost)
 
     def get(self, number: int) -> Job | None:
+        """Returns a job, or None."""
         with self.database.read() as connection:
             found = connection.execute(_jobs().where(jobs.c.number == number)).one_or_none()
         return None if found is None else _job(found)

@@ -14,7 +14,7 @@ from service.errors import NewerSchema
 def migrate(database: Database, revision: str = "head") -> None:
     """Brings the schema to ``revision``, up or down; only one process at a time does it.
 
-    Raises NewerSchema if the database is at a revision that this version does not know.
+    Raises NewerSchema if this version does not know ``revision``, or the database's.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -27,7 +27,7 @@ def migrate(database: Database, revision: str = "head") -> None:
                 command.downgrade(config, revision)
         except CommandError as error:
             raise NewerSchema(
-                f"the schema of the database is newer than this version of the program ({error}): "
-                "run the version that migrated it, or use that version's "
+                f"this version of the program does not know the revision ({error}): check it; "
+                "or, if a newer version migrated the database, run that version, or its "
                 "`python -m service migrate` to go back"
             ) from error

@@ -19,7 +19,9 @@ Files = Mapping[str, bytes]
 
 
 class ModelTable:
-    """Every method raises SQLAlchemyError if the database does not answer."""
+    """The models table, the files of models, and the codes they lack.
+
+    Every method raises SQLAlchemyError if the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -30,7 +32,7 @@ class ModelTable:
             return all_models(connection)
 
     def get(self, id: str) -> StoredModel:
-        """Raises ModelError if there is no such model."""
+        """Returns a model. Raises ModelError if it does not exist."""
         with self.database.read() as connection:
             return _get(connection, id)
 
@@ -117,7 +119,9 @@ class ModelTable:
         return True
 
     def activate(self, id: str) -> str:
-        """Makes a model the active one, for all processes at once; returns the one before.
+        """Makes a model the active one, for all processes at once.
+
+        Returns the id of the previously active model, or "".
 
         Raises ModelError if the model does not exist, or images have no code of it.
         """
@@ -140,13 +144,13 @@ class ModelTable:
         return self.database.write(activate)
 
     def previous(self) -> str | None:
-        """Returns the model that was active before; None if there was none, or it was deleted."""
+        """Returns the id of the previously active model; None if it was deleted, or none was."""
         query = sa.select(state.c.value).join(models, models.c.id == state.c.value)
         with self.database.read() as connection:
             return connection.scalar(query.where(state.c.name == PREVIOUS_MODEL))
 
     def ever_known(self, id: str) -> bool:
-        """Returns whether a model has codes here, or had some before it was deleted."""
+        """Returns whether the database holds a model, or held it before it was deleted."""
         with self.database.read() as connection:
             return id in {model.id for model in all_models(connection)} | _retired(connection)
 
@@ -200,7 +204,7 @@ def all_models(connection: Connection) -> tuple[StoredModel, ...]:
 def remove_codes(
     connection: Connection, known: tuple[StoredModel, ...], seqs: Sequence[int]
 ) -> None:
-    """Deletes the codes that every model gave the images put as ``seqs``."""
+    """Deletes the codes of ``seqs`` under every model."""
     by_model = codes.c.model.in_([model.number for model in known])
     for first in range(0, len(seqs), SEQS_IN_A_QUERY):
         part = seqs[first : first + SEQS_IN_A_QUERY]
@@ -208,7 +212,7 @@ def remove_codes(
 
 
 def fill_codes(
-    connection: Connection, known: tuple[StoredModel, ...], found: Mapping[int, Files]
+    connection: Connection, known: tuple[StoredModel, ...], found: Mapping[int, Mapping[str, bytes]]
 ) -> None:
     """Writes codes that stored images lack. ``found``: the code of each model id, by seq."""
     for model in known:

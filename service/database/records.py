@@ -11,7 +11,7 @@ class Keep:
     """The type of ``KEEP``."""
 
 
-KEEP = Keep()  # metadata of a put that leaves the stored metadata as they are
+KEEP = Keep()  # the metadata of a put that leaves the stored metadata as it is
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,11 @@ class MissingCode:
 
 @dataclass(frozen=True)
 class CodeCounts:
-    """``images`` with a code of a model, their ``unique`` codes, and the most images that share
-    one code, ``largest_tie``."""
+    """Counts of one model's codes.
+
+    ``images``: images with a code. ``unique``: distinct codes. ``largest_tie``: most images that
+    share a code.
+    """
 
     images: int
     unique: int
@@ -115,7 +118,7 @@ class Change:
 class Mark:
     """A place in the history of the database: a feed number and when it was assigned.
 
-    Another history, as after a fail-over that lost writes, has other times at the same numbers.
+    After a fail-over that lost writes, the same numbers have other times.
     """
 
     seq: int
@@ -194,7 +197,7 @@ class Job:
     ``state``: a stopped job was interrupted and continues when it is requested again.
     ``done``: entries handled, ``failed`` ones among them, of ``total`` (None until counted).
     ``cursor``: identifies the entries done. ``detail``: why the job failed or waits, or what it
-    does. ``seconds``: time spent working on it.
+    does. ``seconds``: time spent working on it. ``created``: when, in seconds since the epoch.
     """
 
     number: int

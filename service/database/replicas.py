@@ -13,7 +13,9 @@ FORGET_SECONDS = 3600  # a replica whose heartbeat is older is deleted
 
 
 class ReplicaTable:
-    """Every method raises SQLAlchemyError if the database does not answer."""
+    """The replicas table.
+
+    Every method raises SQLAlchemyError if the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

@@ -34,8 +34,8 @@ images = sa.Table(
 models = sa.Table(
     "models",
     metadata,
-    # Represents the id in codes. It is never reused, so that codes left over from a deleted model
-    # cannot belong to another one.
+    # The codes table holds this number instead of the id. It is never reused, so that codes left
+    # over from a deleted model cannot belong to another one.
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("active", sa.Boolean, nullable=False),
@@ -80,7 +80,7 @@ replicas = sa.Table(
     sa.Column("applied", sa.BigInteger, nullable=False),
     # Ids of the models whose codes it holds in memory, separated by spaces.
     sa.Column("models", sa.Text, nullable=False, server_default=""),
-    # Seconds that its recent searches took; null if there were none.
+    # 99th percentile of its recent searches, in seconds; null if there were none.
     sa.Column("search_p99", sa.Double, nullable=True),
     sa.Column("seen", sa.Double, nullable=False),
 )
@@ -110,7 +110,7 @@ jobs = sa.Table(
     # SHA-256 of the names of all entries done, by which an interrupted job continues.
     sa.Column("cursor", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
-    # How long processes have worked on it.
+    # Seconds that processes worked on the job.
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("seen", sa.Double, nullable=False),

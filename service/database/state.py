@@ -16,13 +16,15 @@ MODEL_HISTORY = PREVIOUS_MODEL, RETIRED_MODELS
 
 
 class StateTable:
-    """Every method raises SQLAlchemyError if the database does not answer."""
+    """The state table.
+
+    Every method raises SQLAlchemyError if the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def identity(self) -> str:
-        """Returns the name of this database; the first call makes one up."""
+        """Returns the name of this database; the first call creates it."""
 
         def identify(connection: Connection) -> str:
             known = all_state(connection).get(IDENTITY)

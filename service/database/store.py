@@ -1,5 +1,5 @@
-"""Opens the database and groups its tables. The database is the truth: all that processes hold
-in memory follows it through the feed."""
+"""Opens the database and groups its tables. The database is the source of truth: all that
+processes hold in memory follows it through the feed."""
 
 from service.database.engine import Database
 from service.database.feed import FeedTable

@@ -15,8 +15,8 @@ from service.http.problems import Problem
 BODY_SECONDS = 300  # how long a body may take to arrive
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
 MAX_FIELDS = 4  # text fields of a form
-SMALL_BODY_BYTES = 8 * 2**20  # files of a larger body are written to disk, from so many bytes on:
-SPOOLED_BYTES = 64 * 2**10
+SMALL_BODY_BYTES = 8 * 2**20  # a larger body has its files written to disk early
+SPOOLED_BYTES = 64 * 2**10  # size from which a file of such a body is written to disk
 
 
 class _Form(MultiPartParser):
@@ -96,7 +96,7 @@ def media_type(request: Request) -> str:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """Raises Problem 422; its detail begins with ``where``."""
+    """Returns the value of a JSON text. Raises Problem 422; its detail begins with ``where``."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,8 @@ from service.http.handlers import response
 from service.http.problems import Problem
 
 LINGER_SECONDS = 10  # how long an unwanted body is read after the reply
-SHORT_BYTES, SHORT_SECONDS = 2**18, 0.1  # a body that has probably arrived, and the wait for it
+SHORT_BYTES = 2**18  # a body that has probably arrived already
+SHORT_SECONDS = 0.1  # how long the reply waits for such a body
 
 
 class BodyLimit:

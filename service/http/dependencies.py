@@ -1,4 +1,4 @@
-"""Gives routes the runtime, and admits them."""
+"""Provides the runtime to routes, and limits how many run at once."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
@@ -31,9 +31,9 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries to ret
 
 
 def database_route(route: Callable[P, R]) -> Callable[P, Awaitable[R]]:
-    """Makes a coroutine of a route that blocks for the database and reads no body.
+    """Turns a blocking route that only queries the database into a coroutine.
 
-    Such routes have an admission limit of their own; beyond it they get 429.
+    These routes share one admission limit; requests beyond it get 429.
     """
 
     @wraps(route)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# In both notations, for pages that render forms support one or the other.
+# In both notations, because pages that render forms support one or the other.
 FILE = {
     "type": "string",
     "format": "binary",

@@ -55,7 +55,7 @@ RETRIED = errors.Busy, errors.Unavailable
 
 
 def problem_of(error: ServiceError | GPQError) -> Problem | None:
-    """Returns the reply to an error; None if the error is not one that a client can cause."""
+    """Returns the reply to an error; None if it has none of its own, so that it becomes a 500."""
     for kind, status, code in REPLIES:
         if isinstance(error, kind):
             retried = isinstance(error, RETRIED)

@@ -9,7 +9,7 @@ from service.telemetry import timing
 from service.telemetry.metrics import Metrics
 
 STAGES = ("decode", "queue", "encode", "scan", "db")
-UNKNOWN = "(none)"  # stands in for the path of requests that no route takes
+UNKNOWN = "(none)"  # label of requests that match no route
 
 
 class RequestTimer:

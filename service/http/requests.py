@@ -1,4 +1,8 @@
-"""Checks the fields of requests. Whatever is wrong with them is a Problem 409, 413 or 422."""
+"""Checks the fields of requests.
+
+Every function may raise Problem 409 or 422, InvalidMetadata or MetadataTooLarge, and those that
+read a JSON body what ``bodies.json_body`` raises.
+"""
 
 from typing import Annotated, Any, TypeVar
 
@@ -63,7 +67,7 @@ class MetadataBody(BaseModel):
     metadata: Annotated[
         dict[str, Any] | None,
         Field(
-            description="replaces the stored metadata; null clears them; at most "
+            description="replaces the stored metadata; null clears it; at most "
             f"{MAX_METADATA_BYTES} bytes"
         ),
     ]
@@ -188,7 +192,7 @@ def _validate(model: type[Arguments], value: Any) -> Arguments:
 def _require_known(fields: FormData, known: set[str]) -> None:
     unknown = sorted(set(fields) - known)
     if unknown:
-        detail = f"{', '.join(unknown)[:200]}: the fields are {sorted(known)}"
+        detail = f"{', '.join(unknown)[:200]}: unknown; the fields are {sorted(known)}"
         raise Problem(422, "unknown-field", detail)
 
 

@@ -21,8 +21,8 @@ commit it, a reader pass on to 8, and 7 be committed afterwards, unseen.
 This holds within one history. A database that was restored to an older state, or whose standby
 took over without the last commits, continues with another history. So a reader also asks for the
 last change it has seen: if that change is missing, or has another time, it reloads everything. So
-does a reader that is behind the newest pruned change, whose number stands in the database, written
-by the pruning transaction.
+does a reader that is behind the newest pruned change, whose number the pruning transaction stores
+in the database.
 """
 
 import logging
@@ -131,7 +131,7 @@ class FeedFollower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops within moments, or gives up soon if the database is silent."""
+        """Stops the thread; gives up after STOP_SECONDS if the database does not answer."""
         if self._thread.stop():
             self._save()
             self.heartbeat.leave()
@@ -139,7 +139,8 @@ class FeedFollower:
     def catch_up(self, seq: int | None = None) -> None:
         """Applies everything committed before this call, or everything up to ``seq``.
 
-        Raises ModelChanged, and applies nothing, if the index of the active model is missing here.
+        Raises ModelChanged, and applies nothing, if the index of the active model is missing here;
+        SQLAlchemyError if the database does not answer.
         """
         with self._catching_up:
             while seq is None or self.applied < seq:
@@ -147,9 +148,9 @@ class FeedFollower:
                     return
 
     def checksums(self) -> tuple[int, str, str]:
-        """Returns a feed number, and the checksums of the index and of the database there.
+        """Returns a feed number, and the checksums of the index and of the database at that number.
 
-        Raises ModelChanged if the index of the active model is missing here.
+        Raises ModelChanged if the index of the active model is missing here, SQLAlchemyError.
         """
         with self._catching_up:
             while True:

@@ -33,7 +33,9 @@ class Heartbeat:
         return self._reported != (applied, frozenset(models))
 
     def beat(self, applied: int, models: Iterable[str]) -> None:
-        """Writes a heartbeat: one each interval, or one each gap while the state changes."""
+        """Writes a heartbeat if the last one is HEARTBEAT_SECONDS old, or, if the state changed,
+        HEARTBEAT_GAP_SECONDS.
+        """
         state = applied, frozenset(models)
         interval = HEARTBEAT_GAP_SECONDS if self.is_due(*state) else HEARTBEAT_SECONDS
         if time.monotonic() - self._beat_at < interval:

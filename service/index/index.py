@@ -21,7 +21,7 @@ Pairs = Sequence[Any]  # (seq, code)
 
 @dataclass(frozen=True)
 class Codes:
-    """seqs (n,) int64, ascending; packed (n,ceil(M/2)) uint8."""
+    """Codes with their seqs: ``seqs`` (n,) int64, ascending; ``packed`` (n,ceil(M/2)) uint8."""
 
     seqs: NDArray[np.int64]
     packed: NDArray[np.uint8]

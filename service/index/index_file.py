@@ -1,8 +1,8 @@
 """Keeps the codes in a local file, so that a start need not read all of them from the database.
 
-The database stays the truth: the feed brings the codes of the file up to date. If the feed does not
-reach back to it, or if the file is damaged or belongs to another database or model, all codes are
-read from the database.
+The database stays the source of truth: the feed brings the codes of the file up to date. If the
+feed does not reach back to the file, or if the file is damaged or belongs to another database or
+model, all codes are read from the database.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def save(path: Path, origin: Origin, mark: Mark, codes: Codes) -> None:
 
 
 def load(path: Path, origin: Origin) -> tuple[Mark, Codes] | None:
-    """Maps the saved codes of ``origin`` into memory; logs why and returns None if it cannot."""
+    """Maps the saved codes of ``origin`` into memory. If it cannot, logs why and returns None."""
     if not path.is_file():
         return None
     try:

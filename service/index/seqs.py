@@ -11,7 +11,7 @@ WIDTHS = (np.uint8, np.uint16, np.uint32, np.int64)
 class Seqs:
     """Ascending seqs: a base for every CHUNK rows, and the number of seqs skipped since, by row.
 
-    Only one thread may append at a time. Readers need no lock, for appended rows never change.
+    Only one thread may append at a time. Readers need no lock, because appended rows never change.
     """
 
     def __init__(self, seqs: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""Runs jobs that were requested over HTTP, one at a time, each in a process of its own."""
+"""Runs jobs that were requested over HTTP, one at a time, each in a new process."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger("gpq.service")
 class JobHost:
     """A thread that starts a process for each waiting job and watches it.
 
-    A process of its own can run at a low priority, and if it dies, the service survives. An import
+    A separate process can run at a low priority, and if it dies, the service survives. An import
     whose source is not in the import folder of this service is left to other services.
     """
 
@@ -65,7 +65,7 @@ class JobHost:
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()  # what it has not reported is done again
+                process.kill()  # entries that it has not reported are done again
         status = process.wait()
         log.info("job %d: exit status %d", number, status)
         if status < 0 and not stopping.is_set():

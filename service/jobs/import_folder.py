@@ -10,7 +10,7 @@ OFF = "imports over HTTP are off: set GPQ_IMPORT_FOLDER"
 
 
 class ImportFolder:
-    """Sources are named relative to the folder, which other services may have elsewhere."""
+    """Sources are named relative to the folder, which other services may mount elsewhere."""
 
     def __init__(self, settings: Settings) -> None:
         self.path, self.max_bytes = settings.import_folder, settings.max_body_bytes
@@ -24,7 +24,7 @@ class ImportFolder:
         return str(self._resolved(source).relative_to(self._resolved("")))
 
     def open(self, name: str) -> Source:
-        """Raises SourceError if the source cannot be read here."""
+        """Opens a source. Raises SourceError if it cannot be read here."""
         try:
             return open_source(self._resolved(name), self.path, self.max_bytes)
         except (ValueError, OSError, RuntimeError) as error:  # odd names, circles of links

@@ -29,6 +29,8 @@ WAITING_THREADS = 4  # beside the decoding threads: they wait for disks and the 
 
 @dataclass(frozen=True)
 class Failure:
+    """Why an entry cannot be used."""
+
     reason: str
 
 
@@ -38,8 +40,7 @@ Outcome = PreparedImage | Failure | None  # None: the image is stored already
 class Import:
     """Stores the entries of a source that can be used, and reports the others to the job.
 
-    Entries stored already with the same bytes and metadata are only read. Raises ModelChanged if
-    the database wants codes of other models meanwhile.
+    Entries stored already with the same bytes and metadata are only read.
     """
 
     def __init__(self, store: Store, ingest: Ingest, models: Collection[Model]) -> None:
@@ -49,9 +50,10 @@ class Import:
         self._names = hashlib.sha256()  # of the entries done
 
     def run(self, source: Source, run: JobRun) -> None:
-        """Continues where the job was interrupted.
+        """Imports the source, or continues an interrupted import.
 
-        Raises SourceError, Unavailable, StorageFull, SQLAlchemyError.
+        Raises ModelChanged if models are added or deleted meanwhile, SourceError, Unavailable,
+        StorageFull, SQLAlchemyError.
         """
         run.expect(source.count())
         remaining = self._remaining(source, run)
@@ -119,7 +121,7 @@ class Import:
     def _write(
         self, batch: list[Entry], encoded: Future[tuple[list[Outcome], list[Put]]], run: JobRun
     ) -> None:
-        if self._broken:  # a batch after a failed one must not be reported as done
+        if self._broken:  # batches after a failed one must not be reported as done
             return
         self._broken = True
         outcomes, puts = encoded.result()

@@ -14,7 +14,7 @@ from service.models.decoder import DecodedImage, Decoder
 from service.models.encoder import Encoder
 from service.originals.originals import NoOriginals, Originals
 
-REINDEX_BATCH = 16  # images encoded at a time; a search waits for so many at most
+REINDEX_BATCH = 16  # images encoded at a time; a search waits for one such batch at most
 
 
 class Reindex:

@@ -9,9 +9,10 @@ from service.index.heartbeat import HEARTBEAT_SECONDS
 from service.telemetry.latency import LATENCY_SECONDS
 
 DEFAULT_SHARE = 0.5  # of the time, at most; the rest is left to searches
-LOOK_SECONDS = LATENCY_SECONDS + 2 * HEARTBEAT_SECONDS  # after it, reports cover only this time
+# Between looks: long enough that reports cover only the time since.
+LOOK_SECONDS = LATENCY_SECONDS + 2 * HEARTBEAT_SECONDS
 ALONE_SECONDS = 120.0  # how long a measurement of searches without the job is used
-SLOWER = 2.0  # searches may take so many times as long as without the job
+SLOWER = 2.0  # how many times as long searches may take as without the job
 LEAST = 0.05  # the share never falls below it
 FEWER, MORE = 0.5, 1.25  # factors of the share, at each look
 

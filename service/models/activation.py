@@ -17,14 +17,14 @@ def find(store: Store, prefix: str) -> StoredModel:
     """
     found = [model for model in store.models.all() if model.id.startswith(prefix)]
     if not found:
-        raise NoSuchModel(f"no model begins with {prefix[:64]}; see the list of models")
+        raise NoSuchModel(f"no model id begins with {prefix[:64]}; see the list of models")
     if len(found) > 1:
         raise ModelError(f"{len(found)} models begin with {prefix[:64]}; give more of the id")
     return found[0]
 
 
 def previous(store: Store) -> StoredModel:
-    """Returns the model that was active before. Raises ModelError if there is none."""
+    """Returns the previously active model. Raises ModelError if there is none."""
     id = store.models.previous()
     if id is None:
         raise ModelError("no model was active before, or it was deleted")
@@ -32,9 +32,9 @@ def previous(store: Store) -> StoredModel:
 
 
 def activate(store: Store, model: StoredModel) -> str:
-    """Activates a model as soon as every live process has its codes; returns the one before.
+    """Activates a model as soon as every live process has its codes.
 
-    Raises ModelError; nothing has changed then.
+    Returns the id of the previously active model. Raises ModelError; nothing has changed then.
     """
     deadline = new_deadline()
     while (before := attempt(store, model, deadline)) is None:
@@ -50,8 +50,8 @@ def new_deadline() -> float:
 def attempt(store: Store, model: StoredModel, deadline: float) -> str | None:
     """Activates a model if every live process has its codes, so that none refuses a search.
 
-    Returns the model before, or None if a process has to load the codes first. Raises ModelError
-    after the deadline.
+    Returns the id of the previously active model, or None if a process must load the codes first.
+    Raises ModelError after the deadline.
     """
     # Images that lacked a code may have been replaced or deleted since.
     lacking = _processes_without(store, model.id) if store.models.complete(model.id) else []

@@ -40,7 +40,10 @@ def read(folder: Path) -> dict[str, bytes]:
 
 
 def load(files: Mapping[str, bytes], device: torch.device) -> Model:
-    """Loads and verifies an artifact from its files, as ``use`` does. Raises ArtifactError."""
+    """Loads and verifies an artifact from its files, as ``use`` does.
+
+    Raises ArtifactError, and KeyError if a file is missing.
+    """
     with TemporaryDirectory(prefix="gpq-model-") as folder:
         for name in NAMES:
             (Path(folder) / name).write_bytes(files[name])

@@ -44,7 +44,7 @@ class Decoder:
     """Decodes with few threads, which bounds memory whatever is uploaded.
 
     ``max_pixels``: of one image. ``group_bytes``: how many bytes of one caller a thread decodes at
-    a time, in groups of at most GROUP images. Methods raise WaitedTooLong if no thread gets to the
+    a time, in groups of at most GROUP images. Methods raise WaitedTooLong if no thread starts the
     work within the wait budget.
     """
 
@@ -55,7 +55,7 @@ class Decoder:
         self._most_groups = 2 * threads  # of one caller in the queue; the others wait, unread
 
     def close(self) -> None:
-        """Cancels what waits. Decoding that has begun is finished; nothing waits for it."""
+        """Cancels waiting work. Decoding in progress is finished, but ``close`` does not wait."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def decode(self, read: Callable[[], bytes], model: Model) -> Future[DecodedImage]:

@@ -26,11 +26,11 @@ NetworkInput = tuple[Model, NDArray[np.uint8]]
 
 
 class Encoder:
-    """Encodes images of concurrent requests together, as many as pay on the device.
+    """Encodes images of concurrent requests together, as many as are worthwhile on the device.
 
     ``models``: the loaded models by id; a call in progress keeps using the model it began with.
-    ``together``: how many images a caller that does not wait for the first one may have in a
-    batch, if they are small. ``networks``: batches that run at the same time on the CPU, each on
+    ``together``: largest batch of small images for callers that need no quick first result; 0 for
+    the usual size. ``networks``: batches that run at the same time on the CPU, each on
     ``encode_threads`` threads. ``watch`` is called with the size of each batch, ``watch_full`` each
     time that the device runs out of memory.
     """
@@ -59,7 +59,7 @@ class Encoder:
         )
 
     def close(self) -> None:
-        """Cancels what waits. A batch that has begun is finished; nothing waits for it."""
+        """Cancels waiting work. A batch in progress is finished, but ``close`` does not wait."""
         self._batches.close()
 
     def learn(self, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the models of this process as the database has them."""
+"""Keeps the models of this process in step with the database."""
 
 import logging
 import threading
@@ -43,7 +43,7 @@ class ModelLoader:
         self._thread.stop()
 
     def refresh(self) -> None:
-        """Loads and drops models. Raises Unavailable if a model cannot be loaded."""
+        """Loads and drops models. Raises Unavailable if one cannot be loaded, SQLAlchemyError."""
         with self._refreshing:
             known = [model.id for model in self.store.models.all()]
             for id in known:
@@ -69,7 +69,7 @@ class ModelLoader:
         self._load_codes()
 
     def _load_codes(self) -> None:
-        """Loads the codes of complete models, and drops those of all others."""
+        """Loads the codes of complete models, and drops the codes of all others."""
         models = self.store.models.all()
         complete = {m.id for m in models if m.complete and m.id in self.encoder.models}
         for id in self.follower.indexes.keys() - complete - {self.follower.model}:

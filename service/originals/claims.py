@@ -23,7 +23,7 @@ class Top(Protocol):
 
 
 def claim(top: Top, place: object, database: str, head: int) -> bool:
-    """Records that a database, whose feed is at ``head``, uses the store at ``place``.
+    """Records that a database, whose feed is at ``head``, uses a store. Raises OSError.
 
     Returns whether the database knows of all originals there, so that it may sweep: no other
     database ever used the store, and this one was not restored to an older state since its last

@@ -39,7 +39,7 @@ class Parts:
 
 @contextmanager
 def translated_errors(root: object) -> Iterator[None]:
-    """Turns whatever a file system or a driver raises into StorageFull or Unavailable."""
+    """Turns any error of a file system or a driver into StorageFull or Unavailable."""
     try:
         yield
     except Exception as error:
@@ -50,7 +50,7 @@ def translated_errors(root: object) -> Iterator[None]:
 
 
 def found(sha256: str, look: Callable[[str], R]) -> R:
-    """Calls ``look`` with the name of an original, or with its name when set aside.
+    """Returns what ``look`` returns for the name of an original, or for its name as set aside.
 
     Raises FileNotFoundError, as ``look`` does, if neither exists.
     """

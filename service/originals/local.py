@@ -86,9 +86,8 @@ class LocalOriginals:
 
     def set_aside(self, sha256: str) -> None:
         path = self._path(sha256)
-        os.utime(
-            path
-        )  # before the rename: if the process dies between the two, the file only stays longer
+        # Touched first: if the process dies before the rename, the file only stays longer.
+        os.utime(path)
         path.rename(self._path(sha256 + ASIDE))
 
     def restore(self, sha256: str) -> None:

@@ -14,8 +14,8 @@ class Originals(Protocol):
     """An image store. Its keys are sha256 hex digests, so uploaded names never become paths.
 
     An original is durable before its row is written. Only ``sweep`` removes it, after a grace
-    period: an image stored again meanwhile keeps its bytes, and a copy of the store still serves
-    a copy of the database that was made earlier. Methods raise Unavailable if the store does not
+    period: an image stored again meanwhile keeps its bytes, and a copy of the store made after a
+    copy of the database still holds its originals. Methods raise Unavailable if the store does not
     answer.
     """
 

@@ -38,7 +38,10 @@ class Files(Protocol):
 
 
 def sweep(files: Files, place: object, in_use: Callable[[Sequence[str]], set[str]]) -> int:
-    """Sets aside and removes unused originals; returns how many were removed."""
+    """Sets aside and removes unused originals; returns how many were removed.
+
+    ``place``: named in log messages.
+    """
     removed = 0
     for batch in _batches(files.listed()):
         used = in_use(sorted(set(map(_sha256_of, batch))))

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LATENCY_SECONDS = 5.0  # the searches of so many seconds count
+LATENCY_SECONDS = 5.0  # how far back searches count
 MOST = 2000  # searches remembered
 
 
@@ -19,6 +19,7 @@ class Latency:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
+        """Records how long the context takes."""
         started = self._now()
         try:
             yield

@@ -35,7 +35,7 @@ def add(stage: str, seconds: float, spent: Spent | None = None) -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Adds the time until it is left to the stage ``name``."""
+    """Adds the duration of the context to the stage ``name``."""
     started = time.perf_counter()
     try:
         yield

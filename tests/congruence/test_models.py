@@ -251,7 +251,7 @@ def test_a_reindex_lists_failures_and_the_next_one_does_only_the_rest(
         assert server.search(png(3), k=1).json()["model"] == new
         wrong = run("add", str(folder), **command)
         assert (wrong.returncode, "was added already" in wrong.stderr) == (1, True)
-        assert "no model begins with zz" in run("activate", "zz", **command).stderr
+        assert "no model id begins with zz" in run("activate", "zz", **command).stderr
         assert "more than 0" in run("reindex", "--share", "0", **command).stderr
 
 

@@ -56,7 +56,7 @@ def page(runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE, cursor: Cursor = "0
 @router.get("/images/{id}", summary="Describe an image", response_model=ImageReply)
 @database_route
 def get(id: Id, runtime: ReadyRuntime) -> ImageReply:
-    """Returns size, bytes, metadata, time of storing, and place in the feed."""
+    """Returns size, bytes, metadata, time of storing, and seq."""
     return ImageReply.of(runtime.serving.catalogue.get(id))
 
 
@@ -67,7 +67,7 @@ def get(id: Id, runtime: ReadyRuntime) -> ImageReply:
     openapi_extra=body(PATCH_BODY),
 )
 async def patch(id: Id, request: Request, runtime: ReadyRuntime) -> ImageReply:
-    """Replaces the stored metadata; null clears them."""
+    """Replaces the stored metadata; null clears it."""
     admission, catalogue = runtime.image_requests, runtime.serving.catalogue
     with admission.admit():
         metadata = await requests.metadata_json(request)

@@ -29,7 +29,7 @@ BODY = form(
     images={
         "type": "array",
         "items": FILE,
-        "description": "files: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF",
+        "description": "files: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF; HEIC if installed",
     },
     ids={
         "type": "string",
@@ -41,7 +41,7 @@ BODY = form(
         "type": "string",
         "examples": [""],
         "description": "JSON array of an object or null for each image; null clears the metadata, "
-        "an absent field keeps them",
+        "an absent field keeps it",
     },
     model={
         "type": "string",

@@ -50,7 +50,7 @@ def ask_reindex(response: Response, runtime: ReadyRuntime) -> JobReply:
 @router.get("/jobs", summary="List the jobs", response_model=JobsReply)
 @database_route
 def page(runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE) -> JobsReply:
-    """Lists jobs, the newest first, those of the command line too."""
+    """Lists jobs, the newest first, including jobs of the command line."""
     return JobsReply(jobs=[JobReply.of(job) for job in runtime.store.jobs.page(limit)])
 
 

@@ -19,7 +19,9 @@ from service.settings import FEED_POLL_SECONDS
 
 router = APIRouter()
 
-Id = Annotated[str, Path(pattern="^[0-9a-f]{1,64}$", description="id of a model, or how it begins")]
+Id = Annotated[
+    str, Path(pattern="^[0-9a-f]{1,64}$", description="id of a model, or its first digits")
+]
 BODY = form(
     {"config": "(the file config.json)", "weights": "(the file model.safetensors)"},
     "config",

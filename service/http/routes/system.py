@@ -44,7 +44,7 @@ async def readyz(runtime: AnyRuntime) -> StatusReply:
 
 @router.get("/model", summary="Describe the active model", response_model=ModelReply)
 async def model(runtime: AnyRuntime) -> ModelReply:
-    """Returns its id, code length, classes and measured quality."""
+    """Returns the model's id, code length, classes and measured quality."""
     about = runtime.model.about
     measured = about.get("measured")
     return ModelReply(
