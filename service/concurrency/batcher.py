@@ -67,9 +67,8 @@ class Batcher(Generic[K, I, R]):
     ) -> None:
         self.work, self.most, self._initializer = work, most, initializer
         self._waiting: deque[_Request[K, I, R]] = deque()
-        self._submitted: SimpleQueue[bool] = (
-            SimpleQueue()
-        )  # True for a request, False ends a thread
+        # True for each request, False to end a thread.
+        self._submitted: SimpleQueue[bool] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}_{n}") for n in range(threads)
         ]
