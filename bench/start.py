@@ -73,9 +73,7 @@ def main() -> None:
             measured = measure(folder, url, arguments.rows, arguments.starts)
             results[name] = {**measured, "disk_mb": round(disk_bytes(url) / 2**20)}
             file = {"index_file": folder / f"{name}.codes"}
-            measure(
-                folder, url, arguments.rows, 1, **file
-            )  # the service writes the file when it stops
+            measure(folder, url, arguments.rows, 1, **file)  # writes the file when it stops
             with_file = measure(folder, url, arguments.rows, arguments.starts, **file)
             results[f"{name}, GPQ_INDEX_FILE"] = with_file
     path = RESULTS / f"start-{arguments.rows}.json" if arguments.rows >= 1_000_000 else None
