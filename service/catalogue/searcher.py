@@ -5,7 +5,8 @@
 3. ``ExactSearch.submit``   scans the index, and resolves seqs to ids and metadata
 
 A stored image without a readable original starts at step 3, with its code. Each step runs on its
-own threads. A query by one upload holds no thread while it waits.
+own threads, and starts the next one when it ends; a query by one upload holds no thread while it
+waits.
 """
 
 import hashlib
@@ -132,11 +133,14 @@ class Searcher:
         self, file: BinaryIO, scan: ScanOptions, model: Model
     ) -> list[Hit] | ImageError:
         try:
-            image = await result_of(self.decoder.decode(partial(_read, file), model))
+            found: list[list[Hit]] = await result_of(
+                self.decoder.decode(partial(_read, file), model),
+                partial(self.encoder.lut, model=model),
+                partial(self.exact.submit, scan),
+            )
         except ImageError as error:
             return error
-        luts = await result_of(self.encoder.lut(image, model))
-        return (await result_of(self.exact.submit(scan, luts)))[0]
+        return found[0]
 
     async def _nearest_to_each(
         self, files: Sequence[BinaryIO], scan: ScanOptions, model: Model
@@ -171,7 +175,7 @@ class Searcher:
         if by_original := isinstance(lut, DecodedImage):
             lut = (await result_of(self.encoder.lut(lut, model)))[0]
         scan = ScanOptions(model.id, k + len(stored.excluded), min_score)
-        hits = (await result_of(self.exact.submit(scan, [lut])))[0]
+        hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
         if options.exclude_same:
             hits = _without(hits, stored.excluded, k)
         elif id not in [hit.id for hit in hits]:
