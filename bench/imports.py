@@ -34,8 +34,9 @@ from bench.photographs import enlarged
 from harness import commands
 from harness.models import SHIPPED
 from service.database.store import Store
+from service.jobs.importing import IMPORT_BATCH
 from service.models import artifacts
-from service.settings import IMPORT_BATCH, Settings
+from service.settings import Settings
 
 ENLARGED = 1000  # different images among the enlarged ones
 
