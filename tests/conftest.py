@@ -1,5 +1,6 @@
 """Fixtures for all tests. Packages that only some tests need are imported inside fixtures."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,16 @@ def server(
     url = new_database(request, folder)
     with Server(folder, model=random_model, database_url=url) as running:
         yield running
+
+
+@pytest.fixture
+def locked_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every folder named locked unreadable; permissions would not stop root."""
+    scan = os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)

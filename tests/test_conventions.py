@@ -94,7 +94,8 @@ def test_no_docstring_begins_with_of(package: str) -> None:
 
 
 def test_the_checks_find_what_they_forbid() -> None:
-    source = '''
+    bad = "Of bytes in use."
+    source = f'''
 import starlette.requests
 from service import http
 from http import HTTPStatus
@@ -104,9 +105,9 @@ SWEEP_BATCH: int = 501
 raise Problem(404, code="x") if status == 503 else retry(timeout=429)
 
 def bytes() -> int:
-    """Of memory."""
+    """{bad}"""
 '''
     tree = ast.parse(source)
     assert http_imports(tree) == ["starlette.requests", "service.http", "http.HTTPStatus"]
     assert sorted(statuses(tree)) == [404, 429, 503]
-    assert [text for text in docstrings(tree) if text.startswith("Of ")] == ["Of memory."]
+    assert [text for text in docstrings(tree) if text.startswith("Of ")] == [bad]
