@@ -340,6 +340,23 @@ def resolved(schema: dict, document: dict) -> dict:
     return {**schema, "components": document["components"]}
 
 
+def test_replies_to_searches_match_their_schemas(server: Server) -> None:
+    ids = {"ids": '["schema-1","schema-2"]', "metadata": '[{"shelf":"é"},null]'}
+    server.index(png(901), png(902), **ids).raise_for_status()
+    document = server.http.get("/openapi.json").json()
+    images = [("images", png(901)), ("images", b"not an image")]
+    replies = {
+        "/search": server.search(png(901), k=2),
+        "/search/batch": server.http.post("/search/batch", files=images),
+    }
+    for path, reply in replies.items():
+        assert reply.status_code == 200, reply.text
+        content = document["paths"][path]["post"]["responses"]["200"]["content"]
+        schema = resolved(content["application/json"]["schema"], document)
+        jsonschema.validate(reply.json(), schema)
+        assert set(reply.json()) == set(schema["properties"])
+
+
 def test_every_route_has_examples_that_match_its_schema(server: Server) -> None:
     document = server.http.get("/openapi.json").json()
     operations = {
