@@ -10,9 +10,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from gpq.model import artifact
-from gpq.model.codebook import Codebook, intra_normalise
+from gpq.model.codebook import Codebook
 from gpq.model.model import Model
 from gpq.pixels.preprocess import Preprocess
+from trainer.components.assignment import intra_normalise
 from trainer.components.model import GPQ
 from trainer.components.teacher import class_means, labelled_rows
 from trainer.config import Config

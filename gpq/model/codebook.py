@@ -12,7 +12,6 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 K = 16  # codewords in a codebook: 4 bits, so that a table of them fits a SIMD register
-ALPHA = 20.0  # soft-assignment scale
 LIKE = 0.75  # mean cosine with a class above which a query is expanded towards it
 SURE = 32.0  # scale of the softmax over classes
 
@@ -20,16 +19,6 @@ SURE = 32.0  # scale of the softmax over classes
 def intra_normalise(features: Tensor, codebooks: int) -> Tensor:
     """Splits features (B,D) into sub-vectors (B,M,d) of unit length."""
     return functional.normalize(features.view(*features.shape[:-1], codebooks, -1), dim=-1)
-
-
-def soft_assign(x: Tensor, words: Tensor, alpha: float = ALPHA) -> Tensor:
-    """Returns the intra-normalised soft assignment s_m(x; alpha, words) of equation 1.
-
-    x (B,M,d) unit sub-vectors, words (M,L,d) unit vectors -> (B,M,d) unit sub-vectors: the mean
-    of the words weighted by softmax(alpha · cosine).
-    """
-    weights = torch.softmax(alpha * torch.einsum("bmd,mld->bml", x, words), dim=-1)
-    return functional.normalize(torch.einsum("bml,mld->bmd", weights, words), dim=-1)
 
 
 def pack(codes: Tensor) -> Tensor:

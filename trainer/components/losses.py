@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from gpq.model.codebook import soft_assign
+from trainer.components.assignment import soft_assign
 
 BETA = 4.0  # classification compares beta·x with beta·c, so logits scale by beta²
 

@@ -5,8 +5,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from gpq.model import network
-from gpq.model.codebook import K, intra_normalise, soft_assign
+from gpq.model.codebook import K
 from trainer.components import losses
+from trainer.components.assignment import intra_normalise, soft_assign
 from trainer.components.clustering import spherical_k_means
 from trainer.config import SUBVECTOR_DIMENSION, Config
 

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gpq.model.codebook import intra_normalise
 from gpq.model.model import Model
 from trainer import distributed
 from trainer.components import augment, losses
+from trainer.components.assignment import intra_normalise
 from trainer.data.image_sets import TrainingSet, spread
 from trainer.device import autocast
 from trainer.errors import TrainerError

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gpq.model.codebook import soft_assign
 from trainer.components import augment, losses
+from trainer.components.assignment import soft_assign
 from trainer.components.model import GPQ
 from trainer.components.muon import Muon, scale_free
 from trainer.recipes.base import Recipe

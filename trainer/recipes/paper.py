@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from gpq.model.codebook import soft_assign
 from trainer.components import augment, losses
+from trainer.components.assignment import soft_assign
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import Batch
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpq.model.codebook import Codebook, intra_normalise, pack, soft_assign, unpack
+from gpq.model.codebook import Codebook, intra_normalise, pack, unpack
 
 
 def codebook(M: int = 3, d: int = 12) -> Codebook:
@@ -17,14 +17,6 @@ def test_every_sub_vector_has_unit_length() -> None:
     x = intra_normalise(torch.randn(5, 36), 3)
     assert x.shape == (5, 3, 12)
     assert torch.allclose(x.norm(dim=-1), torch.ones(5, 3))
-
-
-def test_soft_assignment_by_hand() -> None:
-    x = torch.tensor([[[1.0, 0.0]]])
-    words = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    weight = np.exp(2.0) / (np.exp(2.0) + 1)
-    expected = np.array([weight, 1 - weight]) / np.hypot(weight, 1 - weight)
-    assert np.allclose(soft_assign(x, words, alpha=2.0).numpy()[0, 0], expected)
 
 
 @given(st.integers(1, 13), st.integers(0, 9), st.randoms(use_true_random=False))

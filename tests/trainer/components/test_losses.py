@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from gpq.model.codebook import soft_assign
 from trainer.components import losses
+from trainer.components.assignment import soft_assign
 
 X = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # B = 2, M = 1, d = 2
 
