@@ -45,16 +45,16 @@ def unit_features(model: Model, images: torch.Tensor, what: str) -> Floats:
     ``what``: name of the images in the progress bar.
     """
     raw = features(model, images, what)
-    return intra_normalise(raw, model.codebook.M).flatten(1).numpy()
+    return intra_normalise(raw.numpy(), model.codebook.M).reshape(len(raw), -1)
 
 
 def ours(model: Model, queries: Floats, database: Floats) -> Codes:
     """Encodes the database with the model's codebooks; queries score codes by look-up tables."""
-    packed = pack(model.codebook.encode(torch.from_numpy(database))).numpy()
-    lut = model.codebook.lut(torch.from_numpy(queries)).numpy()
+    packed = pack(model.codebook.encode(database))
+    lut = model.codebook.lut(queries)
 
     def score(unique: NDArray[np.uint8]) -> Floats:
-        codes = unpack(torch.from_numpy(unique), model.codebook.M).numpy()
+        codes = unpack(unique, model.codebook.M)
         return np.sum([lut[:, m, codes[:, m]] for m in range(lut.shape[1])], axis=0)
 
     return packed, score

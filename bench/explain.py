@@ -10,7 +10,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from PIL import Image
 
 from gpq import scan
@@ -31,7 +30,7 @@ def look_up(model: Model, files: list[Path], pixels: np.ndarray) -> None:
     """Draws docs/look-up.png: the look-up table of one query with three codes marked in it."""
     query = files.index(QUERY)
     packed = model.encode(pixels)
-    codes = unpack(torch.from_numpy(packed), model.codebook.M).numpy()
+    codes = unpack(packed, model.codebook.M)
     lut = model.lut(pixels[query : query + 1])
     rows, scores = scan.build(packed, model.codebook.M).search(lut, k=len(files))
     others = [(r, s) for r, s in zip(rows[0], scores[0], strict=True) if r != query]

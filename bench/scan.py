@@ -115,13 +115,13 @@ def make_workload(kind: str, rows: int, M: int, Q: int) -> Workload:
         model = artifact.load(SHIPPED)
         files = sorted(EXAMPLES.rglob("*.jpg"))
         pixels = np.stack([model.read(file.read_bytes()) for file in files])
-        centres = unpack(torch.from_numpy(model.encode(pixels)), M).numpy()
-        Z, kept = model.codebook.Z[:M].numpy(), 1 - NOISE
+        centres = unpack(model.encode(pixels), M)
+        Z, kept = model.codebook.Z[:M], 1 - NOISE
     else:
         centres = random.integers(0, 16, (CLASSES, M), dtype=np.uint8)
         Z, kept = unit(random.standard_normal((M, 16, D))), KEPT if kind == "clusters" else 0
     parts = [
-        pack(torch.from_numpy(drawn(centres, kept, min(CHUNK, rows - first), random))).numpy()
+        pack(drawn(centres, kept, min(CHUNK, rows - first), random))
         for first in range(0, rows, CHUNK)
     ]
     if kind == "uniform":
@@ -179,8 +179,8 @@ def recall(found: NDArray[np.int64], w: Workload, exact: NDArray[np.float32], n:
     ``found`` (Q,k): rows that a method found for the n-th set of queries. ``exact`` (Q,k): scores
     of the exact hits.
     """
-    packed = torch.from_numpy(w.packed[np.maximum(found.ravel(), 0)])
-    codes = unpack(packed, w.M).numpy().reshape(*found.shape, w.M)
+    packed = w.packed[np.maximum(found.ravel(), 0)]
+    codes = unpack(packed, w.M).reshape(*found.shape, w.M)
     luts = w.luts[n]
     scores = sum(luts[np.arange(len(luts))[:, None], m, codes[..., m]] for m in range(w.M))
     return float(((scores >= exact[:, -1:] - 1e-6) & (found >= 0)).mean())

@@ -33,10 +33,13 @@ def make_artifact(
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     net = network.build(name, M * 12, width)
-    Z = intra_normalise(torch.randn(16, M * 12, generator=generator), M).transpose(0, 1)
+    words = torch.randn(16, M * 12, generator=generator).numpy()
+    Z = intra_normalise(words, M).transpose(1, 0, 2)
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (examples, 3, size, size), dtype=np.uint8)
     about = {"classes": ["a", "b"], "measured": None}
     described = {"name": name, "width": width}
     rules = Preprocess(size, jpeg=jpeg)
-    return artifact.save(folder, net, Codebook(Z.contiguous()), described, rules, about, pixels)
+    return artifact.save(
+        folder, net, Codebook(np.ascontiguousarray(Z)), described, rules, about, pixels
+    )

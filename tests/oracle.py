@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from gpq.model import artifact
 from gpq.model.codebook import unpack
@@ -31,7 +30,7 @@ class Oracle:
 
     def _code(self, seed: int) -> list[int]:
         packed = self.model.encode(self._pixels(seed))
-        return unpack(torch.from_numpy(packed), self.model.codebook.M)[0].tolist()
+        return unpack(packed, self.model.codebook.M)[0].tolist()
 
     def _lut(self, seed: int) -> np.ndarray:
         return self.model.lut(self._pixels(seed))[0]

@@ -41,8 +41,8 @@ def export(
     The artifact has the codewords Z', but not the prototypes C.
     """
     with torch.no_grad():
-        words = separate(model.codewords().cpu()).to(model.Z.device)
-        codebook = with_means(Codebook(words), model.F.eval(), data, rules)
+        words = separate(model.codewords().float().cpu())
+        codebook = with_means(Codebook(words.numpy()), model.F.eval(), data, rules)
     every = max(1, len(data.labelled) // EXAMPLES)
     about = {
         "classes": list(data.classes),
@@ -79,11 +79,11 @@ def with_means(
         for pixels in (data.unlabelled, data.labelled)
     )
     raw = _features(network, data.unlabelled, rows, rules, "means of codes")
-    means = codebook.means_of(raw)
+    means = codebook.means_of(raw.cpu().numpy())
     raw = _features(network, data.labelled, known, rules, "means of classes")
     labelled = intra_normalise(raw, codebook.M)
     classes = class_means(labelled, data.labels[known].to(labelled.device))
-    return replace(codebook, means=means, classes=classes)
+    return replace(codebook, means=means, classes=classes.cpu().numpy())
 
 
 def separate(Z: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def start_from(model: GPQ, source: Model, data: TrainingSet, rules: Preprocess) 
         raw = _features(model.F, data.labelled, rows, rules, "dead codebooks")
         dead = _dead_codebooks(model.sub_vectors(raw))
         alive = [m for m in range(model.M) if m not in dead]
-        model.Z[alive] = source.codebook.Z[alive].to(model.Z)
+        model.Z[alive] = torch.tensor(source.codebook.Z[alive]).to(model.Z)
         shape = (model.M, -1)
         for name, first in drawn.items():
             taken = model.F.get_parameter(name)

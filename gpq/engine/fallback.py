@@ -20,9 +20,8 @@ log = logging.getLogger("gpq")
 class Fallback:
     """Runs models on their device as long as it has room for them, else on the CPU.
 
-    While a model is on the CPU, only its codebook, which is small, may remain on the device. The
-    model returns to the device after RETRY_SECONDS, if there is room again. Serves one caller at
-    a time.
+    A model that is on the CPU returns to the device after RETRY_SECONDS, if there is room again.
+    Serves one caller at a time.
 
     ``watch``: called each time memory runs out.
     """
@@ -71,7 +70,6 @@ class Fallback:
         on_cpu = replace(
             model,
             network=model.network.cpu(),
-            codebook=model.codebook.to("cpu"),
             device=torch.device("cpu"),
         )
         self._moved[model.id] = on_cpu, time.monotonic() + RETRY_SECONDS
@@ -81,11 +79,7 @@ class Fallback:
 
     def _go_back(self, model: Model) -> bool:
         try:
-            self._back[model.id] = replace(
-                model,
-                network=model.network.to(model.device),
-                codebook=model.codebook.to(model.device),
-            )
+            self._back[model.id] = replace(model, network=model.network.to(model.device))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

@@ -76,8 +76,9 @@ def _checked(model: Model, network: nn.Module) -> Model | None:
     most = TOLERANCE * features.abs().max()
     near = (features - found).abs().max() <= most
     near &= (features[:1] - other.features(sample[:1])).abs().max() <= most
-    sure = model.codebook.margin(features) >= GOLDEN_MARGIN
-    same = (model.codebook.encode(features) == model.codebook.encode(found)).all(dim=1)
+    codebook = model.codebook
+    sure = codebook.margin(features.numpy()) >= GOLDEN_MARGIN
+    same = (codebook.encode(features.numpy()) == codebook.encode(found.numpy())).all(axis=1)
     if near and same[sure].all():
         return other
     log.warning("%s computes other features; it is not used", type(network).__name__)

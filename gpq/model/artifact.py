@@ -55,7 +55,7 @@ def save(
     ``examples``: images (N,3,S,S) uint8, from which the golden vectors are chosen.
     Raises ArtifactError if no example's code is at least GOLDEN_MARGIN away from another code.
     """
-    Z = codebook.Z.detach().float().cpu().contiguous()
+    Z = torch.tensor(codebook.Z).contiguous()
     compute = {
         "M": Z.shape[0],
         "K": Z.shape[1],
@@ -66,7 +66,7 @@ def save(
     tensors = {f"F.{name}": t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
     for name, more in (("means", codebook.means), ("classes", codebook.classes)):
         if more is not None:
-            tensors[name] = more.detach().float().cpu().contiguous()
+            tensors[name] = torch.tensor(more).contiguous()
     weights = save_tensors({**tensors, "Z": Z})
     config: dict[str, Any] = {"format": FORMAT, "compute": compute, "about": about}
     model = _assemble(weights, config, torch.device("cpu"), folder)
@@ -148,16 +148,16 @@ def verify(model: Model, folder: Path) -> None:
             )
 
 
-def _codes(model: Model, pixels: NDArray[np.uint8]) -> Tensor:
-    return unpack(torch.from_numpy(model.encode(pixels)), model.codebook.M)
+def _codes(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return unpack(model.encode(pixels), model.codebook.M)
 
 
 def _golden(model: Model, examples: NDArray[np.uint8]) -> list[dict[str, Any]]:
     """Returns the examples with the largest margins to another code, one for each code."""
-    margins = model.codebook.margin(model.features(examples))
+    margins = model.codebook.margin(model.features(examples).cpu().numpy())
     codes = _codes(model, examples)
     chosen: list[dict[str, Any]] = []
-    for row in margins.argsort(descending=True).tolist():
+    for row in (-margins).argsort(kind="stable").tolist():
         code = codes[row].tolist()
         if margins[row] < GOLDEN_MARGIN or len(chosen) == GOLDEN_COUNT:
             break
@@ -231,7 +231,11 @@ def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, fold
         id=model_id(weights, compute),
         rules=rules,
         network=net.requires_grad_(False),
-        codebook=Codebook(Z, means, classes).to(device),
+        codebook=Codebook(
+            Z.numpy(),
+            None if means is None else means.numpy(),
+            None if classes is None else classes.numpy(),
+        ),
         about=about or {},
         device=device,
     )

@@ -4,33 +4,37 @@ Features and codewords are intra-normalised: every d-dimensional sub-vector has 
 that the inner product of two sub-vectors is their cosine.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
-import torch.nn.functional as functional
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 K = 16  # codewords in a codebook: 4 bits, so that a table of them fits a SIMD register
 LIKE = 0.75  # mean cosine with a class above which a query is expanded towards it
 SURE = 32.0  # scale of the softmax over classes
+LEAST_LENGTH = 1e-12  # shorter vectors are divided by this, so that zero stays zero
+
+Floats = NDArray[np.float32]
 
 
-def intra_normalise(features: Tensor, codebooks: int) -> Tensor:
+def intra_normalise(features: Floats, codebooks: int) -> Floats:
     """Splits features (B,D) into sub-vectors (B,M,d) of unit length."""
-    return functional.normalize(features.view(*features.shape[:-1], codebooks, -1), dim=-1)
+    return _unit(features.reshape(len(features), codebooks, features.shape[1] // codebooks))
 
 
-def pack(codes: Tensor) -> Tensor:
+def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Packs codes (N,M) uint8 below 16 to (N,ceil(M/2)) uint8; the low nibble is the even m."""
-    if codes.shape[1] % 2:
-        codes = functional.pad(codes, (0, 1))
-    return codes[:, 0::2] | (codes[:, 1::2] << 4)
+    packed = codes[:, 0::2].copy()
+    packed[:, : codes.shape[1] // 2] |= codes[:, 1::2] << 4
+    return packed
 
 
-def unpack(packed: Tensor, codebooks: int) -> Tensor:
+def unpack(packed: NDArray[np.uint8], codebooks: int) -> NDArray[np.uint8]:
     """Unpacks codes (N,ceil(M/2)) uint8 to (N,M) uint8, the inverse of ``pack``."""
-    nibbles = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)
+    nibbles = np.empty((len(packed), 2 * packed.shape[1]), dtype=np.uint8)
+    nibbles[:, 0::2] = packed & 15
+    nibbles[:, 1::2] = packed >> 4
     return nibbles[:, :codebooks]
 
 
@@ -45,13 +49,13 @@ class Codebook:
     ``expanded`` expands a query. If they are None, queries are not expanded.
     """
 
-    Z: Tensor
-    means: Tensor | None = None
-    classes: Tensor | None = None
+    Z: Floats
+    means: Floats | None = None
+    classes: Floats | None = None
 
     @property
     def M(self) -> int:
-        return self.Z.shape[0]
+        return len(self.Z)
 
     @property
     def bits(self) -> int:
@@ -59,74 +63,101 @@ class Codebook:
 
     def first(self, M: int) -> "Codebook":
         """Returns the first M codebooks."""
-        return self._each(lambda tensor: tensor[:M])
+        more = (None if array is None else array[:M] for array in (self.means, self.classes))
+        return Codebook(self.Z[:M], *more)
 
-    def to(self, device: torch.device | str) -> "Codebook":
-        return self._each(lambda tensor: tensor.to(device))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Codebook":
-        more = (None if t is None else change(t) for t in (self.means, self.classes))
-        return Codebook(change(self.Z), *more)
-
-    def encode(self, features: Tensor) -> Tensor:
+    def encode(self, features: Floats) -> NDArray[np.uint8]:
         """Encodes features (B,D) float32 to the nearest codewords (B,M) uint8."""
-        return self._cosines(features).argmax(dim=-1).to(torch.uint8)
+        codes: NDArray[np.uint8] = self._cosines(features).argmax(axis=-1).astype(np.uint8)
+        return codes
 
-    def margin(self, features: Tensor) -> Tensor:
+    def margin(self, features: Floats) -> Floats:
         """Returns how far the codes of features (B,D) are from any other code: (B,) float32.
 
         The margin is the smallest difference, over all sub-vectors, between the cosines with the
         nearest and with the second nearest codeword.
         """
-        best = self._cosines(features).topk(2, dim=-1).values
-        return (best[..., 0] - best[..., 1]).amin(dim=-1)
+        best = np.partition(self._cosines(features), (-2, -1), axis=-1)
+        margin: Floats = (best[..., -1] - best[..., -2]).min(axis=-1)
+        return margin
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: NDArray[np.uint8]) -> Floats:
         """Returns the codewords (B,D) float32 of codes (B,M) uint8."""
-        return self.Z[torch.arange(self.M, device=codes.device), codes.long()].flatten(1)
+        return self.Z[np.arange(self.M), codes].reshape(len(codes), self.M * self.Z.shape[2])
 
-    def lut(self, features: Tensor) -> Tensor:
+    def lut(self, features: Floats) -> Floats:
         """Returns look-up tables (Q,M,K) float32 of features (Q,D): expected cosines / M.
 
         The score of a code is the plain float32 sum of LUT[m, code_m] over m = 0…M-1 in that
         order: the expected mean cosine between the query and an image with the code.
         """
         words = self.Z if self.means is None else self.means
-        x = self.expanded(intra_normalise(features, self.M))
-        return torch.einsum("bmd,mkd->bmk", x, words) / self.M
+        table = _products(self.expanded(intra_normalise(features, self.M)), words)
+        table /= self.M
+        return table
 
-    def expanded(self, x: Tensor) -> Tensor:
+    def expanded(self, x: Floats) -> Floats:
         """Moves sub-vectors (Q,M,d) of queries halfway to the means of the classes they resemble.
 
         Query expansion (Chum et al., ICCV 2007) by class means: x + ½ Σ_c p_c (c - x). p is the
         softmax of SURE times the mean cosine with each class and, for none of them, SURE times
         LIKE. A query that resembles no class hardly changes.
         """
-        if self.classes is None:
+        if self._class_rows is None:
             return x
-        unit = functional.normalize(self.classes, dim=-1)
-        likeness = torch.einsum("bmd,mld->bl", x, unit) / self.M
-        none = torch.full_like(likeness[:, :1], LIKE)
-        p = torch.softmax(SURE * torch.cat([likeness, none], dim=1), dim=1)[:, :-1]
-        towards = torch.einsum("bl,mld->bmd", p, self.classes)
-        return x + (towards - p.sum(dim=1)[:, None, None] * x) / 2
+        classes, directions = self._class_rows
+        likeness = x.reshape(len(x), classes.shape[1]) @ directions.T / self.M
+        none = np.full((len(x), 1), LIKE, dtype=np.float32)
+        logits = np.concatenate([likeness, none], axis=1)
+        logits *= SURE
+        p = _softmax(logits)[:, :-1]
+        towards = (p @ classes).reshape(x.shape)
+        moved: Floats = x + (towards - p.sum(axis=1)[:, None, None] * x) / 2
+        return moved
 
-    def means_of(self, features: Tensor) -> Tensor:
+    def means_of(self, features: Floats) -> Floats:
         """Returns the mean (M,K,d) float32 of the sub-vectors of features (N,D) with each sub-code.
 
         The codeword itself counts as one of the sub-vectors. x · mean is the mean of x · y over
         the sub-vectors y that have the sub-code: their expected cosine with a query's x (the
         conditional mean: Jégou et al., PAMI 2011, section 2).
         """
-        x = intra_normalise(features, self.M)
-        sums, counts = self.Z.clone(), torch.ones_like(self.Z[:, :, 0])
-        rows = torch.arange(self.M, device=x.device)
-        codes = self.encode(features).long()
-        for part, code in zip(torch.split(x, 4096), torch.split(codes, 4096), strict=True):
-            at = (rows.expand_as(code), code)
-            sums.index_put_(at, part, accumulate=True)
-            counts.index_put_(at, torch.ones(code.shape, device=x.device), accumulate=True)
+        x, codes = intra_normalise(features, self.M), self.encode(features)
+        sums, counts = self.Z.copy(), np.ones(self.Z.shape[:2], dtype=np.float32)
+        for m in range(self.M):
+            has_code = (codes[:, m] == np.arange(K)[:, None]).astype(np.float32)
+            sums[m] += has_code @ x[:, m]
+            counts[m] += has_code.sum(axis=1)
         return sums / counts[:, :, None]
 
-    def _cosines(self, features: Tensor) -> Tensor:
-        return torch.einsum("bmd,mkd->bmk", intra_normalise(features, self.M), self.Z)
+    @cached_property
+    def _class_rows(self) -> tuple[Floats, Floats] | None:
+        """The classes as rows (L,D), and the same with sub-vectors of unit length."""
+        if self.classes is None:
+            return None
+        by_class = self.classes.transpose(1, 0, 2)
+        shape = len(by_class), self.M * self.Z.shape[2]
+        return by_class.reshape(shape), _unit(by_class).reshape(shape)
+
+    def _cosines(self, features: Floats) -> Floats:
+        return _products(intra_normalise(features, self.M), self.Z)
+
+
+def _products(x: Floats, words: Floats) -> Floats:
+    """x (B,M,d), words (M,K,d) -> (B,M,K), the inner products in each sub-space."""
+    found = np.empty((*x.shape[:2], words.shape[1]), dtype=np.float32)
+    np.matmul(x.transpose(1, 0, 2), words.transpose(0, 2, 1), out=found.transpose(1, 0, 2))
+    return found
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Divides the last axis by its length."""
+    lengths = np.sqrt(np.vecdot(vectors, vectors))
+    unit: Floats = vectors / np.maximum(lengths, LEAST_LENGTH)[..., None]
+    return unit
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return shares

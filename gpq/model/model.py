@@ -61,16 +61,14 @@ class Model:
     @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
         """Encodes pixels (B,3,S,S) uint8 to packed codes (B,ceil(M/2)) uint8."""
-        return pack(self.codebook.encode(self.features(pixels))).cpu().numpy()
+        return pack(self.codebook.encode(self.features(pixels).cpu().numpy()))
 
     @torch.inference_mode()
     def lut(self, pixels: NDArray[np.uint8] | Tensor) -> NDArray[np.float32]:
         """Returns the look-up tables (Q,M,K) float32 of pixels (Q,3,S,S) uint8."""
-        return self.codebook.lut(self.features(pixels)).cpu().numpy()
+        return self.codebook.lut(self.features(pixels).cpu().numpy())
 
-    @torch.inference_mode()
     def lut_of_code(self, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Decodes packed codes (Q,ceil(M/2)) and returns look-up tables (Q,M,K) float32 of them."""
-        codebook = self.codebook.to("cpu")  # works even if the memory of the device is full
-        codes = unpack(torch.as_tensor(packed), codebook.M)
-        return codebook.lut(codebook.decode(codes)).numpy()
+        codes = unpack(packed, self.codebook.M)
+        return self.codebook.lut(self.codebook.decode(codes))

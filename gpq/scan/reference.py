@@ -114,7 +114,8 @@ class ReferenceScanner:
         """Codes (N,ceil(M/2)), tables (Q,M,K) -> scores (Q,N) float32, summed in order of m."""
         scores = torch.zeros((len(tables), len(packed)), dtype=torch.float32)
         for first in range(0, len(packed), CHUNK_ROWS):
-            codes = unpack(packed[first : first + CHUNK_ROWS], self.M).T.contiguous().int()
+            chunk = packed[first : first + CHUNK_ROWS].numpy()
+            codes = torch.from_numpy(unpack(chunk, self.M)).T.contiguous().int()
             part = scores[:, first : first + CHUNK_ROWS]
             for m in range(self.M):
                 part += tables[:, m].index_select(1, codes[m])

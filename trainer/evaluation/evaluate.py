@@ -107,7 +107,7 @@ def measure(
     """
     codebook = model.codebook.first(M)
     D = M * codebook.Z.shape[2]
-    packed = pack(codebook.encode(database_features[:, :D])).cpu().numpy()
+    packed = pack(codebook.encode(database_features[:, :D].cpu().numpy()))
     colours, own_colours = mean_colours(images.database), mean_colours(images.queries)
     metrics: list[RankingMetrics] = []
     distances: list[float] = []

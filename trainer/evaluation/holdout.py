@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,14 +55,14 @@ def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook)
     image is a query, or MAX_QUERIES of them evenly spaced. Queries without a relevant image do
     not count.
     """
-    codes = codebook.encode(features).long()
     asked = spread(len(features), MAX_QUERIES)
-    lut = codebook.lut(features[asked.to(features.device)])
-    scores = torch.zeros(len(lut), len(codes), device=lut.device)
+    vectors = features.float().cpu().numpy()
+    codes, lut = codebook.encode(vectors), codebook.lut(vectors[asked.numpy()])
+    scores = np.zeros((len(lut), len(codes)), dtype=np.float32)
     for m in range(codebook.M):
         scores += lut[:, m, codes[:, m]]
     shared = (labels[asked.to(labels.device)].float() @ labels.float().T > 0).cpu().numpy()
-    lines = zip(asked.tolist(), scores.cpu().numpy(), shared, strict=True)
+    lines = zip(asked.tolist(), scores, shared, strict=True)
     found = (ranked(own, line, relevant, own) for own, line, relevant in lines)
     metrics = [ranking.metrics for ranking in found if ranking.relevant.any()]
     return mean_metrics(metrics).tie_aware_average_precision

@@ -58,7 +58,7 @@ def rankings(
 
     queries (Q,D) features, packed (N,ceil(M/2)) codes. A query's own row is left out.
     """
-    luts = codebook.lut(queries).cpu().numpy()
+    luts = codebook.lut(queries.cpu().numpy())
     scanner = scan.build(packed, codebook.M, engine)
     labels, wanted = images.database_labels.float(), images.query_labels.float()
     for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{codebook.bits} bits", leave=False):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from gpq.model.codebook import Codebook, intra_normalise, pack, unpack
+from gpq.model.codebook import Codebook, intra_normalise, pack
 from gpq.model.model import Model
 from trainer.config import NESTED_BITS
 from trainer.data.image_sets import RetrievalSet
@@ -122,8 +122,8 @@ def study(model: Model, images: RetrievalSet, engine: str = "auto") -> Study:
 
     of_lengths = [search(bits) for bits in [*shorter, model.bits]]
     found = of_lengths[-1][1]
-    packed = pack(model.codebook.encode(database_features)).cpu().numpy()
-    codes = unpack(torch.from_numpy(packed), model.codebook.M).numpy()
+    codes = model.codebook.encode(database_features.cpu().numpy())
+    packed = pack(codes)
     _, inverse, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
     positions, of_class = _feature_map(model.codebook, database_features, images.database_labels)
     return Study(
@@ -225,7 +225,8 @@ def _feature_map(
     codebook: Codebook, raw: Tensor, labels: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     rows = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:MAP_IMAGES]
-    x = intra_normalise(raw[rows.to(raw.device)], codebook.M).flatten(1).cpu().numpy()
+    features = raw[rows.to(raw.device)].cpu().numpy()
+    x = intra_normalise(features, codebook.M).reshape(len(rows), -1)
     if len(x) < 3:
         return np.zeros((len(x), 2)), labels[rows].argmax(dim=1).numpy()
     perplexity = min(30.0, (len(x) - 1) / 3)

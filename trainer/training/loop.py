@@ -166,7 +166,7 @@ def run(
 
 
 def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:
-    codebook = Codebook(recipe.trained.codewords().detach())
+    codebook = Codebook(recipe.trained.codewords().detach().float().cpu().numpy())
     features = recipe.embed(held_out.pixels)
     return mean_average_precision(features, held_out.labels.to(recipe.device), codebook)
 

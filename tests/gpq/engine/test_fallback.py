@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from gpq.engine import fallback
 from gpq.engine.fallback import Fallback
 from gpq.model import artifact
-from gpq.model.codebook import Codebook
 from gpq.model.model import Model
 from gpq.system.device import out_of_memory
 from service.models import artifacts
@@ -125,7 +124,6 @@ def test_a_model_that_finds_a_full_gpu_is_loaded_on_the_cpu_and_moves_later(
         return load(folder, device)
 
     monkeypatch.setattr(artifact, "load", full)
-    monkeypatch.setattr(Codebook, "to", lambda codebook, device: codebook)
     monkeypatch.setattr(fallback, "RETRY_SECONDS", 0)
     model = artifacts.use(random_model, torch.device("cuda"))
     assert "is on the CPU for now: CUDA out of memory." in caplog.text

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpq import scan
 from gpq.errors import ScanError
-from gpq.model.codebook import pack
+from gpq.model.codebook import pack as packed
 from gpq.scan import Mask, engines, native, reference
 from tests.scanners import build
 
@@ -41,10 +40,6 @@ ENGINES = [
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def packed(codes: np.ndarray) -> np.ndarray:
-    return pack(torch.from_numpy(codes)).numpy()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
