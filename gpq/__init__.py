@@ -5,7 +5,7 @@ The method is Generalized Product Quantization (Jang & Cho, CVPR 2020).
 Packages, each of which imports only from those below it:
 
     engine    runs a model's network fast, and falls back to the CPU if a device is full
-    scan      finds the best codes for a query exactly, in C++, on GPUs or in plain torch
+    scan      finds the best codes for a query exactly, in C++, on GPUs or in numpy
     model     networks, codebooks and the files of an artifact
     winograd  computes convolutions of 3×3 on the CPU
     pixels    decodes image files and prepares their pixels for a network

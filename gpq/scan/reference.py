@@ -1,12 +1,10 @@
-"""Searches codes in plain torch. This slow and simple engine defines the correct results."""
+"""Searches codes in plain numpy. This slow and simple engine defines the correct results."""
 
 import threading
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpq.errors import ScanError
 from gpq.model.codebook import unpack
@@ -22,13 +20,13 @@ FIRST_CAPACITY = 1024
 class _ReferenceSnapshot:
     """Codes ``packed`` (N,ceil(M/2)) uint8 that never change, and which rows are ``live`` (N,)."""
 
-    packed: Tensor
-    live: Tensor
+    packed: NDArray[np.uint8]
+    live: NDArray[np.bool_]
     removed: int
 
 
 class ReferenceScanner:
-    """A ``gpq.scan.Scanner`` in plain torch, on the CPU."""
+    """A ``gpq.scan.Scanner`` in plain numpy."""
 
     engine = "reference"
 
@@ -36,8 +34,8 @@ class ReferenceScanner:
         if M < 1:
             raise ScanError(f"M is {M}; a code has at least one sub-code")
         self.M = M
-        self._packed = torch.empty((0, (M + 1) // 2), dtype=torch.uint8)
-        self._live = torch.empty(0, dtype=torch.bool)
+        self._packed = np.empty((0, (M + 1) // 2), dtype=np.uint8)
+        self._live = np.empty(0, dtype=np.bool_)
         self._snapshot = _ReferenceSnapshot(self._packed, self._live, 0)
         self._writing = threading.Lock()
         self.add(packed)
@@ -47,18 +45,18 @@ class ReferenceScanner:
         return len(snapshot.packed) - snapshot.removed
 
     def rows(self) -> NDArray[np.int64]:
-        return self._snapshot.live.nonzero().flatten().numpy()
+        return np.flatnonzero(self._snapshot.live)
 
     def codes(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         packed = self._snapshot.packed
-        return packed[torch.as_tensor(checked_rows(rows, len(packed)))].numpy()
+        return packed[checked_rows(rows, len(packed))]
 
     def add(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
         codes = checked_codes(packed, self.M)
         with self._writing:
             first, last = len(self._snapshot.packed), len(self._snapshot.packed) + len(codes)
             self._reserve(last)
-            self._packed[first:last] = torch.tensor(codes)
+            self._packed[first:last] = codes
             self._live[first:last] = True
             removed = self._snapshot.removed
             self._snapshot = _ReferenceSnapshot(self._packed[:last], self._live[:last], removed)
@@ -67,8 +65,8 @@ class ReferenceScanner:
     def remove(self, rows: NDArray[np.int64]) -> None:
         with self._writing:
             count = len(self._snapshot.packed)
-            gone = torch.as_tensor(checked_rows(rows, count))
-            live = self._live.clone()  # running searches keep the old one
+            gone = checked_rows(rows, count)
+            live = self._live.copy()  # running searches keep the old one
             live[gone] = False
             self._live = live
             removed = count - int(live[:count].sum())
@@ -81,13 +79,12 @@ class ReferenceScanner:
         mask: NDArray[np.bool_] | Mask | None = None,
         after: tuple[float, int] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        checked = checked_shape(luts, self.M, k)
-        require_finite(checked)
-        tables = torch.tensor(checked)
+        tables = checked_shape(luts, self.M, k)
+        require_finite(tables)
         snapshot = self._snapshot
         eligible = snapshot.live
         if mask is not None:
-            eligible = eligible & _fit(torch.tensor(checked_mask(mask)), len(eligible))
+            eligible = eligible & _fit(checked_mask(mask), len(eligible))
         rows = np.full((len(tables), k), -1, dtype=np.int64)
         scores = np.full((len(tables), k), -np.inf, dtype=np.float32)
         together = max(1, SCORES_AT_A_TIME // max(1, len(snapshot.packed)))
@@ -95,8 +92,8 @@ class ReferenceScanner:
             part = self._scores(snapshot.packed, tables[first : first + together])
             for q, row_scores in enumerate(part, start=first):
                 hits = _top(row_scores, eligible, k, after)
-                rows[q, : len(hits)] = hits.numpy()
-                scores[q, : len(hits)] = row_scores[hits].numpy()
+                rows[q, : len(hits)] = hits
+                scores[q, : len(hits)] = row_scores[hits]
         return rows, scores
 
     def _reserve(self, rows: int) -> None:
@@ -105,39 +102,46 @@ class ReferenceScanner:
             return
         capacity = max(rows, 2 * capacity, FIRST_CAPACITY)
         used = len(self._snapshot.packed)
-        packed = torch.zeros((capacity, self._packed.shape[1]), dtype=torch.uint8)
-        live = torch.zeros(capacity, dtype=torch.bool)
+        packed = np.zeros((capacity, self._packed.shape[1]), dtype=np.uint8)
+        live = np.zeros(capacity, dtype=np.bool_)
         packed[:used], live[:used] = self._snapshot.packed, self._snapshot.live
         self._packed, self._live = packed, live
 
-    def _scores(self, packed: Tensor, tables: Tensor) -> Tensor:
+    def _scores(
+        self, packed: NDArray[np.uint8], tables: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Codes (N,ceil(M/2)), tables (Q,M,K) -> scores (Q,N) float32, summed in order of m."""
-        scores = torch.zeros((len(tables), len(packed)), dtype=torch.float32)
+        scores = np.zeros((len(tables), len(packed)), dtype=np.float32)
         for first in range(0, len(packed), CHUNK_ROWS):
-            chunk = packed[first : first + CHUNK_ROWS].numpy()
-            codes = torch.from_numpy(unpack(chunk, self.M)).T.contiguous().int()
+            codes = unpack(packed[first : first + CHUNK_ROWS], self.M).T.astype(np.intp)
             part = scores[:, first : first + CHUNK_ROWS]
             for m in range(self.M):
-                part += tables[:, m].index_select(1, codes[m])
+                part += tables[:, m].take(codes[m], axis=1)
         return scores
 
 
-def _fit(mask: Tensor, rows: int) -> Tensor:
+def _fit(mask: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
     """Fits a mask to ``rows`` rows; rows that were added after the mask are not eligible."""
-    fitted = torch.zeros(rows, dtype=torch.bool)
+    fitted = np.zeros(rows, dtype=np.bool_)
     fitted[: len(mask)] = mask[:rows]
     return fitted
 
 
-def _top(scores: Tensor, eligible: Tensor, k: int, after: tuple[float, int] | None) -> Tensor:
+def _top(
+    scores: NDArray[np.float32],
+    eligible: NDArray[np.bool_],
+    k: int,
+    after: tuple[float, int] | None,
+) -> NDArray[np.int64]:
     """Returns the first k eligible rows by descending score, then ascending row."""
     if after is not None:
-        score, row = torch.tensor(after[0], dtype=torch.float32), after[1]
-        later = torch.arange(len(scores)) > row
+        with np.errstate(over="ignore"):  # a score beyond float32 is infinite
+            score = np.float32(after[0])
+        later = np.arange(len(scores)) > after[1]
         eligible = eligible & ((scores < score) | ((scores == score) & later))
-    rows = eligible.nonzero().flatten()
+    rows = np.flatnonzero(eligible)
     if len(rows) > k:
-        kth = scores[rows].topk(k).values[-1]
+        kth = np.partition(scores[rows], -k)[-k]
         rows = rows[scores[rows] >= kth]
-    order = scores[rows].argsort(descending=True, stable=True)
+    order = (-scores[rows]).argsort(kind="stable")
     return rows[order][:k]

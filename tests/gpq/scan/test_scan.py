@@ -121,6 +121,13 @@ def test_any_score_and_row_to_go_on_after(engine: str) -> None:
             assert rows[0][rows[0] >= 0].tolist() == expected, (score, row)
 
 
+def test_a_score_beyond_float32_comes_before_or_after_all(engine: str) -> None:
+    scanner = build(np.array([[5], [1]], dtype=np.uint8), 1, engine)
+    lut = np.zeros((1, 1, 16), dtype=np.float32)
+    assert scanner.search(lut, 2, after=(1e300, 7))[0].tolist() == [[0, 1]]
+    assert scanner.search(lut, 2, after=(-1e300, -1))[0].tolist() == [[-1, -1]]
+
+
 def test_rows_keep_their_numbers_and_len_counts_the_live(engine: str) -> None:
     lut = np.zeros((1, 1, 16), dtype=np.float32)
     lut[0, 0, 5] = 1
