@@ -21,6 +21,7 @@ import torch
 
 from bench.machine import describe
 from bench.output import RESULTS, save
+from gpq.engine import torch_pixels
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import device, memory
 from trainer.components.model import GPQ
@@ -61,7 +62,8 @@ def measure(
         network.compile(backend=backend)
     optimiser, schedule = recipe.optimiser()
     batch = labelled + unlabelled
-    images = rules.normalise(data.labelled[:batch]).contiguous(memory_format=torch.channels_last)
+    images = torch_pixels.normalise(rules, data.labelled[:batch])
+    images = images.contiguous(memory_format=torch.channels_last)
 
     learn = TrainingStep(recipe, optimiser, graph=not options.launched)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from gpq.engine import torch_pixels
 from gpq.model import artifact
 from gpq.model.codebook import Codebook
 from gpq.model.model import Model
@@ -160,7 +161,7 @@ def _features(
     device = next(network.parameters()).device
     parts = []
     for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
-        images = rules.normalise(pixels[part].to(device))
+        images = torch_pixels.normalise(rules, pixels[part].to(device))
         parts.append(network(images.contiguous(memory_format=torch.channels_last)).float())
     return torch.cat(parts)
 

@@ -52,7 +52,11 @@ class Model:
 
         TF32 is off, so that the size of the batch makes no difference.
         """
-        images = self.rules.normalise(torch.as_tensor(pixels).to(self.device))
+        mean, std = (
+            torch.tensor(of_each, device=self.device).view(3, 1, 1)
+            for of_each in (self.rules.mean, self.rules.std)
+        )
+        images = (torch.as_tensor(pixels).to(self.device).float() - mean) / std
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             out: Tensor = self.network(images)

@@ -5,14 +5,11 @@ them. The rules are constants of the artifact (``Preprocess``).
 """
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 MOST_PIXELS = 1024  # a side of a network's input
 JPEG_WHOLE, JPEG_SCALED = "whole", "scaled-to-twice"
@@ -70,25 +67,9 @@ class Preprocess:
         )
         return np.asarray(square)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels (B,3,H,W) on the 0–255 scale, of any dtype -> float32 network input."""
-        mean, std = (_channels(of_each, pixels.device) for of_each in (self.mean, self.std))
-        return (pixels.float() - mean) / std
-
-    def tensor(self, images: list[Image.Image]) -> Tensor:
-        """RGB images -> (B,3,size,size) float32 network input."""
-        if not images:
-            return torch.empty(0, 3, self.size, self.size)
-        stacked = np.stack([self.pixels(image) for image in images])
-        return self.normalise(torch.from_numpy(stacked).permute(0, 3, 1, 2))
-
-
-@lru_cache(maxsize=64)
-def _channels(of_each: tuple[float, float, float], device: torch.device) -> Tensor:
-    """Returns a value for each channel as (3,1,1) float32.
-
-    The tensor is cached because copying it to a GPU waits for the GPU, and cannot be part of a
-    CUDA graph.
-    """
-    with torch.inference_mode(False):
-        return torch.tensor(of_each, device=device).view(3, 1, 1)
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (B,3,H,W) on the 0–255 scale -> float32 network input, contiguous."""
+        mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
+        images: NDArray[np.float32] = np.subtract(pixels, mean, dtype=np.float32, order="C")
+        images /= std
+        return images

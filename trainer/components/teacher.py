@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gpq.engine import torch_pixels
 from gpq.model.model import Model
 from trainer import distributed
 from trainer.components import augment, losses
@@ -66,6 +67,8 @@ def _sub_vectors(teacher: Model, views: Tensor) -> Tensor:
     parts = []
     with autocast(views.device):
         for part in torch.split(views, BATCH):
-            images = teacher.rules.normalise(part).contiguous(memory_format=torch.channels_last)
+            images = torch_pixels.normalise(teacher.rules, part).contiguous(
+                memory_format=torch.channels_last
+            )
             parts.append(teacher.network(images).float())
     return intra_normalise(torch.cat(parts), teacher.codebook.M)

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from gpq.engine import torch_pixels
 from gpq.pixels.preprocess import Preprocess
 from gpq.system.device import in_parts_that_fit
 from trainer import distributed
@@ -159,7 +160,8 @@ class Recipe(ABC):
         return distributed.gather(self._network(model, distributed.share(views)))
 
     def _network(self, model: GPQ, views: Tensor) -> Tensor:
-        images = self.rules.normalise(views).contiguous(memory_format=torch.channels_last)
+        images = torch_pixels.normalise(self.rules, views)
+        images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast:
             return model.features(images)
 

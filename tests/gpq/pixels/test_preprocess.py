@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from gpq.pixels.preprocess import Preprocess
@@ -20,13 +19,15 @@ def test_the_crop_is_the_centre() -> None:
     assert (Preprocess(32).pixels(wide) == np.asarray(quarters())).all()
 
 
-def test_tensor_is_normalised_by_channel() -> None:
+def test_pixels_are_normalised_by_channel() -> None:
     rules = Preprocess(32, mean=(100.0, 0.0, 0.0), std=(50.0, 1.0, 2.0))
-    out = rules.tensor([Image.new("RGB", (5, 5), (200, 7, 8))])
+    pixels = rules.pixels(Image.new("RGB", (5, 5), (200, 7, 8)))
+    out = rules.normalise(pixels[None].transpose(0, 3, 1, 2))
     assert out.shape == (1, 3, 32, 32)
-    assert out.dtype == torch.float32
+    assert out.dtype == np.float32
+    assert out.flags.c_contiguous
     assert out[0, :, 0, 0].tolist() == [2.0, 7.0, 4.0]
-    assert rules.tensor([]).shape == (0, 3, 32, 32)
+    assert rules.normalise(np.empty((0, 3, 32, 32), dtype=np.uint8)).shape == (0, 3, 32, 32)
 
 
 def test_an_unknown_rule_is_refused() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gpq.engine import torch_pixels
 from gpq.model import artifact
 from gpq.model.codebook import Codebook
 from gpq.model.model import Model
@@ -279,7 +280,7 @@ def spread_out(folder: Path) -> Model:
     """Returns a model whose features have mean zero over ``image_set()``: no codebook is dead."""
     model = artifact.load(folder)
     with torch.no_grad():
-        raw = model.network(model.rules.normalise(image_set().labelled))
+        raw = model.network(torch_pixels.normalise(model.rules, image_set().labelled))
         model.network.project.bias -= raw.mean(dim=0)
     return model
 
@@ -289,7 +290,7 @@ def test_init_uses_the_network_and_the_codewords(random_model: Path) -> None:
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=4), 3)
     start_from(model, source, image_set(), rules)
-    images = rules.normalise(image_set().labelled)
+    images = torch_pixels.normalise(rules, image_set().labelled)
     features = model.eval().features(images)
     assert torch.allclose(features, source.network(images), atol=1e-4)
     assert torch.equal(model.Z, torch.tensor(source.codebook.Z))
