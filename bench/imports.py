@@ -24,7 +24,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from bench.database import sqlite_url
@@ -43,7 +42,7 @@ ENLARGED = 1000  # different images among the enlarged ones
 
 def alone(files: list[Path]) -> float:
     """Returns the seconds to decode and encode the files, without loading torch and the model."""
-    model = artifacts.use(SHIPPED, torch.device("cpu"))
+    model = artifacts.use(SHIPPED, "cpu")
     started = time.perf_counter()
     with ThreadPoolExecutor(Settings().decode_threads) as pool:
         for first in range(0, len(files), IMPORT_BATCH):

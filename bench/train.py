@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--compile", default="", help="backend of torch.compile (not compiled)")
     parser.add_argument("--out", type=Path, default=WRITTEN, help="JSON file (%(default)s)")
     options = parser.parse_args()
-    on = device.pick(options.device)
+    on = torch.device(device.pick(options.device))
     if on.type == "cpu":
         memory.keep_freed()
     found = [

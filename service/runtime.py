@@ -72,7 +72,7 @@ class Runtime:
             settings.encode_threads,
             self.metrics.batch.labels("encode").observe,
             self.metrics.device_full.inc,
-            self.device.type,
+            self.device,
         )
         # Two limits, so that a flood of one kind of request does not delay the other kind.
         self.image_requests, self.database_requests = (

@@ -65,9 +65,10 @@ def train(options: argparse.Namespace) -> None:
             f"this run uses {config.size}: give --size {source.rules.size} to keep the size",
             file=sys.stderr,
         )
+    wanted = torch.device(gpq_device.pick(options.device))
     if config.compile:
-        require_backend(config.compile, gpq_device.pick(options.device))
-    device = distributed.start(gpq_device.pick(options.device))
+        require_backend(config.compile, wanted)
+    device = distributed.start(wanted)
     if device.type == "cpu":
         memory.keep_freed()
     else:

@@ -1,14 +1,19 @@
 """Chooses the device to compute on, and copes with running out of its memory."""
 
+import ctypes
+import importlib.util
+import sys
 from collections.abc import Callable
-from typing import TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpq.errors import DeviceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = ("auto", "cpu", "cuda")
 # Parts of the messages that torch, CUDA, Triton and the CPU's allocator give if memory runs out.
@@ -24,28 +29,58 @@ NO_ROOM = (
     "unable to find an engine to execute",
 )
 
-Items = TypeVar("Items", NDArray[np.uint8], Tensor)
+Items = TypeVar("Items", NDArray[np.uint8], "Tensor")
 Found = TypeVar("Found")
 
 
-def pick(name: str) -> torch.device:
-    """Returns the device called ``auto``, ``cpu`` or ``cuda``; auto prefers CUDA.
+def pick(name: str) -> str:
+    """Returns the device for ``auto``, ``cpu`` or ``cuda``: cpu or cuda; auto prefers cuda.
 
-    Raises DeviceError if the device does not exist.
+    Raises DeviceError if the device cannot be used.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("cuda: torch sees no CUDA device; use cpu or auto")
-    return torch.device(name)
+        return "cpu" if cuda_missing() else "cuda"
+    if name == "cuda" and (reason := cuda_missing()):
+        raise DeviceError(f"cuda: {reason}; use cpu or auto")
+    return name
+
+
+@cache
+def cuda_missing() -> str:
+    """Returns the reason why torch cannot use a CUDA device, or an empty string if it can.
+
+    torch is imported only if there is a device that it could use.
+    """
+    if not cuda_devices():
+        return "there is no CUDA device"
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed; install the extra cuda"
+    import torch
+
+    return "" if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+@cache
+def cuda_devices() -> int:
+    """Returns the number of CUDA devices that the driver shows this process, 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int()
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+            return 0
+    except (OSError, AttributeError):  # there is no driver, or its library is another
+        return 0
+    return count.value
 
 
 def out_of_memory(error: Exception) -> bool:
     """Returns whether a device or the CPU's allocator ran out of memory.
 
-    Only some of these errors are a torch.OutOfMemoryError; the others are known by their text.
+    Only some of these errors have a class of their own; the others are known by their text.
     """
-    return isinstance(error, torch.OutOfMemoryError) or any(s in str(error) for s in NO_ROOM)
+    torch = sys.modules.get("torch")  # no error is torch's if nothing has imported it
+    kinds = (torch.OutOfMemoryError, MemoryError) if torch else (MemoryError,)
+    return isinstance(error, kinds) or any(s in str(error) for s in NO_ROOM)
 
 
 def in_parts_that_fit(
@@ -53,20 +88,27 @@ def in_parts_that_fit(
     items: Items,
     on_full: Callable[[], object] = lambda: None,
 ) -> list[Found]:
-    """Computes a batch at once or, if memory runs out, each half of it in the same way.
+    """Computes a batch, an array or a tensor, at once or, if memory runs out, in halves.
 
+    Each half is computed in the same way.
     Returns the results of the parts, in order. ``on_full``: called each time memory runs out.
     Raises the device's error if a single item has no room.
     """
     try:
         return [compute(items)]
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         on_full()
         if len(items) < 2:
             raise
-    torch.cuda.empty_cache()  # here the error, which keeps its frames' tensors alive, is gone
+    _empty_cache()  # here the error, which keeps its frames' tensors alive, is gone
     half = len(items) // 2
     found = in_parts_that_fit(compute, items[:half], on_full)
     return found + in_parts_that_fit(compute, items[half:], on_full)
+
+
+def _empty_cache() -> None:
+    """Gives back the memory in torch's cache, if torch is in use."""
+    if torch := sys.modules.get("torch"):
+        torch.cuda.empty_cache()  # does nothing before CUDA is initialised

@@ -6,8 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import assert_never
 
-import torch
-
 from gpq.model import artifact
 from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
@@ -55,7 +53,7 @@ def _reindex(
     store: Store,
     settings: Settings,
     originals: Originals,
-    place: torch.device,
+    place: str,
     run: JobRun,
     share: float,
 ) -> None:
@@ -63,7 +61,7 @@ def _reindex(
     missing = sum(store.models.count_missing(model.number) for model in incomplete)
     total = max(missing, run.job.total or 0)  # codes that an earlier run wrote count as done
     run.expect(total, done=total - missing)
-    encoder = Encoder(settings.encode_threads, device=place.type, together=IMPORT_BATCH)
+    encoder = Encoder(settings.encode_threads, device=place, together=IMPORT_BATCH)
     decoder = Decoder(settings.max_pixels, settings.decode_threads)
     throttle = Throttle(share, store.replicas.latencies)
     with closing(decoder), closing(encoder):
@@ -76,7 +74,7 @@ def _reindex(
 
 
 def _import(
-    store: Store, settings: Settings, originals: Originals, place: torch.device, run: JobRun
+    store: Store, settings: Settings, originals: Originals, place: str, run: JobRun
 ) -> None:
     _prepare_database(store, settings, originals, place)
     if run.job.by_service:
@@ -84,7 +82,7 @@ def _import(
     else:
         source = open_source(Path(run.job.source), None, settings.max_body_bytes)
     # One network for each processor: threads that share a batch wait for each other at every layer.
-    encoder = Encoder(1, device=place.type, together=IMPORT_BATCH, networks=settings.encode_threads)
+    encoder = Encoder(1, device=place, together=IMPORT_BATCH, networks=settings.encode_threads)
     decoder = Decoder(settings.max_pixels, settings.decode_threads, IMPORT_GROUP_BYTES)
     with closing(decoder), closing(encoder):
         ingest = Ingest(decoder, encoder, originals)
@@ -97,9 +95,7 @@ def _import(
                 continue
 
 
-def _prepare_database(
-    store: Store, settings: Settings, originals: Originals, place: torch.device
-) -> None:
+def _prepare_database(store: Store, settings: Settings, originals: Originals, place: str) -> None:
     """Adopts GPQ_MODEL in a new database and claims the image store, as a service does."""
     if not store.models.all():
         folder = artifacts.find(settings.model)
@@ -107,7 +103,7 @@ def _prepare_database(
     originals.claim(store.state.identity(), store.feed.head())
 
 
-def _load(store: Store, stored: StoredModel, place: torch.device) -> Model:
+def _load(store: Store, stored: StoredModel, place: str) -> Model:
     """Loads a model from the database.
 
     Raises ModelChanged if it was deleted meanwhile, ModelError if its files were never kept.

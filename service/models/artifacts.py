@@ -39,7 +39,7 @@ def read(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in NAMES}
 
 
-def load(files: Mapping[str, bytes], device: torch.device) -> Model:
+def load(files: Mapping[str, bytes], device: str) -> Model:
     """Loads and verifies an artifact from its files, as ``use`` does.
 
     Raises ArtifactError, and KeyError if a file is missing.
@@ -53,13 +53,13 @@ def load(files: Mapping[str, bytes], device: torch.device) -> Model:
             raise ArtifactError(str(error).replace(f"{folder}/", "")) from error
 
 
-def use(folder: Path, device: torch.device) -> Model:
+def use(folder: Path, device: str) -> Model:
     """Loads a model from its folder, verified with the engine that will run it.
 
     The model is on the CPU if the device has too little memory. Raises ArtifactError.
     """
     model = _load(folder, device)
-    if model.device != device:
+    if model.device.type != device:
         return model  # an engine of the CPU could not move to the device later
     faster = in_one_call(model)
     try:
@@ -70,11 +70,11 @@ def use(folder: Path, device: torch.device) -> Model:
     return faster
 
 
-def _load(folder: Path, device: torch.device) -> Model:
+def _load(folder: Path, device: str) -> Model:
     try:
         return artifact.load(folder, device)
     except (ArtifactError, RuntimeError) as error:
-        if device.type == "cpu" or not out_of_memory(error):
+        if device == "cpu" or not out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0]
     torch.cuda.empty_cache()

@@ -4,8 +4,6 @@ import logging
 import threading
 from collections.abc import Collection
 
-import torch
-
 from gpq.errors import GPQError
 from gpq.model.model import Model
 from service.concurrency.periodic import PeriodicThread
@@ -26,9 +24,7 @@ class ModelLoader:
     a code.
     """
 
-    def __init__(
-        self, store: Store, follower: FeedFollower, encoder: Encoder, device: torch.device
-    ) -> None:
+    def __init__(self, store: Store, follower: FeedFollower, encoder: Encoder, device: str) -> None:
         self.store, self.follower, self.encoder = store, follower, encoder
         self.device = device
         self.models: Collection[Model] = [encoder.models[follower.model]]

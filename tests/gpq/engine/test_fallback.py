@@ -125,7 +125,7 @@ def test_a_model_that_finds_a_full_gpu_is_loaded_on_the_cpu_and_moves_later(
 
     monkeypatch.setattr(artifact, "load", full)
     monkeypatch.setattr(fallback, "RETRY_SECONDS", 0)
-    model = artifacts.use(random_model, torch.device("cuda"))
+    model = artifacts.use(random_model, "cuda")
     assert "is on the CPU for now: CUDA out of memory." in caplog.text
     expected = model.encode(pixels[:1])[0].tobytes()
     gpu = FullGPU(model.network, 0)

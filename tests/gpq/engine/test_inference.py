@@ -76,9 +76,9 @@ def test_a_network_without_the_golden_codes_is_not_served(
     shipped: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(artifacts, "in_one_call", lambda model: replace(model, network=Halved()))
-    model = artifacts.use(SHIPPED, torch.device("cpu"))
+    model = artifacts.use(SHIPPED, "cpu")
     assert not isinstance(model.network, Halved)
     assert "golden vector 0" in caplog.text
     monkeypatch.undo()
     faster = (WinogradNetwork, torch.jit.ScriptModule)
-    assert isinstance(artifacts.use(SHIPPED, torch.device("cpu")).network, faster)
+    assert isinstance(artifacts.use(SHIPPED, "cpu").network, faster)

@@ -1,7 +1,12 @@
+import ctypes
+import sys
+
+import numpy as np
 import pytest
 import torch
 
 from gpq.errors import DeviceError
+from gpq.system import device
 from gpq.system.device import in_parts_that_fit, out_of_memory, pick
 
 
@@ -55,6 +60,7 @@ def test_other_errors_are_raised_at_once() -> None:
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("any"), True),
+        (MemoryError("Unable to allocate 1.00 EiB for an array"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
@@ -64,10 +70,78 @@ def test_errors_for_want_of_memory_are_known(error: Exception, expected: bool) -
     assert out_of_memory(error) is expected
 
 
+def test_arrays_are_halved_too_and_their_allocator_may_be_full() -> None:
+    def compute(items: np.ndarray) -> list[int]:
+        if len(items) > 1:
+            np.empty(2**60, dtype=np.uint8)
+        return items.tolist()
+
+    assert in_parts_that_fit(compute, np.arange(3, dtype=np.uint8)) == [[0], [1], [2]]
+
+
+class Driver:
+    """Answers like the driver's library; ``codes``: what its functions return, 0 for success."""
+
+    def __init__(self, count: int, *codes: int) -> None:
+        self.count, self.codes = count, list(codes)
+
+    def cuInit(self, flags: int) -> int:
+        return self.codes[0]
+
+    def cuDeviceGetCount(self, place: object) -> int:
+        ctypes.cast(place, ctypes.POINTER(ctypes.c_int))[0] = self.count
+        return self.codes[1]
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        (Driver(2, 0, 0), 2),
+        (Driver(2, 100, 0), 0),
+        (Driver(2, 0, 3), 0),
+        (object(), 0),  # a library without the functions
+    ],
+)
+def test_the_driver_counts_the_devices(
+    driver: object, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    assert device.cuda_devices.__wrapped__() == expected
+
+
+def test_without_a_driver_there_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = ctypes.CDLL
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: load("libnowhere.so"))
+    assert device.cuda_devices.__wrapped__() == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "modules", "available", "expected"),
+    [
+        (0, {"torch": None}, False, "there is no CUDA device"),
+        (1, {"torch": None}, False, "torch is not installed; install the extra cuda"),
+        (1, {}, False, "torch sees no CUDA device"),
+        (1, {}, True, ""),
+    ],
+)
+def test_what_is_missing_for_cuda_is_said(
+    count: int,
+    modules: dict[str, None],
+    available: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "cuda_devices", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert device.cuda_missing.__wrapped__() == expected
+
+
 def test_the_device_that_is_asked_for_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [pick(name).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick("auto").type == "cpu"
-    with pytest.raises(DeviceError, match="no CUDA device"):
+    monkeypatch.setattr(device, "cuda_missing", lambda: "")
+    assert [pick(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    monkeypatch.setattr(device, "cuda_missing", lambda: "there is no CUDA device")
+    assert [pick(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(DeviceError, match="cuda: there is no CUDA device; use cpu or auto"):
         pick("cuda")
