@@ -1,7 +1,6 @@
 """Chooses a scan engine and builds its scanner. Add a new engine here."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gpq.errors import ScanError
@@ -41,7 +40,7 @@ def build(
     packed: NDArray[np.uint8],
     M: int,
     engine: str = "auto",
-    device: torch.device | str | None = None,
+    device: str | None = None,
 ) -> Scanner:
     """Builds a scanner over packed codes (N,ceil(M/2)) uint8, which are rows 0…N-1.
 

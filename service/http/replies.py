@@ -201,7 +201,7 @@ class StatsReply(Reply):
         "images": 1204,
         "engine": "native",
         "engine_reason": "the fastest available, with avx512vbmi instructions; "
-        "the cuda scan engine is unavailable: torch sees no CUDA device",
+        "the cuda scan engine is unavailable: there is no CUDA device",
         "unique_codes": 911,
         "largest_tie": 12,
         "feed": {

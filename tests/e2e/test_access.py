@@ -44,7 +44,7 @@ def test_every_route_except_health_requires_a_key(random_model: Path, tmp_path: 
         ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
         ({"GPQ_API_KEYS": "none"}, "GPQ_API_KEYS: Value error, 'none' is a key"),
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
-        ({"GPQ_SCAN": "cuda"}, "the cuda scan engine is unavailable: torch sees no CUDA device"),
+        ({"GPQ_SCAN": "cuda"}, "the cuda scan engine is unavailable: there is no CUDA device"),
         ({"GPQ_DATABASE_URL": "mysql://x/y"}, "mysql is not supported; use sqlite or postgresql"),
         ({"GPQ_DATABASE_URL": "notaurl"}, "Could not parse SQLAlchemy URL"),
         ({"GPQ_IMAGE_STORE": "warp://x"}, "GPQ_IMAGE_STORE=warp://x"),
