@@ -1,6 +1,6 @@
 # make run       runs the service with SQLite and the shipped model on http://127.0.0.1:8000
 # make test      runs all tests except those that need a CUDA device
-# make setup     installs the service and the trainer into .venv
+# make setup     installs the service and the trainer into .venv; the trainer needs PyTorch
 # make check     checks style, types and import rules
 # make bench     measures the scan beside faiss
 # make crash     kills the service at random moments, 100 times on each database, and checks it
@@ -19,13 +19,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/gpu
 SECONDS ?= 60
+INSTALL := $(BIN)/pip install -q -c constraints.txt
 KERNEL := gpq/scan/native/src
-WINOGRAD := gpq/winograd/src
 SHARED := gpq/native/src
 KERNEL_SOURCES := $(filter-out %/api.cc,$(wildcard $(KERNEL)/*.cc))
 KERNEL_CHECK := tests/native/check.cc $(KERNEL_SOURCES) -I$(KERNEL) -I$(SHARED) -std=c++17 -ffp-contract=off
-WINOGRAD_CHECK := tests/native/winograd.cc $(filter-out %/api.cc,$(wildcard $(WINOGRAD)/*.cc)) \
-  -I$(WINOGRAD) -I$(SHARED) -std=c++17 -ffp-contract=fast
+INSTALLED := $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt \
+  $(wildcard $(KERNEL)/* $(SHARED)/*)
 SANITIZED := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
@@ -35,7 +35,7 @@ SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python -m service
 
-setup: $(VENV)/run.stamp
+setup: $(VENV)/train.stamp
 
 test: $(VENV)/dev.stamp system
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cuda" $(ARGS)
@@ -60,10 +60,8 @@ sanitize:
 	@mkdir -p runs
 	$(CXX) $(SANITIZED) $(KERNEL_CHECK) -o runs/sanitized
 	$(CXX) $(SANITIZED) -DGPQ_SMALL $(KERNEL_CHECK) -o runs/sanitized-small
-	$(CXX) $(SANITIZED) $(WINOGRAD_CHECK) -o runs/sanitized-winograd
 	runs/sanitized $(SECONDS)
 	runs/sanitized-small $(SECONDS)
-	runs/sanitized-winograd $(SECONDS)
 
 fuzz:
 	@mkdir -p runs
@@ -92,23 +90,32 @@ $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/* $(SHARED)/*)
-	$(BIN)/pip install -q -c constraints.txt -e .[train]
+# What each installs includes what those before it install, so it touches their stamps too.
+# The C++ code is compiled while pip downloads and unpacks what the service needs.
+$(VENV)/run.stamp: $(INSTALLED) docker/requirements.py
+	@$(BIN)/python docker/requirements.py > $(VENV)/requirements.txt
+	$(BIN)/pip install -q --no-deps -e . & build=$$!; \
+	  $(INSTALL) -r $(VENV)/requirements.txt; status=$$?; wait $$build && exit $$status
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/* $(SHARED)/*)
-	$(BIN)/pip install -q -c constraints.txt -e .[dev]
-	@touch $@ $(VENV)/run.stamp
+$(VENV)/train.stamp: $(INSTALLED)
+	$(INSTALL) -e .[train]
+	@touch $(VENV)/run.stamp $@
 
-$(VENV)/bench.stamp: $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt $(wildcard $(KERNEL)/* $(WINOGRAD)/* $(SHARED)/*)
-	$(BIN)/pip install -q -c constraints.txt -e .[bench]
-	@touch $@
+$(VENV)/dev.stamp: $(INSTALLED)
+	$(INSTALL) -e .[dev]
+	@touch $(VENV)/run.stamp $(VENV)/train.stamp $@
+
+$(VENV)/bench.stamp: $(INSTALLED)
+	$(INSTALL) -e .[bench]
+	@touch $(VENV)/run.stamp $(VENV)/train.stamp $(VENV)/dev.stamp $@
 
 # Installs Postgres and Chromium for the tests that need them. It needs root and apt-get; without
 # them those tests are skipped.
 system:
 ifneq ($(SUDOLESS_APT),)
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null || \
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null \
+	  && command -v ip >/dev/null || \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -qy --no-install-recommends postgresql chromium fonts-dejavu-core; }
+	    apt-get install -qy --no-install-recommends postgresql chromium fonts-dejavu-core iproute2; }
 endif

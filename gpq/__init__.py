@@ -4,10 +4,9 @@ The method is Generalized Product Quantization (Jang & Cho, CVPR 2020).
 
 Packages, each of which imports only from those below it:
 
-    engine    runs a model's network fast, and falls back to the CPU if a device is full
+    engine    runs a model's network in OpenVINO, ONNX Runtime or torch
     scan      finds the best codes for a query exactly, in C++, on GPUs or in numpy
-    model     networks, codebooks and the files of an artifact
-    winograd  computes convolutions of 3×3 on the CPU
+    model     codebooks, the files of an artifact and the checks of its graph
     pixels    decodes image files and prepares their pixels for a network
     native    loads the compiled C++ libraries
     system    files, memory, processors and devices of the operating system

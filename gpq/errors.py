@@ -7,6 +7,7 @@ GPQError
 │   ├── BrokenImage          the format is supported, but the file cannot be decoded
 │   └── TooManyPixels        the image is larger than the pixel limit
 ├── ArtifactError            a model folder cannot be used; the message names the file
+│   └── GraphError           the graph of a network asks for something that is not allowed
 ├── DeviceError              the requested device does not exist
 └── ScanError                a scan engine is unavailable or cannot handle its arguments
     └── DeviceFull           a device lacks memory; the message has the bytes needed and free
@@ -39,6 +40,10 @@ class TooManyPixels(ImageError):
 
 class ArtifactError(GPQError):
     """A model folder is missing or damaged, or its model computes other codes than it should."""
+
+
+class GraphError(ArtifactError):
+    """The graph of a network is damaged, or asks for something that is not allowed."""
 
 
 class DeviceError(GPQError):

@@ -5,7 +5,8 @@ commands    runs the service's commands (``python -m service …``)
 postgres    runs a Postgres server on a temporary folder
 processes   free ports, environment variables and resident memory of such processes
 images      makes small images and extracts the CIFAR-10 sample
-models      makes model artifacts with random weights
+models      makes model artifacts with random weights, without torch
+trained     makes model artifacts of the trainer's networks, with random weights
 """
 
 from pathlib import Path

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from harness import ROOT
 
+import_path = [str(ROOT)]  # of Python in the processes that are started
+
 
 def free_port() -> int:
     """Returns a TCP port of 127.0.0.1 that no process listens on."""
@@ -18,11 +20,12 @@ def environment(**settings: object) -> dict[str, str]:
     """Returns the environment for a process of the service.
 
     It is this process's environment, but the given settings are the only ``GPQ_*`` variables:
-    ``port=8000`` becomes ``GPQ_PORT=8000``. Python imports this repository's packages.
+    ``port=8000`` becomes ``GPQ_PORT=8000``. Python imports this repository's packages
+    (``import_path``).
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPQ_")}
     own = {f"GPQ_{name.upper()}": str(value) for name, value in settings.items()}
-    return {**inherited, "PYTHONPATH": str(ROOT), **own}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(import_path), **own}
 
 
 def resident_bytes(process: int | str = "self") -> int:

@@ -20,12 +20,13 @@ class Server:
 
     ``folder``: working folder of the process, which also gets the log. ``settings``: settings of
     the service, such as ``model=path``. ``url``: address of the service. ``http``: a client for
-    it.
+    it. ``variables``: other environment variables of the process, set before it starts.
     """
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
         self.settings = settings
+        self.variables: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
@@ -48,7 +49,7 @@ class Server:
         """Starts the process without waiting until it is ready."""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        variables = environment(**{"port": port, **self.settings})
+        variables = {**environment(**{"port": port, **self.settings}), **self.variables}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service"],

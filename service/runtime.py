@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from gpq import scan
-from gpq.errors import ScanError
+from gpq.engine import engines
+from gpq.errors import ArtifactError, ScanError
 from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
@@ -18,7 +19,7 @@ from service.catalogue.searcher import Searcher
 from service.concurrency.admission import Admission
 from service.database.migrate import migrate
 from service.database.store import Store
-from service.errors import ModelChanged, NewerSchema, StorageFull, Unavailable
+from service.errors import ModelChanged, ModelError, NewerSchema, StorageFull, Unavailable
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 from service.jobs.host import JobHost
@@ -68,20 +69,23 @@ class Runtime:
         self.maintenance = Maintenance(self.store, self.originals, settings.feed_seconds)
         self.metrics, self.latency = Metrics(), Latency()
         self.decoder = Decoder(settings.max_pixels, settings.decode_threads)
-        self.encoder = Encoder(
-            settings.encode_threads,
-            self.metrics.batch.labels("encode").observe,
-            self.metrics.device_full.inc,
-            self.device,
-        )
+        self.encoder = Encoder(self.metrics.batch.labels("encode").observe, self.device)
         # Two limits, so that a flood of one kind of request does not delay the other kind.
         self.image_requests, self.database_requests = (
             Admission(settings.max_waiting, threads, settings.wait_seconds)
             for threads in (IMAGE_THREADS, DATABASE_THREADS)
         )
+        self.options = engines.Options(  # how to run networks
+            engine=settings.engine,
+            precision=settings.precision,
+            device=self.device,
+            threads=settings.encode_threads,
+            on_full=self.metrics.device_full.inc,
+        )
         folder = artifacts.find(settings.model)
-        self._configured = artifacts.use(folder, self.device)  # the model of GPQ_MODEL
-        self._configured_files = artifacts.read(folder)
+        self._configured = engines.load(folder, self.options)  # the model of GPQ_MODEL
+        # Read now, because the folder may hold another model when the database answers.
+        self._files = artifacts.read(folder)
         self._serving: Serving | None = None
         self._add_gauges()
         self.jobs = JobHost(self.store, ImportFolder(settings))
@@ -158,7 +162,7 @@ class Runtime:
         follower = FeedFollower(
             self.store, self._new_index, model.id, self.settings.index_file, self.latency.p99
         )
-        loader = ModelLoader(self.store, follower, self.encoder, self.device)
+        loader = ModelLoader(self.store, follower, self.encoder, self.options)
         ingest = Ingest(self.decoder, self.encoder, self.originals)
         watch = self.metrics.batch.labels("scan").observe
         exact = ExactSearch(self.store.feed, follower, watch)
@@ -189,10 +193,11 @@ class Runtime:
                 return
             except SQLAlchemyError as error:
                 self._retry_later(_reason(error), str(error).partition("\n")[0])
-            # Worth retrying: the image store may answer, or another model may become active.
+            # Worth retrying: the image store may answer, or another model may become active, or
+            # get its graph.
             except (Unavailable, StorageFull) as error:
                 self._retry_later(str(error))
-            except (NewerSchema, ScanError) as error:
+            except (NewerSchema, ModelError, ScanError) as error:
                 self.not_ready = str(error)
                 log.error(self.not_ready)
                 return
@@ -210,7 +215,7 @@ class Runtime:
     def _open(self) -> None:
         migrate(self.store.database)
         logging.getLogger("alembic").setLevel(logging.WARNING)  # or alembic would log every attempt
-        active = self.store.models.adopt(self._configured.id, self._configured_files)
+        active = self.store.models.adopt(self._configured.id, self._files)
         model = self._configured if active == self._configured.id else self._stored(active)
         serving = self._build_serving(model)
         self._serving = serving
@@ -222,6 +227,7 @@ class Runtime:
         self.maintenance.start()
         serving.loader.start()
         self.jobs.start()
+        self._files = {}  # the database has them
         self.not_ready = None
         log.info("ready: %d images, model %s", len(serving.follower.index), self.model.id)
 
@@ -229,7 +235,7 @@ class Runtime:
         """Loads the active model from the database.
 
         Raises ModelChanged if the database lacks its files, or if GPQ_MODEL was set to a model
-        that the database has never known.
+        that the database has never known; Unavailable if it cannot run here.
         """
         files = self.store.models.files(active)
         chosen = "model" in self.settings.model_fields_set
@@ -246,7 +252,10 @@ class Runtime:
             active,
             self.settings.model,
         )
-        return artifacts.load(files, self.device)
+        try:
+            return artifacts.load(files, self.options)
+        except ArtifactError as error:
+            raise Unavailable(f"model {active} cannot be loaded here: {error}") from error
 
 
 def _reason(error: SQLAlchemyError) -> str:

@@ -51,6 +51,16 @@ class Settings(BaseSettings):
         "program's; a database that holds images keeps its own model",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device that encodes images")
+    engine: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
+        "auto",
+        description="what runs the network; `auto` is `torch` on CUDA, else `openvino`, else "
+        "`onnxruntime`, whichever is installed and computes the model's golden vectors",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="precision of the network's multiplications; `auto` is the one that the model "
+        "is made for",
+    )
     scan: Literal["auto", "reference", "native", "cuda"] = Field(
         "auto",
         description="scan engine; `auto` is `cuda` if there is a CUDA device, else `native` if it "

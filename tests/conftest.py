@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
+from gpq.system.device import cuda_missing
 from harness.images import extract_sample
 from harness.models import make_artifact
 from harness.server import Server
@@ -16,7 +16,7 @@ from harness.server import Server
 if TYPE_CHECKING:
     from harness.postgres import Postgres
 
-if not torch.cuda.is_available():  # the kernels read this when they are first imported
+if cuda_missing():  # the kernels read this when they are first imported
     os.environ["TRITON_INTERPRET"] = "1"
 
 

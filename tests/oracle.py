@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.model.codebook import unpack
 from harness.images import png
 
@@ -14,7 +14,7 @@ class Oracle:
     """Scores images, which are identified by their seed (``harness.images.png``)."""
 
     def __init__(self, model: Path) -> None:
-        self.model = artifact.load(model)
+        self.model = engines.load(model)
         self.code = cache(self._code)
         self.lut = cache(self._lut)
 

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpq.engine import engines
+from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS
 from gpq.errors import GPQError
 from gpq.model import artifact
 from gpq.model.model import Model
-from gpq.model.network import DEFAULT_WIDTHS, NETWORKS
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device as gpq_device
 from gpq.system import memory
+from trainer.artifacts import precision
+from trainer.artifacts.cut import cut
+from trainer.artifacts.refit import refit
+from trainer.artifacts.upgrade import upgrade, upgrade_database
 from trainer.config import (
     BATCHES,
     BITS,
@@ -25,12 +30,10 @@ from trainer.config import (
     STEPS,
     VARIANTS,
 )
-from trainer.cut import cut
 from trainer.data import datasets, image_sets
 from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import evaluate
-from trainer.refit import refit
 from trainer.reproduce.grid import PAPER_BITS
 from trainer.train import train as run_train
 from trainer.training import loop
@@ -57,8 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    device = gpq_device.pick(options.device)
-    model = artifact.load(options.model, device)
+    model = _load(options)
     images = _retrieval_set(options, model)
     found = [m.as_dict() for m in evaluate(model, images, options.engine, options.bits)]
     measured = found[-1]
@@ -74,6 +76,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         print("\n".join(map(json.dumps, found)))
     else:
         print(_table(found))
+
+
+def _load(options: argparse.Namespace) -> Model:
+    device = str(gpq_device.pick(options.device))
+    return engines.load(options.model, engines.Options(precision=options.precision, device=device))
 
 
 def _retrieval_set(options: argparse.Namespace, model: Model) -> image_sets.RetrievalSet:
@@ -97,7 +104,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from trainer.report.page import write_report  # imports matplotlib, which is slow
 
-    model = artifact.load(options.model, gpq_device.pick(options.device))
+    model = _load(options)
     images = _retrieval_set(options, model)
     with writing(options.model):
         path = write_report(model, images, options.title, options.model)
@@ -113,6 +120,33 @@ def _refit(options: argparse.Namespace) -> None:
     made = options.model, options.data, options.dataset, options.out
     model_id = refit(*made, overwrite=options.overwrite)
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _precision(options: argparse.Namespace) -> None:
+    if options.out:
+        precision.require_makeable(options.model, options.out, overwrite=options.overwrite)
+    models = precision.load(options.model)
+    images = _retrieval_set(options, models[precision.FLOAT32])
+    found = precision.compare(models, images)
+    if options.json:
+        print(json.dumps({**found.as_dict(), "model": models[precision.FLOAT32].id}))
+    else:
+        print(precision.table(found))
+    if options.out:
+        made = options.model, found, datasets.protocol(options.dataset), options.out
+        model_id = precision.make(*made, overwrite=options.overwrite)
+        print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _upgrade(options: argparse.Namespace) -> None:
+    if not options.folder and not options.database:
+        raise TrainerError("there is nothing to upgrade: name the folder of a model, or --database")
+    for folder in options.folder:
+        done = upgrade(folder)
+        print(f"{folder}: {'upgraded' if done else 'has a graph already'}", file=sys.stderr)
+    if options.database:
+        for id in upgrade_database(options.database):
+            print(f"{id}: upgraded", file=sys.stderr)
 
 
 def _table(found: list[dict[str, Any]]) -> str:
@@ -132,7 +166,7 @@ def _cell(value: object) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(
-        required=True, metavar="train|evaluate|report|cut|refit|reproduce"
+        required=True, metavar="train|evaluate|report|cut|refit|precision|upgrade|reproduce"
     )
 
     labelled, unlabelled = ({name: BATCHES[name][kind] for name in RECIPES} for kind in (0, 1))
@@ -156,9 +190,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
     add(
         "--network",
-        choices=sorted(NETWORKS),
-        help="network (paper: vgg; modern: resnet32, or resnet64 from --size 64 on)",
+        metavar="NAME",
+        help=f"{', '.join(sorted(NETWORKS))} (paper: vgg; modern: resnet32, or resnet64 from "
+        "--size 64 on), or onnx:FILE for a frozen image encoder, such as CLIP's",
     )
+    for option, what in (("--mean", "mean"), ("--std", "standard deviation")):
+        add(
+            option,
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help=f"{what} of each channel that onnx:FILE was trained with, on the 0–1 scale",
+        )
     add("--width", type=_positive, help=f"channels of the first stage {_defaults(DEFAULT_WIDTHS)}")
     add(
         "--size",
@@ -233,12 +276,20 @@ def _parser() -> argparse.ArgumentParser:
         help="folder with train/ (database) and test/ (queries), folder of classes, or table",
     )
     _add_dataset(searched)
-    searched.add_argument(
+
+    computed = argparse.ArgumentParser(add_help=False)
+    computed.add_argument(
         "--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)"
+    )
+    computed.add_argument(
+        "--precision",
+        choices=(engines.AUTO, *artifact.PRECISIONS),
+        default=engines.AUTO,
+        help="of the network's multiplications; auto: the model's own",
     )
 
     measure = commands.add_parser(
-        "evaluate", parents=[searched], help="measure the mAP of an artifact"
+        "evaluate", parents=[searched, computed], help="measure the mAP of an artifact"
     )
     measure.set_defaults(command=_evaluate)
     add = measure.add_argument
@@ -248,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--write", action="store_true", help="write the figures into the artifact's config.json")
 
     report = commands.add_parser(
-        "report", parents=[searched], help="write report.html into an artifact's folder"
+        "report", parents=[searched, computed], help="write report.html into an artifact's folder"
     )
     report.set_defaults(command=_report)
     add = report.add_argument
@@ -283,6 +334,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_dataset(means)
     add("--out", type=Path, required=True, help="folder for the artifact")
     add("--overwrite", action="store_true", help="replace the model in --out")
+
+    less = commands.add_parser(
+        "precision",
+        parents=[searched],
+        help="measure what bfloat16 costs a model; with --out, make a model for bfloat16",
+    )
+    less.set_defaults(command=_precision)
+    add = less.add_argument
+    add("--json", action="store_true", help="print the figures as JSON")
+    add("--out", type=Path, help="folder for a model that computes in bfloat16, if it costs little")
+    add("--overwrite", action="store_true", help="replace the model in --out")
+
+    older = commands.add_parser(
+        "upgrade", help="add the graph of the network to models of earlier versions"
+    )
+    older.set_defaults(command=_upgrade)
+    add = older.add_argument
+    add("folder", type=Path, nargs="*", metavar="DIR", help="artifact folder")
+    add("--database", metavar="URL", help="also upgrade the models of a service's database")
 
     again = commands.add_parser(
         "reproduce", help="reproduce the tables and figures of the paper; can be continued"

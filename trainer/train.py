@@ -11,15 +11,22 @@ from pathlib import Path
 import torch
 
 from gpq import __version__
-from gpq.model import artifact, network
+from gpq.engine import engines, torch_architectures
+from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS, TORCHVISION
 from gpq.model.model import Model
-from gpq.model.network import DEFAULT_WIDTHS, TORCHVISION
+from gpq.model.weights import WEIGHTS
 from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
 from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer import distributed
+from trainer.artifacts import graph
+from trainer.artifacts.encoder import PREFIX, Encoder, freeze
+from trainer.artifacts.encoder import read as read_encoder
+from trainer.artifacts.export import examples_of, export, start_from
 from trainer.components import pretrained
+from trainer.components.head import Head
 from trainer.components.model import GPQ
+from trainer.components.source import Source, read
 from trainer.components.teacher import guess, labelled_rows
 from trainer.config import (
     BATCHES,
@@ -28,6 +35,7 @@ from trainer.config import (
     LEARNING_RATES,
     REPORT,
     STEPS,
+    SUBVECTOR_DIMENSION,
     Config,
     default_details,
 )
@@ -38,7 +46,6 @@ from trainer.device import describe, require_backend
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
-from trainer.export import export, start_from
 from trainer.training import checkpoint, loop
 
 MAX_HELD_OUT = 0.5
@@ -55,14 +62,20 @@ def train(options: argparse.Namespace) -> None:
 
     Options are checked before any image is read. Raises TrainerError and Stopped.
     """
-    source = artifact.load(options.init) if options.init else None
-    teacher = artifact.load(options.teacher) if options.teacher else None
+    source = read(options.init) if options.init else None
+    teacher = read(options.teacher) if options.teacher else None
     config = _config(options, source.id if source else "", teacher.id if teacher else "")
-    _require_fitting_size(config)
-    if source and source.rules.size != config.size:
+    rules, encoder = _rules(options, config), None
+    if config.network.startswith(PREFIX):
+        encoder = read_encoder(Path(config.network.removeprefix(PREFIX)), rules)
+        config = replace(config, network=PREFIX + encoder.digest)
+    else:
+        _require_fitting_size(config)
+        _require_servable(config)
+    if source and source.size != config.size:
         print(
-            f"--init {options.init} was trained on images of {source.rules.size} pixels a side, "
-            f"this run uses {config.size}: give --size {source.rules.size} to keep the size",
+            f"--init {options.init} was trained on images of {source.size} pixels a side, "
+            f"this run uses {config.size}: give --size {source.size} to keep the size",
             file=sys.stderr,
         )
     wanted = torch.device(gpq_device.pick(options.device))
@@ -74,7 +87,7 @@ def train(options: argparse.Namespace) -> None:
     else:
         torch.backends.cudnn.benchmark = True  # all steps are alike
     try:
-        _train(options, config, source, teacher, device)
+        _train(options, config, rules, encoder, source, teacher, device)
     except RuntimeError as error:
         if not gpq_device.out_of_memory(error):
             raise
@@ -89,12 +102,13 @@ def train(options: argparse.Namespace) -> None:
 def _train(
     options: argparse.Namespace,
     config: Config,
-    source: Model | None,
-    teacher: Model | None,
+    rules: Preprocess,
+    encoder: Encoder | None,
+    source: Source | None,
+    teacher: Source | None,
     device: torch.device,
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
-    rules = _rules(config)
     images = image_sets.training_set(options.data, config.dataset, rules)
     if distributed.is_first():
         print_skipped(images.skipped)
@@ -103,17 +117,21 @@ def _train(
     if distributed.is_first():
         print(_summary(images, held_out), file=sys.stderr)
     torch.manual_seed(config.seed)
-    model = GPQ(config, len(images.classes)).to(device)
-    images = _on_device(images, device)
     if teacher:
         teacher.network.to(device)
         images = replace(images, guesses=guess(teacher, images, config.seed))
+    learnt, checked, frozen, head = images, held_out, None, None
+    if encoder:
+        frozen, learnt, checked = freeze(encoder, images, held_out, device.type)
+        head = Head(encoder.dimension, config.M * SUBVECTOR_DIMENSION)
+    model = GPQ(config, len(images.classes), head).to(device)
+    learnt = _on_device(learnt, device)
     if options.pretrained:
         pretrained.load_pretrained(model.F, config.network)
     if source:
-        start_from(model, source, _initial_images(device, images), rules)
+        start_from(model, source, _initial_images(device, learnt), rules)
     model.F = distributed.synchronise_batch_norm(model.F)
-    result = loop.run(model, images, held_out, rules, config, options.out, device, saved)
+    result = loop.run(model, learnt, checked, rules, config, options.out, device, saved)
     if not distributed.is_first():
         return
     training = {
@@ -131,9 +149,11 @@ def _train(
         "versions": {"gpq": __version__, "torch": str(torch.__version__)},
     }
     with writing(options.out):
-        model_id = export(result.model, config, rules, images, options.out, training)
+        model_id = export(
+            result.model, config, rules, learnt, examples_of(images), options.out, training, frozen
+        )
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
-    _report(artifact.load(options.out, device), held_out, images, options.out)
+    _report(_finished(options.out, device), held_out, images, options.out)
 
 
 def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
@@ -145,11 +165,15 @@ def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
     )
 
 
-def _origin(model: Model | None) -> dict[str, object] | None:
-    if model is None:
+def _finished(folder: Path, device: torch.device) -> Model:
+    return engines.load(folder, engines.Options(device=device.type))
+
+
+def _origin(source: Source | None) -> dict[str, object] | None:
+    if source is None:
         return None
-    about = model.about
-    return {"id": model.id, "training": about.get("training"), "data": about.get("data")}
+    about = source.artifact.about
+    return {"id": source.id, "training": about.get("training"), "data": about.get("data")}
 
 
 def _on_device(images: image_sets.TrainingSet, device: torch.device) -> image_sets.TrainingSet:
@@ -172,7 +196,7 @@ def _require_fitting_size(config: Config) -> None:
     """Raises TrainerError if images are too small for the network, or a package is missing."""
     try:
         with torch.device("meta"):  # computes only shapes
-            net = network.build(config.network, 1, config.width).eval()
+            net = torch_architectures.build(config.network, 1, config.width).eval()
             net(torch.zeros(1, 3, config.size, config.size))
     except ValueError as error:
         raise TrainerError(str(error)) from error
@@ -182,13 +206,35 @@ def _require_fitting_size(config: Config) -> None:
         ) from error
 
 
+def _require_servable(config: Config) -> None:
+    """Raises TrainerError if the trained network could not be written, or no service could run it.
+
+    Networks with a width are known to be fine up to their default width and size, so that the
+    seconds of the check are saved. Where no graph can be exported, nothing is checked.
+    """
+    name = config.network
+    usual = (
+        name in DEFAULT_WIDTHS
+        and config.width <= DEFAULT_WIDTHS[name]
+        and config.size <= DEFAULT_SIZES[name]
+    )
+    if usual or graph.missing():
+        return
+    dimension = config.M * SUBVECTOR_DIMENSION
+    network = torch_architectures.build(name, dimension, config.width)
+    try:
+        graph.require_servable(network, config.size, dimension)
+    except TrainerError as error:
+        raise TrainerError(f"--network {name} --size {config.size}: {error}") from error
+
+
 def _report(
     model: Model, held_out: HeldOut | None, trained: image_sets.TrainingSet, folder: Path
 ) -> None:
     try:
         from trainer.report.page import write_report  # slow to import, and optional
     except ImportError as error:
-        print(f"no report is written: {error}; pip install gpq[train]", file=sys.stderr)
+        print(f"no report is written: {error}; install the extra `train`", file=sys.stderr)
         return
     if held_out:
         what = "Labelled images that training did not see"
@@ -210,6 +256,7 @@ def _report(
 
 def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
     name = options.network or _default_network(options)
+    _require_encoder_options(options, name)
     labelled, unlabelled = BATCHES[options.recipe]
     lambda1, lambda2 = LAMBDAS[options.recipe]
     config = Config(
@@ -260,6 +307,29 @@ def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
     return config
 
 
+def _require_encoder_options(options: argparse.Namespace, name: str) -> None:
+    """Raises TrainerError if an option and --network onnx:FILE, or its absence, contradict."""
+    given = [f"--{option}" for option in ("mean", "std") if getattr(options, option)]
+    if not name.startswith(PREFIX):
+        if name not in NETWORKS:
+            raise TrainerError(
+                f"--network {name}: choose one of {', '.join(sorted(NETWORKS))}, or {PREFIX}FILE"
+            )
+        if given:
+            raise TrainerError(f"{' and '.join(given)} are only for --network {PREFIX}FILE")
+        return
+    if len(given) < 2 or not options.size:
+        raise TrainerError(
+            f"--network {PREFIX}FILE needs --size, --mean and --std: the side of its images in "
+            "pixels, and the mean and the deviation of each channel that it was trained with"
+        )
+    if max(options.mean + options.std) > 1 or min(options.std) <= 0:
+        raise TrainerError("--mean and --std are on the 0–1 scale: divide yours by 255")
+    for option in ("init", "pretrained", "width", "compile"):
+        if getattr(options, option):
+            raise TrainerError(f"--{option} is not for --network {PREFIX}FILE, which is frozen")
+
+
 def _default_network(options: argparse.Namespace) -> str:
     if options.recipe == "paper":
         return "vgg"
@@ -283,7 +353,12 @@ def _details(options: argparse.Namespace) -> int:
     return details
 
 
-def _rules(config: Config) -> Preprocess:
+def _rules(options: argparse.Namespace, config: Config) -> Preprocess:
+    if config.network.startswith(PREFIX):
+        mean, std = (
+            tuple(255 * value for value in of_each) for of_each in (options.mean, options.std)
+        )
+        return Preprocess(config.size, mean, std, jpeg=JPEG_SCALED)
     if config.network in TORCHVISION:
         return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
     return Preprocess(config.size, jpeg=JPEG_SCALED)
@@ -300,7 +375,7 @@ def _prepare(
         return checkpoint.read(out, config)
     if out.exists() and not out.is_dir():
         raise TrainerError(f"--out: {out} is a file: name a folder")
-    there = [name for name in (checkpoint.NAME, artifact.WEIGHTS) if (out / name).exists()]
+    there = [name for name in (checkpoint.NAME, WEIGHTS) if (out / name).exists()]
     if there and not overwrite:
         raise TrainerError(
             f"--out: {out} has {' and '.join(there)} of another run: name another folder, "
@@ -315,7 +390,7 @@ def _prepare(
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Returns the command line as given, with placeholders for the folders of this machine."""
+    """Returns the command line as given, with placeholders for the places of this machine."""
     places = {"--data": "DATA", "--out": "OUT", "--init": "MODEL_DIR", "--teacher": "TEACHER_DIR"}
     words: list[str] = []
     for word in options.words:
@@ -325,5 +400,6 @@ def _command(options: argparse.Namespace) -> str:
         elif equals and name in places:
             words += [name, places[name]]
         else:
-            words.append(word)
+            head, encoder, _ = word.partition(PREFIX)
+            words.append(f"{head}{PREFIX}FILE" if encoder else word)
     return shlex.join(["python", "-m", "trainer", *words])

@@ -1,4 +1,5 @@
-"""Runs the network of a model as fast as the machine allows.
+"""Runs the networks of models: in OpenVINO, in ONNX Runtime or in torch.
 
-May import ``gpq.model``, ``gpq.winograd`` and the packages below them.
+``engines`` chooses one. May import ``gpq.model`` and the packages below it. Only the modules named
+torch_… import torch, and only ``engines`` imports the modules of engines, when it needs one.
 """

@@ -1,4 +1,4 @@
-"""Networks, codebooks and artifacts: how a model is computed, saved and loaded.
+"""Codebooks and artifacts: how a model is computed, saved, checked and loaded.
 
 May import ``gpq.pixels``, ``gpq.system`` and ``gpq.errors``.
 """

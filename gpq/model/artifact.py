@@ -1,91 +1,139 @@
-"""Saves and loads artifacts: folders with ``model.safetensors`` and ``config.json``, no pickle.
+"""Reads and writes artifacts: the folders that models are kept in. There is no pickle in them.
 
 config.json
-    format   int, version of the format: 2 added optional means of codes, 3 of classes
-    compute  everything that determines a code: M, K, d, network, preprocess
+    format   int, version of the format: 2 added optional means of codes, 3 of classes, 4 the graph
+    compute  everything that determines a code: M, K, d, network, preprocess; since format 4
+             optionally ``precision`` (float32 if absent) and ``graph``, the SHA-256 of network.onnx
     about    information for people: classes, training, data, measured, golden vectors
+model.safetensors
+    every weight of the network, named F.…, the codewords Z, and optionally means and classes
+network.onnx
+    the network as a graph, whose weights stand in model.safetensors; see ``gpq.model.graph``.
+    Artifacts of formats 1 to 3 lack it until they are upgraded.
 The id of a model is sha256(model.safetensors ‖ canonical JSON of ``compute``), so that measuring
-a model again does not change its id.
+or upgrading a model does not change its id.
 """
 
-import base64
 import hashlib
-import io
+import importlib.util
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
 
-from gpq.errors import ArtifactError, ImageError
-from gpq.model import network
-from gpq.model.codebook import Codebook, K, unpack
-from gpq.model.model import Model
-from gpq.pixels import decode, preprocess
+from gpq.errors import ArtifactError, GraphError
+from gpq.model import graph, weights
+from gpq.model.codebook import Codebook, K
+from gpq.model.graph import GRAPH, Cost
+from gpq.model.weights import WEIGHTS, Weights
+from gpq.pixels.preprocess import Preprocess
 from gpq.system.files import replacing
 
-FORMAT = 3
-READABLE = (1, 2, FORMAT)
-WEIGHTS = "model.safetensors"
+FORMAT = 4
+READABLE = (1, 2, 3, FORMAT)
 CONFIG = "config.json"
-GOLDEN_MARGIN = 1e-3  # difference in cosine between the best and the second codeword
-GOLDEN_COUNT = 8
+NAMES = (CONFIG, WEIGHTS, GRAPH)
 MAX_CONFIG_BYTES = 4 * 2**20
+MAX_BYTES = 900_000_000  # of all files: a database keeps them, and Postgres has values of 1 GB
+UNIT_TOLERANCE = 1e-4
+MOST_MEAN, LEAST_STD = 1e4, 1e-4  # on the 0–255 scale
+ENCODER = "onnx"  # name of a network that was given as a graph
+PRECISIONS = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16"]
 
 
-def save(
+@dataclass(frozen=True)
+class Artifact:
+    """The checked contents of a folder; ``gpq.engine`` makes a model of it.
+
+    ``id``: SHA-256, in hex, of the weights and ``compute``. ``network``: name and width of the
+    architecture. ``precision``: the one that the model is made for. ``cost``: what the graph needs
+    for one image; None if there is no graph, or no onnx to check it with, so that only torch can
+    run the network.
+    """
+
+    folder: Path
+    id: str
+    network: Mapping[str, Any]
+    rules: Preprocess
+    codebook: Codebook
+    weights: Weights
+    precision: Precision
+    cost: Cost | None
+    about: dict[str, Any]
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the network was given as a graph, so that no architecture has its name."""
+        return bool(self.network["name"] == ENCODER)
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / GRAPH
+
+    @property
+    def dimension(self) -> int:
+        """The number of features, D = M · d."""
+        return int(self.codebook.M * self.codebook.Z.shape[2])
+
+
+def load(folder: Path) -> Artifact:
+    """Reads and checks an artifact. Raises ArtifactError, which names the file and the reason."""
+    config = read_config(folder)
+    _require_size(folder)
+    compute, place = config["compute"], folder / CONFIG
+    try:
+        shape = int(compute["M"]), int(compute["K"]), int(compute["d"])
+        rules = _checked_rules(Preprocess.from_config(compute["preprocess"]))
+        network = compute["network"]
+        if not isinstance(network["name"], str):
+            raise ValueError("the network's name is not a text")
+        precision = compute.get("precision", PRECISIONS[0])
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; known are {', '.join(PRECISIONS)}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{place}: 'compute' is wrong: {error!r}") from error
+    if shape[1] != K:
+        raise ArtifactError(f"{place}: K is {shape[1]}; this version supports only {K}")
+    found = weights.read(folder / WEIGHTS)
+    about = config.get("about")
+    return Artifact(
+        folder=folder,
+        id=_id(folder, compute),
+        network=network,
+        rules=rules,
+        codebook=_codebook(found, shape, folder / WEIGHTS),
+        weights=found,
+        precision=cast(Precision, precision),
+        cost=_checked_graph(folder, config, found, rules.size, shape[0] * shape[2]),
+        about=about if isinstance(about, dict) else {},
+    )
+
+
+def write(
     folder: Path,
-    net: nn.Module,
-    codebook: Codebook,
-    compute_network: dict[str, Any],
-    rules: preprocess.Preprocess,
-    about: dict[str, Any],
-    examples: NDArray[np.uint8],
-) -> str:
-    """Writes an artifact and returns its id.
+    tensors: bytes,
+    network: bytes | None,
+    compute: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> None:
+    """Writes the files of an artifact.
 
-    ``examples``: images (N,3,S,S) uint8, from which the golden vectors are chosen.
-    Raises ArtifactError if no example's code is at least GOLDEN_MARGIN away from another code.
+    ``tensors``: the contents of model.safetensors. ``network``: the contents of network.onnx, or
+    None for an artifact of format 3, which lacks it. Each file appears whole, config.json last.
     """
-    Z = torch.tensor(codebook.Z).contiguous()
-    compute = {
-        "M": Z.shape[0],
-        "K": Z.shape[1],
-        "d": Z.shape[2],
-        "network": compute_network,
-        "preprocess": asdict(rules),
-    }
-    tensors = {f"F.{name}": t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
-    for name, more in (("means", codebook.means), ("classes", codebook.classes)):
-        if more is not None:
-            tensors[name] = torch.tensor(more).contiguous()
-    weights = save_tensors({**tensors, "Z": Z})
-    config: dict[str, Any] = {"format": FORMAT, "compute": compute, "about": about}
-    model = _assemble(weights, config, torch.device("cpu"), folder)
-    config["about"] = {**about, "golden": _golden(model, examples)}
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, weights)
-    write_config(folder, config)
-    return model.id
-
-
-def load(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """Loads and verifies an artifact.
-
-    Raises ArtifactError, which names the file and the reason.
-    """
-    weights, config = _read(folder)
-    model = _assemble(weights, config, torch.device(device), folder)
-    verify(model, folder)
-    return model
+    _replace(folder / WEIGHTS, tensors)
+    if network is None:
+        (folder / GRAPH).unlink(missing_ok=True)
+    else:
+        _replace(folder / GRAPH, network)
+    number = FORMAT - 1 if network is None else FORMAT
+    write_config(folder, {"format": number, "compute": dict(compute), "about": dict(about)})
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -119,130 +167,92 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     _replace(folder / CONFIG, text.encode())
 
 
-def model_id(weights: bytes, compute: dict[str, Any]) -> str:
-    """Returns the SHA-256, in hex, of the weights file and the canonical JSON of ``compute``."""
-    canonical = json.dumps(compute, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(weights + canonical.encode()).hexdigest()
-
-
-def verify(model: Model, folder: Path) -> None:
-    """Encodes the golden images and raises ArtifactError if a code differs from the stored one."""
-    path = folder / CONFIG
-    golden = model.about.get("golden")
-    if not isinstance(golden, list) or not golden:
-        raise ArtifactError(f"{path}: 'about' has no golden vectors to verify the model with")
-    for number, vector in enumerate(golden):
-        try:
-            image = decode.load(base64.b64decode(vector["png"], validate=True))
-            expected = [int(c) for c in vector["code"]]
-        except (ImageError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path}: golden vector {number} is damaged: {error}") from error
-        try:
-            code = _codes(model, model.prepare(image)[None])[0].tolist()
-        except RuntimeError as error:
-            raise ArtifactError(f"{path}: the network cannot encode an image: {error}") from error
-        if code != expected:
-            raise ArtifactError(
-                f"{folder / WEIGHTS}: golden vector {number} encodes to {code}, not {expected}: "
-                "the weights are damaged, or this machine computes other values"
-            )
-
-
-def _codes(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return unpack(model.encode(pixels), model.codebook.M)
-
-
-def _golden(model: Model, examples: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """Returns the examples with the largest margins to another code, one for each code."""
-    margins = model.codebook.margin(model.features(examples).cpu().numpy())
-    codes = _codes(model, examples)
-    chosen: list[dict[str, Any]] = []
-    for row in (-margins).argsort(kind="stable").tolist():
-        code = codes[row].tolist()
-        if margins[row] < GOLDEN_MARGIN or len(chosen) == GOLDEN_COUNT:
-            break
-        if code in [vector["code"] for vector in chosen]:
-            continue
-        png = io.BytesIO()
-        Image.fromarray(examples[row].transpose(1, 2, 0)).save(png, "PNG")
-        chosen.append({"png": base64.b64encode(png.getvalue()).decode(), "code": code})
-    if not chosen:
-        raise ArtifactError(
-            f"no example's code is at least {GOLDEN_MARGIN} away from another code: the largest "
-            f"margin of {len(examples)} is {margins.max().item():.2g}; the codewords coincide"
-        )
-    return chosen
-
-
-def _read(folder: Path) -> tuple[bytes, dict[str, Any]]:
+def add_graph(folder: Path, network: bytes) -> None:
+    """Adds the graph to an artifact that lacks one; its id stays the same."""
     config = read_config(folder)
-    try:
-        return (folder / WEIGHTS).read_bytes(), config
-    except OSError as error:
-        raise ArtifactError(f"{folder / WEIGHTS}: {error.strerror or error}") from error
+    _replace(folder / GRAPH, network)
+    write_config(folder, {**config, "format": FORMAT})
 
 
-def _assemble(weights: bytes, config: dict[str, Any], device: torch.device, folder: Path) -> Model:
-    compute = config["compute"]
-    try:
-        shape = tuple(int(compute[name]) for name in ("M", "K", "d"))
-        rules = preprocess.Preprocess.from_config(compute["preprocess"])
-        described = compute["network"]
-        dimensions = described["name"], shape[0] * shape[2], described["width"]
-        with torch.device("meta"):  # counts the values without allocating memory for them
-            values = sum(p.numel() for p in network.build(*dimensions).parameters())
-        if values > len(weights):
-            raise ValueError(
-                f"the network has {values} values, but {WEIGHTS} has only {len(weights)} bytes"
-            )
-        net = network.build(*dimensions)
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ArtifactError(f"{folder / CONFIG}: 'compute' is wrong: {error!r}") from error
-    if shape[1] != K:
-        raise ArtifactError(f"{folder / CONFIG}: K is {shape[1]}; this version supports only {K}")
-    try:
-        tensors = load_tensors(weights)
-        Z, means, classes = (tensors.pop(name, None) for name in ("Z", "means", "classes"))
-        net.load_state_dict({name.removeprefix("F."): t for name, t in tensors.items()})
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ArtifactError(f"{folder / WEIGHTS}: {error}") from error
+def digest(network: bytes) -> str:
+    """Returns the SHA-256 of a graph, in hex, by which ``compute`` and databases name it."""
+    return hashlib.sha256(network).hexdigest()
+
+
+def _checked_rules(rules: Preprocess) -> Preprocess:
+    """Returns rules by which an engine can normalise pixels. Raises ValueError and TypeError."""
+    for name, values, least in (("mean", rules.mean, -MOST_MEAN), ("std", rules.std, LEAST_STD)):
+        if len(values) != 3 or not all(least <= value <= MOST_MEAN for value in values):
+            raise ValueError(f"{name} is {values}, not three numbers from {least} to {MOST_MEAN}")
+    return rules
+
+
+def _require_size(folder: Path) -> None:
+    sizes = [path.stat().st_size for name in NAMES if (path := folder / name).exists()]
+    if sum(sizes) > MAX_BYTES:
+        raise ArtifactError(
+            f"{folder}: its files have {sum(sizes)} bytes; at most {MAX_BYTES} are allowed"
+        )
+
+
+def _id(folder: Path, compute: dict[str, Any]) -> str:
+    canonical = json.dumps(compute, sort_keys=True, separators=(",", ":"))
+    with (folder / WEIGHTS).open("rb") as file:
+        hashed = hashlib.file_digest(file, "sha256")
+    hashed.update(canonical.encode())
+    return hashed.hexdigest()
+
+
+def _codebook(found: Weights, shape: tuple[int, int, int], path: Path) -> Codebook:
+    Z, means, classes = (_floats(found, name) for name in ("Z", "means", "classes"))
     if (
         Z is None
         or Z.shape != shape
-        or not torch.allclose(Z.norm(dim=-1), torch.ones(shape[:2]), atol=1e-4)
+        or not np.allclose(np.linalg.norm(Z, axis=-1), 1, atol=UNIT_TOLERANCE)
     ):
-        raise ArtifactError(f"{folder / WEIGHTS}: Z is not a table {shape} of unit codewords")
+        raise ArtifactError(f"{path}: Z is not a table {shape} of unit codewords")
     if means is not None and not (means.shape == shape and _at_most_unit(means)):
-        raise ArtifactError(
-            f"{folder / WEIGHTS}: means are not {shape} vectors of at most length 1"
-        )
+        raise ArtifactError(f"{path}: means are not {shape} vectors of at most length 1")
     if classes is not None and not (
         classes.ndim == 3 and classes.shape[::2] == shape[::2] and _at_most_unit(classes)
     ):
         raise ArtifactError(
-            f"{folder / WEIGHTS}: classes are not {(shape[0], 'L', shape[2])} vectors of at most "
-            "length 1"
+            f"{path}: classes are not {(shape[0], 'L', shape[2])} vectors of at most length 1"
         )
-    if not all(bool(t.isfinite().all()) for t in tensors.values()):
-        raise ArtifactError(f"{folder / WEIGHTS}: a weight is not a finite number")
-    net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    about = config.get("about") if isinstance(config.get("about"), dict) else {}
-    return Model(
-        id=model_id(weights, compute),
-        rules=rules,
-        network=net.requires_grad_(False),
-        codebook=Codebook(
-            Z.numpy(),
-            None if means is None else means.numpy(),
-            None if classes is None else classes.numpy(),
-        ),
-        about=about or {},
-        device=device,
-    )
+    return Codebook(Z, means, classes)
 
 
-def _at_most_unit(vectors: Tensor) -> bool:
-    return bool((vectors.norm(dim=-1) <= 1 + 1e-4).all())
+def _floats(found: Weights, name: str) -> NDArray[np.float32] | None:
+    tensor = found.tensors.get(name)
+    return None if tensor is None else np.array(tensor, dtype=np.float32)
+
+
+def _at_most_unit(vectors: NDArray[np.float32]) -> bool:
+    return bool((np.linalg.norm(vectors, axis=-1) <= 1 + UNIT_TOLERANCE).all())
+
+
+def _checked_graph(
+    folder: Path, config: dict[str, Any], found: Weights, size: int, dimension: int
+) -> Cost | None:
+    path, named = folder / GRAPH, config["compute"].get("graph")
+    try:
+        network = path.read_bytes() if path.stat().st_size <= graph.MAX_GRAPH_BYTES else b""
+    except FileNotFoundError as error:
+        if config["format"] == FORMAT:
+            raise ArtifactError(f"{path}: the file is missing") from error
+        return None
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror or error}") from error
+    if not network:
+        raise ArtifactError(f"{path}: empty, or larger than {graph.MAX_GRAPH_BYTES} bytes")
+    if named not in (None, digest(network)):
+        raise ArtifactError(f"{path}: not the graph that {CONFIG} names in 'compute'")
+    if importlib.util.find_spec("onnx") is None:  # as on a machine that only trains
+        return None
+    try:
+        return graph.check(network, found, size, dimension)
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
 
 
 def _replace(path: Path, data: bytes) -> None:

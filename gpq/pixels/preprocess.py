@@ -67,6 +67,10 @@ class Preprocess:
         )
         return np.asarray(square)
 
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resizes and crops an RGB image: (3,size,size) uint8, channels first."""
+        return np.ascontiguousarray(self.pixels(image).transpose(2, 0, 1))
+
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B,3,H,W) on the 0–255 scale -> float32 network input, contiguous."""
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))

@@ -5,15 +5,9 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, Self, TypeVar
 
 from gpq.errors import DeviceError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NAMES = ("auto", "cpu", "cuda")
 # Parts of the messages that torch, CUDA, Triton and the CPU's allocator give if memory runs out.
@@ -29,7 +23,15 @@ NO_ROOM = (
     "unable to find an engine to execute",
 )
 
-Items = TypeVar("Items", NDArray[np.uint8], "Tensor")
+
+class Rows(Protocol):
+    """The items of a batch: the rows of an array or of a tensor."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> Self: ...
+
+
+Items = TypeVar("Items", bound=Rows)
 Found = TypeVar("Found")
 
 
@@ -47,17 +49,15 @@ def pick(name: str) -> str:
 
 @cache
 def cuda_missing() -> str:
-    """Returns the reason why torch cannot use a CUDA device, or an empty string if it can.
+    """Returns the reason why no CUDA device can be used, or an empty string if one can.
 
-    torch is imported only if there is a device that it could use.
+    It does not import torch, which may still find that the driver is too old for it.
     """
     if not cuda_devices():
         return "there is no CUDA device"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed; install the extra cuda"
-    import torch
-
-    return "" if torch.cuda.is_available() else "torch sees no CUDA device"
+    return ""
 
 
 @cache

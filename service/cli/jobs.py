@@ -85,7 +85,7 @@ def run_job(
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signal_number, lambda *_: run.interrupt())
         with run:
-            from service.jobs.worker import work  # imports torch, which other commands don't need
+            from service.jobs.worker import work  # loads engines, which other commands don't need
 
             work(store, settings, run, share)
     job = run.job

@@ -82,7 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for warning in misspelt(os.environ):
             log.warning(warning)
         if arguments.command not in (None, "migrate"):
-            logging.getLogger("alembic").setLevel(logging.WARNING)
+            for quiet in ("alembic", "gpq"):  # migrations, and the engine of each loaded model
+                logging.getLogger(quiet).setLevel(logging.WARNING)
         if arguments.command:
             _require_database(settings, arguments.command)
         return _run_command(arguments, settings)
@@ -110,7 +111,7 @@ def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
         return backup.run(arguments, settings)
     if arguments.command == "jobs":
         return jobs.run(arguments, settings)
-    from service.cli import serve  # imports torch and uvicorn, which are slow to import
+    from service.cli import serve  # imports uvicorn, which is slow to import
 
     return serve.run(settings)
 

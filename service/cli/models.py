@@ -15,6 +15,7 @@ from service.settings import Settings
 ABOUT = {
     "list": "list the models that have codes, and how many images lack one",
     "add": "add a model: new images get a code of it at once, stored ones by reindex",
+    "save": "write the files of a model into a new folder",
     "reindex": "give every stored image a code of the added models; continues if interrupted",
     "activate": "search with another model, in all processes at once, when all have its codes",
     "rollback": "search with the model that was active before",
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=about, description=about)
         if name == "add":
             action.add_argument("folder", type=Path, help="folder of the model artifact")
+        if name == "save":
+            action.add_argument("id", help="id of the model, or its first digits")
+            action.add_argument("folder", type=Path, help="new folder for the model artifact")
         if name == "activate":
             action.add_argument("id", help="id of the model, or its first digits")
         if name == "reindex":
@@ -47,7 +51,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         migrate(store.database)
         actions: dict[str, Callable[[], int]] = {
             "list": lambda: _list(store),
-            "add": lambda: _add(store, arguments.folder),
+            "add": lambda: _add(store, settings, arguments.folder),
+            "save": lambda: _save(store, arguments.id, arguments.folder),
             "reindex": lambda: _reindex(store, settings, arguments.share),
             "activate": lambda: _activate(store, arguments.id),
             "rollback": lambda: _rollback(store),
@@ -70,14 +75,31 @@ def _list(store: Store) -> int:
     return 0
 
 
-def _add(store: Store, folder: Path) -> int:
-    from gpq.model import artifact  # imports torch, which other commands don't need
-    from service.models import artifacts
+def _add(store: Store, settings: Settings, folder: Path) -> int:
+    from gpq.engine import engines  # loads the engines, which other commands don't need
+    from service.models import artifacts, trial
 
     folder = artifacts.find(folder)
-    model = artifact.load(folder)
-    store.models.add(model.id, artifacts.read(folder))
-    print(f"added {model.id}; next: python -m service models reindex")
+    options = engines.Options(settings.engine, settings.precision)
+    id = trial.load(folder, options)
+    if store.models.add(id, artifacts.read(folder)):
+        print(f"added {id}; next: python -m service models reindex")
+    else:
+        print(f"added the graph of {id}; it needs no reindex")
+    return 0
+
+
+def _save(store: Store, prefix: str, folder: Path) -> int:
+    from service.models import artifacts
+
+    id = activation.find(store, prefix).id
+    files = store.models.files(id)
+    if not files:
+        raise ModelError(f"the database has codes of model {id}, but not its files")
+    if folder.exists():
+        raise ModelError(f"{folder} exists already; name a new folder")
+    artifacts.write(files, folder)
+    print(f"wrote model {id} to {folder}")
     return 0
 
 

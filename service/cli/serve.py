@@ -20,8 +20,8 @@ def run(settings: Settings) -> int:
     """Returns the exit status. Raises what ``create_app`` raises, and OSError."""
     _require_free_port(settings)
     app = create_app(settings)
-    # The collector would stop all threads to look at torch's objects, for longer than a search
-    # takes.
+    # The collector would stop all threads to look at all imported objects, for longer than a
+    # search takes.
     gc.freeze()
     # uvicorn raises the signal again after an orderly stop, which is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)

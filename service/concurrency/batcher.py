@@ -52,9 +52,9 @@ class Batcher(Generic[K, I, R]):
     unless one request has more. It never waits to fill up: requests that arrive during a batch
     form the next one.
 
-    ``work``: takes a key and items and returns one result for each item. ``initializer``: runs
-    first on each thread. The threads start with the first request and end with ``close``. The
-    number of waiting requests is bounded by the callers.
+    ``work``: takes a key and items and returns one result for each item. The threads start with
+    the first request and end with ``close``. The number of waiting requests is bounded by the
+    callers.
     """
 
     def __init__(
@@ -63,9 +63,8 @@ class Batcher(Generic[K, I, R]):
         work: Callable[[K, Sequence[I]], Sequence[R]],
         most: int,
         threads: int = 1,
-        initializer: Callable[[], object] | None = None,
     ) -> None:
-        self.work, self.most, self._initializer = work, most, initializer
+        self.work, self.most = work, most
         self._waiting: deque[_Request[K, I, R]] = deque()
         # True for each request, False to end a thread.
         self._submitted: SimpleQueue[bool] = SimpleQueue()
@@ -118,8 +117,6 @@ class Batcher(Generic[K, I, R]):
             self._submitted.put(False)
 
     def _run(self) -> None:
-        if self._initializer is not None:
-            self._initializer()
         while self._submitted.get():
             self._answer([request for request in self._take() if request.begin()])
 

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from gpq.system.files import replacing
 from service.database.engine import Database
 from service.database.feed import append
-from service.database.models import all_models
+from service.database.models import all_models, keep_files
 from service.database.records import StoredModel
 from service.database.schema import artifacts, codes, images, models, state
 from service.database.state import MODEL_HISTORY, all_state
@@ -196,9 +196,7 @@ def _insert_model(connection: Connection, entry: dict[str, Any]) -> int:
     values = {"id": entry["model"], **{key: entry[key] for key in ("active", "whole", "added")}}
     inserted = connection.execute(sa.insert(models).values(**values).returning(models.c.number))
     number = int(inserted.scalar_one())
-    for name, content in entry["files"].items():
-        row = {"model": number, "name": name, "content": b64decode(content)}
-        connection.execute(sa.insert(artifacts).values(**row))
+    keep_files(connection, number, {n: b64decode(c) for n, c in entry["files"].items()})
     return number
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gpq.model.artifact import digest
+from gpq.model.graph import GRAPH
 from service.database.engine import SEQS_IN_A_QUERY, Database
 from service.database.records import MissingCode, StoredModel, active_of
 from service.database.schema import artifacts, codes, images, models, state
@@ -37,7 +39,11 @@ class ModelTable:
             return _get(connection, id)
 
     def adopt(self, id: str, files: Files) -> str:
-        """Makes a model the active one if the database holds no images; returns the active id."""
+        """Makes a model the active one if the database holds no images; returns the active id.
+
+        If the active model has that id and lacks its graph, it gets the one of ``files``. Raises
+        ModelError if it has another graph.
+        """
 
         def adopt(connection: Connection) -> str:
             known = all_models(connection)
@@ -51,22 +57,30 @@ class ModelTable:
             else:
                 number = next(model.number for model in known if model.active)
             if active == id:
-                _keep_files(connection, number, files)
+                keep_files(connection, number, files)
             return active
 
         return self.database.write(adopt)
 
-    def add(self, id: str, files: Files) -> None:
-        """Adds a model: every later put must have a code of it. Raises ModelError if it exists."""
+    def add(self, id: str, files: Files) -> bool:
+        """Adds a model: every later put must have a code of it.
 
-        def add(connection: Connection) -> None:
-            if id in {model.id for model in all_models(connection)}:
-                raise ModelError(f"model {id} was added already")
+        Returns False if the model existed and only got its graph. Raises ModelError if it exists
+        and needs no graph.
+        """
+
+        def add(connection: Connection) -> bool:
+            known = {model.id: model.number for model in all_models(connection)}
+            if id in known:
+                if not keep_files(connection, known[id], files):
+                    raise ModelError(f"model {id} was added already")
+                return False
             empty = connection.scalar(sa.select(images.c.id).limit(1)) is None
-            _keep_files(connection, _insert(connection, id, active=False, complete=empty), files)
+            keep_files(connection, _insert(connection, id, active=False, complete=empty), files)
             self.database.notify(connection)
+            return True
 
-        self.database.write(add)
+        return self.database.write(add)
 
     def missing(self, number: int, after: int, limit: int) -> list[MissingCode]:
         """Returns images without a code of a model, in seq order, after seq ``after``."""
@@ -261,11 +275,34 @@ def _insert(connection: Connection, id: str, *, active: bool, complete: bool) ->
     return int(connection.execute(insert).scalar_one())
 
 
-def _keep_files(connection: Connection, number: int, files: Files) -> None:
-    kept = sa.select(artifacts.c.name).where(artifacts.c.model == number).limit(1)
-    if connection.scalar(kept) is None:
-        rows = [{"model": number, "name": n, "content": c} for n, c in files.items()]
-        connection.execute(sa.insert(artifacts), rows)
+def keep_files(connection: Connection, number: int, files: Files) -> bool:
+    """Writes the files of a model that the database lacks; returns whether it lacked any.
+
+    A model of an earlier version lacks only its graph. Raises ModelError if it has another graph:
+    its codes could change, and the id of a model does not depend on a graph that was added later.
+    """
+    kept = set(connection.scalars(sa.select(artifacts.c.name).where(artifacts.c.model == number)))
+    graph = files.get(GRAPH)
+    if GRAPH in kept and graph is not None:
+        query = sa.select(models.c.id, models.c.graph).where(models.c.number == number)
+        id, recorded = connection.execute(query).one()
+        if recorded != digest(graph):
+            raise ModelError(
+                f"the database has another {GRAPH} of model {id}, with which its codes may differ: "
+                "use the folder that the model was added from, or write its files to a new folder "
+                f"with `python -m service models save {id[:12]} FOLDER`"
+            )
+    missing = {name: content for name, content in files.items() if name not in kept}
+    if kept:  # its config.json stays as it is, so that processes of earlier versions can read it
+        missing = {name: content for name, content in missing.items() if name == GRAPH}
+    if not missing:
+        return False
+    rows = [{"model": number, "name": n, "content": c} for n, c in missing.items()]
+    connection.execute(sa.insert(artifacts), rows)
+    if graph is not None:
+        change = sa.update(models).where(models.c.number == number)
+        connection.execute(change.values(graph=digest(graph)))
+    return True
 
 
 def _forget(connection: Connection, model: StoredModel) -> None:

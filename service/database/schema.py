@@ -42,6 +42,8 @@ models = sa.Table(
     # Whether every image has a code of it.
     sa.Column("whole", sa.Boolean, nullable=False),
     sa.Column("added", sa.String(32), nullable=False),
+    # SHA-256 of its network.onnx; null if it has none, as models of earlier versions.
+    sa.Column("graph", sa.String(64), nullable=True),
     sqlite_autoincrement=True,
 )
 

@@ -187,10 +187,18 @@ class ChecksumReply(Reply):
     database: str
 
 
+class NetworkReply(Reply):
+    engine: str
+    precision: str
+    device: str
+    reason: str
+
+
 class StatsReply(Reply):
     images: int
     engine: str
     engine_reason: str
+    network: NetworkReply
     unique_codes: int
     largest_tie: int
     feed: FeedReply
@@ -202,6 +210,12 @@ class StatsReply(Reply):
         "engine": "native",
         "engine_reason": "the fastest available, with avx512vbmi instructions; "
         "the cuda scan engine is unavailable: there is no CUDA device",
+        "network": {
+            "engine": "openvino",
+            "precision": "float32",
+            "device": "cpu",
+            "reason": "the fastest available",
+        },
         "unique_codes": 911,
         "largest_tie": 12,
         "feed": {

@@ -134,13 +134,19 @@ def batch_form(fields: FormData, active_model: str) -> tuple[list[UploadFile], S
     return [_file(file, "images") for file in files], options
 
 
-def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile]:
-    """Returns ``config`` and ``weights`` of POST /models."""
-    _require_known(fields, {"config", "weights"})
+def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile, UploadFile | None]:
+    """Returns ``config``, ``weights`` and ``graph`` of POST /models.
+
+    A model of an earlier format has no graph; what runs it says whether it can.
+    """
+    _require_known(fields, {"config", "weights", "graph"})
+    if len(fields.getlist("graph")) > 1:
+        raise Problem(422, "invalid-field", "graph: send at most one file part of that name")
     for name in ("config", "weights"):
         if len(fields.getlist(name)) != 1:
             raise Problem(422, "missing-field", f"{name}: send exactly one file part of that name")
-    return _file(fields["config"], "config"), _file(fields["weights"], "weights")
+    graph = _file(fields["graph"], "graph") if "graph" in fields else None
+    return _file(fields["config"], "config"), _file(fields["weights"], "weights"), graph
 
 
 async def search_json(request: Request, active_model: str) -> tuple[str, SearchOptions]:

@@ -3,10 +3,12 @@
 import gc
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
-from gpq.model import artifact
+from gpq.engine import engines
+from gpq.engine.engines import Options
 from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
@@ -38,13 +40,13 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
     limit_decoding(settings.max_pixels)
     memory.keep_tensors()
     gc.freeze()  # spares the collector from looking at all imported objects again and again
-    place = device.pick(settings.device)
+    options = Options(settings.engine, settings.precision, device.pick(settings.device))
     originals = open_originals(settings.image_store)
     match run.job.kind:
         case "import":
-            _import(store, settings, originals, place, run)
+            _import(store, settings, originals, options, run)
         case "reindex":
-            _reindex(store, settings, originals, place, run, share)
+            _reindex(store, settings, originals, options, run, share)
         case kind:
             assert_never(kind)
 
@@ -53,7 +55,7 @@ def _reindex(
     store: Store,
     settings: Settings,
     originals: Originals,
-    place: str,
+    options: Options,
     run: JobRun,
     share: float,
 ) -> None:
@@ -61,56 +63,62 @@ def _reindex(
     missing = sum(store.models.count_missing(model.number) for model in incomplete)
     total = max(missing, run.job.total or 0)  # codes that an earlier run wrote count as done
     run.expect(total, done=total - missing)
-    encoder = Encoder(settings.encode_threads, device=place, together=IMPORT_BATCH)
+    options = replace(options, threads=settings.encode_threads)
+    encoder = Encoder(device=options.device, together=IMPORT_BATCH)
     decoder = Decoder(settings.max_pixels, settings.decode_threads)
     throttle = Throttle(share, store.replicas.latencies)
     with closing(decoder), closing(encoder):
         reindex = Reindex(store.models, decoder, encoder, originals, throttle)
         for stored in incomplete:
             try:
-                reindex.run(stored, _load(store, stored, place), run)
+                reindex.run(stored, _load(store, stored, options), run)
             except ModelChanged as error:
                 raise ModelError(str(error)) from error
 
 
 def _import(
-    store: Store, settings: Settings, originals: Originals, place: str, run: JobRun
+    store: Store, settings: Settings, originals: Originals, options: Options, run: JobRun
 ) -> None:
-    _prepare_database(store, settings, originals, place)
+    _prepare_database(store, settings, originals, options)
     if run.job.by_service:
         source = ImportFolder(settings).open(run.job.source)
     else:
         source = open_source(Path(run.job.source), None, settings.max_body_bytes)
     # One network for each processor: threads that share a batch wait for each other at every layer.
-    encoder = Encoder(1, device=place, together=IMPORT_BATCH, networks=settings.encode_threads)
+    options = replace(options, threads=1, streams=settings.encode_threads)
+    encoder = Encoder(
+        device=options.device, together=IMPORT_BATCH, networks=settings.encode_threads
+    )
     decoder = Decoder(settings.max_pixels, settings.decode_threads, IMPORT_GROUP_BYTES)
     with closing(decoder), closing(encoder):
         ingest = Ingest(decoder, encoder, originals)
         while not run.stop.is_set():
             try:
-                models = [_load(store, stored, place) for stored in store.models.all()]
+                models = [_load(store, stored, options) for stored in store.models.all()]
                 Import(store, ingest, models).run(source, run)
                 return
             except ModelChanged:  # a model was added or deleted meanwhile
                 continue
 
 
-def _prepare_database(store: Store, settings: Settings, originals: Originals, place: str) -> None:
+def _prepare_database(
+    store: Store, settings: Settings, originals: Originals, options: Options
+) -> None:
     """Adopts GPQ_MODEL in a new database and claims the image store, as a service does."""
     if not store.models.all():
         folder = artifacts.find(settings.model)
-        store.models.adopt(artifact.load(folder, place).id, artifacts.read(folder))
+        store.models.adopt(engines.load(folder, options).id, artifacts.read(folder))
     originals.claim(store.state.identity(), store.feed.head())
 
 
-def _load(store: Store, stored: StoredModel, place: str) -> Model:
+def _load(store: Store, stored: StoredModel, options: Options) -> Model:
     """Loads a model from the database.
 
     Raises ModelChanged if it was deleted meanwhile, ModelError if its files were never kept.
     """
     files = store.models.files(stored.id)
     if files:
-        return artifacts.load(files, place)
+        return artifacts.load(files, options)
     if stored.number not in {model.number for model in store.models.all()}:
         raise ModelChanged(f"model {stored.id} was deleted meanwhile")
     if stored.active:

@@ -1,21 +1,16 @@
 """Reads, loads and verifies artifacts, from folders and from the database."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
-from gpq.engine.inference import in_one_call
+from gpq.engine import engines
+from gpq.engine.engines import Options
 from gpq.errors import ArtifactError
 from gpq.model import artifact
 from gpq.model.model import Model
-from gpq.system.device import out_of_memory
 from service.settings import ROOT
-
-NAMES = (artifact.CONFIG, artifact.WEIGHTS)
-log = logging.getLogger("gpq.service")
 
 
 def find(folder: Path) -> Path:
@@ -35,48 +30,41 @@ def find(folder: Path) -> Path:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """Reads the files of an artifact, by name. Raises OSError."""
-    return {name: (folder / name).read_bytes() for name in NAMES}
+    """Reads the files of an artifact, by name; one of an earlier format lacks the graph.
 
-
-def load(files: Mapping[str, bytes], device: str) -> Model:
-    """Loads and verifies an artifact from its files, as ``use`` does.
-
-    Raises ArtifactError, and KeyError if a file is missing.
+    Raises OSError.
     """
-    with TemporaryDirectory(prefix="gpq-model-") as folder:
-        for name in NAMES:
-            (Path(folder) / name).write_bytes(files[name])
+    paths = [folder / name for name in artifact.NAMES]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes the files of an artifact into a new folder. Raises OSError."""
+    folder.mkdir(parents=True)
+    for name in artifact.NAMES:
+        if name in files:
+            (folder / name).write_bytes(files[name])
+
+
+def load(files: Mapping[str, bytes], options: Options) -> Model:
+    """Loads and verifies an artifact from its files. Raises ArtifactError."""
+    with unpacked(files) as folder:
+        return engines.load(folder, options)
+
+
+@contextmanager
+def unpacked(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Writes the files of an artifact into a temporary folder.
+
+    An ArtifactError that is raised meanwhile loses the name of the folder, which means nothing to
+    the caller. Raises OSError.
+    """
+    with TemporaryDirectory(prefix="gpq-model-") as parent:
+        folder = Path(parent) / "model"
+        write(files, folder)
         try:
-            return use(Path(folder), device)
-        except ArtifactError as error:  # the temporary folder means nothing to the caller
-            raise ArtifactError(str(error).replace(f"{folder}/", "")) from error
-
-
-def use(folder: Path, device: str) -> Model:
-    """Loads a model from its folder, verified with the engine that will run it.
-
-    The model is on the CPU if the device has too little memory. Raises ArtifactError.
-    """
-    model = _load(folder, device)
-    if model.device.type != device:
-        return model  # an engine of the CPU could not move to the device later
-    faster = in_one_call(model)
-    try:
-        artifact.verify(faster, folder)
-    except ArtifactError as error:
-        log.warning("the network runs layer by layer, because the faster engine fails: %s", error)
-        return model
-    return faster
-
-
-def _load(folder: Path, device: str) -> Model:
-    try:
-        return artifact.load(folder, device)
-    except (ArtifactError, RuntimeError) as error:
-        if device == "cpu" or not out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-    torch.cuda.empty_cache()
-    log.warning("the model in %s is on the CPU for now: %s", folder, reason)
-    return artifact.load(folder, "cpu")
+            yield folder
+        except ArtifactError as error:
+            raise ArtifactError(
+                str(error).replace(f"{folder}/", "").replace(str(folder), "the model")
+            ) from error

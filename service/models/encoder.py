@@ -2,14 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gpq.engine.fallback import Fallback
 from gpq.model.model import Model
 from service.concurrency import wait_budget
 from service.concurrency.batcher import Batcher
@@ -30,32 +27,23 @@ class Encoder:
 
     ``models``: the loaded models by id; a call in progress keeps using the model it began with.
     ``together``: largest batch of small images for callers that need no quick first result; 0 for
-    the usual size. ``networks``: batches that run at the same time on the CPU, each on
-    ``encode_threads`` threads. ``watch`` is called with the size of each batch, ``watch_full`` each
-    time that the device runs out of memory.
+    the usual size. ``networks``: batches that run at the same time on the CPU. ``watch`` is called
+    with the size of each batch.
     """
 
     def __init__(
         self,
-        encode_threads: int,
         watch: Callable[[int], object] = lambda n: None,
-        watch_full: Callable[[], object] = lambda: None,
         device: str = "cpu",
         together: int = 0,
         networks: int = 1,
     ) -> None:
         self.models: Mapping[str, Model] = {}
-        self.networks = networks if device == "cpu" else 1  # Fallback serves one caller at a time
+        self.networks = networks if device == "cpu" else 1
         self._watch = watch
-        self._device = torch.device(device)
-        self._fallback = Fallback(watch_full)
         self._most = max(together, BATCHES[device])
         self._batches: Batcher[Output, NetworkInput, Any] = Batcher(
-            "encode",
-            self._compute,
-            BATCHES[device],
-            self.networks,
-            partial(torch.set_num_threads, encode_threads),
+            "encode", self._compute, BATCHES[device], self.networks
         )
 
     def close(self) -> None:
@@ -63,15 +51,12 @@ class Encoder:
         self._batches.close()
 
     def learn(self, model: Model) -> None:
-        """Adds a model. If it is on the CPU for lack of memory, it moves to the device later."""
-        if model.device.type != self._device.type:
-            model = self._fallback.begin_on_cpu(model, self._device)
+        """Adds a model."""
         self.models = {**self.models, model.id: model}
 
     def forget(self, id: str) -> None:
         """Removes a model."""
         self.models = {known: model for known, model in self.models.items() if known != id}
-        self._fallback.forget(id)
 
     def encode(self, images: Sequence[DecodedImage], model: Model) -> list[bytes]:
         """Returns the packed code of each image, ceil(M/2) bytes."""
@@ -105,9 +90,9 @@ class Encoder:
         model = inputs[0][0]
         pixels = np.stack([of_one for _, of_one in inputs])
         with timing.stage("encode"):
-            compute = Model.encode if output[0] == "codes" else Model.lut
-            found = self._fallback.run(compute, model, pixels)
-        return [row.tobytes() for row in found] if output[0] == "codes" else list(found)
+            if output[0] == "codes":
+                return [code.tobytes() for code in model.encode(pixels)]
+            return list(model.lut(pixels))
 
 
 def _inputs(images: Sequence[DecodedImage], model: Model) -> list[NetworkInput]:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Collection
 
+from gpq.engine.engines import Options
 from gpq.errors import GPQError
 from gpq.model.model import Model
 from service.concurrency.periodic import PeriodicThread
@@ -24,9 +25,11 @@ class ModelLoader:
     a code.
     """
 
-    def __init__(self, store: Store, follower: FeedFollower, encoder: Encoder, device: str) -> None:
+    def __init__(
+        self, store: Store, follower: FeedFollower, encoder: Encoder, options: Options
+    ) -> None:
         self.store, self.follower, self.encoder = store, follower, encoder
-        self.device = device
+        self.options = options  # how to run networks
         self.models: Collection[Model] = [encoder.models[follower.model]]
         self._unused: set[str] = set()
         self._refreshing = threading.Lock()
@@ -55,8 +58,8 @@ class ModelLoader:
 
     def _learn(self, id: str) -> None:
         try:
-            self.encoder.learn(artifacts.load(self.store.models.files(id), self.device))
-        except (GPQError, KeyError) as error:
+            self.encoder.learn(artifacts.load(self.store.models.files(id), self.options))
+        except GPQError as error:
             raise Unavailable(f"model {id} cannot be loaded here: {error}") from error
         log.info("loaded model %s", id)
 

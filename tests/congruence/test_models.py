@@ -14,7 +14,7 @@ import pytest
 
 from harness import commands
 from harness.images import png
-from harness.models import make_artifact
+from harness.models import fields, make_artifact
 from harness.server import Server
 from service.database.store import Store
 from service.settings import DATABASE_THREADS
@@ -149,10 +149,7 @@ def test_another_model_becomes_active_over_http(
         for n in range(IMAGES):
             assert one.index(png(n), ids=f'["p{n}"]').status_code == 200
         (old,) = active(one, two)
-        files = {
-            "config": (folder / "config.json").read_bytes(),
-            "weights": (folder / "model.safetensors").read_bytes(),
-        }
+        files = fields(folder)
         with Clients([one, two]) as clients:
             added = one.http.post("/models", files=files)
             assert added.status_code == 201, added.text
@@ -186,15 +183,19 @@ def test_another_model_becomes_active_over_http(
         assert one.http.post("/models/rollback").status_code == 409
         broken = one.http.post("/models", files={**files, "weights": b"not weights"})
         assert broken.status_code == 422, broken.text
-        assert broken.json()["detail"].startswith("config.json: "), broken.text
+        assert broken.json()["detail"].startswith("model.safetensors: "), broken.text
         config = json.loads(files["config"])
-        for change in (
-            {"M": float("inf")}, {"preprocess": {**config["compute"]["preprocess"], "size": 30000}},
-            {"network": {"name": "resnet", "width": -1}},
-            {"network": {"name": "resnet", "width": 10**9}},
-        ):  # fmt: skip
-            odd = {**config, "compute": {**config["compute"], **change}}
-            refused = one.http.post("/models", files={**files, "config": json.dumps(odd)})
+        without_graph = {name: files[name] for name in ("config", "weights")}
+        for change, parts in (
+            ({"M": float("inf")}, files),
+            ({"preprocess": {**config["compute"]["preprocess"], "size": 30000}}, files),
+            ({"network": {"name": 3}}, files),
+            ({"network": {"name": "resnet", "width": -1}}, without_graph),
+            ({"network": {"name": "resnet", "width": 10**9}}, without_graph),
+        ):
+            odd = {"format": 4 if "graph" in parts else 3, "about": config["about"]}
+            odd["compute"] = {**config["compute"], **change}
+            refused = one.http.post("/models", files={**parts, "config": json.dumps(odd)})
             assert refused.status_code == 422, (change, refused.text)
         nested = one.http.post("/models", files={**files, "config": "[" * 100_000})
         assert nested.status_code == 422
@@ -260,10 +261,7 @@ def test_activations_that_wait_for_a_process_do_not_delay_other_requests(
     random_model: Path, other_model: tuple[Path, str], database_url: str, tmp_path: Path
 ) -> None:
     folder, new = other_model
-    files = {
-        "config": (folder / "config.json").read_bytes(),
-        "weights": (folder / "model.safetensors").read_bytes(),
-    }
+    files = fields(folder)
     with Server(tmp_path, model=random_model, database_url=database_url) as server:
         assert server.http.post("/models", files=files).json()["ready"]
         store = Store(database_url)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.pixels.preprocess import Preprocess
 from tests.trainer.recipes.test_recipe import config, image_set
+from trainer.artifacts.export import examples_of, export
 from trainer.components.model import GPQ
 from trainer.device import autocast
 from trainer.evaluation.holdout import HeldOut
-from trainer.export import export
 from trainer.recipes import RECIPES
 from trainer.training import loop
 from trainer.training.step import TrainingStep
@@ -71,5 +71,5 @@ def test_a_run_on_the_gpu_is_checked_stopped_resumed_and_served_on_the_cpu(
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True, map_location="cpu")
     again = loop.run(GPQ(wanted, 3).to(GPU), data, held, rules, wanted, tmp_path, GPU, saved)
     assert again.held_out == result.held_out
-    export(result.model, wanted, rules, data, tmp_path, {})
-    assert artifact.load(tmp_path).device.type == "cpu"
+    export(result.model, wanted, rules, data, examples_of(data), tmp_path, {})
+    assert engines.load(tmp_path).network.device == "cpu"

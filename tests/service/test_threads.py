@@ -1,23 +1,38 @@
+import gc
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
-from gpq.model import artifact
+from gpq.engine import engines
+from gpq.engine.engines import Options
+from gpq.model.model import Model
 from gpq.scan.native import NativeScanner, missing
 from gpq.system.openmp import spin_briefly
 from gpq.system.processors import processors
 from harness import ROOT
-from harness.models import SHIPPED
+from harness.images import png
+from harness.models import SHIPPED, make_artifact
+from service.database.migrate import migrate
+from service.database.records import JobKind, Put
+from service.database.store import Store
+from service.jobs.progress import JobRun
+from service.jobs.worker import work
+from service.models import artifacts
 from service.models.decoder import DecodedImage
 from service.models.encoder import Encoder
+from service.runtime import Runtime
 from service.settings import Settings
+from tests import waiting
 
 
 def test_the_spin_count_is_set_before_torch_is_imported(
@@ -80,61 +95,101 @@ def test_a_scan_uses_one_thread_for_each_allowed_processor(
     assert NativeScanner(empty, 1).threads == 1
 
 
-def test_a_service_encodes_on_one_thread_with_the_configured_torch_threads(
-    random_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = artifact.load(random_model)
-    encoder = Encoder(3)
-    seen: set[tuple[str, int]] = set()
+class Threads:
+    """A network that records which threads run it. ``together``: how many batches must meet."""
 
-    def compute(self: object, key: object, model: object, pixels: np.ndarray) -> np.ndarray:
-        seen.add((threading.current_thread().name, torch.get_num_threads()))
-        return np.zeros((len(pixels), 6), np.uint8)
+    engine, precision, device = "openvino", "float32", "cpu"
 
-    monkeypatch.setattr("gpq.engine.fallback.Fallback.run", compute)
-    before = torch.get_num_threads()
-    try:
+    def __init__(self, dimension: int, together: int) -> None:
+        self.seen: set[str] = set()
+        self._dimension, self._meeting = dimension, threading.Barrier(together)
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self._meeting.wait(10)
+        self.seen.add(threading.current_thread().name)
+        return np.ones((len(pixels), self._dimension), np.float32)
+
+
+def watched(folder: Path, together: int) -> tuple[Model, Threads]:
+    model = engines.load(folder)
+    threads = Threads(model.codebook.M * model.codebook.Z.shape[2], together)
+    return replace(model, network=threads), threads
+
+
+def test_a_service_encodes_on_one_thread(random_model: Path) -> None:
+    model, threads = watched(random_model, 1)
+    with closing(Encoder()) as encoder:
         for _ in range(2):
             encoder.encode(
                 [DecodedImage(32, 32, {model.id: np.zeros((3, 32, 32), np.uint8)})], model
             )
-    finally:
-        encoder.close()
-        torch.set_num_threads(before)
-    assert seen == {("encode_0", 3)}
+    assert threads.seen == {"encode_0"}
 
 
-def test_jobs_encode_several_batches_at_once_with_one_torch_thread_each(
-    random_model: Path, monkeypatch: pytest.MonkeyPatch
+def test_jobs_encode_several_batches_at_once(random_model: Path) -> None:
+    model, threads = watched(random_model, 3)
+    image = DecodedImage(1, 1, {model.id: np.zeros((3, 1, 1), np.uint8)})
+    with closing(Encoder(together=64, networks=3)) as encoder, ThreadPoolExecutor(3) as callers:
+        found = list(callers.map(lambda _: encoder.encode([image] * 8, model), range(3)))
+    assert [len(codes) for codes in found] == [8, 8, 8]
+    assert threads.seen == {"encode_0", "encode_1", "encode_2"}
+
+
+def test_a_service_gives_each_batch_the_configured_threads(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = artifact.load(random_model)
-    encoder = Encoder(1, together=64, networks=3)
-    all_computing = threading.Barrier(3)
-    seen: set[int] = set()
+    asked: list[Options] = []
 
-    def compute(self: object, key: object, model: object, pixels: np.ndarray) -> np.ndarray:
-        all_computing.wait(10)
-        seen.add(torch.get_num_threads())
-        return np.full((len(pixels), 6), pixels[0, 0, 0, 0], np.uint8)
+    def load(folder: Path, options: Options) -> Model:
+        asked.append(options)
+        return loaded
 
-    def encode(n: int) -> list[bytes]:
-        image = DecodedImage(1, 1, {model.id: np.full((3, 1, 1), n, np.uint8)})
-        return encoder.encode([image] * 8, model)
+    loaded = engines.load(random_model)
+    monkeypatch.setattr(engines, "load", load)
+    url = f"sqlite:///{tmp_path}/gpq.db"
+    settings = Settings(
+        model=random_model, database_url=url, image_store="none", encode_threads=3, device="cpu"
+    )
+    runtime = Runtime(settings)
+    runtime.start()
+    waiting.until(lambda: runtime.ready)
+    runtime.stop()
+    assert [(options.threads, options.streams) for options in asked] == [(3, 1)]
 
-    monkeypatch.setattr("gpq.engine.fallback.Fallback.run", compute)
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(3) as callers:
-            found = callers.map(encode, range(3))
-            assert list(found) == [[bytes([n]) * 6] * 8 for n in range(3)]
-    finally:
-        encoder.close()
-        torch.set_num_threads(before)
-    assert seen == {1}
+
+@pytest.mark.parametrize(("kind", "expected"), [("import", (1, 3)), ("reindex", (3, 1))])
+def test_an_import_runs_one_batch_on_each_thread_and_a_reindex_one_batch_on_all(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: JobKind, expected: tuple[int, int],
+) -> None:  # fmt: skip
+    asked: list[Options] = []
+    load = artifacts.load
+
+    def watched_load(files: Mapping[str, bytes], options: Options) -> Model:
+        asked.append(options)
+        return load(files, options)
+
+    monkeypatch.setattr(artifacts, "load", watched_load)
+    monkeypatch.setattr(os, "nice", lambda increment: 0)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    store = Store(f"sqlite:///{tmp_path}/gpq.db")
+    migrate(store.database)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png(1))
+    settings = Settings(image_store=str(tmp_path / "images"), encode_threads=3, device="cpu")
+    store.models.adopt(engines.load(random_model).id, artifacts.read(random_model))
+    put = Put("a", {store.models.all()[0].id: bytes(6)}, "0" * 64, 4, 3, 100, None)
+    store.images.put([put])
+    other = tmp_path / "other"
+    store.models.add(make_artifact(other, seed=9), artifacts.read(other))
+    number = store.jobs.request(kind, str(tmp_path / "in"), by_service=False)
+    with closing(store), JobRun(store.jobs, number) as run:
+        work(store, settings, run, 1)
+    assert {(options.threads, options.streams) for options in asked} == {expected}
 
 
 def test_the_garbage_collector_ignores_objects_created_before_the_start(tmp_path: Path) -> None:
-    """A full collection stops all threads; with torch's objects it takes longer than a search."""
+    """A full collection stops all threads, for longer than a search takes."""
     program = """
 import gc, sys, uvicorn
 from service.__main__ import main

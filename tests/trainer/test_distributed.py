@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpq.model import artifact
+from gpq.engine import engines
 from harness import ROOT
 from tests.trainer.recipes.test_recipe import recipe
 from trainer import distributed
@@ -85,5 +85,5 @@ def test_torchrun_trains_one_model(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     small = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16", "--steps", "6"]
     torchrun("-m", "trainer", "train", "--data", str(sample), "--out", str(out), *small)
-    assert artifact.load(out).about["training"]["processes"] == 2
+    assert engines.load(out).about["training"]["processes"] == 2
     assert len((out / "log.jsonl").read_text().splitlines()) == 7  # six checks, and the last step

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch._dynamo import register_backend
 
+from gpq.engine import engines
 from gpq.model import artifact
 from harness.images import tree
 from trainer.__main__ import _parser, main
@@ -69,8 +70,13 @@ def test_a_short_training_learns(
     assert measured["bits"] == 48
     assert {"mAP", "unique_codes", "model"} <= set(measured)
 
-    about = artifact.load(out).about
-    assert measured["model"] == artifact.load(out).id
+    config = artifact.read_config(out)
+    assert config["format"] == 4
+    assert config["compute"]["graph"] == artifact.digest((out / "network.onnx").read_bytes())
+    model = engines.load(out)
+    assert model.network.engine != "torch"
+    about = model.about
+    assert measured["model"] == model.id
     assert about["measured"]["mAP_tie_aware"] == measured["mAP_tie_aware"]
     assert about["training"]["recipe"] == recipe
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -127,7 +133,7 @@ def test_a_stopped_run_resumes_to_the_same_model(photos: Path, tmp_path: Path) -
     subprocess.run([*command, "--resume"], cwd=ROOT, env=environment, check=True)
     whole = [*command[:-1], str(tmp_path / "whole")]
     subprocess.run(whole, cwd=ROOT, env=environment, check=True)
-    assert artifact.load(tmp_path / "broken").id == artifact.load(tmp_path / "whole").id
+    assert engines.load(tmp_path / "broken").id == engines.load(tmp_path / "whole").id
 
 
 def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
@@ -143,15 +149,15 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
     assert (first / "model.safetensors").read_bytes() == before
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first)) == 0
     assert train(photos, second, *SMALL, "--steps", "2", "--overwrite") == 0
-    assert artifact.load(second).about["training"]["started_from"] is None
+    assert engines.load(second).about["training"]["started_from"] is None
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first), "--overwrite") == 0
     assert "--init" not in capsys.readouterr().err
     other = ["--size", "48", "--overwrite"]
     assert train(photos, second, *SMALL, "--steps", "2", "--init", str(first), *other) == 0
     printed = capsys.readouterr().err
     assert "pixels a side" in printed and "2/2" in printed  # the progress bar reaches its end
-    training = artifact.load(second).about["training"]
-    assert training["started_from"]["id"] == artifact.load(first).id
+    training = engines.load(second).about["training"]
+    assert training["started_from"]["id"] == engines.load(first).id
     assert training["started_from"]["training"]["steps"] == 2
     torch.save({"weights": torch.zeros(1)}, first / "checkpoint.pt")
     assert train(photos, first, *SMALL, "--steps", "2", "--resume") == 1
@@ -188,6 +194,10 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
         (
             ["train", "--data", "/no", "--out", "x", "--network", "alexnet", "--size", "32"],
             "--size 32 is too small for network alexnet",
+        ),
+        (
+            ["train", "--data", "/no", "--out", "x", "--network", "resnet32", "--size", "2048"],
+            "--network resnet32 --size 2048: no service could run the network: ",
         ),
         (["train", "--data", "/no", "--out", "x", "--details", "12"], "leaves none"),
         (
@@ -253,7 +263,7 @@ def test_a_network_without_torchvision_is_one_clear_line(monkeypatch, tmp_path, 
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     assert train(tmp_path, tmp_path / "out", "--network", "resnet18") == 1
     assert capsys.readouterr().err == (
-        "error: network 'resnet18' needs torchvision: pip install gpq[train]\n"
+        "error: network 'resnet18' needs torchvision: install the extra `train`\n"
     )
 
 
@@ -277,7 +287,7 @@ def test_a_full_disk_at_the_end_is_a_clear_error_and_loses_nothing(
         assert train(photos, out, *steps) == 1
     assert f"{out} cannot be written: [Errno 28] No space left" in capsys.readouterr().err
     assert train(photos, out, *steps, "--resume") == 0
-    assert artifact.load(out).bits == 48
+    assert engines.load(out).bits == 48
 
 
 def test_a_full_disk_at_the_report_is_a_clear_error(

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch.nn.functional import one_hot
 
-from gpq.model import artifact
+from gpq.engine import engines
 from trainer.data.image_sets import RetrievalSet, retrieval_set
 from trainer.evaluation.ranking import Ranking
 from trainer.report import charts
@@ -39,7 +39,7 @@ def image_set(n: int = 90, own_rows: bool = True) -> RetrievalSet:
 
 @pytest.fixture(scope="module")
 def found(random_model: Path) -> Study:
-    return study(artifact.load(random_model), image_set())
+    return study(engines.load(random_model), image_set())
 
 
 def test_a_study_of_random_weights_finds_what_chance_finds(found: Study) -> None:
@@ -108,7 +108,7 @@ def test_the_report_is_one_file_that_needs_no_others(random_model: Path, tmp_pat
         '{"step": 25, "seconds": 1.5, "npair": 2.0}\n'
         '{"step": 25, "seconds": 1.5, "held_out_mAP": 0.4}\n'
     )
-    path = write_report(artifact.load(random_model), image_set(), "Noise & more", tmp_path)
+    path = write_report(engines.load(random_model), image_set(), "Noise & more", tmp_path)
     page = path.read_text()
     references = References()
     references.feed(page)
@@ -125,13 +125,13 @@ def test_values_of_the_config_are_formatted_for_reading() -> None:
 
 def test_a_report_of_very_few_images(random_model: Path, tmp_path: Path) -> None:
     few = image_set(6)
-    assert write_report(artifact.load(random_model), few, "few", tmp_path).stat().st_size
+    assert write_report(engines.load(random_model), few, "few", tmp_path).stat().st_size
 
 
 def test_the_sample_makes_a_report_with_a_separate_database(
     random_model: Path, sample: Path, tmp_path: Path
 ) -> None:
-    model = artifact.load(random_model)
+    model = engines.load(random_model)
     apart = retrieval_set(sample, "folder", model.rules)
     assert (
         "300 queries over 1,000 images"

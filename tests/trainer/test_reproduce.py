@@ -1,11 +1,13 @@
 import io
 import json
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from gpq.model import artifact, network
+from gpq.engine import torch_architectures
+from gpq.model import artifact
 from harness.images import tree
 from tests.trainer.data.test_datasets import nuswide_tree
 from trainer.__main__ import main
@@ -136,7 +138,8 @@ def test_the_figures_are_drawn(
     monkeypatch.setattr(grid, "WEIGHTS", (0.0, 0.1))
     monkeypatch.setattr(draw, "WEIGHTS", (0.0, 0.1))
     # CNN-F's 60 million weights would take most of the time.
-    monkeypatch.setitem(network.NETWORKS, "cnn-f", lambda D: network.build("vgg", D, 4))
+    small = partial(torch_architectures.VGG, width=4)
+    monkeypatch.setitem(torch_architectures.NETWORKS, "cnn-f", small)
     out = tmp_path / "out"
     for number in "345":
         command = ["reproduce", "--figure", number, "--data", str(few), "--out", str(out)]

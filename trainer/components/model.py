@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from gpq.model import network
+from gpq.engine import torch_architectures
 from gpq.model.codebook import K
 from trainer.components import losses
 from trainer.components.assignment import intra_normalise, soft_assign
@@ -16,14 +16,15 @@ class GPQ(nn.Module):
     """The network F: images -> (B,D), codewords Z (M,K,d) and prototypes C (M',L,d) of L classes.
 
     The first M' = M - ``config.details`` codebooks learn classes, the others details.
+    ``network``: F, if it is not an architecture that the configuration names.
     """
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, classes: int, network: nn.Module | None = None) -> None:
         super().__init__()
         self.M = config.M
         self.class_M = config.M - config.details
         d = SUBVECTOR_DIMENSION
-        self.F = network.build(config.network, self.M * d, config.width)
+        self.F = network or torch_architectures.build(config.network, self.M * d, config.width)
         self.Z = nn.Parameter(functional.normalize(torch.randn(self.M, K, d), dim=-1))
         self.C = nn.Parameter(functional.normalize(torch.randn(self.class_M, classes, d), dim=-1))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gpq.model.network import TORCHVISION, TorchvisionNet
+from gpq.engine.torch_architectures import TORCHVISION, TorchvisionNet
 from trainer.errors import TrainerError
 
 # The values of torchvision's transforms, on the scale 0-255.

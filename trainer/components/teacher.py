@@ -5,10 +5,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpq.engine import torch_pixels
-from gpq.model.model import Model
 from trainer import distributed
 from trainer.components import augment, losses
 from trainer.components.assignment import intra_normalise
+from trainer.components.source import Source
 from trainer.data.image_sets import TrainingSet, spread
 from trainer.device import autocast
 from trainer.errors import TrainerError
@@ -35,7 +35,7 @@ def labelled_rows(data: TrainingSet) -> Tensor:
 
 
 @torch.no_grad()
-def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
+def guess(teacher: Source, data: TrainingSet, seed: int) -> Tensor:
     """Returns the probability (U,L) float32 of each class for each unlabelled image.
 
     It is the mean over VIEWS of the softmax of beta² times the mean cosine with the means of the
@@ -43,9 +43,9 @@ def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
     on other classes. Raises TrainerError if the teacher needs images of another size.
     """
     size = data.unlabelled.shape[-1]
-    if teacher.rules.size != size:
+    if teacher.size != size:
         raise TrainerError(
-            f"--teacher: it needs images of {teacher.rules.size} pixels, not of --size {size}"
+            f"--teacher: it needs images of {teacher.size} pixels, not of --size {size}"
         )
     device = next(teacher.network.parameters()).device
     rows = labelled_rows(data)
@@ -62,13 +62,13 @@ def guess(teacher: Model, data: TrainingSet, seed: int) -> Tensor:
     return torch.cat(found).to(data.unlabelled.device)
 
 
-def _sub_vectors(teacher: Model, views: Tensor) -> Tensor:
+def _sub_vectors(teacher: Source, views: Tensor) -> Tensor:
     """(B,3,S,S) float32, 0-255 -> (B,M,d)."""
     parts = []
     with autocast(views.device):
         for part in torch.split(views, BATCH):
-            images = torch_pixels.normalise(teacher.rules, part).contiguous(
+            images = torch_pixels.normalise(teacher.artifact.rules, part).contiguous(
                 memory_format=torch.channels_last
             )
             parts.append(teacher.network(images).float())
-    return intra_normalise(torch.cat(parts), teacher.codebook.M)
+    return intra_normalise(torch.cat(parts), teacher.artifact.codebook.M)

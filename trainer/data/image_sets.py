@@ -35,8 +35,9 @@ PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that 
 class TrainingSet:
     """The images of a training run.
 
-    labelled (L,3,S,S) uint8; labels (L,C) uint8, 1 for each class of an image; unlabelled
-    (U,3,S,S) uint8, which is ``labelled`` itself if there are no other images. ``skipped``: a line
+    labelled (L,3,S,S) uint8, or features (L,V,E) float32 of V views of each image, if a frozen
+    encoder computed them; labels (L,C) uint8, 1 for each class of an image; unlabelled (U,…), of
+    the same kind, which is ``labelled`` itself if there are no other images. ``skipped``: a line
     for each file that could not be read. guesses (U,C) float32: the probability of each class for
     each unlabelled image, if a teacher predicted them.
     """
@@ -60,7 +61,7 @@ class TrainingSet:
         digest.update(self.labels.cpu().numpy().tobytes())
         for pixels in (self.labelled, self.unlabelled):
             for part in torch.split(pixels, SUM_BATCH):
-                sums = part.flatten(1).sum(dim=1, dtype=torch.int64)
+                sums = part.flatten(1).view(torch.uint8).sum(dim=1, dtype=torch.int64)
                 digest.update(sums.cpu().numpy().tobytes())
         return digest.hexdigest()
 

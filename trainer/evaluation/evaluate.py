@@ -82,20 +82,17 @@ def require_searchable(images: RetrievalSet) -> None:
         )
 
 
-def features(model: Model, pixels: Tensor, what: str) -> Tensor:
-    """(N,3,S,S) uint8 -> (N,D) float32 on the model's device.
-
-    ``what``: a name for the progress bar.
-    """
+def features(model: Model, pixels: Tensor, what: str) -> NDArray[np.float32]:
+    """(N,3,S,S) uint8 -> (N,D). ``what``: a name for the progress bar."""
     batches = tqdm(torch.split(pixels, ENCODE_BATCH), desc=what, leave=False)
-    return torch.cat([model.features(batch) for batch in batches])
+    return np.concatenate([model.features(batch.numpy()) for batch in batches])
 
 
 def measure(
     model: Model,
     M: int,
-    query_features: Tensor,
-    database_features: Tensor,
+    query_features: NDArray[np.float32],
+    database_features: NDArray[np.float32],
     images: RetrievalSet,
     engine: str,
     on_ranking: Callable[[Ranking], None] = lambda ranking: None,
@@ -107,7 +104,7 @@ def measure(
     """
     codebook = model.codebook.first(M)
     D = M * codebook.Z.shape[2]
-    packed = pack(codebook.encode(database_features[:, :D].cpu().numpy()))
+    packed = pack(codebook.encode(database_features[:, :D]))
     colours, own_colours = mean_colours(images.database), mean_colours(images.queries)
     metrics: list[RankingMetrics] = []
     distances: list[float] = []

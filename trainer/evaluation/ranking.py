@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from gpq import scan
@@ -49,7 +48,7 @@ def ranked(
 
 def rankings(
     codebook: Codebook,
-    queries: Tensor,
+    queries: NDArray[np.float32],
     packed: NDArray[np.uint8],
     images: RetrievalSet,
     engine: str,
@@ -58,7 +57,7 @@ def rankings(
 
     queries (Q,D) features, packed (N,ceil(M/2)) codes. A query's own row is left out.
     """
-    luts = codebook.lut(queries.cpu().numpy())
+    luts = codebook.lut(queries)
     scanner = scan.build(packed, codebook.M, engine)
     labels, wanted = images.database_labels.float(), images.query_labels.float()
     for first in tqdm(range(0, len(luts), SCAN_BATCH), desc=f"{codebook.bits} bits", leave=False):

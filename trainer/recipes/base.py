@@ -5,11 +5,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from gpq.engine import torch_pixels
 from gpq.pixels.preprocess import Preprocess
 from gpq.system.device import in_parts_that_fit
 from trainer import distributed
 from trainer.components.model import GPQ
+from trainer.components.views import views_of
 from trainer.config import Config
 from trainer.data.image_sets import TrainingSet
 from trainer.device import Autocast
@@ -38,6 +38,7 @@ class Recipe(ABC):
     ) -> None:
         self.model, self.data, self.rules, self.config = model, data, rules, config
         self.autocast = autocast
+        self.views = views_of(data.labelled, rules)
         self.device = model.Z.device
         self.embed_batch = EMBED_BATCH
         # Rows are drawn on the CPU, so that they are the same on any device; views on the device.
@@ -124,7 +125,7 @@ class Recipe(ABC):
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
-        """(N,3,S,S) uint8 -> features (N,D) of the ``trained`` model."""
+        """Images (N,…) as in the training set -> features (N,D) of the ``trained`` model."""
         model = self.trained
         was_training = model.training
         model.eval()
@@ -132,7 +133,7 @@ class Recipe(ABC):
         done = 0
         while done < len(pixels):
             found = in_parts_that_fit(
-                lambda part: self._network(model, part.to(self.device)),
+                lambda part: self._network(model, self.views.plain(part.to(self.device))),
                 pixels[done : done + self.embed_batch],
             )
             if len(found) > 1:  # parts of the former size would not fit next time
@@ -160,8 +161,7 @@ class Recipe(ABC):
         return distributed.gather(self._network(model, distributed.share(views)))
 
     def _network(self, model: GPQ, views: Tensor) -> Tensor:
-        images = torch_pixels.normalise(self.rules, views)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = self.views.network_input(views)
         with self.autocast:
             return model.features(images)
 

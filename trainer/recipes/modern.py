@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.components import augment, losses
+from trainer.components import losses
 from trainer.components.assignment import soft_assign
 from trainer.components.model import GPQ
 from trainer.components.muon import Muon, scale_free
@@ -101,8 +101,8 @@ class Modern(Recipe):
 
         half = len(pixels) // 2
         views = [
-            augment.weak(pixels[:half], self.view_generator),
-            augment.strong(everything[half:], self.view_generator),
+            self.views.weak(pixels[:half], self.view_generator),
+            self.views.strong(everything[half:], self.view_generator),
         ]
         raw = self._features(model, torch.cat(views))
         x = model.class_part(model.sub_vectors(raw))
@@ -140,7 +140,7 @@ class Modern(Recipe):
     @torch.no_grad()
     def _teacher_vectors(self, pixels: Tensor) -> Tensor:
         """Returns the sub-vectors (B,M,d) of the average's features of a weak view."""
-        raw = self._features(self.average, augment.weak(pixels, self.view_generator))
+        raw = self._features(self.average, self.views.weak(pixels, self.view_generator))
         return self.average.sub_vectors(raw)
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.components import augment, losses
+from trainer.components import losses
 from trainer.components.assignment import soft_assign
 from trainer.recipes.base import Recipe
 from trainer.recipes.batches import Batch
@@ -28,7 +28,7 @@ class Paper(Recipe):
         model, config = self.model, self.config
         pixels, labels, unlabelled = batch.labelled, batch.labels, batch.unlabelled
         # Labelled and unlabelled images pass F separately, with their own batch statistics.
-        x = model.sub_vectors(self._features(model, augment.weak(pixels, self.view_generator)))
+        x = model.sub_vectors(self._features(model, self.views.weak(pixels, self.view_generator)))
         q = soft_assign(x, model.codewords())
         similarity = losses.class_similarity(labels)
         if config.variant == "gpq-t":
@@ -39,7 +39,7 @@ class Paper(Recipe):
         if config.variant == "gpq-h":
             return total, search
 
-        raw = self._features(model, augment.weak(unlabelled, self.view_generator))
+        raw = self._features(model, self.views.weak(unlabelled, self.view_generator))
         x_unlabelled = model.sub_vectors(losses.reverse_gradient(raw))
         target, averaged = losses.class_target(labels), config.averaged
         classify = losses.classification(model.class_logits(x), target, averaged=averaged).mean()

@@ -122,7 +122,7 @@ def study(model: Model, images: RetrievalSet, engine: str = "auto") -> Study:
 
     of_lengths = [search(bits) for bits in [*shorter, model.bits]]
     found = of_lengths[-1][1]
-    codes = model.codebook.encode(database_features.cpu().numpy())
+    codes = model.codebook.encode(database_features)
     packed = pack(codes)
     _, inverse, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
     positions, of_class = _feature_map(model.codebook, database_features, images.database_labels)
@@ -222,11 +222,10 @@ def _per_class(found: list[_QueryResult], images: RetrievalSet) -> list[ClassRes
 
 
 def _feature_map(
-    codebook: Codebook, raw: Tensor, labels: Tensor
+    codebook: Codebook, raw: NDArray[np.float32], labels: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     rows = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:MAP_IMAGES]
-    features = raw[rows.to(raw.device)].cpu().numpy()
-    x = intra_normalise(features, codebook.M).reshape(len(rows), -1)
+    x = intra_normalise(raw[rows.numpy()], codebook.M).reshape(len(rows), -1)
     if len(x) < 3:
         return np.zeros((len(x), 2)), labels[rows].argmax(dim=1).numpy()
     perplexity = min(30.0, (len(x) - 1) / 3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from gpq.model import artifact
+from gpq.engine import engines
 from trainer.data.image_sets import retrieval_set
 from trainer.report.study import RANKS, RECALLS, study
 from trainer.reproduce.grid import PAPER_BITS, PUBLISHED, WEIGHTS
@@ -48,7 +48,7 @@ def table_figure(lines: list[Line], dataset: str, protocol: int, bits: Sequence[
 
 def curves(line: Line, data: Path, out: Path) -> Figure:
     """Draws figure 3: precision by recall, and precision at k."""
-    model = artifact.load(out / line["folder"])
+    model = engines.load(out / line["folder"])
     found = study(model, retrieval_set(data, line["dataset"], model.rules))
     drawn, axes = _axes(2)
     axes[0].plot(RECALLS, found.precision_of_recall, color=OURS)

@@ -6,14 +6,16 @@ from typing import Annotated
 import anyio
 from fastapi import APIRouter, Path, Request, Response
 
-from gpq.model import artifact
+from gpq.model.artifact import CONFIG, NAMES
+from gpq.model.graph import GRAPH
+from gpq.model.weights import WEIGHTS
 from service.database.records import StoredModel
 from service.http import requests
 from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime, database_route
 from service.http.openapi import FILE, body, form
 from service.http.replies import ActiveReply, ModelRowReply, ModelsReply
-from service.models import activation, artifacts
+from service.models import activation, artifacts, trial
 from service.runtime import Runtime
 from service.settings import FEED_POLL_SECONDS
 
@@ -23,10 +25,15 @@ Id = Annotated[
     str, Path(pattern="^[0-9a-f]{1,64}$", description="id of a model, or its first digits")
 ]
 BODY = form(
-    {"config": "(the file config.json)", "weights": "(the file model.safetensors)"},
+    {
+        "config": "(the file config.json)",
+        "weights": "(the file model.safetensors)",
+        "graph": "(the file network.onnx)",
+    },
     "config",
-    config={**FILE, "description": f"{artifact.CONFIG} of the model's folder"},
-    weights={**FILE, "description": f"{artifact.WEIGHTS} of the model's folder"},
+    config={**FILE, "description": f"{CONFIG} of the model's folder"},
+    weights={**FILE, "description": f"{WEIGHTS} of the model's folder"},
+    graph={**FILE, "description": f"{GRAPH} of the model's folder"},
 )
 
 
@@ -50,9 +57,11 @@ async def add(request: Request, response: Response, runtime: ReadyRuntime) -> Mo
     `POST /jobs/reindex` gives the others theirs. Then the model can be activated."""
     admission = runtime.image_requests
     with admission.admit():
-        async with read_form(request, max_files=2) as fields:
-            config, weights = requests.artifact_form(fields)
-            files = {artifact.CONFIG: await config.read(), artifact.WEIGHTS: await weights.read()}
+        async with read_form(request, max_files=len(NAMES)) as fields:
+            parts = requests.artifact_form(fields)
+            files = {
+                name: await part.read() for name, part in zip(NAMES, parts, strict=True) if part
+            }
         id = await admission.run(lambda: _add(files, runtime))
         response.headers["Location"] = f"/models/{id}"
         return await admission.run(lambda: _reply(id, runtime))
@@ -94,10 +103,11 @@ async def _activate(find: Callable[[], StoredModel], runtime: Runtime) -> Active
 
 
 def _add(files: dict[str, bytes], runtime: Runtime) -> str:
-    """Raises ArtifactError, ModelError."""
-    model = artifacts.load(files, runtime.device)
-    runtime.store.models.add(model.id, files)
-    return model.id
+    """Raises ArtifactError, ModelError, Busy."""
+    with artifacts.unpacked(files) as folder:
+        id = trial.load(folder, runtime.options)
+    runtime.store.models.add(id, files)
+    return id
 
 
 def _reply(id: str, runtime: Runtime) -> ModelRowReply:

@@ -11,6 +11,7 @@ from service.http.replies import (
     ChecksumReply,
     FeedReply,
     ModelReply,
+    NetworkReply,
     ReplicaReply,
     StatsReply,
     StatusReply,
@@ -64,7 +65,8 @@ async def model(runtime: AnyRuntime) -> ModelReply:
 )
 @database_route
 def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) -> StatsReply:
-    """Returns counts of the database, the scan engine, and the progress of all processes."""
+    """Returns counts of the database, what runs the network and the scan, and the progress of
+    all processes."""
     follower = runtime.serving.follower
     applied = follower.applied
     head, lag = runtime.store.feed.lag(applied)
@@ -76,6 +78,7 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
         images=counts.images,
         engine=engine,
         engine_reason=runtime.engine_reason if engine == runtime.engine else full,
+        network=_network(runtime),
         unique_codes=counts.unique,
         largest_tie=counts.largest_tie,
         feed=FeedReply(applied=applied, head=head, lag_s=round(lag, 3), replicas=replicas),
@@ -94,6 +97,17 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
 def metrics(runtime: AnyRuntime) -> Response:
     """Returns counters and times of this process: requests, stages, batches, images."""
     return Response(runtime.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _network(runtime: Runtime) -> NetworkReply:
+    model = runtime.model
+    network = model.network
+    return NetworkReply(
+        engine=network.engine,
+        precision=network.precision,
+        device=network.device,
+        reason=model.reason,
+    )
 
 
 def _checksum(runtime: Runtime) -> ChecksumReply:

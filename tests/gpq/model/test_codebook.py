@@ -135,6 +135,7 @@ def test_a_sub_vector_of_zeros_stays_zero() -> None:
     assert (codebook().lut(features)[0, 0] == 0).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 13), st.integers(0, 9), st.randoms(use_true_random=False))
 def test_unpack_inverts_pack(M: int, n: int, random: object) -> None:
     seed = random.randrange(2**31)  # type: ignore[attr-defined]

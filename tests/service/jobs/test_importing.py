@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpq.model import artifact
+from gpq.engine import engines
 from harness.images import png
 from service.catalogue.ingest import Ingest
 from service.database.migrate import migrate
@@ -62,12 +62,12 @@ def test_an_import_holds_only_a_few_large_files_in_memory(
         manifest = tmp_path / "m.csv"
         manifest.write_text("path\n" + "".join(f"in/{n}.png\n" for n in range(FILES)))
         source = Counted(Manifest(manifest, None, SIZE))
-    model = artifact.load(random_model)
+    model = engines.load(random_model)
     store = Store(f"sqlite:///{tmp_path}/gpq.db")
     migrate(store.database)
     store.models.adopt(model.id, artifacts.read(random_model))
     number = store.jobs.request("import", str(root), by_service=False)
-    encoder, decoder = Encoder(1), Decoder(10_000, 2)
+    encoder, decoder = Encoder(), Decoder(10_000, 2)
     with closing(store), closing(encoder), closing(decoder):
         with JobRun(store.jobs, number, watch=source.watch) as run:
             Import(store, Ingest(decoder, encoder, NoOriginals()), [model]).run(source, run)

@@ -9,7 +9,7 @@ import pytest
 
 from harness import commands
 from harness.images import png, tree
-from harness.models import make_artifact
+from harness.models import fields, make_artifact
 from harness.server import Server
 from service.database.records import MissingCode
 from service.database.store import Store
@@ -95,11 +95,7 @@ def test_a_reindex_measures_how_long_searches_take_without_it(
 
     with Server(tmp_path, model=random_model, **settings) as server:
         server.index(*(png(n) for n in range(32))).raise_for_status()
-        files = {
-            "config": (tmp_path / "other" / "config.json").read_bytes(),
-            "weights": (tmp_path / "other" / "model.safetensors").read_bytes(),
-        }
-        server.http.post("/models", files=files).raise_for_status()
+        server.http.post("/models", files=fields(tmp_path / "other")).raise_for_status()
         searcher = threading.Thread(target=search, args=(server,))
         searcher.start()
         try:

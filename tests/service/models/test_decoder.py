@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpq.engine import engines
 from gpq.errors import UnknownFormat
-from gpq.model import artifact
 from harness.images import png
 from service.concurrency import wait_budget
 from service.errors import WaitedTooLong
@@ -16,7 +16,7 @@ from service.models.decoder import DecodedImage, Decoder
 def test_many_small_images_are_decoded_in_order_even_if_some_are_broken(
     random_model: Path,
 ) -> None:
-    model = artifact.load(random_model)
+    model = engines.load(random_model)
     uploads = [png(n) for n in range(30)]
     uploads[::7] = [b"no image"] * 5
     uploads[3] = png(3) + b"x" * 20_000
@@ -33,7 +33,7 @@ def test_many_small_images_are_decoded_in_order_even_if_some_are_broken(
 def test_decoding_that_waits_too_long_is_cancelled_unless_it_has_begun(
     random_model: Path,
 ) -> None:
-    model = artifact.load(random_model)
+    model = engines.load(random_model)
     begun, go = threading.Event(), threading.Event()
 
     def slow() -> bytes:

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from gpq.model import network
+from gpq.engine import torch_architectures
 from trainer.components.muon import Muon, orthogonalise, scale_free
 
 
@@ -18,7 +18,7 @@ def test_singular_values_come_near_to_one_and_directions_stay() -> None:
 
 
 def test_scale_is_free_if_a_norm_follows() -> None:
-    small = network.build("early32", 24, 4)
+    small = torch_architectures.build("early32", 24, 4)
     wanted = [m.weight for m in small.modules() if isinstance(m, nn.Conv2d)]
     assert len(wanted) == 10
     assert all(found is weight for found, weight in zip(scale_free(small), wanted, strict=True))

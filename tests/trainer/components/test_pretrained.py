@@ -9,7 +9,7 @@ import torch
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.models._api import WeightsEnum
 
-from gpq.model import artifact, network
+from gpq.engine import engines, torch_architectures
 from harness.images import tree
 from trainer.__main__ import main
 from trainer.components.pretrained import MEAN, load_pretrained
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_weights_in_the_cache_fill_all_layers_except_the_last(cache: Path) -> None:
     published = resnet18().state_dict()
     torch.save(published, cache / Path(ResNet18_Weights.DEFAULT.url).name)
-    net = network.build("resnet18", 36)
+    net = torch_architectures.build("resnet18", 36)
     last = net.project.weight.clone()
     load_pretrained(net, "resnet18")
     for name, tensor in net.body.state_dict().items():
@@ -44,7 +44,7 @@ def test_weights_out_of_reach_are_an_error_that_says_where_to_put_them(
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
     with pytest.raises(TrainerError, match=f"resnet18.*cannot be reached.*{cache}"):
-        load_pretrained(network.build("resnet18", 36), "resnet18")
+        load_pretrained(torch_architectures.build("resnet18", 36), "resnet18")
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("alexnet", 63), ("cnn-f", 31)])
@@ -58,7 +58,7 @@ def test_a_large_network_is_trained_and_served(
     small = ["--bits", "12", "--batch-labelled", "4", "--batch-unlabelled", "4", "--steps", "1"]
     command = ["train", "--data", str(tmp_path / "images"), "--out", str(out), *small]
     assert main([*command, "--network", name, "--size", str(size)]) == 0
-    model = artifact.load(out)
+    model = engines.load(out)
     assert (model.rules.mean == MEAN) == (name != "cnn-f")
     assert model.rules.size == size
     assert model.encode(np.zeros((1, 3, size, size), np.uint8)).shape == (1, 2)

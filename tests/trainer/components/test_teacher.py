@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gpq.model import artifact
 from harness.models import SHIPPED
 from trainer.components import teacher
+from trainer.components.source import read
 from trainer.data.image_sets import TrainingSet, retrieval_set, training_set
 from trainer.errors import TrainerError
 
@@ -21,9 +21,9 @@ def test_class_means_are_of_the_images_of_the_class() -> None:
 
 
 def test_a_teacher_predicts_the_classes_it_has_learnt(sample: Path) -> None:
-    model = artifact.load(SHIPPED)
-    learnt = training_set(sample, "folder", model.rules)
-    searched = retrieval_set(sample, "folder", model.rules)
+    model = read(SHIPPED)
+    learnt = training_set(sample, "folder", model.artifact.rules)
+    searched = retrieval_set(sample, "folder", model.artifact.rules)
     assert searched.classes == learnt.classes
     of_class = searched.query_labels.argmax(dim=1)
     images = TrainingSet(learnt.labelled, learnt.labels, searched.queries, learnt.classes)
@@ -38,4 +38,4 @@ def test_a_teacher_of_another_size_is_refused() -> None:
     pixels = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
     images = TrainingSet(pixels, torch.eye(2)[[0, 1, 0, 1]], pixels.clone(), ("a", "b"))
     with pytest.raises(TrainerError, match="32 pixels, not of --size 64"):
-        teacher.guess(artifact.load(SHIPPED), images, seed=0)
+        teacher.guess(read(SHIPPED), images, seed=0)

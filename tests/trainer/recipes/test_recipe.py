@@ -9,17 +9,16 @@ from torch.nn.functional import one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpq.engine import torch_pixels
-from gpq.model import artifact
 from gpq.model.codebook import Codebook
-from gpq.model.model import Model
 from gpq.pixels.preprocess import Preprocess
+from trainer.artifacts.export import separate, start_from
 from trainer.components import losses
 from trainer.components.model import GPQ
+from trainer.components.source import Source, read
 from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details
 from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError
-from trainer.export import separate, start_from
 from trainer.recipes import RECIPES, Modern, Recipe
 from trainer.recipes.confidence import Confidence
 
@@ -276,30 +275,30 @@ def test_separate_merges_coincident_codewords_only() -> None:
     assert codebook.margin(features) > 1e-3
 
 
-def spread_out(folder: Path) -> Model:
+def spread_out(folder: Path) -> Source:
     """Returns a model whose features have mean zero over ``image_set()``: no codebook is dead."""
-    model = artifact.load(folder)
+    source = read(folder)
     with torch.no_grad():
-        raw = model.network(torch_pixels.normalise(model.rules, image_set().labelled))
-        model.network.project.bias -= raw.mean(dim=0)
-    return model
+        raw = source.network(torch_pixels.normalise(source.artifact.rules, image_set().labelled))
+        source.network.project.bias -= raw.mean(dim=0)
+    return source
 
 
-def test_init_uses_the_network_and_the_codewords(random_model: Path) -> None:
-    source, rules = spread_out(random_model), Preprocess(32)
+def test_init_uses_the_network_and_the_codewords(trained_model: Path) -> None:
+    source, rules = spread_out(trained_model), Preprocess(32)
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=4), 3)
     start_from(model, source, image_set(), rules)
     images = torch_pixels.normalise(rules, image_set().labelled)
     features = model.eval().features(images)
     assert torch.allclose(features, source.network(images), atol=1e-4)
-    assert torch.equal(model.Z, torch.tensor(source.codebook.Z))
+    assert torch.equal(model.Z, torch.tensor(source.artifact.codebook.Z))
     mean = model.sub_vectors(features)[:, 0][image_set().labels[:, 1].bool()].mean(dim=0)
     assert torch.allclose(model.C[0, 1], mean / mean.norm(), atol=1e-4)
 
 
-def test_init_keeps_random_values_for_dead_codebooks(random_model: Path) -> None:
-    source = spread_out(random_model)
+def test_init_keeps_random_values_for_dead_codebooks(trained_model: Path) -> None:
+    source = spread_out(trained_model)
     last = source.network.project
     with torch.no_grad():
         last.weight[96:120] = 0  # codebooks 8 and 9: the same sub-vector for every image
@@ -307,7 +306,7 @@ def test_init_keeps_random_values_for_dead_codebooks(random_model: Path) -> None
     torch.manual_seed(5)
     model = GPQ(config("modern", bits=48, details=2), 3)
     drawn, words = model.F.project.weight.clone(), model.Z.clone()
-    started = torch.tensor(source.codebook.Z)
+    started = torch.tensor(source.artifact.codebook.Z)
     start_from(model, source, image_set(), Preprocess(32))
     for m in range(12):
         rows = slice(12 * m, 12 * m + 12)
@@ -316,8 +315,8 @@ def test_init_keeps_random_values_for_dead_codebooks(random_model: Path) -> None
         assert torch.equal(model.Z[m], codewords[m])
 
 
-def test_init_of_other_bits_and_size_uses_all_layers_except_the_last(random_model: Path) -> None:
-    source = artifact.load(random_model)
+def test_init_of_other_bits_and_size_uses_all_layers_except_the_last(trained_model: Path) -> None:
+    source = read(trained_model)
     model = GPQ(config("modern", bits=16, network="resnet64", size=64), 3)
     last = model.F.project.weight.clone()
     start_from(model, source, image_set(), Preprocess(64))
@@ -326,8 +325,8 @@ def test_init_of_other_bits_and_size_uses_all_layers_except_the_last(random_mode
     assert torch.equal(model.F.stem[0].weight, stem)
 
 
-def test_init_of_another_network_is_refused(random_model: Path) -> None:
-    source = artifact.load(random_model)
+def test_init_of_another_network_is_refused(trained_model: Path) -> None:
+    source = read(trained_model)
     for other in ({"network": "vgg"}, {"width": 8}, {"width": 8, "bits": 48}):
         with pytest.raises(TrainerError, match="another network"):
             start_from(GPQ(config("modern", **other), 3), source, image_set(), Preprocess(32))

@@ -1,0 +1,92 @@
+"""Chooses and verifies golden vectors: images whose codes every engine must compute.
+
+They stand in config.json as PNG files with their codes, and are far from any other code, so that a
+difference means that the weights are damaged or the engine is wrong.
+"""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gpq.errors import ArtifactError, ImageError
+from gpq.model.artifact import CONFIG
+from gpq.model.codebook import unpack
+from gpq.model.model import Model
+from gpq.model.weights import WEIGHTS
+from gpq.pixels import decode
+from gpq.pixels.preprocess import Preprocess
+
+GOLDEN_MARGIN = 1e-3  # difference in cosine between the best and the second codeword
+GOLDEN_COUNT = 8
+
+
+def choose(model: Model, examples: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """Returns golden vectors: the images (N,3,S,S) with the largest margins, one for each code.
+
+    Raises ArtifactError if no image's code is at least GOLDEN_MARGIN away from another code.
+    """
+    features = model.features(examples)
+    margins = model.codebook.margin(features)
+    codes = model.codebook.encode(features)
+    chosen: list[dict[str, Any]] = []
+    for row in np.argsort(-margins, kind="stable"):
+        code = codes[row].tolist()
+        if margins[row] < GOLDEN_MARGIN or len(chosen) == GOLDEN_COUNT:
+            break
+        if code in [vector["code"] for vector in chosen]:
+            continue
+        png = io.BytesIO()
+        Image.fromarray(examples[row].transpose(1, 2, 0)).save(png, "PNG")
+        chosen.append({"png": base64.b64encode(png.getvalue()).decode(), "code": code})
+    if not chosen:
+        raise ArtifactError(
+            f"no example's code is at least {GOLDEN_MARGIN} away from another code: the largest "
+            f"margin of {len(examples)} is {margins.max().item():.2g}; the codewords coincide"
+        )
+    return chosen
+
+
+def images(rules: Preprocess, about: dict[str, Any], folder: Path) -> NDArray[np.uint8]:
+    """Returns the pixels (N,3,S,S) of the golden images in ``about``. Raises ArtifactError."""
+    return np.stack([pixels for pixels, _ in _vectors(rules, about, folder)])
+
+
+def verify(model: Model, folder: Path) -> None:
+    """Encodes the golden images and raises ArtifactError if a code differs from the stored one.
+
+    ``folder``: the folder of the artifact, for the message.
+    """
+    for number, (pixels, expected) in enumerate(_vectors(model.rules, model.about, folder)):
+        try:
+            code = unpack(model.encode(pixels[None]), model.codebook.M)[0].tolist()
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{folder / CONFIG}: the network cannot encode an image: {error}"
+            ) from error
+        if code != expected:
+            raise ArtifactError(
+                f"{folder / WEIGHTS}: golden vector {number} encodes to {code}, not {expected}: "
+                "the weights are damaged, or this machine computes other values"
+            )
+
+
+def _vectors(
+    rules: Preprocess, about: dict[str, Any], folder: Path
+) -> list[tuple[NDArray[np.uint8], list[int]]]:
+    path = folder / CONFIG
+    golden = about.get("golden")
+    if not isinstance(golden, list) or not golden:
+        raise ArtifactError(f"{path}: 'about' has no golden vectors to verify the model with")
+    vectors = []
+    for number, vector in enumerate(golden):
+        try:
+            image = decode.load(base64.b64decode(vector["png"], validate=True))
+            vectors.append((rules.prepare(image), [int(c) for c in vector["code"]]))
+        except (ImageError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArtifactError(f"{path}: golden vector {number} is damaged: {error}") from error
+    return vectors

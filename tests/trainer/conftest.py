@@ -1,0 +1,15 @@
+"""Fixtures for the tests of the trainer."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.trained import make_trained_artifact
+
+
+@pytest.fixture(scope="session")
+def trained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of an artifact with random weights, whose network torch has."""
+    folder = tmp_path_factory.mktemp("trained-model")
+    make_trained_artifact(folder)
+    return folder

@@ -1,0 +1,1 @@
+"""Writes artifacts: of trained networks, of other artifacts, and of encoders given as graphs."""

@@ -1,0 +1,197 @@
+"""Writes trained weights as an artifact, and starts a run from one for ``--init``."""
+
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from gpq.model.artifact import ENCODER
+from gpq.model.codebook import Codebook, intra_normalise
+from gpq.pixels.preprocess import Preprocess
+from trainer.artifacts import graph
+from trainer.artifacts.encoder import FrozenEncoder
+from trainer.artifacts.saving import save
+from trainer.components.model import GPQ
+from trainer.components.source import Source
+from trainer.components.teacher import class_means, labelled_rows
+from trainer.components.views import views_of
+from trainer.config import Config
+from trainer.data.datasets import provenance
+from trainer.data.image_sets import TrainingSet, spread
+from trainer.errors import TrainerError
+
+EXAMPLES = 2048  # images that the golden ones are chosen from
+MAX_AVERAGED = 16_384  # images that the means of codes and of classes are computed from
+COINCIDENT_COSINE = 0.999  # codewords nearer to each other than this count as one
+LAST_LAYER = ("project.weight", "project.bias")
+UPGRADE_LATER = "only torch can run it; upgrade it elsewhere with `python -m trainer upgrade`"
+DEAD_LENGTH = 0.99  # a codebook is dead if the mean of its unit sub-vectors is longer
+
+
+def export(
+    model: GPQ,
+    config: Config,
+    rules: Preprocess,
+    data: TrainingSet,
+    examples: NDArray[np.uint8],
+    folder: Path,
+    training: dict[str, Any],
+    frozen: FrozenEncoder | None = None,
+) -> str:
+    """Writes the artifact of ``model`` to ``folder``; returns its id.
+
+    The artifact has the codewords Z', but not the prototypes C. ``examples``: images from which the
+    golden ones are chosen (``examples_of``). ``frozen``: the encoder whose features ``data`` holds.
+    """
+    network = model.F.eval()
+    rows, known = (
+        spread(len(pixels), MAX_AVERAGED).to(pixels.device)
+        for pixels in (data.unlabelled, data.labelled)
+    )
+    with torch.no_grad():
+        words = separate(model.codewords().float().cpu())
+        codes = _features(network, data.unlabelled, rows, rules, "means of codes")
+        classes = _features(network, data.labelled, known, rules, "means of classes")
+    codebook = with_means(
+        Codebook(words.numpy()),
+        codes.cpu().numpy(),
+        classes.cpu().numpy(),
+        data.labels[known].cpu().numpy(),
+    )
+    about = {
+        "classes": list(data.classes),
+        "training": {**asdict(config), **training},
+        "data": {
+            **provenance(config.dataset),
+            "labelled": len(data.labelled),
+            "unlabelled": len(data.unlabelled),
+            "skipped": len(data.skipped),
+        },
+        "measured": None,
+    }
+    described: dict[str, Any] = {"name": config.network, "width": config.width}
+    tensors, make_graph = graph.tensors_of(network), None
+    if frozen:
+        described = {"name": ENCODER, "encoder": frozen.encoder.digest}
+        tensors, make_graph = frozen.tensors(network), frozen.encoder.graph
+    elif reason := graph.missing():
+        print(f"the model gets no graph, because {reason}: {UPGRADE_LATER}", file=sys.stderr)
+    else:
+        make_graph = partial(graph.serialise, graph.export(network, config.size))
+    compute = {"network": described, "preprocess": asdict(rules)}
+    return save(folder, tensors, codebook, make_graph, compute, about, examples)
+
+
+def examples_of(images: TrainingSet) -> NDArray[np.uint8]:
+    """Returns some of the labelled images (N,3,S,S), evenly spaced over all classes."""
+    every = max(1, len(images.labelled) // EXAMPLES)
+    return images.labelled[::every][:EXAMPLES].cpu().numpy()
+
+
+def with_means(
+    codebook: Codebook,
+    unlabelled: NDArray[np.float32],
+    labelled: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+) -> Codebook:
+    """Returns the codebook with the means of codes and of classes.
+
+    ``unlabelled``: features (U,D) that the means of codes are computed from. ``labelled``: features
+    (L,D) of images with ``labels`` (L,C), that the means of classes are computed from.
+    """
+    x = torch.from_numpy(intra_normalise(labelled, codebook.M))
+    classes = class_means(x, torch.from_numpy(labels)).numpy()
+    return replace(codebook, means=codebook.means_of(unlabelled), classes=classes)
+
+
+def separate(Z: Tensor) -> Tensor:
+    """Returns the codewords Z' (M,K,d) without coincident ones.
+
+    Prototypes may draw several codewords to one place. Which of them an image gets would then
+    depend on rounding. The first of them stays. Each of the others moves to the coordinate axis,
+    in either direction, that is furthest from all codewords.
+    """
+    axes = torch.cat([torch.eye(Z.shape[2]), -torch.eye(Z.shape[2])])
+    separated = Z.clone()
+    for words in separated:
+        kept: list[int] = []
+        merged: list[int] = []
+        for k in range(len(words)):
+            same = len(kept) and bool((words[kept] @ words[k]).amax() > COINCIDENT_COSINE)
+            (merged if same else kept).append(k)
+        for k in merged:
+            words[k] = axes[(axes @ words[kept].T).amax(dim=1).argmin()]
+            kept.append(k)
+    return separated
+
+
+@torch.no_grad()
+def start_from(model: GPQ, source: Source, data: TrainingSet, rules: Preprocess) -> None:
+    """Sets F and Z from an artifact, and C to the means of the features of each class.
+
+    The artifact may be for another image size and other classes. If its last layer has another
+    shape, because of other bits or more features, that layer and Z keep their random values. So
+    does the part of dead codebooks, which have no gradient that would turn them. The recipe
+    ``modern`` then sets the codewords of classes to the means. Raises TrainerError if the artifact
+    has another network.
+    """
+    rows = labelled_rows(data)
+    weights = source.network.state_dict()
+    drawn = {name: t.clone() for name, t in model.F.state_dict().items() if name in LAST_LAYER}
+    same_features = drawn[LAST_LAYER[0]].shape == weights[LAST_LAYER[0]].shape
+    if not same_features:
+        weights = {name: t for name, t in weights.items() if name not in LAST_LAYER}
+    try:
+        missing = model.F.load_state_dict(weights, strict=same_features).missing_keys
+    except RuntimeError as error:
+        raise TrainerError(
+            f"--init: the artifact has another network than this run: {error}"
+        ) from error
+    if set(missing).difference(LAST_LAYER):
+        raise TrainerError(
+            f"--init: the artifact has another network than this run: it lacks {missing[0]}"
+        )
+    was_training = model.training
+    model.eval()
+    if same_features:
+        raw = _features(model.F, data.labelled, rows, rules, "dead codebooks")
+        dead = _dead_codebooks(model.sub_vectors(raw))
+        alive = [m for m in range(model.M) if m not in dead]
+        model.Z[alive] = torch.tensor(source.artifact.codebook.Z[alive]).to(model.Z)
+        shape = (model.M, -1)
+        for name, first in drawn.items():
+            taken = model.F.get_parameter(name)
+            taken.view(shape)[dead] = first.view(shape)[dead]
+    raw = _features(model.F, data.labelled, rows, rules, "means of classes")
+    x = model.class_part(model.sub_vectors(raw))
+    model.train(was_training)
+    model.C.copy_(functional.normalize(class_means(x, data.labels[rows]), dim=-1))
+
+
+def _features(
+    network: nn.Module, images: Tensor, rows: Tensor, rules: Preprocess, what: str
+) -> Tensor:
+    """Returns the raw features (R,D) float32 of some rows of images (N,…).
+
+    They are on the network's device. ``what``: a name for the progress bar.
+    """
+    device = next(network.parameters()).device
+    views = views_of(images, rules)
+    parts = []
+    for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
+        seen = views.plain(images[part].to(device))
+        parts.append(network(views.network_input(seen)).float())
+    return torch.cat(parts)
+
+
+def _dead_codebooks(x: Tensor) -> list[int]:
+    """Returns the codebooks in which all of the (N,M,d) unit sub-vectors point in one direction."""
+    return torch.nonzero(x.mean(dim=0).norm(dim=-1) > DEAD_LENGTH).flatten().tolist()
