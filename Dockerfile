@@ -1,32 +1,39 @@
-# The search service on the CPU. It runs as an unprivileged user and works on a read-only root
-# file system.
+# The search service. It runs as an unprivileged user and works on a read-only root file system.
 #
 #   docker build -t gpq .
 #
-# TORCH_INDEX_URL: the package index that torch is installed from. PyTorch's index of CPU wheels
-#   makes a small image. Without this argument pip's default index is used: its torch for x86-64
-#   includes 5 GB of CUDA libraries. It runs on the CPU too, and the gpu profile needs it.
+# EXTRAS: extras of the package that are installed. With cuda the image uses NVIDIA GPUs and is
+#   some GB larger.
 # PACKAGES: additional Debian packages. On a CUDA device Triton needs a C compiler.
 
 FROM python:3.11-slim-bookworm AS build
-ARG TORCH=torch
-ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# Compiles the scan and the network; the final image needs no compiler.
+# Compiles the scan; the final image needs no compiler.
 RUN apt-get update -q && apt-get install -qy --no-install-recommends g++
-RUN python -m venv /venv
-# The largest layer comes first, because it changes only with torch.
-RUN ${TORCH_INDEX_URL:+env PIP_INDEX_URL="$TORCH_INDEX_URL"} /venv/bin/pip install "$TORCH"
+RUN python -m venv --without-pip /venv
 WORKDIR /app
-COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
+# The largest layer comes first, because it does not change with the code.
+ARG EXTRAS=heic,s3
+COPY docker/requirements.py /tmp/
+COPY pyproject.toml constraints.txt ./
+# The files that are deleted again serve Intel's GPUs and NPUs, models of other programs, programs in
+# C, and tests of ONNX.
+RUN python /tmp/requirements.py "$EXTRAS" > /tmp/requirements.txt \
+ && python -m pip --python /venv/bin/python install -c constraints.txt -r /tmp/requirements.txt \
+ && cd /venv/lib/python3.11/site-packages \
+ && rm -rf openvino/libs/*_gpu_plugin.so openvino/libs/*_npu_plugin.so openvino/libs/cache.json \
+      openvino/libs/*_tensorflow*_frontend.so* openvino/libs/*_pytorch_frontend.so* \
+      openvino/libs/*_paddle_frontend.so* openvino/libs/*_gguf_frontend.so* \
+      openvino/libs/*_jax_frontend.so* \
+      openvino/include onnxruntime/capi/libonnxruntime.so* onnx/backend
+COPY setup.py README.md LICENSE ./
 COPY gpq gpq
 COPY service service
 COPY trainer trainer
 COPY migrations migrations
-# torch and its dependencies are not pinned here, because its CPU and CUDA builds differ in them.
-RUN grep -viE '^(torch|torchvision|triton|nvidia|cuda)' constraints.txt > /tmp/constraints.txt \
- && /venv/bin/pip install -c /tmp/constraints.txt -e .[heic,s3] \
- && /venv/bin/python -m compileall -q /app /venv/lib/python3.11/site-packages/sqlalchemy
+RUN mkdir examples models \
+ && python -m pip --python /venv/bin/python install --no-deps -e . \
+ && python -m compileall -q .
 
 FROM python:3.11-slim-bookworm
 ARG PACKAGES=

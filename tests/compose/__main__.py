@@ -99,6 +99,10 @@ def check(project: Project) -> None:
     assert project.inside("id", "-u").strip() == "10001"
     assert "Read-only" in project.inside("sh", "-c", "touch /tmp/x; touch /app/x 2>&1; true")
     assert project.inside("sh", "-c", "command -v gcc cc make; true") == ""
+    assert "No module named" in project.inside("sh", "-c", "python -c 'import torch' 2>&1; true")
+    assert project.inside("gpq", "jobs", "list") == "there are no jobs\n"
+    total = project.inside("sh", "-c", "du -scm /app /venv | tail -1").split()[0]
+    print(f"the program, its model and its Python packages take {total} MB, without PyTorch")
     published = json.loads(project.compose("ps", "--format", "json", "database").splitlines()[0])
     assert not any(port["PublishedPort"] for port in published["Publishers"] or [])
     again = "python -m service models add models/cifar10 2>&1; true"
