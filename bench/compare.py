@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bench.machine import describe
 from bench.output import RESULTS, save
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.model.codebook import intra_normalise, pack, unpack
 from gpq.model.model import Model
 from harness.models import SHIPPED
@@ -45,7 +45,7 @@ def unit_features(model: Model, images: torch.Tensor, what: str) -> Floats:
     ``what``: name of the images in the progress bar.
     """
     raw = features(model, images, what)
-    return intra_normalise(raw.numpy(), model.codebook.M).reshape(len(raw), -1)
+    return intra_normalise(raw, model.codebook.M).reshape(len(raw), -1)
 
 
 def ours(model: Model, queries: Floats, database: Floats) -> Codes:
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED)
     options = parser.parse_args()
 
-    model = artifact.load(options.model)
+    model = engines.load(options.model)
     images = retrieval_set(options.data, options.dataset, model.rules)
     queries = unit_features(model, images.queries, "queries")
     database = unit_features(model, images.database, "database")

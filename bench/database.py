@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 from tqdm import tqdm
 
-from gpq.model import artifact
+from gpq.engine import engines
 from harness.models import SHIPPED
 from harness.server import Server
 from service.database.migrate import migrate
@@ -33,7 +33,7 @@ def filled_service(
 ) -> Iterator[Server]:
     """Runs the service in ``folder`` over ``rows`` stored images without originals."""
     url = sqlite_url(folder)
-    fill(url, rows, artifact.load(model).id)
+    fill(url, rows, engines.load(model).id)
     settings = {"model": model, "database_url": url, "image_store": "none", **settings}
     with Server(folder, **settings) as server:
         yield server

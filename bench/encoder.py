@@ -20,10 +20,9 @@ from bench import load, photographs, rates
 from bench.database import filled_service
 from bench.machine import describe
 from bench.output import RESULTS, save
-from gpq.engine.inference import in_one_call
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.pixels.preprocess import JPEG_SCALED
-from harness.models import make_artifact
+from harness.trained import make_trained_artifact
 from service.models.encoder import BATCHES
 
 NAME, SIZE = "resnet50", 224
@@ -42,8 +41,8 @@ def main() -> None:
         image, model_folder = folder / "image.jpg", folder / "model"
         image.write_bytes(photographs.by_size()["640×480"])
         kind = {"name": NAME, "width": None, "size": SIZE, "jpeg": JPEG_SCALED}
-        make_artifact(model_folder, **kind, examples=64)
-        model = in_one_call(artifact.load(model_folder))
+        make_trained_artifact(model_folder, **kind, examples=64)
+        model = engines.load(model_folder)
         with filled_service(folder, ROWS, model_folder) as server:
             for _ in tqdm(range(options.rounds)):
                 found["alone"].append(rates.model_alone(model, BATCH, options.seconds))

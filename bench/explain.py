@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from gpq import scan
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.model.codebook import unpack
 from gpq.model.model import Model
 from harness import ROOT
@@ -92,7 +92,7 @@ def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
 
 
 def main() -> None:
-    model = artifact.load(SHIPPED)
+    model = engines.load(SHIPPED)
     files = sorted(EXAMPLES.rglob("*.jpg"))
     pixels = np.stack([model.read(file.read_bytes()) for file in files])
     look_up(model, files, pixels)

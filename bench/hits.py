@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gpq import scan
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.model.model import Model
 from harness import ROOT
 from harness.images import extract_sample
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of images (the sample in tests/data)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "hits.jpg", help="JPEG file")
     options = parser.parse_args()
-    model = artifact.load(options.model)
+    model = engines.load(options.model)
     if options.data:
         images = retrieval_set(options.data, "folder", model.rules)
     else:

@@ -30,19 +30,19 @@ from bench.database import sqlite_url
 from bench.machine import describe
 from bench.output import RESULTS, save
 from bench.photographs import enlarged
+from gpq.engine import engines
 from harness import commands
 from harness.models import SHIPPED
 from service.database.store import Store
 from service.jobs.importing import IMPORT_BATCH
-from service.models import artifacts
 from service.settings import Settings
 
 ENLARGED = 1000  # different images among the enlarged ones
 
 
 def alone(files: list[Path]) -> float:
-    """Returns the seconds to decode and encode the files, without loading torch and the model."""
-    model = artifacts.use(SHIPPED, "cpu")
+    """Returns the seconds to decode and encode the files, without loading the model."""
+    model = engines.load(SHIPPED)
     started = time.perf_counter()
     with ThreadPoolExecutor(Settings().decode_threads) as pool:
         for first in range(0, len(files), IMPORT_BATCH):

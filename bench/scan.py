@@ -42,7 +42,7 @@ from tqdm import tqdm
 from bench import plots
 from bench.machine import describe
 from bench.output import RESULTS
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.model.codebook import pack, unpack
 from gpq.scan.mask import Mask
 from gpq.scan.native import NativeScanner
@@ -112,7 +112,7 @@ def make_workload(kind: str, rows: int, M: int, Q: int) -> Workload:
     """Draws codes of a kind (see the module), and sets of Q queries."""
     random = np.random.default_rng(0)
     if kind == "real":
-        model = artifact.load(SHIPPED)
+        model = engines.load(SHIPPED)
         files = sorted(EXAMPLES.rglob("*.jpg"))
         pixels = np.stack([model.read(file.read_bytes()) for file in files])
         centres = unpack(model.encode(pixels), M)

@@ -37,8 +37,7 @@ from bench import load, photographs, plots, rates, sender
 from bench.database import disk_bytes, filled_service, sqlite_url
 from bench.machine import describe
 from bench.output import RESULTS
-from gpq.engine.inference import in_one_call
-from gpq.model import artifact
+from gpq.engine import engines
 from gpq.system.openmp import SPINS
 from harness import ROOT
 from harness.models import SHIPPED
@@ -107,7 +106,7 @@ def capacities(
     They include the images a second of the network alone. Raises SystemExit if a reply is not a
     200.
     """
-    model = in_one_call(artifact.load(SHIPPED))
+    model = engines.load(SHIPPED)
     found: dict[str, list[float]] = {name: [] for name in (*urls, NETWORK)}
     for _ in tqdm(range(rounds), desc="capacity"):
         found[NETWORK].append(rates.model_alone(model, NETWORK_BATCH, seconds))

@@ -20,7 +20,7 @@ from pathlib import Path
 from bench.database import disk_bytes, fill, sqlite_url
 from bench.machine import describe
 from bench.output import RESULTS, save
-from gpq.model import artifact
+from gpq.engine import engines
 from harness.models import SHIPPED
 from harness.postgres import Postgres
 from harness.server import Server
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="starts that are measured")
     parser.add_argument("--only", choices=("sqlite", "postgres"), help="(both)")
     arguments = parser.parse_args()
-    model = artifact.load(SHIPPED).id
+    model = engines.load(SHIPPED).id
     results: dict[str, object] = {"machine": describe()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
