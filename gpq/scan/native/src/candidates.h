@@ -14,13 +14,6 @@ namespace gpq {
 
 class Candidates {
   public:
-    // Survivors that are collected before they are checked against a mask.
-#if defined(GPQ_SMALL)  // small, so that little data reaches every branch
-    static constexpr size_t BATCH = 7;
-#else
-    static constexpr size_t BATCH = 128;
-#endif
-
     explicit Candidates(const Eligible& eligible) : eligible_(eligible) {}
 
     // Offers the hits among a query's survivors to the query, and clears the survivors.
@@ -63,11 +56,13 @@ class Candidates {
     // Computes the scores of the survivors and collects possible hits in found_.
     template <class Codes>
     void score(Query& query, const Run& run, const Codes& codes) {
-        constexpr size_t SUMS = 4;  // independent sums, which the processor computes at once
+        constexpr size_t SUMS = 8;  // independent sums, which the processor computes at once
         std::vector<uint32_t>& positions = query.surviving;
-        found_.clear();
         const size_t count = positions.size();
+        found_.resize(count);
         if (!count) return;
+        const float threshold = query.threshold();
+        size_t found = 0;
         positions.resize((count + SUMS - 1) / SUMS * SUMS, positions[0]);
         uint16_t prefix = codes.prefix(positions[0]);
         float partial = query.partial_score(prefix, run.dropped);
@@ -85,10 +80,13 @@ class Candidates {
                 codes.prefetch(position);
             }
             query.add_scores(bytes, run.planes, run.dropped, scores);
-            for (size_t j = 0; j < std::min(SUMS, count - i); ++j)
-                if (scores[j] >= query.threshold() && eligible_.score(scores[j]))
-                    found_.push_back({scores[j], positions[i + j]});
+            // Every candidate is written, to avoid branches that cannot be predicted.
+            for (size_t j = 0; j < std::min(SUMS, count - i); ++j) {
+                found_[found] = {scores[j], positions[i + j]};
+                found += (scores[j] >= threshold) & eligible_.score(scores[j]);
+            }
         }
+        found_.resize(found);
     }
 
     const Eligible& eligible_;

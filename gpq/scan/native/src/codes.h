@@ -1,8 +1,9 @@
 // Views of codes in blocks, which map the position of a code to its rows.
 //
-// Every view has the same members. masked: whether a mask may exclude one of its rows. prefix: the
-// dropped sub-codes at a position. prefetch, first_row, only_row: the rows at a position. offer:
-// offers the rows at a position to a query as hits.
+// Every view has the same members. masked: whether a mask may exclude one of its rows. batch: the
+// survivors to collect before they are scored. prefix: the dropped sub-codes at a position.
+// prefetch, first_row, only_row: the rows at a position. offer: offers the rows at a position to a
+// query as hits.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +14,14 @@
 #include "segment.h"
 
 namespace gpq {
+
+// Scoring several survivors at once is faster. If they are first checked against a mask, which goes
+// far away in memory, it takes more of them.
+#if defined(GPQ_SMALL)  // small, so that little data reaches every branch
+constexpr size_t BATCH = 5, MASKED_BATCH = 7;
+#else
+constexpr size_t BATCH = 24, MASKED_BATCH = 128;
+#endif
 
 // Codes in blocks that do not store their first `dropped` bytes.
 struct Run {
@@ -30,6 +39,7 @@ struct Run {
 struct SortedCodes {
     const Segment& segment;
     bool masked;
+    size_t batch() const { return masked ? MASKED_BATCH : BATCH; }
     uint16_t prefix(uint32_t position) const {
         return segment.prefixes[segment.group_of[position / BLOCK]];
     }
@@ -72,6 +82,7 @@ struct SortedCodes {
 struct CodesOfRows {
     const uint32_t* rows;
     static constexpr bool masked = false;  // all rows are eligible
+    size_t batch() const { return 1; }  // the codes are soon replaced by others
     uint16_t prefix(uint32_t) const { return 0; }
     void prefetch(uint32_t) const {}
     uint32_t first_row(uint32_t position) const { return rows[position]; }
@@ -85,6 +96,7 @@ struct CodesOfRows {
 struct CodesByRow {
     uint32_t start;
     bool masked;
+    size_t batch() const { return masked ? MASKED_BATCH : BATCH; }
     uint16_t prefix(uint32_t) const { return 0; }
     void prefetch(uint32_t) const {}
     uint32_t first_row(uint32_t position) const { return start + position; }

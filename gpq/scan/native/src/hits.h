@@ -69,7 +69,7 @@ class Hits {
         last_ = select_greatest();
         ranks_.resize(k_);
         threshold_ = hit_of(last_).score;
-        room_ = k_ + std::max(LEAST_SPARE, k_);
+        room_ = k_ + std::max(LEAST_SPARE, k_ / 2);
     }
 
     // Moves the k greatest ranks to the front and returns the least of them. Unlike

@@ -70,13 +70,19 @@ class Query {
     template <size_t COUNT>
     void add_scores(const uint8_t* const (&bytes)[COUNT], int planes, int dropped,
                     float (&scores)[COUNT]) const {
-        const float* table = lut_ + 2 * dropped * K;
-        for (int p = 0; p < planes; ++p, table += 2 * K) {
-            const bool odd = 2 * (dropped + p) + 1 < M_;
-            for (size_t i = 0; i < COUNT; ++i) scores[i] += table[bytes[i][p * BLOCK] & 15];
-            if (!odd) continue;
-            for (size_t i = 0; i < COUNT; ++i) scores[i] += table[K + (bytes[i][p * BLOCK] >> 4)];
+        const float* even = lut_ + 2 * dropped * K;
+        const int whole = M_ / 2 - dropped;  // planes with two sub-codes
+        for (int p = 0; p < whole; ++p, even += 2 * K) {
+            const float* odd = even + K;
+            // With a loop for each of the two, GCC would pack the scores into vectors again and again.
+            for (size_t i = 0; i < COUNT; ++i) {
+                const size_t byte = bytes[i][p * BLOCK];
+                scores[i] += even[byte & 15];
+                scores[i] += odd[byte >> 4];
+            }
         }
+        if (whole == planes) return;
+        for (size_t i = 0; i < COUNT; ++i) scores[i] += even[bytes[i][whole * BLOCK] & 15];
     }
 
     // Returns quantised deficits (ceil(M/2), 2, K), scaled so that the limit becomes CUTOFF. They

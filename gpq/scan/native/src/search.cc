@@ -177,8 +177,8 @@ class Search {
         }
     }
 
-    // Survivors that a mask may exclude are collected from several leaves of one segment, and
-    // scored before a leaf of another segment is visited.
+    // Survivors are collected from several leaves of one segment, and scored before a leaf of another
+    // segment is visited.
     void enter_segment(uint32_t segment, Query& query) {
         if (segment != pending_segment_) take_pending(query);
         pending_segment_ = segment;
@@ -363,9 +363,9 @@ class Search {
         }
     }
 
-    // Offers all hits among the positions from first to last to the queries. Survivors that a mask
-    // may exclude can remain in Query::surviving; Candidates::take handles them later. Several
-    // queries must all be selective; a single one need not be.
+    // Offers all hits among the positions from first to last to the queries. Some survivors can
+    // remain in Query::surviving; Candidates::take handles them later. Several queries must all be
+    // selective; a single one need not be.
     template <class Codes>
     void scan(const ActiveQuery* active, size_t queries, const Run& run, uint32_t first,
               uint32_t last, const Codes& codes) {
@@ -396,8 +396,7 @@ class Search {
                 if (!filtered[q].found) continue;
                 Query& query = *active[q].query;
                 list_positions(query, survivors[q], filtered[q].found, block, first, last);
-                if (!codes.masked || query.surviving.size() >= Candidates::BATCH)
-                    candidates_.take(query, run, codes);
+                if (query.surviving.size() >= codes.batch()) candidates_.take(query, run, codes);
             }
             block += count;
         }
