@@ -60,7 +60,7 @@ void fail(const char* what, const char* filter, int M, size_t rows) {
 }
 
 void check(Source source) {
-    const int M = 1 + int(source.below(source.byte() % 4 ? 13 : 64));
+    const int M = 1 + int(source.below(source.byte() % 2 ? 13 : 64));
     const size_t width = size_t(M + 1) / 2;
     static const uint32_t SIZES[] = {0, 1, 63, 64, 65, 300, 3000, 20000};
     const uint32_t count = SIZES[source.byte() % 8];

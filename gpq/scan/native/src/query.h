@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "buffer.h"
 #include "hits.h"
 #include "segment.h"
 
@@ -43,7 +44,7 @@ class Query {
     // Starts again, without any assumption.
     void reset() {
         floor_ = -std::numeric_limits<float>::infinity();
-        quantised_for_ = -1;
+        scale_ = 0;
         chunked_ = 0;
         hits.clear();
     }
@@ -85,15 +86,23 @@ class Query {
         for (size_t i = 0; i < COUNT; ++i) scores[i] += even[bytes[i][whole * BLOCK] & 15];
     }
 
-    // Returns quantised deficits (ceil(M/2), 2, K), scaled so that the limit becomes CUTOFF. They
-    // are rounded down, so that no code within the limit is lost.
-    const uint8_t* quantised();
-    // Returns one deficit in the same units, at most 255.
-    uint8_t quantised(double deficit) const {
-        return static_cast<uint8_t>(std::min(255.0, deficit * scale_));
+    // Whether the sums of its quantised deficits are wide.
+    bool wide() const { return M_ > NARROW; }
+    // Returns the quantised deficits behind the dropped bytes, for Filtered::tables. They are
+    // rounded down, so that no code within the limit is lost.
+    const uint8_t* quantised(int dropped);
+    // Returns one deficit in the same units, for Filtered::base.
+    uint16_t base(double deficit) const {
+        return static_cast<uint16_t>(std::min(wide() ? MOST_BASE : 255.0, deficit * scale_));
     }
+    // Returns the limit in the same units, for Filtered::cutoff.
+    uint16_t cutoff() const;
 
   private:
+    size_t row_bytes() const { return wide() ? COPIES * K : K; }  // of tables_
+    // Returns the scale of the deficits for the present limit.
+    double finest_scale() const;
+
     const float* lut_;
     int M_;
     double sum_of_maxima_ = 0;
@@ -102,10 +111,10 @@ class Query {
     double margin_ = 0;     // bound of the rounding error of a score
     float floor_ = -std::numeric_limits<float>::infinity();
     size_t chunked_ = 0;
-    double quantised_for_ = -1;  // the limit for which scale_ and tables_ were computed
-    double scale_ = 0;
+    double scale_ = 0;              // of tables_; 0 before they are computed
+    double largest_ = 0;            // the largest of deficits_
     std::vector<double> deficits_;  // (M,K)
-    std::vector<uint8_t> tables_;
+    Buffer<uint8_t> tables_;        // see Filtered::tables
 };
 
 }  // namespace gpq

@@ -381,13 +381,14 @@ class Search {
                 for (size_t q = 0; q < queries; ++q) {
                     Query& query = *active[q].query;
                     count = std::min(count, query.next_chunk());
-                    const uint8_t* tables = query.quantised() + run.dropped * 2 * K;
-                    filtered[q] = {tables, query.quantised(active[q].deficit), survivors[q], 0};
-                    any = any || filtered[q].base <= CUTOFF;
+                    const uint8_t* tables = query.quantised(run.dropped);
+                    const uint16_t base = query.base(active[q].deficit);
+                    filtered[q] = {tables, base, query.cutoff(), survivors[q], 0};
+                    any = any || base <= filtered[q].cutoff;
                 }
                 if (!any) return;
                 const uint8_t* blocks = run.blocks + block * run.planes * BLOCK;
-                filter_(blocks, count, run.planes, filtered, queries);
+                filter_(blocks, count, run.planes, active->query->wide(), filtered, queries);
             } else {
                 survivors[0][0] = {~uint64_t(0), 0};
                 filtered[0].found = 1;
