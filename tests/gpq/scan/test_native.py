@@ -67,6 +67,28 @@ def test_rows_and_scores_are_the_references(
         assert_same(native, reference, tables, k, mask, (float(scores[0, at]), int(rows[0, at])))
 
 
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("M", [17, 24, 32, 63, 64])
+@pytest.mark.parametrize("codes", ["uniform", "clustered"])
+def test_long_codes_whose_sums_of_deficits_are_wide(codes: str, M: int, instructions: str) -> None:
+    if not library.kernel().gpq_filter(instructions.encode()):
+        pytest.skip(f"this machine lacks {instructions}")
+    random = np.random.default_rng(M)
+    packed = codes_like(codes, 70_000, M, random)
+    native = NativeScanner(packed[:69_000], M, instructions=instructions)
+    native.add(packed[69_000:])
+    reference = ReferenceScanner(packed, M)
+    for luts in ("normal", "levels", "equal"):
+        tables = luts_like(luts, 3, M, random)
+        for k in (1, 30):
+            assert_same(native, reference, tables, k)
+            assert_same(native, reference, tables, k, random.random(70_000) < 0.3)
+        tables[:, ::5, 3] -= 50  # deficits that are cut, because one of them excludes a code
+        assert_same(native, reference, tables, 30)
+        tables[0, :, 1:] -= 1e6  # only few deficits are not cut
+        assert_same(native, reference, tables, 30)
+
+
 @pytest.mark.parametrize("Q", [1, 3])
 def test_a_mask_whose_sample_misleads_loses_no_hits(Q: int) -> None:
     random = np.random.default_rng(5)

@@ -150,6 +150,9 @@ template <size_t Q>
 TARGET void run_wide(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
     for (size_t q = 0; q < Q; ++q) filtered[q].found = 0;
     size_t b = 0;
+    // The more blocks share the loads of tables, the better, as long as their sums fit the registers.
+    if constexpr (Q == 1)
+        for (; b + 4 <= count; b += 4) filter_wide<Q, 4>(blocks, b, planes, filtered);
     for (; b + 2 <= count; b += 2) filter_wide<Q, 2>(blocks, b, planes, filtered);
     if (b < count) filter_wide<Q, 1>(blocks, b, planes, filtered);
 }

@@ -75,7 +75,7 @@ class Query {
         const int whole = M_ / 2 - dropped;  // planes with two sub-codes
         for (int p = 0; p < whole; ++p, even += 2 * K) {
             const float* odd = even + K;
-            // With a loop for each of the two, GCC would pack the scores into vectors again and again.
+            // With two loops, GCC would pack the scores into vectors and unpack them.
             for (size_t i = 0; i < COUNT; ++i) {
                 const size_t byte = bytes[i][p * BLOCK];
                 scores[i] += even[byte & 15];
