@@ -80,11 +80,9 @@ def test_long_codes_whose_sums_of_deficits_are_wide(codes: str, M: int, instruct
     reference = ReferenceScanner(packed, M)
     for luts in ("normal", "levels", "equal"):
         tables = luts_like(luts, 3, M, random)
-        for k in (1, 30):
-            assert_same(native, reference, tables, k)
-            assert_same(native, reference, tables, k, random.random(70_000) < 0.3)
-        tables[:, ::5, 3] -= 50  # deficits that are cut, because one of them excludes a code
         assert_same(native, reference, tables, 30)
+        tables[:, ::5, 3] -= 50  # deficits that are cut, because one of them excludes a code
+        assert_same(native, reference, tables, 30, random.random(70_000) < 0.3)
         tables[0, :, 1:] -= 1e6  # only few deficits are not cut
         assert_same(native, reference, tables, 30)
 

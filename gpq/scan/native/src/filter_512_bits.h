@@ -9,21 +9,18 @@ namespace gpq {
 namespace {
 
 constexpr size_t AHEAD = 8192;  // distance of prefetching, in bytes
-constexpr int UNROLLED = 8;     // with up to this many planes, tables stay in registers
-constexpr int PAIRED = 6;       // with up to this many planes, tables of two queries do
+constexpr int PAIRED = 6;       // with up to this many planes, tables of two queries stay in registers
 
 TARGET inline __m512i table(const uint8_t* sixteen) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
 }
 
-// PLANES is 0 if there are more planes than UNROLLED.
+// Filters with sums of 8 bits. The tables stay in registers.
 template <int PLANES, size_t Q>
-TARGET void run(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
-    constexpr size_t KEPT = 2 * PLANES;
-    const int P = PLANES ? PLANES : planes;
-    __m512i kept[Q][KEPT ? KEPT : 1];
+TARGET void run(const uint8_t* blocks, size_t count, Filtered* filtered) {
+    __m512i tables[Q][2 * PLANES];
     for (size_t q = 0; q < Q; ++q)
-        for (size_t i = 0; i < KEPT; ++i) kept[q][i] = table(filtered[q].tables + 16 * i);
+        for (size_t i = 0; i < 2 * PLANES; ++i) tables[q][i] = table(filtered[q].tables + 16 * i);
     const __m512i cutoff = _mm512_set1_epi8(static_cast<char>(CUTOFF));
     size_t found[Q] = {};
     for (size_t b = 0; b < count; ++b) {
@@ -32,15 +29,12 @@ TARGET void run(const uint8_t* blocks, size_t count, int planes, Filtered* filte
             even[q] = _mm512_set1_epi8(static_cast<char>(filtered[q].base));
             odd[q] = _mm512_setzero_si512();
         }
-        for (int p = 0; p < P; ++p, blocks += BLOCK) {
+        for (int p = 0; p < PLANES; ++p, blocks += BLOCK) {
             _mm_prefetch(reinterpret_cast<const char*>(blocks) + AHEAD, _MM_HINT_T0);
             const __m512i bytes = _mm512_loadu_si512(blocks);
             for (size_t q = 0; q < Q; ++q) {
-                const uint8_t* tables = filtered[q].tables + 32 * p;
-                const __m512i even_table = KEPT ? kept[q][2 * p] : table(tables);
-                const __m512i odd_table = KEPT ? kept[q][2 * p + 1] : table(tables + 16);
-                even[q] = _mm512_adds_epu8(even[q], low_looked_up(even_table, bytes));
-                odd[q] = _mm512_adds_epu8(odd[q], high_looked_up(odd_table, bytes));
+                even[q] = _mm512_adds_epu8(even[q], low_looked_up(tables[q][2 * p], bytes));
+                odd[q] = _mm512_adds_epu8(odd[q], high_looked_up(tables[q][2 * p + 1], bytes));
             }
         }
         for (size_t q = 0; q < Q; ++q) {
@@ -150,31 +144,30 @@ template <size_t Q>
 TARGET void run_wide(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
     for (size_t q = 0; q < Q; ++q) filtered[q].found = 0;
     size_t b = 0;
-    // The more blocks share the loads of tables, the better, as long as their sums fit the registers.
+    // The more blocks share the loads of tables the better, while their sums fit the registers.
     if constexpr (Q == 1)
         for (; b + 4 <= count; b += 4) filter_wide<Q, 4>(blocks, b, planes, filtered);
     for (; b + 2 <= count; b += 2) filter_wide<Q, 2>(blocks, b, planes, filtered);
     if (b < count) filter_wide<Q, 1>(blocks, b, planes, filtered);
 }
 
-using Run = void (*)(const uint8_t* blocks, size_t count, int planes, Filtered* filtered);
+using Run = void (*)(const uint8_t* blocks, size_t count, Filtered* filtered);
 
 template <size_t Q>
-constexpr Run BY_PLANES[UNROLLED + 1] = {run<0, Q>, run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
-                                         run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
+constexpr Run BY_PLANES[NARROW / 2] = {run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
+                                       run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
 
 void choose(const uint8_t* blocks, size_t count, int planes, bool wide, Filtered* filtered,
             size_t queries) {
-    for (; wide && queries >= 2; queries -= 2, filtered += 2)
-        run_wide<2>(blocks, count, planes, filtered);
-    if (wide && queries) {
-        run_wide<1>(blocks, count, planes, filtered);
+    if (wide) {
+        for (; queries >= 2; queries -= 2, filtered += 2)
+            run_wide<2>(blocks, count, planes, filtered);
+        if (queries) run_wide<1>(blocks, count, planes, filtered);
         return;
     }
     for (; planes <= PAIRED && queries >= 2; queries -= 2, filtered += 2)
-        BY_PLANES<2>[planes](blocks, count, planes, filtered);
-    for (; queries; --queries, ++filtered)
-        BY_PLANES<1>[planes <= UNROLLED ? planes : 0](blocks, count, planes, filtered);
+        BY_PLANES<2>[planes - 1](blocks, count, filtered);
+    for (; queries; --queries, ++filtered) BY_PLANES<1>[planes - 1](blocks, count, filtered);
 }
 
 }  // namespace

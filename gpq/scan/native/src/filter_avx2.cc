@@ -11,7 +11,6 @@ namespace gpq {
 namespace {
 
 constexpr size_t AHEAD = 8192;  // distance of prefetching, in bytes
-constexpr int UNROLLED = 8;     // the loop over up to this many planes is unrolled
 
 WITH_AVX2 inline __m256i load(const uint8_t* bytes) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
@@ -27,17 +26,16 @@ WITH_AVX2 inline uint64_t at_most_cutoff(__m256i sums) {
     return static_cast<uint32_t>(_mm256_movemask_epi8(within));
 }
 
-// PLANES is 0 if there are more planes than UNROLLED.
+// Filters with sums of 8 bits.
 template <int PLANES, size_t Q>
-WITH_AVX2 void run(const uint8_t* blocks, size_t count, int planes, Filtered* filtered) {
-    const int P = PLANES ? PLANES : planes;
+WITH_AVX2 void run(const uint8_t* blocks, size_t count, Filtered* filtered) {
     const __m256i nibble = _mm256_set1_epi8(15);
     size_t found[Q] = {};
     for (size_t b = 0; b < count; ++b) {
         __m256i first[Q], second[Q];
         for (size_t q = 0; q < Q; ++q)
             first[q] = second[q] = _mm256_set1_epi8(static_cast<char>(filtered[q].base));
-        for (int p = 0; p < P; ++p, blocks += BLOCK) {
+        for (int p = 0; p < PLANES; ++p, blocks += BLOCK) {
             _mm_prefetch(reinterpret_cast<const char*>(blocks) + AHEAD, _MM_HINT_T0);
             const __m256i left = load(blocks);
             const __m256i right = load(blocks + 32);
@@ -138,11 +136,11 @@ WITH_AVX2 void run_wide(const uint8_t* blocks, size_t count, int planes, Filtere
     filtered.found = found;
 }
 
-using Run = void (*)(const uint8_t* blocks, size_t count, int planes, Filtered* filtered);
+using Run = void (*)(const uint8_t* blocks, size_t count, Filtered* filtered);
 
 template <size_t Q>
-constexpr Run BY_PLANES[UNROLLED + 1] = {run<0, Q>, run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
-                                         run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
+constexpr Run BY_PLANES[NARROW / 2] = {run<1, Q>, run<2, Q>, run<3, Q>, run<4, Q>,
+                                       run<5, Q>, run<6, Q>, run<7, Q>, run<8, Q>};
 
 // Handles Q queries at a time, and the rest with half of Q. With wide sums, one query at a time, as
 // the sums of several do not fit the registers.
@@ -151,7 +149,7 @@ void choose(const uint8_t* blocks, size_t count, int planes, bool wide, Filtered
             size_t queries) {
     for (; wide && queries; --queries, ++filtered) run_wide(blocks, count, planes, *filtered);
     for (; queries >= Q; queries -= Q, filtered += Q)
-        BY_PLANES<Q>[planes <= UNROLLED ? planes : 0](blocks, count, planes, filtered);
+        BY_PLANES<Q>[planes - 1](blocks, count, filtered);
     if constexpr (Q > 1) choose<Q / 2>(blocks, count, planes, wide, filtered, queries);
 }
 
