@@ -1,6 +1,6 @@
 """Compares the speed of our scan to faiss on the same codes, in one process.
 
-    make bench                                    1e6 and 1e7 codes, about 10 minutes
+    make bench                                    1e6 and 1e7 codes, about 15 minutes
     make bench ARGS="--rows 100000 --out /tmp/x"  a small one
     make bench ARGS="--rows 100000000 --M 12"     1e8 codes, 10 GB of memory
     make bench ARGS="--float-rows 1000000"        a million floats; HNSW takes minutes to build
@@ -10,10 +10,12 @@ sets of 64 queries, each measured twice. The methods are measured alternately. E
 30 times first, so that the caches hold its data: right after another method the first calls take up
 to three times as long.
 
-There are three sets of codes. "uniform" is random. "clusters" has 100 classes, and each sub-code is
+There are four sets of codes. "uniform" is random. "clusters" has 100 classes, and each sub-code is
 that of its class with probability 0.8. "real" has the codes of the 300 example images under the
-shipped model, with 5 % of the sub-codes replaced at random. Queries for the last two are drawn like
-their codes. Methods on floats get fewer rows, because each decoded code takes 576 bytes.
+shipped model, with 5 % of the sub-codes replaced at random. "features" are vectors of 1,000
+classes, which vary in 64 directions and have noise, coded by codebooks of k-means. Queries for the
+last three are drawn like their codes. Long codes, of 128 and 256 bits, are "uniform" and
+"features". Methods on floats get fewer rows, because each decoded code takes 576 bytes.
 
 Results are written to OUT/scan.json and, with the default OUT, docs/scan.png.
 """
@@ -56,9 +58,13 @@ from service.index.seqs import Seqs
 REPEATS, ROUNDS = 7, 2
 WARM_CALLS, WARM_SECONDS, ENOUGH_SECONDS = 30, 0.3, 1.0
 KINDS = ("uniform", "clusters", "real")
+LONG_KINDS, LONG_M, LONG_ROWS = ("uniform", "features"), (32, 64), 300_000
 CLASSES, KEPT = 100, 0.8  # of "clusters": KEPT is the probability of the class's sub-code
 NOISE = 0.05  # share of the sub-codes of "real" that are random
 D = 12  # dimensions of a sub-vector
+# Of "features": classes, directions, the variation within a class relative to that of the classes,
+# the noise of each dimension, and the vectors that codebooks are learnt from.
+FEATURE_CLASSES, DIRECTIONS, WITHIN, DISTURBED, LEARNT_FROM = 1000, 64, 0.7, 0.5, 8000
 FLOAT_ROWS = 100_000
 DEPTHS = (1_000, 1_000_000)  # hits before the measured page
 CHUNK = 1 << 20  # codes drawn at a time
@@ -73,8 +79,8 @@ class Workload:
     """Codes to search, and queries.
 
     ``Z`` (M,16,12): codewords. ``packed`` (N,ceil(M/2)): the codes. ``vectors`` (REPEATS,Q,M,12):
-    sub-vectors of REPEATS sets of Q queries, of unit length. ``luts`` (REPEATS,Q,M,16): the
-    look-up tables of the queries.
+    sub-vectors of REPEATS sets of Q queries, of about unit length. ``luts`` (REPEATS,Q,M,16):
+    the look-up tables of the queries.
     """
 
     Z: NDArray[np.float32]
@@ -111,6 +117,8 @@ def drawn(
 def make_workload(kind: str, rows: int, M: int, Q: int) -> Workload:
     """Draws codes of a kind (see the module), and sets of Q queries."""
     random = np.random.default_rng(0)
+    if kind == "features":
+        return make_features(rows, M, Q, random)
     if kind == "real":
         model = engines.load(SHIPPED)
         files = sorted(EXAMPLES.rglob("*.jpg"))
@@ -131,6 +139,26 @@ def make_workload(kind: str, rows: int, M: int, Q: int) -> Workload:
         noise = random.standard_normal((REPEATS, Q, M, D)) * (0.3 / D**0.5)
         vectors = Z[np.arange(M), codes] + noise
     return Workload(Z, np.concatenate(parts), unit(vectors))
+
+
+def make_features(rows: int, M: int, Q: int, random: np.random.Generator) -> Workload:
+    """Draws vectors of classes, and codes them by codebooks of k-means."""
+    directions = random.standard_normal((DIRECTIONS, M * D)) / DIRECTIONS**0.5
+    classes = random.standard_normal((FEATURE_CLASSES, DIRECTIONS))
+
+    def draw(count: int) -> NDArray[np.float32]:
+        within = WITHIN * random.standard_normal((count, DIRECTIONS))
+        places = classes[random.integers(0, FEATURE_CLASSES, count)] + within
+        noise = DISTURBED * random.standard_normal((count, M * D))
+        return (places @ directions + noise).astype(np.float32)
+
+    pq = faiss.ProductQuantizer(M * D, M, 4)
+    pq.train(draw(LEARNT_FROM))
+    Z = faiss.vector_to_array(pq.centroids).reshape(M, 16, D)
+    step = 1 << 15
+    parts = [pq.compute_codes(draw(min(step, rows - first))) for first in range(0, rows, step)]
+    vectors = draw(REPEATS * Q).astype(np.float64)
+    return Workload(Z, np.concatenate(parts), (unit(vectors) * M**0.5).reshape(REPEATS, Q, M, D))
 
 
 def faiss_pq(w: Workload) -> faiss.IndexPQ:
@@ -404,6 +432,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         1, len(sizes), figsize=(6.5 * len(sizes), 7), squeeze=False, layout="constrained"
     )
     colours = {"uniform": "#8a8f98", "clusters": "#2f6fde", "real": "#e08a1e"}
+    colours["features"] = "#3a9d6e"
     for axis, rows in zip(axes[0], sizes, strict=True):
         lines = [x for x in results["same_codes"] if x["rows"] == rows and x["k"] == 100]
         lines.sort(key=lambda x: (x["codes"] != "real", x["codes"] != "clusters", -x["M"], -x["Q"]))
@@ -429,10 +458,14 @@ def main() -> None:
         "--M", type=int, nargs="+", default=[3, 6, 8, 12], help="numbers of 4-bit sub-codes"
     )
     parser.add_argument(
-        "--codes", nargs="+", choices=KINDS, default=KINDS, help="sets of codes (all)"
+        "--codes", nargs="+", choices=sorted({*KINDS, *LONG_KINDS}), default=KINDS,
+        help="sets of codes (all but features)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--long-rows", type=int, nargs="*", default=[LONG_ROWS], help="numbers of long codes"
     )
     parser.add_argument(
-        "--float-rows", type=int, nargs="+", default=[FLOAT_ROWS], help="numbers of float vectors"
+        "--float-rows", type=int, nargs="*", default=[FLOAT_ROWS], help="numbers of float vectors"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--rss", action="store_true", help="only print the memory per row")
@@ -445,6 +478,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     cases = [(kind, rows, M) for rows in options.rows for M in options.M
              for kind in options.codes]  # fmt: skip
+    cases += [(kind, rows, M) for rows in options.long_rows for M in LONG_M for kind in LONG_KINDS]
     command = [sys.executable, "-m", "bench.scan", "--rss", "--M", "12", "--rows"]
     memory = [
         json.loads(subprocess.run([*command, str(rows)], stdout=subprocess.PIPE, check=True).stdout)
