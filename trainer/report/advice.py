@@ -25,8 +25,8 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
     whole, lines = found.whole, []
     if whole.n_query < FEW_QUERIES:
         lines.append(
-            f"Only {whole.n_query} queries: the figures may be off by several points. Label more, "
-            "or evaluate on a larger folder."
+            f"Only {whole.n_query} queries: the figures may be off by several points, and a small "
+            "change is not told from chance. Label more, or evaluate on a larger folder."
         )
     if whole.mAP_tie_aware < min(0.5, NEAR_CHANCE * found.chance):
         lines.append(
@@ -88,17 +88,12 @@ def advice_on_change(found: Comparison) -> list[str]:
     mAP = found.mAP
     if mAP.low > 0:
         return []
-    lines = ["Keep the earlier model for now: its codes are stored already, and it finds as much."]
+    lines = ["Keep the earlier model for now: its codes are stored, and it finds at least as much."]
     if mAP.high < 0:
         lines.append(
             "A smaller --learning-rate, or fewer --steps, keeps more of what the earlier model "
             "knew; more labels give it more to learn."
         )
-    elif len(found.after) < FEW_QUERIES:
-        lines.append(
-            f"With {len(found.after)} queries a change below about {(mAP.high - mAP.low) / 2:.2f} "
-            "cannot be told from chance: label more, or hold out more (--held-out)."
-        )
-    else:
+    elif len(found.after) >= FEW_QUERIES:  # else ``advice`` asks for more queries
         lines.append("More labels, above all of classes that are confused, or more --steps.")
     return lines

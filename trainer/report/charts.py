@@ -99,8 +99,8 @@ def comparison(found: Comparison) -> str:
         bars = axes[0].bar(places + shift, heights, width=0.38, color=colour, label=name)
         axes[0].bar_label(bars, fmt="%.3f", padding=2, fontsize=9)
     axes[0].set_xticks(places, [change.name for change in found.changes])
-    axes[0].set(title="figures, higher is better", ylim=(0, 1.08))
-    axes[0].legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.02))
+    axes[0].set(title="figures, higher is better", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
+    axes[0].legend(frameon=False, ncols=2, loc="upper left")
     axes[1].plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for chosen, colour in (
         (found.after >= found.before, ACCENT),

@@ -56,7 +56,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["count"] = "{:,}".format
+    environment.filters["grouped"] = "{:,}".format
     page = environment.get_template("page.html").render(
         id=embedded.model,
         bits=embedded.codebook.bits,

@@ -230,7 +230,7 @@ def _feature_map(
     labels = collection.database_labels[rows].argmax(axis=1).astype(np.int64)
     labels[~collection.known[rows]] = UNKNOWN
     x = intra_normalise(embedded.database[rows], embedded.codebook.M).reshape(len(rows), -1)
-    if len(x) < 3:
+    if len(x) < 3 or not np.ptp(x, axis=0).any():  # t-SNE cannot start from equal features
         return np.zeros((len(x), 2)), labels
     perplexity = min(30.0, (len(x) - 1) / 3)
     positions = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(x)
