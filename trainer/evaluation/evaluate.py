@@ -15,6 +15,8 @@ from trainer.evaluation.metrics import RankingMetrics, mean_metrics, tie_aware_m
 from trainer.evaluation.ranking import Ranking
 from trainer.evaluation.searches import rankings
 
+COLOURED = 10  # hits whose colours are compared with those of the whole class
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -26,7 +28,8 @@ class Evaluation:
     ``R_precision`` the precision at R. ``mean_R``: the mean of R over the queries.
     ``colour_at_10``: the distance between the mean colours of the query and of the first ten hits
     of its class, divided by the same distance for all images of its class. It is 1 if the order
-    within a class is independent of colour, and None if no query has a distance to compare.
+    within a class is independent of colour, and None if no query has more than ten images of its
+    class to compare.
     ``largest_tie``: number of images that share the most common code.
     """
 
@@ -124,7 +127,10 @@ def measure(
 
 
 def _relative_distance(distances: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
-    """Returns the mean of the first ten distances divided by the mean of all; None if all are 0."""
-    if not distances.any():
+    """Returns the mean of the first ten distances divided by the mean of all.
+
+    Returns None if there are no more than ten, or all are 0.
+    """
+    if len(distances) <= COLOURED or not distances.any():
         return None
-    return tie_aware_mean_at(distances, scores, 10) / float(distances.mean())
+    return tie_aware_mean_at(distances, scores, COLOURED) / float(distances.mean())

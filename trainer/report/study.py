@@ -129,7 +129,7 @@ def study(
         precisions=[
             np.mean([f.precisions for f in kept], axis=0).tolist() for _, kept in of_lengths
         ],
-        attainable=[float(np.mean([min(1, f.metrics.right / k) for f in found])) for k in RANKS],
+        attainable=[_attainable(k, found, collection) for k in RANKS],
         precision_of_recall=np.mean([f.precision_of_recall for f in found], axis=0),
         per_class=_per_class(found, collection),
         usage=np.stack([np.bincount(column, minlength=16) for column in codes.T]) / len(codes),
@@ -170,6 +170,11 @@ def _query_result(found: Ranking) -> _QueryResult:
         found.rows[relevant][:SHOWN_HITS].copy(),
         scores[relevant][:SHOWN_HITS].copy(),
     )
+
+
+def _attainable(k: int, found: list[_QueryResult], collection: Collection) -> float:
+    hits = min(k, collection.labelled)
+    return float(np.mean([min(1.0, f.metrics.right / hits) for f in found]))
 
 
 def _precision_of_recall(

@@ -39,6 +39,8 @@ def report_training(
     after = embed_frozen(model, *frozen, collection) if frozen else embed(model, collection)
     earlier = embed(before, collection, "encoding, model before") if before else None
     what, seen = describe(collection, held_out), held_out is None
+    if before and before.rules.size != model.rules.size:
+        what += f"; the earlier model got them scaled to its {before.rules.size} pixels a side"
     with writing(folder):
         path = write_page(after, model.about, collection, what, folder, earlier, seen=seen)
     print(f"wrote {path}", file=sys.stderr)
