@@ -108,9 +108,6 @@ def run(
     check_steps = max(1, config.steps // CHECKS)
     learn = TrainingStep(recipe, optimiser)
     log = _log(out, done)
-    if check and not done:
-        best.start = distributed.value_of_first(_search_held_out(recipe, check))
-        log({"step": 0, "seconds": 0.0, "held_out_mAP": round(best.start, 4)})
 
     model.train()
     last_saved = time.monotonic()
@@ -123,9 +120,14 @@ def run(
         unit="step",
         disable=not distributed.is_first(),
     )
-    shown: dict[str, object] = {"mAP": best.progress} if check else {}
-    progress.set_postfix(shown)
+    shown: dict[str, object] = {}
     with _orderly_stop() as stop:
+        if check and not done:
+            best.start = distributed.value_of_first(_search_held_out(recipe, check))
+            log({"step": 0, "seconds": 0.0, "held_out_mAP": round(best.start, 4)})
+        if check:
+            shown["mAP"] = best.progress
+            progress.set_postfix(shown)
         for step in progress:
             started = time.monotonic()
             total, parts = learn()
