@@ -28,7 +28,7 @@ from gpq.model.model import Model
 from harness.models import SHIPPED
 from trainer.data import datasets
 from trainer.data.image_sets import retrieval_set
-from trainer.evaluation.evaluate import features
+from trainer.evaluation.collection import embed, of_retrieval_set
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked
 
@@ -38,13 +38,11 @@ Floats = NDArray[np.float32]
 Codes = tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Floats]]
 
 
-def unit_features(model: Model, images: torch.Tensor, what: str) -> Floats:
-    """Returns features (N,D) whose sub-vectors have unit length.
+def unit(model: Model, raw: Floats) -> Floats:
+    """Divides each sub-vector of features (N,D) by its length.
 
     The dot product of two features is then M times the mean cosine of their sub-vectors.
-    ``what``: name of the images in the progress bar.
     """
-    raw = features(model, images, what)
     return intra_normalise(raw, model.codebook.M).reshape(len(raw), -1)
 
 
@@ -120,8 +118,8 @@ def main() -> None:
 
     model = engines.load(options.model)
     images = retrieval_set(options.data, options.dataset, model.rules)
-    queries = unit_features(model, images.queries, "queries")
-    database = unit_features(model, images.database, "database")
+    embedded = embed(model, of_retrieval_set(images))
+    queries, database = unit(model, embedded.queries), unit(model, embedded.database)
     shared = (images.query_labels.float() @ images.database_labels.float().T).numpy() > 0
 
     own_rows = None if images.own_rows is None else images.own_rows.numpy()

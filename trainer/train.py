@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from gpq import __version__
 from gpq.engine import engines, torch_architectures
@@ -44,7 +45,6 @@ from trainer.data.skipped import NAME as SKIPPED
 from trainer.data.skipped import print_skipped, write_skipped
 from trainer.device import describe, require_backend
 from trainer.errors import TrainerError, writing
-from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
 from trainer.training import checkpoint, loop
 
@@ -54,7 +54,6 @@ DEFAULT_SIZES = {
     "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
 }  # fmt: skip
 DEFAULT_SIZE = 224  # pixels a side for the other networks
-MAX_REPORTED = 2000  # images in a report on the training images
 
 
 def train(options: argparse.Namespace) -> None:
@@ -153,7 +152,15 @@ def _train(
             result.model, config, rules, learnt, examples_of(images), options.out, training, frozen
         )
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
-    _report(_finished(options.out, device), held_out, images, options.out)
+    _report(
+        _finished(options.out, device),
+        images,
+        held_out,
+        options.out,
+        source,
+        (result.model.F, learnt, checked) if frozen else None,
+        device,
+    )
 
 
 def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
@@ -229,29 +236,22 @@ def _require_servable(config: Config) -> None:
 
 
 def _report(
-    model: Model, held_out: HeldOut | None, trained: image_sets.TrainingSet, folder: Path
+    model: Model,
+    images: image_sets.TrainingSet,
+    held_out: HeldOut | None,
+    folder: Path,
+    source: Source | None,
+    frozen: tuple[nn.Module, image_sets.TrainingSet, HeldOut | None] | None,
+    device: torch.device,
 ) -> None:
     try:
-        from trainer.report.page import write_report  # slow to import, and optional
+        from trainer.report.training import report_training  # slow to import, and optional
     except ImportError as error:
         print(f"no report is written: {error}; install the extra `train`", file=sys.stderr)
         return
-    if held_out:
-        what = "Labelled images that training did not see"
-        pixels, labels = held_out.pixels, held_out.labels
-    else:
-        what = "Labelled images that were trained on, so that others will be found less well"
-        rows = image_sets.spread(len(trained.labelled), MAX_REPORTED)
-        pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
-    images = image_sets.leave_one_out(pixels, labels, trained.classes)
-    try:
-        require_searchable(images)
-    except TrainerError as error:
-        print(f"no report is written: {error}", file=sys.stderr)
-        return
-    with writing(folder):
-        path = write_report(model, images, f"{what}, each searched among all others", folder)
-    print(f"wrote {path}", file=sys.stderr)
+    options = engines.Options(engine="torch", device=device.type)
+    before = engines.start(source.artifact, options) if source else None
+    report_training(model, images, held_out, folder, before, frozen)
 
 
 def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:

@@ -5,7 +5,7 @@ service that was set to another precision.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from gpq.model.model import Model
 from trainer.artifacts.saving import derive, require_free
 from trainer.data.image_sets import RetrievalSet
 from trainer.errors import TrainerError, writing
-from trainer.evaluation.evaluate import features, measure, require_searchable
+from trainer.evaluation.collection import embed, of_retrieval_set
+from trainer.evaluation.evaluate import measure, require_searchable
 
 FLOAT32: Final = "float32"
 BFLOAT16: Final = "bfloat16"
@@ -91,23 +92,23 @@ def compare(models: Mapping[str, Model], images: RetrievalSet, engine: str = "au
 
     Raises TrainerError if there is nothing to search.
     """
-    require_searchable(images)
-    queries, database = (
-        {name: features(model, pixels, f"{what}, {name}") for name, model in models.items()}
-        for pixels, what in ((images.queries, "encoding queries"), (images.database, "encoding"))
-    )
+    collection = of_retrieval_set(images)
+    require_searchable(collection)
+    by = {name: embed(model, collection, f"encoding, {name}") for name, model in models.items()}
     model = models[FLOAT32]
     found: list[Combination] = []
     for codes in BOTH:
         for asked in BOTH:
-            M = model.codebook.M
-            measured = measure(model, M, queries[asked], database[codes], images, engine)
+            searched = replace(by[FLOAT32], queries=by[asked].queries, database=by[codes].database)
+            measured = measure(searched, model.codebook.M, collection, engine)
             mAP, precision = measured.mAP_tie_aware, measured.precision_at_10
             if not found:  # float32 for both
                 base = mAP, precision
             changes = round(mAP - base[0], 4), round(precision - base[1], 4)
             found.append(Combination(codes, asked, mAP, changes[0], precision, changes[1]))
-    return Comparison(tuple(found), _changed(model, database))
+    return Comparison(
+        tuple(found), _changed(model, {name: found.database for name, found in by.items()})
+    )
 
 
 def require_makeable(source: Path, folder: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """Holds out labelled images from training, to find the step at which the model is best."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from trainer.data.image_sets import TrainingSet, spread
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked
 
-MIN_CLASS_SIZE = 10  # a class with fewer labelled images keeps all of them
+MIN_CLASS_SIZE = 5  # labelled images from which every class has held-out ones
 MAX_QUERIES = 1000
+MAX_SEARCHED = 2000  # images in the database of a check
 
 
 @dataclass(frozen=True)
@@ -25,44 +27,86 @@ class HeldOut:
 
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
-    """Separates ``share`` of each class's labelled images, at least two, from the training set.
+    """Separates ``share`` of the labelled images from the training set.
 
-    A class with fewer than MIN_CLASS_SIZE labelled images keeps all of them. Returns the rest, and
-    the held-out images or None if there are none. The unlabelled images are not copied, because
-    they may take half of the memory.
+    A class of MIN_CLASS_SIZE images or more gives its share, at least one. Of the smaller classes,
+    as many as correspond to the share give one image each. They are evenly spaced. Every class
+    that has images keeps at least one. Returns the rest, and the held-out images or None if there
+    are none. The unlabelled images are not copied, because they may take half of the memory.
     """
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
+    labels = data.labels.bool()
     chosen = torch.zeros(len(order), dtype=torch.bool)
-    counts = data.labels.sum(dim=0, dtype=torch.int64)
-    rare = data.labels[:, counts < MIN_CLASS_SIZE].bool().any(dim=1)
-    for of_class, count in zip(data.labels.T.bool(), counts.tolist(), strict=True):
-        wanted = max(2, math.ceil(share * count)) if count >= MIN_CLASS_SIZE and share else 0
-        rows = order[(of_class & ~rare & ~chosen)[order]]
-        missing = wanted - int((of_class & chosen).sum())
-        chosen[rows[: max(0, missing)]] = True
+    if share:
+        counts = labels.sum(dim=0)
+        rare = labels[:, counts < MIN_CLASS_SIZE].any(dim=1)
+        for c in torch.nonzero(counts >= MIN_CLASS_SIZE).flatten().tolist():
+            wanted = max(1, math.ceil(share * int(counts[c])))
+            rows = order[(labels[:, c] & ~rare & ~chosen)[order]]
+            missing = wanted - int((labels[:, c] & chosen).sum())
+            chosen[rows[: max(0, missing)]] = True
+        small = torch.nonzero((counts > 1) & (counts < MIN_CLASS_SIZE)).flatten()
+        wanted = round(share * int(counts[small].sum()))
+        for c in small[spread(len(small), wanted)].tolist():
+            if not (labels[:, c] & chosen).any():
+                chosen[order[labels[order, c]][0]] = True
+        _keep_one_of_each(labels, chosen)
     if not chosen.any():
         return data, None
     held = HeldOut(data.labelled[chosen], data.labels[chosen])
-    labelled, labels = data.labelled[~chosen], data.labels[~chosen]
+    labelled, kept = data.labelled[~chosen], data.labels[~chosen]
     unlabelled = labelled if data.all_labelled else data.unlabelled
-    return replace(data, labelled=labelled, labels=labels, unlabelled=unlabelled), held
+    return replace(data, labelled=labelled, labels=kept, unlabelled=unlabelled), held
 
 
-def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
-    """Returns the tie-aware mAP of images that are searched among each other.
+def _keep_one_of_each(labels: Tensor, chosen: Tensor) -> None:
+    """Takes an image out of ``chosen`` for each class that has all of its images there."""
+    for of_class in labels.T:
+        if of_class.any() and not (of_class & ~chosen).any():
+            chosen[torch.nonzero(of_class)[0]] = False
 
-    features (N,D) float32, labels (N,C) uint8; a hit is relevant if it shares a class. Every
-    image is a query, or MAX_QUERIES of them evenly spaced. Queries without a relevant image do
-    not count.
+
+class Check:
+    """A search of held-out images among each other and among those that are trained on.
+
+    The queries are the held-out images, or MAX_QUERIES of them. The database has at most
+    MAX_SEARCHED images, the queries among them. All are evenly spaced. Images are pixels (N,3,S,S)
+    uint8 or features of an encoder (N,V,E).
     """
-    asked = spread(len(features), MAX_QUERIES)
-    vectors = features.float().cpu().numpy()
-    codes, lut = codebook.encode(vectors), codebook.lut(vectors[asked.numpy()])
+
+    def __init__(self, data: TrainingSet, held_out: HeldOut) -> None:
+        self._data, self._held_out = data, held_out
+        self._asked = spread(len(held_out.labels), MAX_QUERIES)
+        self._trained = spread(len(data.labels), MAX_SEARCHED - len(self._asked))
+        parts = (
+            held_out.labels[self._asked].cpu(),
+            data.labels[self._trained.to(data.labels.device)],
+        )
+        self._labels = torch.cat([part.cpu() for part in parts])
+
+    def mAP(self, embed: Callable[[Tensor], Tensor], codebook: Codebook) -> float:
+        """Returns the tie-aware mAP. ``embed``: images -> features (N,D) float32."""
+        images = self._held_out.pixels, self._data.labelled
+        rows = self._asked, self._trained
+        parts = [embed(of_all[r.to(of_all.device)]) for of_all, r in zip(images, rows, strict=True)]
+        features = torch.cat([part.float().cpu() for part in parts])
+        return mean_average_precision(features, self._labels, len(self._asked), codebook)
+
+
+def mean_average_precision(
+    features: Tensor, labels: Tensor, queries: int, codebook: Codebook
+) -> float:
+    """Returns the tie-aware mAP of the first images, each searched among all others.
+
+    features (N,D) float32, labels (N,C) uint8; a hit is relevant if it shares a class. Queries
+    without a relevant image do not count.
+    """
+    vectors = features.numpy()
+    codes, lut = codebook.encode(vectors), codebook.lut(vectors[:queries])
     scores = np.zeros((len(lut), len(codes)), dtype=np.float32)
     for m in range(codebook.M):
         scores += lut[:, m, codes[:, m]]
-    shared = (labels[asked.to(labels.device)].float() @ labels.float().T > 0).cpu().numpy()
-    lines = zip(asked.tolist(), scores, shared, strict=True)
-    found = (ranked(own, line, relevant, own) for own, line, relevant in lines)
+    shared = (labels[:queries].float() @ labels.float().T > 0).numpy()
+    found = (ranked(q, scores[q], shared[q], q) for q in range(len(lut)))
     metrics = [ranking.metrics for ranking in found if ranking.relevant.any()]
     return mean_metrics(metrics).tie_aware_average_precision

@@ -8,26 +8,38 @@ from numpy.typing import NDArray
 
 
 class RankingMetrics(NamedTuple):
-    """The metrics of one ranking, or their means over several rankings."""
+    """The metrics of one ranking, or their means over several rankings.
+
+    All but the first are expectations over all orders of equal scores. They are 0 if there is no
+    right answer. ``precision_at_10`` is at most R/10 if R, the number of right answers, is below
+    10; the two after it reach 1 for any R.
+    """
 
     average_precision: float  # with equal scores in the order of the ranking
     tie_aware_average_precision: float
-    precision_at_10: float  # tie-aware
+    precision_at_10: float
+    precision_at_10_or_R: float  # at the rank 10, or at R if that is less
+    R_precision: float  # at the rank R
+    right: float  # R
 
 
 def ranking_metrics(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> RankingMetrics:
     """Computes the metrics of one ranking: relevant (N,) and scores (N,) in ranked order."""
+    right = int(relevant.sum())
     return RankingMetrics(
         average_precision(relevant),
         tie_aware_average_precision(relevant, scores),
         tie_aware_mean_at(relevant, scores, 10),
+        tie_aware_mean_at(relevant, scores, min(10, right)) if right else 0.0,
+        tie_aware_mean_at(relevant, scores, right) if right else 0.0,
+        right,
     )
 
 
 def mean_metrics(found: Sequence[RankingMetrics]) -> RankingMetrics:
     """Returns the means over rankings, such as mAP; zeros if there are no rankings."""
     if not found:
-        return RankingMetrics(0.0, 0.0, 0.0)
+        return RankingMetrics(*[0.0] * len(RankingMetrics._fields))
     return RankingMetrics(*(float(np.mean(column)) for column in zip(*found, strict=True)))
 
 

@@ -2,24 +2,16 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
-from torch import Tensor
 
-from gpq.model.codebook import Codebook, intra_normalise, pack
-from gpq.model.model import Model
+from gpq.model.codebook import intra_normalise, pack
 from trainer.config import NESTED_BITS
-from trainer.data.image_sets import RetrievalSet
-from trainer.evaluation.evaluate import (
-    Evaluation,
-    features,
-    mean_colours,
-    measure,
-    require_searchable,
-)
+from trainer.evaluation.collection import Collection, Embedded
+from trainer.evaluation.evaluate import Evaluation, measure, require_searchable
 from trainer.evaluation.metrics import (
     RankingMetrics,
     expected_hits,
@@ -27,18 +19,20 @@ from trainer.evaluation.metrics import (
     tie_aware_mean_at,
 )
 from trainer.evaluation.ranking import Ranking
+from trainer.report.examples import SHOWN_HITS, Example, example, searched, spread_in_colour
 
 RANKS = (1, 2, 5, 10, 20, 50, 100)
 RECALLS = np.linspace(0, 1, 21)
 MAP_IMAGES = 1500  # in the t-SNE map
+MAP_KNOWN = 1000  # of them, if as many have known classes
+UNKNOWN = -1  # in place of a class
 SHOWN_QUERIES = 12
-SHOWN_HITS = 10
 SHOWN_COLOURS = 5  # queries of one class
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The figures of the queries of one class.
+    """The figures of the queries of one class, of which the database has ``images``.
 
     ``confused``: the class that most of its wrong first hits have, and their share of all first
     hits; None if no first hit is wrong. The first hits are ten, or as many as are relevant.
@@ -46,44 +40,31 @@ class ClassResult:
 
     name: str
     queries: int
+    images: int
     mAP: float
-    precision_at_10: float
+    precision: float  # at 10, or at R if that is less
     confused: tuple[str, float] | None
-
-
-@dataclass(frozen=True)
-class ExampleHit:
-    """A hit of an example; ``right`` if it shares a class with the query."""
-
-    pixels: NDArray[np.uint8]  # (3,S,S)
-    score: float
-    right: bool
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query and its first hits, in the order the service returns them."""
-
-    pixels: NDArray[np.uint8]
-    name: str
-    hits: list[ExampleHit]
 
 
 @dataclass(frozen=True)
 class Study:
     """Everything a report shows about a model's searches.
 
-    ``lengths``: the figures of each nested code length, the model's own last. ``precisions``: for
-    each length, the precision at RANKS. ``precision_of_recall``: the precision at RECALLS.
-    usage (M,K): share of images with each codeword. tie_sizes (N,): how many images have the same
-    code as each image. positions (P,2) and of_class (P,): the t-SNE map. ``examples``: queries of
-    different classes. ``colours``: queries of one class, with the hits of that class only.
-    ``chance``: the mean share of relevant images, which is about the mAP of a random order.
+    ``collection``: what was searched. ``lengths``: the figures of each nested code length, the
+    model's own last. ``metrics``: of each query, at the model's own length. ``precisions``: for
+    each length, the precision at RANKS. ``attainable``: the highest possible one.
+    ``precision_of_recall``: the precision at RECALLS. usage (M,K): share of images with each
+    codeword. tie_sizes (N,): how many images have the same code as each image. positions (P,2) and
+    of_class (P,), which may be UNKNOWN: the t-SNE map. ``examples``: queries of different classes.
+    ``colours``: queries of one class, with the hits of that class only. ``chance``: the mean share
+    of relevant images, which is about the mAP of a random order.
     """
 
-    classes: tuple[str, ...]
+    collection: Collection
     lengths: list[Evaluation]
+    metrics: list[RankingMetrics]
     precisions: list[list[float]]
+    attainable: list[float]
     precision_of_recall: NDArray[np.float64]
     per_class: list[ClassResult]
     usage: NDArray[np.float64]
@@ -95,51 +76,68 @@ class Study:
     chance: float
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        return self.collection.classes
+
+    @property
     def whole(self) -> Evaluation:
         return self.lengths[-1]
 
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """How many right answers each query has (Q,)."""
+        return np.array([m.right for m in self.metrics], dtype=np.int64)
 
-def study(model: Model, images: RetrievalSet, engine: str = "auto") -> Study:
-    """Searches for every query. The t-SNE map has a fixed seed, so studies are reproducible."""
-    require_searchable(images)
-    query_features = features(model, images.queries, "encoding queries")
-    database_features = features(model, images.database, "encoding")
-    nested = model.about.get("training", {}).get("recipe") == "modern"
-    shorter = [b for b in NESTED_BITS if b < model.bits] if nested else []
+    @property
+    def ten_exist(self) -> bool:
+        """True if every query has ten right answers, so that precision at 10 can reach 1."""
+        return bool(self.right.min() >= 10)
+
+
+def study(
+    embedded: Embedded, about: dict[str, Any], collection: Collection, engine: str = "auto"
+) -> Study:
+    """Searches for every query. The t-SNE map has a fixed seed, so studies are reproducible.
+
+    ``about``: what the artifact says of its training.
+    """
+    require_searchable(collection)
+    bits_of_model = embedded.codebook.bits
+    nested = (about.get("training") or {}).get("recipe") == "modern"
+    shorter = [b for b in NESTED_BITS if b < bits_of_model] if nested else []
 
     def search(bits: int) -> tuple[Evaluation, list[_QueryResult]]:
         found: list[_QueryResult] = []
         measured = measure(
-            model,
+            embedded,
             bits // 4,
-            query_features,
-            database_features,
-            images,
+            collection,
             engine,
             on_ranking=lambda ranking: found.append(_query_result(ranking)),
         )
         return measured, found
 
-    of_lengths = [search(bits) for bits in [*shorter, model.bits]]
+    of_lengths = [search(bits) for bits in [*shorter, bits_of_model]]
     found = of_lengths[-1][1]
-    codes = model.codebook.encode(database_features)
-    packed = pack(codes)
-    _, inverse, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
-    positions, of_class = _feature_map(model.codebook, database_features, images.database_labels)
+    codes = embedded.codebook.encode(embedded.database)
+    _, inverse, counts = np.unique(pack(codes), axis=0, return_inverse=True, return_counts=True)
+    positions, of_class = _feature_map(embedded, collection)
     return Study(
-        classes=images.classes,
+        collection=collection,
         lengths=[measured for measured, _ in of_lengths],
+        metrics=[f.metrics for f in found],
         precisions=[
             np.mean([f.precisions for f in kept], axis=0).tolist() for _, kept in of_lengths
         ],
+        attainable=[_attainable(k, found, collection) for k in RANKS],
         precision_of_recall=np.mean([f.precision_of_recall for f in found], axis=0),
-        per_class=_per_class(found, images),
+        per_class=_per_class(found, collection),
         usage=np.stack([np.bincount(column, minlength=16) for column in codes.T]) / len(codes),
         tie_sizes=counts[inverse.ravel()],
         positions=positions,
         of_class=of_class,
-        examples=_examples(found, images),
-        colours=_colour_examples(found, images),
+        examples=searched(embedded, collection, _one_of_each_class(collection), engine),
+        colours=_colour_examples(found, collection),
         chance=float(np.mean([f.share for f in found])),
     )
 
@@ -154,7 +152,6 @@ class _QueryResult:
     precisions: list[float]
     precision_of_recall: NDArray[np.float64]
     first_rows: NDArray[np.int64]
-    first_scores: NDArray[np.float32]
     first_right: NDArray[np.bool_]
     own_rows: NDArray[np.int64]  # the first relevant hits
     own_scores: NDArray[np.float32]
@@ -169,11 +166,15 @@ def _query_result(found: Ranking) -> _QueryResult:
         [tie_aware_mean_at(relevant, scores, k) for k in RANKS],
         _precision_of_recall(relevant, scores),
         found.rows[:SHOWN_HITS].copy(),
-        scores[:SHOWN_HITS].copy(),
         relevant[:SHOWN_HITS].copy(),
         found.rows[relevant][:SHOWN_HITS].copy(),
         scores[relevant][:SHOWN_HITS].copy(),
     )
+
+
+def _attainable(k: int, found: list[_QueryResult], collection: Collection) -> float:
+    hits = min(k, collection.labelled)
+    return float(np.mean([min(1.0, f.metrics.right / hits) for f in found]))
 
 
 def _precision_of_recall(
@@ -192,12 +193,13 @@ def _precision_of_recall(
     return np.asarray(best[np.searchsorted(hits, RECALLS * hits[-1] - rounding)])
 
 
-def _per_class(found: list[_QueryResult], images: RetrievalSet) -> list[ClassResult]:
+def _per_class(found: list[_QueryResult], collection: Collection) -> list[ClassResult]:
     """Returns the figures of each class, worst first; a query counts for each of its classes."""
-    query_labels = images.query_labels.numpy().astype(bool)
-    database_labels = images.database_labels.numpy().astype(bool)
+    query_labels = collection.query_labels.astype(bool)
+    database_labels = collection.database_labels.astype(bool)
+    images = database_labels[collection.known_rows].sum(axis=0)
     results = []
-    for c, name in enumerate(images.classes):
+    for c, name in enumerate(collection.classes):
         own = [f for f in found if query_labels[f.query, c]]
         if not own:
             continue
@@ -213,74 +215,60 @@ def _per_class(found: list[_QueryResult], images: RetrievalSet) -> list[ClassRes
             ClassResult(
                 name=name,
                 queries=len(own),
+                images=int(images[c]),
                 mAP=means.tie_aware_average_precision,
-                precision_at_10=means.precision_at_10,
-                confused=(images.classes[most[0][0]], most[0][1] / shown) if most else None,
+                precision=means.precision_at_10_or_R,
+                confused=(collection.classes[most[0][0]], most[0][1] / shown) if most else None,
             )
         )
     return sorted(results, key=lambda result: result.mAP)
 
 
 def _feature_map(
-    codebook: Codebook, raw: NDArray[np.float32], labels: Tensor
+    embedded: Embedded, collection: Collection
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    rows = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:MAP_IMAGES]
-    x = intra_normalise(raw[rows.numpy()], codebook.M).reshape(len(rows), -1)
-    if len(x) < 3:
-        return np.zeros((len(x), 2)), labels[rows].argmax(dim=1).numpy()
+    """Returns the positions and the classes of some images, the unknown ones first."""
+    order = np.random.default_rng(0).permutation(len(collection.known))
+    known, unknown = (order[collection.known[order] == value] for value in (True, False))
+    known = known[: max(MAP_KNOWN, MAP_IMAGES - len(unknown))]
+    rows = np.concatenate([unknown[: MAP_IMAGES - len(known)], known])
+    labels = collection.database_labels[rows].argmax(axis=1).astype(np.int64)
+    labels[~collection.known[rows]] = UNKNOWN
+    x = intra_normalise(embedded.database[rows], embedded.codebook.M).reshape(len(rows), -1)
+    if len(x) < 3 or not np.ptp(x, axis=0).any():  # t-SNE cannot start from equal features
+        return np.zeros((len(x), 2)), labels
     perplexity = min(30.0, (len(x) - 1) / 3)
     positions = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(x)
-    return positions, labels[rows].argmax(dim=1).numpy()
+    return positions, labels
 
 
-def _examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
+def _one_of_each_class(collection: Collection) -> NDArray[np.int64]:
     """Returns the first query of each class, or of SHOWN_QUERIES evenly spaced classes."""
-    first_of: dict[int, _QueryResult] = {}
-    for f in found:
-        first_of.setdefault(int(images.query_labels[f.query].argmax()), f)
+    first_of: dict[int, int] = {}
+    for query, c in enumerate(collection.query_labels.argmax(axis=1).tolist()):
+        first_of.setdefault(c, query)
     classes = sorted(first_of)
     step = max(1, len(classes) // SHOWN_QUERIES)
-    chosen = [first_of[c] for c in classes[::step][:SHOWN_QUERIES]]
-    return [_example(images, f, f.first_rows, f.first_scores, f.first_right) for f in chosen]
+    return np.array([first_of[c] for c in classes[::step][:SHOWN_QUERIES]])
 
 
-def _colour_examples(found: list[_QueryResult], images: RetrievalSet) -> list[Example]:
-    """Returns the queries with the most different mean colours, of the class with most queries."""
-    of_class = [f for f in found if images.query_labels[f.query].sum() == 1 and len(f.own_rows)]
+def _colour_examples(found: list[_QueryResult], collection: Collection) -> list[Example]:
+    """Returns the queries with the most different mean colours, of the class with most queries.
+
+    Of classes with equally many queries it is the one with most images. Returns none if there are
+    fewer than two such queries.
+    """
+    labels = collection.query_labels
+    of_class = [f for f in found if labels[f.query].sum() == 1 and len(f.own_rows)]
     if not of_class:
         return []
-    classes = [int(images.query_labels[f.query].argmax()) for f in of_class]
-    most = np.bincount(classes).argmax()
+    classes = np.array([int(labels[f.query].argmax()) for f in of_class])
+    queries = np.bincount(classes, minlength=len(collection.classes))
+    images = collection.database_labels.sum(axis=0, dtype=np.int64)
+    most = max(range(len(queries)), key=lambda c: (queries[c], images[c]))
+    if queries[most] < 2:
+        return []
     own = [f for f, c in zip(of_class, classes, strict=True) if c == most]
-    colours = mean_colours(images.queries[[f.query for f in own]])
-    far = np.linalg.norm(colours - colours.mean(axis=0), axis=1)
-    chosen: list[int] = []
-    while len(chosen) < min(SHOWN_COLOURS, len(own)):
-        chosen.append(int(far.argmax()))
-        nearest = np.linalg.norm(colours - colours[chosen[-1]], axis=1)
-        far = nearest if len(chosen) == 1 else np.minimum(far, nearest)
-    return [
-        _example(images, f, f.own_rows, f.own_scores, np.ones(len(f.own_rows), dtype=np.bool_))
-        for f in (own[place] for place in chosen)
-    ]
-
-
-def _example(
-    images: RetrievalSet,
-    found: _QueryResult,
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    right: NDArray[np.bool_],
-) -> Example:
-    return Example(
-        images.queries[found.query].numpy(),
-        _names(images, found.query),
-        [
-            ExampleHit(images.database[int(row)].numpy(), float(score), bool(is_right))
-            for row, score, is_right in zip(rows, scores, right, strict=True)
-        ],
-    )
-
-
-def _names(images: RetrievalSet, query: int) -> str:
-    return ", ".join(images.classes[c] for c in images.query_labels[query].nonzero().flatten())
+    colours = collection.query_colours[[f.query for f in own]]
+    chosen = [own[place] for place in spread_in_colour(colours, SHOWN_COLOURS)]
+    return [example(collection, f.query, f.own_rows, f.own_scores) for f in chosen]

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from gpq.engine import engines
 from trainer.data.image_sets import retrieval_set
+from trainer.evaluation.collection import embed, of_retrieval_set
 from trainer.report.study import RANKS, RECALLS, study
 from trainer.reproduce.grid import PAPER_BITS, PUBLISHED, WEIGHTS
 from trainer.reproduce.runs import Line
@@ -49,7 +50,8 @@ def table_figure(lines: list[Line], dataset: str, protocol: int, bits: Sequence[
 def curves(line: Line, data: Path, out: Path) -> Figure:
     """Draws figure 3: precision by recall, and precision at k."""
     model = engines.load(out / line["folder"])
-    found = study(model, retrieval_set(data, line["dataset"], model.rules))
+    collection = of_retrieval_set(retrieval_set(data, line["dataset"], model.rules))
+    found = study(embed(model, collection), model.about, collection)
     drawn, axes = _axes(2)
     axes[0].plot(RECALLS, found.precision_of_recall, color=OURS)
     axes[0].set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))

@@ -14,12 +14,15 @@ MIN_HELD_OUT = 100  # images; with fewer the best check is a matter of luck
 class Best:
     """Keeps the weights of the best check so far, or of the last if there are few images.
 
-    ``images``: number of held-out images.
+    ``images``: number of held-out images. ``start``: the mAP before the first step. It is shown
+    beside the others, but its weights are never the best: a run that starts from a model would
+    otherwise return it unchanged.
     """
 
     def __init__(self, images: int) -> None:
         self.decides = images >= MIN_HELD_OUT
         self.step, self.mAP, self.stale, self.last = 0, -1.0, 0, -1.0
+        self.start = 0.0
         self.weights: dict[str, torch.Tensor] = {}
 
     def offer(self, step: int, mAP: float, model: GPQ) -> None:
@@ -31,6 +34,12 @@ class Best:
         self.step, self.mAP, self.stale = step, mAP, 0
         if self.decides:
             self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    @property
+    def progress(self) -> str:
+        """The mAP before the first step and at the latest check, for the progress bar."""
+        latest = f"→{self.last:.3f}" if self.last >= 0 else ""
+        return f"{self.start:.3f}{latest}"
 
     @property
     def exhausted(self) -> bool:

@@ -24,7 +24,7 @@ from trainer.config import Config
 from trainer.data.image_sets import TrainingSet
 from trainer.device import autocast
 from trainer.errors import TrainerError, writing
-from trainer.evaluation.holdout import HeldOut, mean_average_precision
+from trainer.evaluation.holdout import Check, HeldOut
 from trainer.recipes import RECIPES, Recipe
 from trainer.training import checkpoint
 from trainer.training.best import CHECKS, Best
@@ -44,7 +44,8 @@ class TrainingResult:
 
     ``model``: with the weights of the best check, or of the last step if there were no checks.
     ``steps``: steps done. ``batches``: labelled and unlabelled images per step at the end of the
-    run, fewer than configured if memory ran out. ``held_out``: the best check.
+    run, fewer than configured if memory ran out. ``held_out``: the best check, and the mAP before
+    the first step.
     """
 
     model: GPQ
@@ -98,6 +99,7 @@ def run(
         for network in recipe.networks():
             network.compile(backend=config.compile)
     optimiser, schedule = recipe.optimiser()
+    check = Check(data, held_out) if held_out else None
     best = Best(len(held_out.pixels) if held_out else 0)
     done, seconds = 0, 0.0
     if saved:
@@ -105,11 +107,11 @@ def run(
         done, seconds = saved["step"], saved["seconds"]
     check_steps = max(1, config.steps // CHECKS)
     learn = TrainingStep(recipe, optimiser)
+    log = _log(out, done)
 
     model.train()
     last_saved = time.monotonic()
     images_seen, since = 0, seconds  # since the last line of the log, for the rate
-    log = _log(out, done)
     progress = tqdm(
         range(done, done if best.exhausted else config.steps),
         initial=done,
@@ -118,7 +120,14 @@ def run(
         unit="step",
         disable=not distributed.is_first(),
     )
+    shown: dict[str, object] = {}
     with _orderly_stop() as stop:
+        if check and not done:
+            best.start = distributed.value_of_first(_search_held_out(recipe, check))
+            log({"step": 0, "seconds": 0.0, "held_out_mAP": round(best.start, 4)})
+        if check:
+            shown["mAP"] = best.progress
+            progress.set_postfix(shown)
         for step in progress:
             started = time.monotonic()
             total, parts = learn()
@@ -127,7 +136,7 @@ def run(
             last = done == config.steps
             images_seen += recipe.labelled.batch + recipe.unlabelled.batch
             logs = done % LOG_STEPS == 0 or last
-            checks = held_out and (done % check_steps == 0 or last)
+            checks = check and (done % check_steps == 0 or last)
             if logs or checks:
                 _check_finite(total, done)  # waits for the device, so that the time counts
             seconds += time.monotonic() - started
@@ -135,11 +144,14 @@ def run(
                 losses = {name: round(value.item(), 4) for name, value in parts.items()}
                 rate = round(images_seen / max(seconds - since, 1e-9))
                 images_seen, since = 0, seconds
-                progress.set_postfix({**losses, "img/s": rate})
+                shown |= {**losses, "img/s": rate}
+                progress.set_postfix(shown)
                 log({"step": done, "seconds": round(seconds, 1), **losses})
-            if held_out and checks:
-                found_mAP = distributed.value_of_first(_search_held_out(recipe, held_out))
+            if check and checks:
+                found_mAP = distributed.value_of_first(_search_held_out(recipe, check))
                 best.offer(done, found_mAP, recipe.trained)
+                shown["mAP"] = best.progress
+                progress.set_postfix(shown)
                 about = {"step": done, "seconds": round(seconds, 1)}
                 log({**about, "held_out_mAP": round(best.last, 4)})
             asked = distributed.in_any_process(stop.asked)
@@ -165,16 +177,16 @@ def run(
     return TrainingResult(recipe.trained, seconds, done, batches, _checked(held_out, best))
 
 
-def _search_held_out(recipe: Recipe, held_out: HeldOut) -> float:
+def _search_held_out(recipe: Recipe, check: Check) -> float:
     codebook = Codebook(recipe.trained.codewords().detach().float().cpu().numpy())
-    features = recipe.embed(held_out.pixels)
-    return mean_average_precision(features, held_out.labels.to(recipe.device), codebook)
+    return check.mAP(recipe.embed, codebook)
 
 
 def _checked(held_out: HeldOut | None, best: Best) -> dict[str, Any] | None:
     if held_out is None:
         return None
-    return {"pictures": len(held_out.pixels), "mAP": round(best.mAP, 4), "step": best.step}
+    figures = {"mAP": round(best.mAP, 4), "step": best.step, "start": round(best.start, 4)}
+    return {"pictures": len(held_out.pixels), **figures}
 
 
 def _log(out: Path, done: int) -> Callable[[dict[str, Any]], None]:

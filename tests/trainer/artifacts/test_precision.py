@@ -19,7 +19,8 @@ from trainer.artifacts import precision
 from trainer.artifacts.precision import Combination, Comparison, compare, make
 from trainer.data.image_sets import RetrievalSet
 from trainer.errors import TrainerError
-from trainer.evaluation.evaluate import evaluate, features, measure
+from trainer.evaluation.collection import embed, of_retrieval_set
+from trainer.evaluation.evaluate import evaluate, measure
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (90, 3, 32, 32), dtype=np.uint8)
 EVERY = [
@@ -62,9 +63,9 @@ def test_each_side_is_computed_in_each_precision(random_model: Path) -> None:
         measured = evaluate(alone, images)[0]
         assert each.mAP_tie_aware == measured.mAP_tie_aware
         assert each.precision_at_10 == measured.precision_at_10
-    queries = features(rough, images.queries, "")
-    database = features(model, images.database, "")
-    mixed = measure(model, 12, queries, database, images, "auto")
+    collection = of_retrieval_set(images)
+    embedded = replace(embed(model, collection), queries=embed(rough, collection).queries)
+    mixed = measure(embedded, 12, collection, "auto")
     assert found.combinations[1].mAP_tie_aware == mixed.mAP_tie_aware
     assert (first.mAP_change, first.precision_at_10_change) == (0, 0)
     for each in found.combinations:

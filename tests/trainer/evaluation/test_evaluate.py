@@ -185,5 +185,7 @@ def test_relative_distance_is_one_if_the_order_is_independent_of_the_value() -> 
     far = np.arange(40, dtype=np.float32)
     assert _relative_distance(far, np.zeros(40, dtype=np.float32)) == pytest.approx(1)
     assert _relative_distance(far, -far) == pytest.approx(4.5 / 19.5)
+    assert _relative_distance(far[:11], -far[:11]) == pytest.approx(4.5 / 5)
+    assert _relative_distance(far[:10], far[:10]) is None  # the first ten are all of them
     assert _relative_distance(far[:0], far[:0]) is None
     assert _relative_distance(far * 0, far) is None

@@ -8,7 +8,13 @@ from tests.trainer.recipes.test_recipe import config
 from trainer.components.model import GPQ
 from trainer.data.image_sets import TrainingSet
 from trainer.evaluation import holdout
-from trainer.evaluation.holdout import hold_out, mean_average_precision
+from trainer.evaluation.holdout import (
+    Check,
+    HeldOut,
+    _keep_one_of_each,
+    hold_out,
+    mean_average_precision,
+)
 from trainer.training.best import PATIENCE, Best
 
 
@@ -22,8 +28,8 @@ def data(*counts: int) -> TrainingSet:
 def test_a_share_of_each_class_is_held_out_and_nothing_else_is_copied() -> None:
     whole = data(100, 40, 12, 5)
     rest, held = hold_out(whole, 0.1, seed=0)
-    assert held.labels.sum(dim=0).tolist() == [10, 4, 2, 0]
-    assert rest.labels.sum(dim=0).tolist() == [90, 36, 10, 5]
+    assert held.labels.sum(dim=0).tolist() == [10, 4, 2, 1]
+    assert rest.labels.sum(dim=0).tolist() == [90, 36, 10, 4]
     assert rest.unlabelled is whole.unlabelled
     both = torch.cat([rest.labelled, held.pixels])[:, 0, 0, 0]
     assert sorted(both.tolist()) == list(range(157))
@@ -34,19 +40,40 @@ def test_a_share_of_each_class_is_held_out_and_nothing_else_is_copied() -> None:
 
 
 def test_nothing_is_held_out_of_few_labels_or_by_a_share_of_none() -> None:
-    for whole, share in ((data(5, 9), 0.1), (data(100, 100), 0.0)):
+    for whole, share in ((data(2, 2), 0.1), (data(1, 1, 1), 0.5), (data(100, 100), 0.0)):
         rest, held = hold_out(whole, share, seed=0)
         assert held is None
         assert rest is whole
 
 
-def test_a_rare_class_keeps_images_that_a_common_one_shares() -> None:
-    labels = torch.cat([one_hot(torch.zeros(40, dtype=torch.int64), 2)])
-    labels[:3, 1] = 1
+def test_small_classes_give_one_image_each_as_often_as_the_share_asks() -> None:
+    _, held = hold_out(data(*[4] * 10), 0.1, seed=0)
+    per_class = held.labels.sum(dim=0)
+    assert per_class.sum() == 4 and per_class.max() == 1
+    assert torch.nonzero(per_class).flatten().tolist() == [0, 3, 6, 9]  # evenly spaced
+    rest, held = hold_out(data(*[2] * 6, 1), 0.5, seed=0)
+    assert rest.labels.sum(dim=0).tolist() == [1] * 7
+    assert held.labels.sum(dim=0).tolist() == [1] * 6 + [0]
+
+
+def test_every_class_keeps_an_image_if_images_have_several_classes() -> None:
+    labels = torch.zeros(40, 3, dtype=torch.int64)
+    labels[:, 0] = 1
+    labels[:2, 1] = 1
+    labels[2:8, 2] = 1
     pixels = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
-    rest, held = hold_out(TrainingSet(pixels, labels, pixels[:0], ("a", "b")), 0.5, seed=0)
-    assert rest.labels[:, 1].sum() == 3
-    assert held.labels[:, 1].sum() == 0
+    whole = TrainingSet(pixels, labels, pixels[:0], ("a", "b", "c"))
+    for seed in range(20):
+        rest, held = hold_out(whole, 0.5, seed)
+        assert rest.labels.sum(dim=0).min() >= 1
+        assert held.labels[:, 1].sum() <= 1
+
+
+def test_no_class_loses_all_of_its_images() -> None:
+    labels = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.bool)
+    chosen = torch.tensor([True, True, False])
+    _keep_one_of_each(labels, chosen)
+    assert chosen.tolist() == [False, True, False]
 
 
 def test_labelled_images_that_are_also_the_unlabelled_ones_are_not_stored_twice() -> None:
@@ -59,14 +86,33 @@ def test_labelled_images_that_are_also_the_unlabelled_ones_are_not_stored_twice(
     assert len(rest.unlabelled) == 180
 
 
-def test_queries_are_spread_over_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second class is found perfectly and the first is not, so mAP is between."""
-    monkeypatch.setattr(holdout, "MAX_QUERIES", 20)
-    Z = torch.eye(16, 16)[None]
-    labels = one_hot(torch.arange(2).repeat_interleave(100))
-    codes = torch.cat([torch.arange(100) % 8, torch.full((100,), 9)])
-    found = mean_average_precision(Z[0][codes], labels, Codebook(Z.numpy()))
-    assert 0.6 < found < 0.9
+def rows(labels: torch.Tensor) -> torch.Tensor:
+    """Returns images (N,3,4,4) whose pixels are their class."""
+    return labels.argmax(dim=1).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).to(torch.uint8)
+
+
+def test_a_check_finds_single_held_out_images_among_those_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels, Z = one_hot(torch.arange(60) % 6), torch.eye(16, 16)[None]
+    trained = TrainingSet(rows(labels), labels, rows(labels)[:0], tuple("abcdef"))
+    held = HeldOut(rows(labels[:6]), labels[:6])  # one of each class
+    asked: list[int] = []
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        asked.append(len(pixels))
+        return Z[0][pixels[:, 0, 0, 0].long()]
+
+    book = Codebook(Z.numpy())
+    assert Check(trained, held).mAP(embed, book) == pytest.approx(1)
+    assert asked == [6, 60]
+    alike = Check(trained, held).mAP(lambda pixels: Z[0][[0] * len(pixels)], book)
+    assert alike == pytest.approx(1 / 6, abs=0.06)
+    monkeypatch.setattr(holdout, "MAX_SEARCHED", 30)
+    monkeypatch.setattr(holdout, "MAX_QUERIES", 4)
+    asked.clear()
+    assert Check(trained, held).mAP(embed, book) == pytest.approx(1)
+    assert asked == [4, 26]
 
 
 def test_an_image_of_several_classes_counts_for_each() -> None:
@@ -79,11 +125,20 @@ def test_map_is_one_if_each_class_has_its_own_codewords_and_by_chance_otherwise(
     Z = normalize(torch.eye(16, 16)[None].repeat(2, 1, 1), dim=-1)
     labels = one_hot(torch.arange(400) % 4)
     features, book = Z[0][torch.arange(400) % 4].repeat(1, 2), Codebook(Z.numpy())
-    assert mean_average_precision(features, labels, book) == pytest.approx(1)
+    assert mean_average_precision(features, labels, 400, book) == pytest.approx(1)
     alike = Z[0][torch.zeros(400, dtype=torch.int64)].repeat(1, 2)
-    assert mean_average_precision(alike, labels, book) == pytest.approx(0.25, abs=0.02)
+    assert mean_average_precision(alike, labels, 100, book) == pytest.approx(0.25, abs=0.02)
     alone = one_hot(torch.arange(400))
-    assert mean_average_precision(features, alone, book) == 0
+    assert mean_average_precision(features, alone, 400, book) == 0
+
+
+def test_only_the_first_images_are_queries() -> None:
+    """The second half is not found at all."""
+    Z = torch.eye(16, 16)[None]
+    labels = one_hot(torch.arange(8) // 2)
+    features = Z[0][torch.tensor([0, 0, 1, 1, 2, 3, 4, 5])]
+    found = [mean_average_precision(features, labels, n, Codebook(Z.numpy())) for n in (4, 8)]
+    assert found[0] == 1 and found[1] < 0.8
 
 
 def test_best_restores_its_best_check_and_gives_up_after_some() -> None:
@@ -101,6 +156,7 @@ def test_best_restores_its_best_check_and_gives_up_after_some() -> None:
     resumed.restore(made)
     assert torch.equal(made.Z, kept)
     assert (resumed.step, resumed.mAP, resumed.exhausted) == (10, 0.5, True)
+    assert (best.start, best.progress) == (0.0, "0.000→0.400")
     before = made.Z.detach().clone()
     Best(1000).restore(made)
     assert np.array_equal(made.Z.detach(), before)

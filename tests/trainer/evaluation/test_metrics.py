@@ -61,6 +61,9 @@ def test_the_metrics_of_rankings_are_averaged_one_by_one() -> None:
         metrics.average_precision(np.array([True, False, True, False])),
         metrics.tie_aware_average_precision(np.array([True, False, True, False]), scores),
         pytest.approx(0.5),
+        pytest.approx(3 / 4),  # two right answers: the second rank is right in half of the orders
+        pytest.approx(3 / 4),
+        2,
     )
     means = metrics.mean_metrics(found)
     assert means.average_precision == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
@@ -68,4 +71,17 @@ def test_the_metrics_of_rankings_are_averaged_one_by_one() -> None:
         ((1 + (2 / 2 + 2 / 3) / 2) / 2 + (1 / 2 + 1 / 3) / 2) / 2
     )
     assert means.precision_at_10 == pytest.approx((1 / 2 + 1 / 4) / 2)
-    assert metrics.mean_metrics([]) == (0, 0, 0)
+    assert means.precision_at_10_or_R == means.R_precision == pytest.approx((3 / 4 + 0) / 2)
+    assert means.right == 1.5
+    assert metrics.mean_metrics([]) == (0, 0, 0, 0, 0, 0)
+
+
+def test_precision_reaches_one_for_any_number_of_right_answers() -> None:
+    scores = np.arange(40, 0, -1).astype(np.float32)
+    few, many = (metrics.ranking_metrics(np.arange(40) < right, scores) for right in (3, 20))
+    assert (few.precision_at_10, few.precision_at_10_or_R, few.R_precision) == (0.3, 1, 1)
+    assert (many.precision_at_10, many.precision_at_10_or_R, many.R_precision) == (1, 1, 1)
+    late = metrics.ranking_metrics((np.arange(40) >= 5) & (np.arange(40) < 25), scores)
+    assert (late.precision_at_10_or_R, late.R_precision) == (0.5, 0.75)
+    none = metrics.ranking_metrics(np.zeros(40, dtype=bool), scores)
+    assert none == (0, 0, 0, 0, 0, 0)

@@ -117,13 +117,13 @@ def test_other_runtime_errors_are_raised(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_run_that_stops_improving_ends_early_with_its_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    found = iter([0.3, 0.6, *[0.5] * PATIENCE])
+    found = iter([0.1, 0.3, 0.6, *[0.5] * PATIENCE])
     monkeypatch.setattr(loop, "_search_held_out", lambda recipe, held_out: next(found))
     monkeypatch.setattr(best, "MIN_HELD_OUT", 12)
     held = HeldOut(image_set().labelled, image_set().labels)
     result = run(tmp_path, held, steps=40)
     assert result.steps == 4 + 2 * PATIENCE
-    assert result.held_out == {"pictures": 12, "mAP": 0.6, "step": 4}
+    assert result.held_out == {"pictures": 12, "mAP": 0.6, "step": 4, "start": 0.1}
     assert "stopped early" in capsys.readouterr().err
     again = run(tmp_path, held, resume=True, steps=40)
     assert (again.steps, again.held_out) == (result.steps, result.held_out)
@@ -229,12 +229,18 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert torch.equal(again.model.Z, first.model.Z)
 
 
-def test_held_out_images_are_searched_during_the_run(tmp_path: Path) -> None:
+def test_held_out_images_are_searched_before_and_during_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     held = HeldOut(image_set().labelled, image_set().labels)
     result = run(tmp_path, held, steps=40)
     assert 0 < result.held_out["mAP"] <= 1
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert sum("held_out_mAP" in line for line in lines) == result.steps // 2
+    assert sum("held_out_mAP" in line for line in lines) == 1 + result.steps // 2
+    first = json.loads(lines[0])
+    assert (first["step"], first["held_out_mAP"]) == (0, result.held_out["start"])
+    latest = json.loads(lines[-1])["held_out_mAP"]
+    assert f"mAP={first['held_out_mAP']:.3f}→{latest:.3f}" in capsys.readouterr().err
 
 
 def test_a_log_continues_after_the_steps_that_are_done(tmp_path: Path) -> None:
