@@ -1,7 +1,6 @@
 """The command ``train``: learns from images and writes an artifact."""
 
 import argparse
-import math
 import shlex
 import sys
 import time
@@ -11,15 +10,13 @@ from pathlib import Path
 import torch
 
 from gpq import __version__
-from gpq.engine import engines, torch_architectures
-from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS, TORCHVISION
+from gpq.engine import engines
 from gpq.model.model import Model
 from gpq.model.weights import WEIGHTS
-from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
+from gpq.pixels.preprocess import Preprocess
 from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer import distributed
-from trainer.artifacts import graph
 from trainer.artifacts.encoder import PREFIX, Encoder, freeze
 from trainer.artifacts.encoder import read as read_encoder
 from trainer.artifacts.export import examples_of, export, start_from
@@ -28,17 +25,7 @@ from trainer.components.head import Head
 from trainer.components.model import GPQ
 from trainer.components.source import Source, read
 from trainer.components.teacher import guess, labelled_rows
-from trainer.config import (
-    BATCHES,
-    HELD_OUT,
-    LAMBDAS,
-    LEARNING_RATES,
-    REPORT,
-    STEPS,
-    SUBVECTOR_DIMENSION,
-    Config,
-    default_details,
-)
+from trainer.config import REPORT, SUBVECTOR_DIMENSION, Config
 from trainer.data import image_sets
 from trainer.data.skipped import NAME as SKIPPED
 from trainer.data.skipped import print_skipped, write_skipped
@@ -46,14 +33,9 @@ from trainer.device import describe, require_backend
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
+from trainer.options import config_of, require_fitting_size, require_servable, rules_of
 from trainer.training import checkpoint, loop
 
-MAX_HELD_OUT = 0.5
-MIN_RESNET64_SIZE = 64  # pixels a side from which resnet64, which halves them, is the default
-DEFAULT_SIZES = {
-    "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
-}  # fmt: skip
-DEFAULT_SIZE = 224  # pixels a side for the other networks
 MAX_REPORTED = 2000  # images in a report on the training images
 
 
@@ -64,14 +46,14 @@ def train(options: argparse.Namespace) -> None:
     """
     source = read(options.init) if options.init else None
     teacher = read(options.teacher) if options.teacher else None
-    config = _config(options, source.id if source else "", teacher.id if teacher else "")
-    rules, encoder = _rules(options, config), None
+    config = config_of(options, source.id if source else "", teacher.id if teacher else "")
+    rules, encoder = rules_of(options, config), None
     if config.network.startswith(PREFIX):
         encoder = read_encoder(Path(config.network.removeprefix(PREFIX)), rules)
         config = replace(config, network=PREFIX + encoder.digest)
     else:
-        _require_fitting_size(config)
-        _require_servable(config)
+        require_fitting_size(config)
+        require_servable(config)
     if source and source.size != config.size:
         print(
             f"--init {options.init} was trained on images of {source.size} pixels a side, "
@@ -192,42 +174,6 @@ def _initial_images(device: torch.device, images: image_sets.TrainingSet) -> ima
     return replace(images, labelled=labelled, labels=labels)
 
 
-def _require_fitting_size(config: Config) -> None:
-    """Raises TrainerError if images are too small for the network, or a package is missing."""
-    try:
-        with torch.device("meta"):  # computes only shapes
-            net = torch_architectures.build(config.network, 1, config.width).eval()
-            net(torch.zeros(1, 3, config.size, config.size))
-    except ValueError as error:
-        raise TrainerError(str(error)) from error
-    except RuntimeError as error:
-        raise TrainerError(
-            f"--size {config.size} is too small for network {config.network}: {error}"
-        ) from error
-
-
-def _require_servable(config: Config) -> None:
-    """Raises TrainerError if the trained network could not be written, or no service could run it.
-
-    Networks with a width are known to be fine up to their default width and size, so that the
-    seconds of the check are saved. Where no graph can be exported, nothing is checked.
-    """
-    name = config.network
-    usual = (
-        name in DEFAULT_WIDTHS
-        and config.width <= DEFAULT_WIDTHS[name]
-        and config.size <= DEFAULT_SIZES[name]
-    )
-    if usual or graph.missing():
-        return
-    dimension = config.M * SUBVECTOR_DIMENSION
-    network = torch_architectures.build(name, dimension, config.width)
-    try:
-        graph.require_servable(network, config.size, dimension)
-    except TrainerError as error:
-        raise TrainerError(f"--network {name} --size {config.size}: {error}") from error
-
-
 def _report(
     model: Model, held_out: HeldOut | None, trained: image_sets.TrainingSet, folder: Path
 ) -> None:
@@ -252,116 +198,6 @@ def _report(
     with writing(folder):
         path = write_report(model, images, f"{what}, each searched among all others", folder)
     print(f"wrote {path}", file=sys.stderr)
-
-
-def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
-    name = options.network or _default_network(options)
-    _require_encoder_options(options, name)
-    labelled, unlabelled = BATCHES[options.recipe]
-    lambda1, lambda2 = LAMBDAS[options.recipe]
-    config = Config(
-        recipe=options.recipe,
-        variant=options.variant,
-        network=name,
-        width=options.width or DEFAULT_WIDTHS.get(name, 0),
-        size=options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE),
-        bits=options.bits,
-        details=_details(options),
-        logits=options.logits,
-        steps=options.steps or STEPS[options.recipe],
-        batch_labelled=options.batch_labelled or labelled,
-        batch_unlabelled=options.batch_unlabelled or unlabelled,
-        learning_rate=LEARNING_RATES[options.recipe]
-        if options.learning_rate is None
-        else options.learning_rate,
-        lambda1=lambda1 if options.lambda1 is None else options.lambda1,
-        lambda2=lambda2 if options.lambda2 is None else options.lambda2,
-        held_out=HELD_OUT[options.recipe] if options.held_out is None else options.held_out,
-        seed=options.seed,
-        dataset=options.dataset,
-        init=init,
-        teacher=teacher,
-        compile=options.compile,
-    )
-    if not 0 < config.learning_rate < math.inf:
-        raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
-    for weight in ("lambda1", "lambda2"):
-        if not 0 <= (value := getattr(config, weight)) < math.inf:
-            raise TrainerError(f"--{weight} {value}: give a number from 0 upwards")
-    if options.pretrained:
-        pretrained.require_pretrained(name)
-    if options.pretrained and options.init:
-        raise TrainerError(
-            "--pretrained and --init both set the network's weights: give only one of them"
-        )
-    if options.teacher and options.recipe == "paper":
-        raise TrainerError("--teacher is only for --recipe modern")
-    if not 0 <= config.held_out <= MAX_HELD_OUT:
-        raise TrainerError(f"--held-out {config.held_out}: give a share from 0 to {MAX_HELD_OUT}")
-    processes = distributed.requested_processes()
-    if config.batch_labelled % processes or config.batch_unlabelled % processes:
-        raise TrainerError(
-            f"--batch-labelled {config.batch_labelled} and --batch-unlabelled "
-            f"{config.batch_unlabelled} must be multiples of the {processes} processes"
-        )
-    return config
-
-
-def _require_encoder_options(options: argparse.Namespace, name: str) -> None:
-    """Raises TrainerError if an option and --network onnx:FILE, or its absence, contradict."""
-    given = [f"--{option}" for option in ("mean", "std") if getattr(options, option)]
-    if not name.startswith(PREFIX):
-        if name not in NETWORKS:
-            raise TrainerError(
-                f"--network {name}: choose one of {', '.join(sorted(NETWORKS))}, or {PREFIX}FILE"
-            )
-        if given:
-            raise TrainerError(f"{' and '.join(given)} are only for --network {PREFIX}FILE")
-        return
-    if len(given) < 2 or not options.size:
-        raise TrainerError(
-            f"--network {PREFIX}FILE needs --size, --mean and --std: the side of its images in "
-            "pixels, and the mean and the deviation of each channel that it was trained with"
-        )
-    if max(options.mean + options.std) > 1 or min(options.std) <= 0:
-        raise TrainerError("--mean and --std are on the 0–1 scale: divide yours by 255")
-    for option in ("init", "pretrained", "width", "compile"):
-        if getattr(options, option):
-            raise TrainerError(f"--{option} is not for --network {PREFIX}FILE, which is frozen")
-
-
-def _default_network(options: argparse.Namespace) -> str:
-    if options.recipe == "paper":
-        return "vgg"
-    return "resnet64" if options.size and options.size >= MIN_RESNET64_SIZE else "resnet32"
-
-
-def _details(options: argparse.Namespace) -> int:
-    M = int(options.bits) // 4
-    if options.recipe == "paper":
-        if options.details:
-            raise TrainerError("--details is only for --recipe modern")
-        return M if options.variant == "gpq-h" else 0
-    if options.variant != "gpq":
-        raise TrainerError(f"--variant {options.variant} is only for --recipe paper")
-    details = default_details(options.bits) if options.details is None else int(options.details)
-    if not 0 <= details < M:
-        raise TrainerError(
-            f"--details {details} of {M} codebooks leaves none for the classes: give a number from "
-            f"0 to {M - 1}"
-        )
-    return details
-
-
-def _rules(options: argparse.Namespace, config: Config) -> Preprocess:
-    if config.network.startswith(PREFIX):
-        mean, std = (
-            tuple(255 * value for value in of_each) for of_each in (options.mean, options.std)
-        )
-        return Preprocess(config.size, mean, std, jpeg=JPEG_SCALED)
-    if config.network in TORCHVISION:
-        return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
-    return Preprocess(config.size, jpeg=JPEG_SCALED)
 
 
 def _prepare(
