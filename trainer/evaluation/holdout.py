@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpq.model.codebook import Codebook
 from trainer.data.image_sets import TrainingSet, spread
+from trainer.data.images import ArrayImages, Images
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked
 
@@ -18,10 +19,19 @@ MAX_QUERIES = 1000
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled images that training does not see: pixels (N,3,S,S) uint8, labels (N,C) uint8."""
+    """Labelled images that training does not see.
+
+    pixels (N,3,S,S) uint8, or features (N,1,E) float16 if a part of the network is frozen; labels
+    (N,C) uint8. ``images``: where the pixels are, row by row, if ``pixels`` has features.
+    """
 
     pixels: Tensor
     labels: Tensor
+    images: Images | None = None
+
+    def pictures(self, rows: Tensor) -> Tensor:
+        """Returns images (R,3,S,S) uint8 of some rows; files are read again."""
+        return (self.images or ArrayImages(self.pixels)).pixels(rows)
 
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
@@ -31,21 +41,27 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
     the held-out images or None if there are none. The unlabelled images are not copied, because
     they may take half of the memory.
     """
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
-    chosen = torch.zeros(len(order), dtype=torch.bool)
-    counts = data.labels.sum(dim=0, dtype=torch.int64)
-    rare = data.labels[:, counts < MIN_CLASS_SIZE].bool().any(dim=1)
-    for of_class, count in zip(data.labels.T.bool(), counts.tolist(), strict=True):
-        wanted = max(2, math.ceil(share * count)) if count >= MIN_CLASS_SIZE and share else 0
-        rows = order[(of_class & ~rare & ~chosen)[order]]
-        missing = wanted - int((of_class & chosen).sum())
-        chosen[rows[: max(0, missing)]] = True
+    chosen = chosen_rows(data.labels, share, seed)
     if not chosen.any():
         return data, None
     held = HeldOut(data.labelled[chosen], data.labels[chosen])
     labelled, labels = data.labelled[~chosen], data.labels[~chosen]
     unlabelled = labelled if data.all_labelled else data.unlabelled
     return replace(data, labelled=labelled, labels=labels, unlabelled=unlabelled), held
+
+
+def chosen_rows(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Returns which images ``hold_out`` chooses by their labels (N,C): a mask (N,)."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(len(order), dtype=torch.bool)
+    counts = labels.sum(dim=0, dtype=torch.int64)
+    rare = labels[:, counts < MIN_CLASS_SIZE].bool().any(dim=1)
+    for of_class, count in zip(labels.T.bool(), counts.tolist(), strict=True):
+        wanted = max(2, math.ceil(share * count)) if count >= MIN_CLASS_SIZE and share else 0
+        rows = order[(of_class & ~rare & ~chosen)[order]]
+        missing = wanted - int((of_class & chosen).sum())
+        chosen[rows[: max(0, missing)]] = True
+    return chosen
 
 
 def mean_average_precision(features: Tensor, labels: Tensor, codebook: Codebook) -> float:
