@@ -21,6 +21,8 @@ from trainer.data import datasets, image_sets
 from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import evaluate
+from trainer.frozen.cache import GB, FeatureCache
+from trainer.frozen.cache import folder as cache_folder
 from trainer.parser import parser
 from trainer.train import train
 from trainer.training import loop
@@ -136,6 +138,21 @@ def _upgrade(options: argparse.Namespace) -> None:
             print(f"{id}: upgraded", file=sys.stderr)
 
 
+def _cache(options: argparse.Namespace) -> None:
+    limit = round(options.cache_gb * GB)
+    cache = FeatureCache(cache_folder(), max(1, limit))  # also shown if trainings do not use it
+    try:
+        if options.clear:
+            cache.clear()
+        usage = cache.usage()
+    finally:
+        cache.close()
+    print(f"place    {usage.place}")
+    print(f"size     {usage.bytes / GB:.3f} GB")
+    print(f"limit    {limit / GB:g} GB" if limit else "limit    0 GB: the cache is off")
+    print(f"entries  {usage.entries:,}")
+
+
 def _table(found: list[dict[str, Any]]) -> str:
     """Formats a line per figure and a column per code length, with the model's id at the end."""
     names = [name for name in found[0] if name != "model"]
@@ -159,6 +176,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "precision": _precision,
     "upgrade": _upgrade,
     "reproduce": _reproduce,
+    "cache": _cache,
 }
 
 if __name__ == "__main__":

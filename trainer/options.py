@@ -6,7 +6,7 @@ import math
 import torch
 
 from gpq.engine import torch_architectures
-from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS, TORCHVISION
+from gpq.engine.torch_architectures import DEFAULT_WIDTHS, EFFICIENTNETS, NETWORKS, TORCHVISION
 from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
 from trainer import distributed
 from trainer.artifacts import graph
@@ -14,20 +14,25 @@ from trainer.artifacts.encoder import PREFIX
 from trainer.components import pretrained
 from trainer.config import (
     BATCHES,
+    FREEZE_ALL,
+    FREEZE_NONE,
     HELD_OUT,
     LAMBDAS,
     LEARNING_RATES,
     STEPS,
     SUBVECTOR_DIMENSION,
+    VIEWS,
     Config,
     default_details,
 )
 from trainer.errors import TrainerError
+from trainer.frozen.split import stages_of
 
 MAX_HELD_OUT = 0.5
 MIN_RESNET64_SIZE = 64  # pixels a side from which resnet64, which halves them, is the default
 DEFAULT_SIZES = {
     "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
+    "efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260,
 }  # fmt: skip
 DEFAULT_SIZE = 224  # pixels a side for the other networks
 
@@ -42,6 +47,7 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
     _require_encoder_options(options, name)
     labelled, unlabelled = BATCHES[options.recipe]
     lambda1, lambda2 = LAMBDAS[options.recipe]
+    freeze = _freeze(options, name)
     config = Config(
         recipe=options.recipe,
         variant=options.variant,
@@ -65,6 +71,8 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
         init=init,
         teacher=teacher,
         compile=options.compile,
+        freeze=freeze,
+        views=(options.views or VIEWS) if freeze != FREEZE_NONE else 0,
     )
     if not 0 < config.learning_rate < math.inf:
         raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
@@ -113,6 +121,37 @@ def _require_encoder_options(options: argparse.Namespace, name: str) -> None:
             raise TrainerError(f"--{option} is not for --network {PREFIX}FILE, which is frozen")
 
 
+def _freeze(options: argparse.Namespace, name: str) -> str:
+    """Returns which part of the network ``name`` is frozen: all, none or a number of stages."""
+    if name.startswith(PREFIX):
+        if options.freeze not in (None, FREEZE_ALL):
+            raise TrainerError(f"--freeze {options.freeze}: --network {PREFIX}FILE is frozen whole")
+        return FREEZE_ALL
+    freeze = str(options.freeze or (FREEZE_ALL if name in EFFICIENTNETS else FREEZE_NONE))
+    if freeze == FREEZE_NONE:
+        if options.views:
+            raise TrainerError("--views is only for networks of which a part is frozen (--freeze)")
+        return freeze
+    if not options.pretrained and not options.init:
+        raise TrainerError(
+            f"--network {name} with --freeze {freeze} would freeze random weights: give "
+            "--pretrained or --init, or learn all layers with --freeze none"
+        )
+    if freeze != FREEZE_ALL:
+        stages = stages_of(name)
+        if not stages:
+            raise TrainerError(
+                f"--freeze {freeze}: {name} has no stages to freeze: give all or none"
+            )
+        if not freeze.isdecimal() or not 1 <= int(freeze) <= stages:
+            raise TrainerError(
+                f"--freeze {freeze}: give all, none, or how many of the {stages} stages of {name} "
+                "are frozen"
+            )
+        freeze = str(int(freeze))
+    return freeze
+
+
 def _default_network(options: argparse.Namespace) -> str:
     if options.recipe == "paper":
         return "vgg"
@@ -145,6 +184,8 @@ def rules_of(options: argparse.Namespace, config: Config) -> Preprocess:
         return Preprocess(config.size, mean, std, jpeg=JPEG_SCALED)
     if config.network in TORCHVISION:
         return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
+    if config.network in EFFICIENTNETS:
+        return Preprocess(config.size, pretrained.LITE_MEAN, pretrained.LITE_STD, jpeg=JPEG_SCALED)
     return Preprocess(config.size, jpeg=JPEG_SCALED)
 
 
@@ -165,13 +206,13 @@ def require_fitting_size(config: Config) -> None:
 def require_servable(config: Config) -> None:
     """Raises TrainerError if the trained network could not be written, or no service could run it.
 
-    Networks with a width are known to be fine up to their default width and size, so that the
-    seconds of the check are saved. Where no graph can be exported, nothing is checked.
+    The networks of DEFAULT_SIZES are known to be fine up to their default width and size, so that
+    the seconds of the check are saved. Where no graph can be exported, nothing is checked.
     """
     name = config.network
     usual = (
-        name in DEFAULT_WIDTHS
-        and config.width <= DEFAULT_WIDTHS[name]
+        name in DEFAULT_SIZES
+        and config.width <= DEFAULT_WIDTHS.get(name, 0)
         and config.size <= DEFAULT_SIZES[name]
     )
     if usual or graph.missing():

@@ -1,11 +1,12 @@
 """The options of the command line."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from gpq.engine import engines
-from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS
+from gpq.engine.torch_architectures import DEFAULT_WIDTHS, EFFICIENTNETS, NETWORKS, TORCHVISION
 from gpq.model import artifact
 from gpq.system import device as gpq_device
 from trainer.config import (
@@ -18,16 +19,23 @@ from trainer.config import (
     RECIPES,
     STEPS,
     VARIANTS,
+    VIEWS,
 )
 from trainer.data import datasets
+from trainer.frozen.cache import DEFAULT_GB, PLACE
 from trainer.reproduce.grid import PAPER_BITS
+
+CACHE = (
+    "Trainings keep the features of frozen networks in the folder that the environment variable "
+    f"{PLACE} names, or in ~/.cache/gpq."
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser; its ``command`` is the name of a command."""
     words = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = words.add_subparsers(
-        required=True, metavar="train|evaluate|report|cut|refit|precision|upgrade|reproduce"
+        required=True, metavar="train|evaluate|report|cut|refit|precision|upgrade|reproduce|cache"
     )
 
     labelled, unlabelled = ({name: BATCHES[name][kind] for name in RECIPES} for kind in (0, 1))
@@ -117,8 +125,20 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--pretrained",
         action="store_true",
-        help="start from ImageNet weights (alexnet, resnet18, resnet50)",
+        help=f"start from ImageNet weights ({', '.join((*TORCHVISION, *EFFICIENTNETS))})",
     )
+    add(
+        "--freeze",
+        metavar="all|STAGES|none",
+        help="learn only the last layer, or only what follows the first STAGES of the network, on "
+        "features that are computed once (all for efficientnet-*, else none)",
+    )
+    add(
+        "--views",
+        type=_positive,
+        help=f"views of each image that a frozen network sees ({VIEWS})",
+    )
+    _add_cache_gb(train)
     add(
         "--compile",
         default="",
@@ -241,7 +261,24 @@ def parser() -> argparse.ArgumentParser:
     add("--runs", type=_positive, help="make only this number of a table's runs")
     add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
     add("more", nargs="*", metavar="-- OPTION", help="further options of train")
+
+    kept = commands.add_parser(
+        "cache", help="show what the cache of features holds, or clear it", description=CACHE
+    )
+    kept.set_defaults(command="cache")
+    kept.add_argument("--clear", action="store_true", help="drop all features")
+    _add_cache_gb(kept)
     return words
+
+
+def _add_cache_gb(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache-gb",
+        type=_gigabytes,
+        default=DEFAULT_GB,
+        metavar="GB",
+        help="limit of the cache of features; 0 turns it off (%(default)g)",
+    )
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -264,6 +301,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return value
+
+
+def _gigabytes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 upwards")
     return value
 
 

@@ -4,24 +4,25 @@ import argparse
 import shlex
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from gpq import __version__
-from gpq.engine import engines
+from gpq.engine import engines, torch_architectures
 from gpq.model.model import Model
 from gpq.model.weights import WEIGHTS
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer import distributed
-from trainer.artifacts.encoder import PREFIX, Encoder, freeze
+from trainer.artifacts.encoder import PREFIX, Encoder
 from trainer.artifacts.encoder import read as read_encoder
-from trainer.artifacts.export import examples_of, export, start_from
+from trainer.artifacts.export import LAST_LAYER, examples_of, export, load_body, start_from
 from trainer.components import pretrained
-from trainer.components.head import Head
 from trainer.components.model import GPQ
 from trainer.components.source import Source, read
 from trainer.components.teacher import guess, labelled_rows
@@ -33,10 +34,16 @@ from trainer.device import describe, require_backend
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut, hold_out
+from trainer.frozen.cache import GB, FeatureCache
+from trainer.frozen.cache import folder as cache_folder
+from trainer.frozen.estimate import estimate, show
+from trainer.frozen.features import ViewFeatures, features_of
+from trainer.frozen.part import Frozen, FrozenEncoder, FrozenNetwork, unfolded
 from trainer.options import config_of, require_fitting_size, require_servable, rules_of
 from trainer.training import checkpoint, loop
 
 MAX_REPORTED = 2000  # images in a report on the training images
+MAX_REPORTED_BYTES = 2**30  # of images in a report on the held-out images
 
 
 def train(options: argparse.Namespace) -> None:
@@ -91,29 +98,33 @@ def _train(
     device: torch.device,
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
-    images = image_sets.training_set(options.data, config.dataset, rules)
+    torch.manual_seed(config.seed)
+    frozen = _frozen(options, config, rules, encoder, source)
+    if frozen:
+        images, held_out = _features(options, config, rules, frozen, device)
+    else:
+        images = image_sets.training_set(options.data, config.dataset, rules)
+        images, held_out = hold_out(images, config.held_out, config.seed)
     if distributed.is_first():
         print_skipped(images.skipped)
         write_skipped(images.skipped, options.out)
-    images, held_out = hold_out(images, config.held_out, config.seed)
-    if distributed.is_first():
         print(_summary(images, held_out), file=sys.stderr)
     torch.manual_seed(config.seed)
     if teacher:
         teacher.network.to(device)
         images = replace(images, guesses=guess(teacher, images, config.seed))
-    learnt, checked, frozen, head = images, held_out, None, None
-    if encoder:
-        frozen, learnt, checked = freeze(encoder, images, held_out, device.type)
-        head = Head(encoder.dimension, config.M * SUBVECTOR_DIMENSION)
-    model = GPQ(config, len(images.classes), head).to(device)
-    learnt = _on_device(learnt, device)
-    if options.pretrained:
+    model = GPQ(config, len(images.classes), frozen.rest() if frozen else None).to(device)
+    images = _on_device(images, device)
+    if options.pretrained and not frozen:
         pretrained.load_pretrained(model.F, config.network)
     if source:
-        start_from(model, source, _initial_images(device, learnt), rules)
+        weights = source.network.state_dict()
+        if frozen:
+            own = {name: weights[name] for name in model.F.state_dict() if name in weights}
+            weights = unfolded(own, images.standard)
+        start_from(model, source, _initial_images(device, images), rules, weights)
     model.F = distributed.synchronise_batch_norm(model.F)
-    result = loop.run(model, learnt, checked, rules, config, options.out, device, saved)
+    result = loop.run(model, images, held_out, rules, config, options.out, device, saved)
     if not distributed.is_first():
         return
     training = {
@@ -130,12 +141,53 @@ def _train(
         "date": time.strftime("%Y-%m-%d"),
         "versions": {"gpq": __version__, "torch": str(torch.__version__)},
     }
+    finish = partial(frozen.finish, standard=images.standard) if frozen else None
     with writing(options.out):
         model_id = export(
-            result.model, config, rules, learnt, examples_of(images), options.out, training, frozen
+            result.model, config, rules, images, examples_of(images), options.out, training, finish
         )
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
     _report(_finished(options.out, device), held_out, images, options.out)
+
+
+def _frozen(
+    options: argparse.Namespace,
+    config: Config,
+    rules: Preprocess,
+    encoder: Encoder | None,
+    source: Source | None,
+) -> Frozen | None:
+    """Returns the frozen part of the network, with the weights that the run starts from."""
+    dimension = config.M * SUBVECTOR_DIMENSION
+    if encoder:
+        return FrozenEncoder(encoder, dimension)
+    if not config.frozen:
+        return None
+    network = torch_architectures.build(config.network, dimension, config.width)
+    if options.pretrained:
+        pretrained.load_pretrained(network, config.network)
+    if source:
+        weights = source.network.state_dict().items()
+        load_body(network, {name: t for name, t in weights if name not in LAST_LAYER})
+    return FrozenNetwork(network, config.stages, config, rules)
+
+
+def _features(
+    options: argparse.Namespace,
+    config: Config,
+    rules: Preprocess,
+    frozen: Frozen,
+    device: torch.device,
+) -> tuple[image_sets.TrainingSet, HeldOut | None]:
+    """Reads the images a few at a time and returns their features."""
+    listed = image_sets.listed(options.data, config.dataset, rules)
+    cache = FeatureCache(cache_folder(), round(options.cache_gb * GB))
+    with closing(cache), frozen.running(device.type) as part:
+        compute = ViewFeatures(part, cache, config.seed)
+        show(estimate(listed, compute, frozen, config, rules, device))
+        return features_of(
+            listed, compute, config.views, config.held_out, config.seed, pooled=frozen.pooled
+        )
 
 
 def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
@@ -184,11 +236,13 @@ def _report(
         return
     if held_out:
         what = "Labelled images that training did not see"
-        pixels, labels = held_out.pixels, held_out.labels
+        rows = image_sets.spread(len(held_out.labels), _most_reported(model.rules.size))
+        pixels, labels = held_out.pictures(rows), held_out.labels[rows]
     else:
         what = "Labelled images that were trained on, so that others will be found less well"
         rows = image_sets.spread(len(trained.labelled), MAX_REPORTED)
-        pixels, labels = trained.labelled[rows].cpu(), trained.labels[rows].cpu()
+        pixels = trained.labelled_pixels(rows)
+        labels = trained.labels[rows.to(trained.labels.device)].cpu()
     images = image_sets.leave_one_out(pixels, labels, trained.classes)
     try:
         require_searchable(images)
@@ -198,6 +252,11 @@ def _report(
     with writing(folder):
         path = write_report(model, images, f"{what}, each searched among all others", folder)
     print(f"wrote {path}", file=sys.stderr)
+
+
+def _most_reported(size: int) -> int:
+    """Returns how many images of a size fit into the memory of a report, at least MAX_REPORTED."""
+    return max(MAX_REPORTED, MAX_REPORTED_BYTES // (3 * size**2))
 
 
 def _prepare(
