@@ -26,7 +26,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uin
 
 def frozen(**more: object) -> FrozenNetwork:
     wanted = config("modern", network="resnet", freeze="all", views=4, **more)
-    return FrozenNetwork(network("resnet"), wanted.stages, wanted, RULES)
+    made = network("resnet")
+    made.project = torch.nn.Linear(256, 12 * wanted.M)
+    return FrozenNetwork(made, wanted.stages, wanted, RULES)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_without_other_images_the_labelled_ones_are_the_unlabelled_ones(
 def test_a_class_without_an_image_that_can_be_read_is_an_error(part: Running, photos: Path) -> None:
     for file in (photos / "labeled" / "a").glob("*.png"):
         file.write_bytes(b"no image")
-    with pytest.raises(TrainerError, match="no image of a can be read; the first error is .*a/0"):
+    with pytest.raises(TrainerError, match=r"no image of a can be read; the first error is .*a/0"):
         features_of(listed(photos, "folder", RULES), compute(part), 1, 0, 0, pooled=True)
 
 
