@@ -190,7 +190,7 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
         (["train", "--data", "/no", "--out", "x", "--compile", "none"], "--compile none: "),
         (
             ["train", "--data", "/no", "--out", "x", "--pretrained", "--network", "vgg"],
-            "weights for alexnet, resnet18, resnet50 only, not for vgg",
+            "efficientnet-lite2 only, not for vgg",
         ),
         (
             ["train", "--data", "/no", "--out", "x", "--network", "alexnet", "--size", "32"],
