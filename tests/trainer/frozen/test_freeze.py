@@ -106,7 +106,7 @@ def test_a_stopped_run_resumes_to_the_same_model(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )
     log = tmp_path / "broken" / "log.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -125,7 +125,7 @@ def test_frozen_stages_stay_and_the_others_learn(
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
-    published = resnet18().state_dict()
+    published = {n: t for n, t in resnet18().state_dict().items() if "tracked" not in n}
     torch.save(published, folder / Path(ResNet18_Weights.DEFAULT.url).name)
     out = tmp_path / "out"
     words = ["--network", "resnet18", "--pretrained", "--size", "32", "--bits", "12"]
