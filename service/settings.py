@@ -18,6 +18,7 @@ MODELS = ROOT / "models"
 PREFIX = "GPQ_"
 NONE = "none"  # what people write for a setting that they do not want
 BENCH_DATA = "GPQ_DATA"  # read by ``make gpu``, not by the service
+FEATURE_CACHE = "GPQ_CACHE"  # read by the trainer
 
 ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"  # of an image
 MOST_DECODE_THREADS = 4  # by default; each may hold a large image
@@ -146,7 +147,8 @@ class Settings(BaseSettings):
 
 def misspelt(names: Iterable[str]) -> list[str]:
     """Returns a warning for each ``GPQ_*`` name of the environment that is not a setting."""
-    known = {PREFIX + field.upper() for field in Settings.model_fields} | {BENCH_DATA}
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    known |= {BENCH_DATA, FEATURE_CACHE}
     lines = []
     for name in sorted(set(names) - known):
         if name.startswith(PREFIX):

@@ -3,12 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from gpq.engine import engines
-from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS
 from gpq.errors import GPQError
 from gpq.model import artifact
 from gpq.model.model import Model
@@ -19,23 +17,14 @@ from trainer.artifacts import precision
 from trainer.artifacts.cut import cut
 from trainer.artifacts.refit import refit
 from trainer.artifacts.upgrade import upgrade, upgrade_database
-from trainer.config import (
-    BATCHES,
-    BITS,
-    HELD_OUT,
-    LAMBDAS,
-    LEARNING_RATES,
-    LOGITS,
-    RECIPES,
-    STEPS,
-    VARIANTS,
-)
 from trainer.data import datasets, image_sets
 from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import evaluate
-from trainer.reproduce.grid import PAPER_BITS
-from trainer.train import train as run_train
+from trainer.frozen.cache import GB, FeatureCache
+from trainer.frozen.cache import folder as cache_folder
+from trainer.parser import parser
+from trainer.train import train
 from trainer.training import loop
 
 
@@ -45,11 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     0: done, 1: an error was printed, 2: wrong usage, 130: stopped by a signal.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(words, argparse.Namespace(words=words))
+    options = parser().parse_args(words, argparse.Namespace(words=words))
     limit_decoding()
     memory.return_large_images()
     try:
-        options.command(options)
+        COMMANDS[options.command](options)
     except (TrainerError, GPQError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -149,6 +138,21 @@ def _upgrade(options: argparse.Namespace) -> None:
             print(f"{id}: upgraded", file=sys.stderr)
 
 
+def _cache(options: argparse.Namespace) -> None:
+    limit = round(options.cache_gb * GB)
+    cache = FeatureCache(cache_folder(), max(1, limit))  # also shown if trainings do not use it
+    try:
+        if options.clear:
+            cache.clear()
+        usage = cache.usage()
+    finally:
+        cache.close()
+    print(f"place    {usage.place}")
+    print(f"size     {usage.bytes / GB:.3f} GB")
+    print(f"limit    {limit / GB:g} GB" if limit else "limit    0 GB: the cache is off")
+    print(f"entries  {usage.entries:,}")
+
+
 def _table(found: list[dict[str, Any]]) -> str:
     """Formats a line per figure and a column per code length, with the model's id at the end."""
     names = [name for name in found[0] if name != "model"]
@@ -163,255 +167,17 @@ def _cell(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    commands = parser.add_subparsers(
-        required=True, metavar="train|evaluate|report|cut|refit|precision|upgrade|reproduce"
-    )
-
-    labelled, unlabelled = ({name: BATCHES[name][kind] for name in RECIPES} for kind in (0, 1))
-    lambda1, lambda2 = ({name: LAMBDAS[name][which] for name in RECIPES} for which in (0, 1))
-    train = commands.add_parser("train", help="learn a model and write its artifact")
-    train.set_defaults(command=run_train)
-    add = train.add_argument
-    add(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder with labeled/<class>/* and unlabeled/**, or a CSV or Parquet table",
-    )
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        help="folder for the artifact, the checkpoint and the log",
-    )
-    _add_dataset(train)
-    add("--bits", type=int, choices=BITS, default=48, help="code length (%(default)s)")
-    add(
-        "--network",
-        metavar="NAME",
-        help=f"{', '.join(sorted(NETWORKS))} (paper: vgg; modern: resnet32, or resnet64 from "
-        "--size 64 on), or onnx:FILE for a frozen image encoder, such as CLIP's",
-    )
-    for option, what in (("--mean", "mean"), ("--std", "standard deviation")):
-        add(
-            option,
-            type=float,
-            nargs=3,
-            metavar=("R", "G", "B"),
-            help=f"{what} of each channel that onnx:FILE was trained with, on the 0–1 scale",
-        )
-    add("--width", type=_positive, help=f"channels of the first stage {_defaults(DEFAULT_WIDTHS)}")
-    add(
-        "--size",
-        type=_positive,
-        help="pixels a side of the square input (32; resnet64: 64; large networks: 224)",
-    )
-    add("--recipe", choices=RECIPES, default="modern", help="how to train (%(default)s)")
-    add(
-        "--details",
-        type=int,
-        help="number of last codebooks that learn details within classes (M - 8)",
-    )
-    add(
-        "--variant", choices=VARIANTS, default="gpq", help="variant of --recipe paper (%(default)s)"
-    )
-    add("--lambda1", type=float, help=f"weight of L_cls {_defaults(lambda1)}")
-    add("--lambda2", type=float, help=f"weight of the entropy {_defaults(lambda2)}")
-    add(
-        "--logits",
-        choices=LOGITS,
-        default="averaged",
-        help="logits of the classifier (%(default)s)",
-    )
-    add("--steps", type=_positive, help=f"optimiser steps {_defaults(STEPS)}")
-    add("--batch-labelled", type=_positive, help=f"labelled images per step {_defaults(labelled)}")
-    add(
-        "--batch-unlabelled",
-        type=_positive,
-        help=f"unlabelled images per step {_defaults(unlabelled)}",
-    )
-    add("--learning-rate", type=float, help=f"peak learning rate {_defaults(LEARNING_RATES)}")
-    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
-    add("--seed", type=_seed, default=0, help="seed of all random numbers (%(default)s)")
-    add(
-        "--held-out",
-        type=float,
-        metavar="SHARE",
-        help=f"share of labelled images held out to find the best step {_defaults(HELD_OUT)}",
-    )
-    add(
-        "--init",
-        type=Path,
-        metavar="MODEL_DIR",
-        help="artifact whose network the training starts from",
-    )
-    add(
-        "--teacher",
-        type=Path,
-        metavar="MODEL_DIR",
-        help="artifact that predicts the labels of unlabelled images",
-    )
-    add(
-        "--pretrained",
-        action="store_true",
-        help="start from ImageNet weights (alexnet, resnet18, resnet50)",
-    )
-    add(
-        "--compile",
-        default="",
-        metavar="BACKEND",
-        help="back end of torch.compile, such as inductor",
-    )
-    add("--resume", action="store_true", help="continue from the checkpoint in --out")
-    add("--overwrite", action="store_true", help="replace the run in --out")
-
-    searched = argparse.ArgumentParser(add_help=False)
-    searched.add_argument("--model", type=Path, required=True, help="artifact folder")
-    searched.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder with train/ (database) and test/ (queries), folder of classes, or table",
-    )
-    _add_dataset(searched)
-
-    computed = argparse.ArgumentParser(add_help=False)
-    computed.add_argument(
-        "--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)"
-    )
-    computed.add_argument(
-        "--precision",
-        choices=(engines.AUTO, *artifact.PRECISIONS),
-        default=engines.AUTO,
-        help="of the network's multiplications; auto: the model's own",
-    )
-
-    measure = commands.add_parser(
-        "evaluate", parents=[searched, computed], help="measure the mAP of an artifact"
-    )
-    measure.set_defaults(command=_evaluate)
-    add = measure.add_argument
-    add("--engine", default="auto", help="scan engine (%(default)s)")
-    add("--bits", type=int, nargs="*", default=(), help="also measure codes cut to these lengths")
-    add("--json", action="store_true", help="print a JSON line for each code length")
-    add("--write", action="store_true", help="write the figures into the artifact's config.json")
-
-    report = commands.add_parser(
-        "report", parents=[searched, computed], help="write report.html into an artifact's folder"
-    )
-    report.set_defaults(command=_report)
-    add = report.add_argument
-    add(
-        "--title",
-        default="Labelled images",
-        help="description of --data in the report (%(default)s)",
-    )
-
-    shorter = commands.add_parser(
-        "cut", help="make a model whose codes are the first bits of another's"
-    )
-    shorter.set_defaults(command=_cut)
-    add = shorter.add_argument
-    add("--model", type=Path, required=True, help="artifact folder")
-    add(
-        "--bits",
-        type=int,
-        required=True,
-        help="code length, a multiple of 4; 12, 24 and 32 are trained for",
-    )
-    add("--out", type=Path, required=True, help="folder for the artifact")
-    add("--overwrite", action="store_true", help="replace the model in --out")
-
-    means = commands.add_parser(
-        "refit", help="recompute the means of codes and classes from images"
-    )
-    means.set_defaults(command=_refit)
-    add = means.add_argument
-    add("--model", type=Path, required=True, help="artifact folder")
-    add("--data", type=Path, required=True, help="images, in the layout of train")
-    _add_dataset(means)
-    add("--out", type=Path, required=True, help="folder for the artifact")
-    add("--overwrite", action="store_true", help="replace the model in --out")
-
-    less = commands.add_parser(
-        "precision",
-        parents=[searched],
-        help="measure what bfloat16 costs a model; with --out, make a model for bfloat16",
-    )
-    less.set_defaults(command=_precision)
-    add = less.add_argument
-    add("--json", action="store_true", help="print the figures as JSON")
-    add("--out", type=Path, help="folder for a model that computes in bfloat16, if it costs little")
-    add("--overwrite", action="store_true", help="replace the model in --out")
-
-    older = commands.add_parser(
-        "upgrade", help="add the graph of the network to models of earlier versions"
-    )
-    older.set_defaults(command=_upgrade)
-    add = older.add_argument
-    add("folder", type=Path, nargs="*", metavar="DIR", help="artifact folder")
-    add("--database", metavar="URL", help="also upgrade the models of a service's database")
-
-    again = commands.add_parser(
-        "reproduce", help="reproduce the tables and figures of the paper; can be continued"
-    )
-    again.set_defaults(command=_reproduce)
-    which = again.add_mutually_exclusive_group(required=True)
-    which.add_argument("--table", type=int, choices=(2, 3), help="2: protocol 1; 3: protocol 2")
-    which.add_argument(
-        "--figure", type=int, choices=(3, 4, 5), help="3: curves; 4: loss weights; 5: variants"
-    )
-    add = again.add_argument
-    add("--data", type=Path, help="folder of CIFAR-10")
-    add("--nuswide", type=Path, help="folder of NUS-WIDE")
-    add("--out", type=Path, default=Path("runs/reproduce"), help="folder for results (%(default)s)")
-    add("--recipe", choices=RECIPES, default="paper", help="how to train (%(default)s)")
-    add(
-        "--bits",
-        type=int,
-        nargs="+",
-        choices=BITS,
-        default=PAPER_BITS,
-        help="code lengths (%(default)s)",
-    )
-    add("--steps", type=_positive, help=f"optimiser steps {_defaults(STEPS)}")
-    add("--runs", type=_positive, help="make only this number of a table's runs")
-    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
-    add("more", nargs="*", metavar="-- OPTION", help="further options of train")
-    return parser
-
-
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dataset",
-        choices=(datasets.FOLDER, *datasets.NAMES),
-        default=datasets.FOLDER,
-        metavar="NAME",
-        help="kind of --data: folder, or a data set with a protocol of the paper: "
-        + ", ".join(datasets.NAMES),
-    )
-
-
-def _defaults(values: Mapping[str, object]) -> str:
-    """Formats the defaults of an option by recipe or by network, for its help text."""
-    return f"({'; '.join(f'{name}: {value}' for name, value in values.items())})"
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not an integer from 0 to 2**63 - 1")
-    return value
-
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "evaluate": _evaluate,
+    "report": _report,
+    "cut": _cut,
+    "refit": _refit,
+    "precision": _precision,
+    "upgrade": _upgrade,
+    "reproduce": _reproduce,
+    "cache": _cache,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

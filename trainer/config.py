@@ -12,6 +12,8 @@ BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled and unlabelled
 STEPS = {"paper": 3000, "modern": 4500}
 REPORT = "report.html"  # written beside the artifact
 HELD_OUT = {"paper": 0.0, "modern": 0.1}  # share of the labelled images
+FREEZE_ALL, FREEZE_NONE = "all", "none"
+VIEWS = 4  # of each image that a frozen part of the network sees
 VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; without classifier; triplets for N-pairs
 LAMBDAS = {"paper": (0.1, 0.1), "modern": (1.0, 0.1)}  # weights of L_cls and of the entropy
 LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
@@ -25,7 +27,8 @@ class Config:
     of the M codebooks, the last ones, learn details rather than classes. ``lambda1``, ``lambda2``:
     weights of L_cls and of the entropy. ``init``: id of the artifact the run starts from.
     ``teacher``: id of the artifact that predicts labels. ``compile``: back end of torch.compile.
-    The last three are empty if unused.
+    These three are empty if unused. ``freeze``: which part of the network does not learn, ``none``,
+    ``all`` or a number of stages. ``views``: of each image that a frozen part sees; 0 without one.
     """
 
     recipe: str
@@ -48,6 +51,17 @@ class Config:
     init: str
     teacher: str
     compile: str
+    freeze: str = FREEZE_NONE
+    views: int = 0
+
+    @property
+    def frozen(self) -> bool:
+        return self.freeze != FREEZE_NONE
+
+    @property
+    def stages(self) -> int | None:
+        """The number of frozen stages; None if all layers before the last are frozen."""
+        return None if self.freeze == FREEZE_ALL else int(self.freeze)
 
     @property
     def M(self) -> int:

@@ -1,59 +1,49 @@
 """The command ``train``: learns from images and writes an artifact."""
 
 import argparse
-import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpq import __version__
 from gpq.engine import engines, torch_architectures
-from gpq.engine.torch_architectures import DEFAULT_WIDTHS, NETWORKS, TORCHVISION
 from gpq.model.model import Model
 from gpq.model.weights import WEIGHTS
-from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
+from gpq.pixels.preprocess import Preprocess
 from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer import distributed
-from trainer.artifacts import graph
-from trainer.artifacts.encoder import PREFIX, Encoder, freeze
+from trainer.artifacts.encoder import PREFIX, Encoder
 from trainer.artifacts.encoder import read as read_encoder
-from trainer.artifacts.export import examples_of, export, start_from
+from trainer.artifacts.export import LAST_LAYER, examples_of, export, load_body, start_from
 from trainer.components import pretrained
-from trainer.components.head import Head
 from trainer.components.model import GPQ
 from trainer.components.source import Source, read
 from trainer.components.teacher import guess, labelled_rows
-from trainer.config import (
-    BATCHES,
-    HELD_OUT,
-    LAMBDAS,
-    LEARNING_RATES,
-    REPORT,
-    STEPS,
-    SUBVECTOR_DIMENSION,
-    Config,
-    default_details,
-)
+from trainer.components.views import FeatureViews
+from trainer.config import REPORT, SUBVECTOR_DIMENSION, Config
 from trainer.data import image_sets
 from trainer.data.skipped import NAME as SKIPPED
 from trainer.data.skipped import print_skipped, write_skipped
 from trainer.device import describe, require_backend
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.holdout import HeldOut, hold_out
+from trainer.frozen.cache import GB, FeatureCache
+from trainer.frozen.cache import folder as cache_folder
+from trainer.frozen.estimate import estimate, show
+from trainer.frozen.features import ViewFeatures, features_of
+from trainer.frozen.part import Frozen, FrozenEncoder, FrozenNetwork, unfolded
+from trainer.frozen.split import rest as rest_of
+from trainer.options import config_of, require_fitting_size, require_servable, rules_of
 from trainer.training import checkpoint, loop
-
-MAX_HELD_OUT = 0.5
-MIN_RESNET64_SIZE = 64  # pixels a side from which resnet64, which halves them, is the default
-DEFAULT_SIZES = {
-    "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
-}  # fmt: skip
-DEFAULT_SIZE = 224  # pixels a side for the other networks
 
 
 def train(options: argparse.Namespace) -> None:
@@ -63,14 +53,14 @@ def train(options: argparse.Namespace) -> None:
     """
     source = read(options.init) if options.init else None
     teacher = read(options.teacher) if options.teacher else None
-    config = _config(options, source.id if source else "", teacher.id if teacher else "")
-    rules, encoder = _rules(options, config), None
+    config = config_of(options, source.id if source else "", teacher.id if teacher else "")
+    rules, encoder = rules_of(options, config), None
     if config.network.startswith(PREFIX):
         encoder = read_encoder(Path(config.network.removeprefix(PREFIX)), rules)
         config = replace(config, network=PREFIX + encoder.digest)
     else:
-        _require_fitting_size(config)
-        _require_servable(config)
+        require_fitting_size(config)
+        require_servable(config)
     if source and source.size != config.size:
         print(
             f"--init {options.init} was trained on images of {source.size} pixels a side, "
@@ -108,29 +98,33 @@ def _train(
     device: torch.device,
 ) -> None:
     saved = _prepare(options.out, config, resume=options.resume, overwrite=options.overwrite)
-    images = image_sets.training_set(options.data, config.dataset, rules)
+    torch.manual_seed(config.seed)
+    frozen = _frozen(options, config, rules, encoder, source)
+    if frozen:
+        images, held_out = _features(options, config, rules, frozen, device)
+    else:
+        images = image_sets.training_set(options.data, config.dataset, rules)
+        images, held_out = hold_out(images, config.held_out, config.seed)
     if distributed.is_first():
         print_skipped(images.skipped)
         write_skipped(images.skipped, options.out)
-    images, held_out = hold_out(images, config.held_out, config.seed)
-    if distributed.is_first():
         print(_summary(images, held_out), file=sys.stderr)
     torch.manual_seed(config.seed)
     if teacher:
         teacher.network.to(device)
         images = replace(images, guesses=guess(teacher, images, config.seed))
-    learnt, checked, frozen, head = images, held_out, None, None
-    if encoder:
-        frozen, learnt, checked = freeze(encoder, images, held_out, device.type)
-        head = Head(encoder.dimension, config.M * SUBVECTOR_DIMENSION)
-    model = GPQ(config, len(images.classes), head).to(device)
-    learnt = _on_device(learnt, device)
-    if options.pretrained:
+    model = GPQ(config, len(images.classes), frozen.rest() if frozen else None).to(device)
+    images = _on_device(images, device)
+    if options.pretrained and not frozen:
         pretrained.load_pretrained(model.F, config.network)
     if source:
-        start_from(model, source, _initial_images(device, learnt), rules)
+        weights = source.network.state_dict()
+        if frozen:
+            own = {name: weights[name] for name in model.F.state_dict() if name in weights}
+            weights = unfolded(own, images.standard)
+        start_from(model, source, _initial_images(device, images), rules, weights)
     model.F = distributed.synchronise_batch_norm(model.F)
-    result = loop.run(model, learnt, checked, rules, config, options.out, device, saved)
+    result = loop.run(model, images, held_out, rules, config, options.out, device, saved)
     if not distributed.is_first():
         return
     training = {
@@ -147,9 +141,10 @@ def _train(
         "date": time.strftime("%Y-%m-%d"),
         "versions": {"gpq": __version__, "torch": str(torch.__version__)},
     }
+    finish = partial(frozen.finish, standard=images.standard) if frozen else None
     with writing(options.out):
         model_id = export(
-            result.model, config, rules, learnt, examples_of(images), options.out, training, frozen
+            result.model, config, rules, images, examples_of(images), options.out, training, finish
         )
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
     _report(
@@ -158,9 +153,50 @@ def _train(
         held_out,
         options.out,
         source,
-        (result.model.F, learnt, checked) if frozen else None,
+        _after_frozen(result.model.F, images) if frozen else None,
+        _after_frozen(_rest_before(source, config, images), images) if frozen and source else None,
         device,
     )
+
+
+def _frozen(
+    options: argparse.Namespace,
+    config: Config,
+    rules: Preprocess,
+    encoder: Encoder | None,
+    source: Source | None,
+) -> Frozen | None:
+    """Returns the frozen part of the network, with the weights that the run starts from."""
+    dimension = config.M * SUBVECTOR_DIMENSION
+    if encoder:
+        return FrozenEncoder(encoder, dimension)
+    if not config.frozen:
+        return None
+    network = torch_architectures.build(config.network, dimension, config.width)
+    if options.pretrained:
+        pretrained.load_pretrained(network, config.network)
+    if source:
+        weights = source.network.state_dict().items()
+        load_body(network, {name: t for name, t in weights if name not in LAST_LAYER})
+    return FrozenNetwork(network, config.stages, config, rules)
+
+
+def _features(
+    options: argparse.Namespace,
+    config: Config,
+    rules: Preprocess,
+    frozen: Frozen,
+    device: torch.device,
+) -> tuple[image_sets.TrainingSet, HeldOut | None]:
+    """Reads the images a few at a time and returns their features."""
+    listed = image_sets.listed(options.data, config.dataset, rules)
+    cache = FeatureCache(cache_folder(), round(options.cache_gb * GB))
+    with closing(cache), frozen.running(device.type) as part:
+        compute = ViewFeatures(part, cache, config.seed)
+        show(estimate(listed, compute, frozen, config, rules, device))
+        return features_of(
+            listed, compute, config.views, config.held_out, config.seed, pooled=frozen.pooled
+        )
 
 
 def _summary(images: image_sets.TrainingSet, held_out: HeldOut | None) -> str:
@@ -199,49 +235,14 @@ def _initial_images(device: torch.device, images: image_sets.TrainingSet) -> ima
     return replace(images, labelled=labelled, labels=labels)
 
 
-def _require_fitting_size(config: Config) -> None:
-    """Raises TrainerError if images are too small for the network, or a package is missing."""
-    try:
-        with torch.device("meta"):  # computes only shapes
-            net = torch_architectures.build(config.network, 1, config.width).eval()
-            net(torch.zeros(1, 3, config.size, config.size))
-    except ValueError as error:
-        raise TrainerError(str(error)) from error
-    except RuntimeError as error:
-        raise TrainerError(
-            f"--size {config.size} is too small for network {config.network}: {error}"
-        ) from error
-
-
-def _require_servable(config: Config) -> None:
-    """Raises TrainerError if the trained network could not be written, or no service could run it.
-
-    Networks with a width are known to be fine up to their default width and size, so that the
-    seconds of the check are saved. Where no graph can be exported, nothing is checked.
-    """
-    name = config.network
-    usual = (
-        name in DEFAULT_WIDTHS
-        and config.width <= DEFAULT_WIDTHS[name]
-        and config.size <= DEFAULT_SIZES[name]
-    )
-    if usual or graph.missing():
-        return
-    dimension = config.M * SUBVECTOR_DIMENSION
-    network = torch_architectures.build(name, dimension, config.width)
-    try:
-        graph.require_servable(network, config.size, dimension)
-    except TrainerError as error:
-        raise TrainerError(f"--network {name} --size {config.size}: {error}") from error
-
-
 def _report(
     model: Model,
     images: image_sets.TrainingSet,
     held_out: HeldOut | None,
     folder: Path,
     source: Source | None,
-    frozen: tuple[nn.Module, image_sets.TrainingSet, HeldOut | None] | None,
+    rest: Callable[[Tensor], Tensor] | None,
+    rest_before: Callable[[Tensor], Tensor] | None,
     device: torch.device,
 ) -> None:
     try:
@@ -251,117 +252,26 @@ def _report(
         return
     options = engines.Options(engine="torch", device=device.type)
     before = engines.start(source.artifact, options) if source else None
-    report_training(model, images, held_out, folder, before, frozen)
+    report_training(model, images, held_out, folder, before, rest, rest_before)
 
 
-def _config(options: argparse.Namespace, init: str, teacher: str) -> Config:
-    name = options.network or _default_network(options)
-    _require_encoder_options(options, name)
-    labelled, unlabelled = BATCHES[options.recipe]
-    lambda1, lambda2 = LAMBDAS[options.recipe]
-    config = Config(
-        recipe=options.recipe,
-        variant=options.variant,
-        network=name,
-        width=options.width or DEFAULT_WIDTHS.get(name, 0),
-        size=options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE),
-        bits=options.bits,
-        details=_details(options),
-        logits=options.logits,
-        steps=options.steps or STEPS[options.recipe],
-        batch_labelled=options.batch_labelled or labelled,
-        batch_unlabelled=options.batch_unlabelled or unlabelled,
-        learning_rate=LEARNING_RATES[options.recipe]
-        if options.learning_rate is None
-        else options.learning_rate,
-        lambda1=lambda1 if options.lambda1 is None else options.lambda1,
-        lambda2=lambda2 if options.lambda2 is None else options.lambda2,
-        held_out=HELD_OUT[options.recipe] if options.held_out is None else options.held_out,
-        seed=options.seed,
-        dataset=options.dataset,
-        init=init,
-        teacher=teacher,
-        compile=options.compile,
-    )
-    if not 0 < config.learning_rate < math.inf:
-        raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
-    for weight in ("lambda1", "lambda2"):
-        if not 0 <= (value := getattr(config, weight)) < math.inf:
-            raise TrainerError(f"--{weight} {value}: give a number from 0 upwards")
-    if options.pretrained:
-        pretrained.require_pretrained(name)
-    if options.pretrained and options.init:
-        raise TrainerError(
-            "--pretrained and --init both set the network's weights: give only one of them"
-        )
-    if options.teacher and options.recipe == "paper":
-        raise TrainerError("--teacher is only for --recipe modern")
-    if not 0 <= config.held_out <= MAX_HELD_OUT:
-        raise TrainerError(f"--held-out {config.held_out}: give a share from 0 to {MAX_HELD_OUT}")
-    processes = distributed.requested_processes()
-    if config.batch_labelled % processes or config.batch_unlabelled % processes:
-        raise TrainerError(
-            f"--batch-labelled {config.batch_labelled} and --batch-unlabelled "
-            f"{config.batch_unlabelled} must be multiples of the {processes} processes"
-        )
-    return config
+def _rest_before(source: Source, config: Config, images: image_sets.TrainingSet) -> nn.Module:
+    """Returns the layers of the model that the run started from, after the same frozen part."""
+    before = rest_of(source.network, config.stages, config.size).to(images.labelled.device)
+    before.load_state_dict(unfolded(before.state_dict(), images.standard))
+    return before
 
 
-def _require_encoder_options(options: argparse.Namespace, name: str) -> None:
-    """Raises TrainerError if an option and --network onnx:FILE, or its absence, contradict."""
-    given = [f"--{option}" for option in ("mean", "std") if getattr(options, option)]
-    if not name.startswith(PREFIX):
-        if name not in NETWORKS:
-            raise TrainerError(
-                f"--network {name}: choose one of {', '.join(sorted(NETWORKS))}, or {PREFIX}FILE"
-            )
-        if given:
-            raise TrainerError(f"{' and '.join(given)} are only for --network {PREFIX}FILE")
-        return
-    if len(given) < 2 or not options.size:
-        raise TrainerError(
-            f"--network {PREFIX}FILE needs --size, --mean and --std: the side of its images in "
-            "pixels, and the mean and the deviation of each channel that it was trained with"
-        )
-    if max(options.mean + options.std) > 1 or min(options.std) <= 0:
-        raise TrainerError("--mean and --std are on the 0–1 scale: divide yours by 255")
-    for option in ("init", "pretrained", "width", "compile"):
-        if getattr(options, option):
-            raise TrainerError(f"--{option} is not for --network {PREFIX}FILE, which is frozen")
+def _after_frozen(rest: nn.Module, images: image_sets.TrainingSet) -> Callable[[Tensor], Tensor]:
+    """Returns what a network computes of features (B,V,E) of its frozen part."""
+    device, views = next(rest.parameters()).device, FeatureViews(images.standard)
 
+    def compute(features: Tensor) -> Tensor:
+        found: Tensor = rest(views.plain(features.to(device))).float()
+        return found
 
-def _default_network(options: argparse.Namespace) -> str:
-    if options.recipe == "paper":
-        return "vgg"
-    return "resnet64" if options.size and options.size >= MIN_RESNET64_SIZE else "resnet32"
-
-
-def _details(options: argparse.Namespace) -> int:
-    M = int(options.bits) // 4
-    if options.recipe == "paper":
-        if options.details:
-            raise TrainerError("--details is only for --recipe modern")
-        return M if options.variant == "gpq-h" else 0
-    if options.variant != "gpq":
-        raise TrainerError(f"--variant {options.variant} is only for --recipe paper")
-    details = default_details(options.bits) if options.details is None else int(options.details)
-    if not 0 <= details < M:
-        raise TrainerError(
-            f"--details {details} of {M} codebooks leaves none for the classes: give a number from "
-            f"0 to {M - 1}"
-        )
-    return details
-
-
-def _rules(options: argparse.Namespace, config: Config) -> Preprocess:
-    if config.network.startswith(PREFIX):
-        mean, std = (
-            tuple(255 * value for value in of_each) for of_each in (options.mean, options.std)
-        )
-        return Preprocess(config.size, mean, std, jpeg=JPEG_SCALED)
-    if config.network in TORCHVISION:
-        return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
-    return Preprocess(config.size, jpeg=JPEG_SCALED)
+    rest.eval()
+    return compute
 
 
 def _prepare(

@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gpq.engine.torch_efficientnet import SCALES, EfficientNetLite
+
 
 def conv_bn_relu(channels_in: int, channels_out: int, *, pool: bool = False) -> nn.Sequential:
     """Returns a 3×3 convolution, an optional 2×2 max pool, a batch norm and a ReLU.
@@ -214,6 +216,7 @@ DEFAULT_WIDTHS = {
     "vgg": 64, "resnet": 32, "resnet32": 32, "resnet64": 32, "early32": 32, "early64": 32,
 }  # fmt: skip
 TORCHVISION = ("alexnet", "resnet18", "resnet50")
+EFFICIENTNETS = tuple(SCALES)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGG,
     "resnet": ResNet,
@@ -223,6 +226,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "early64": partial(MultiScaleResNet, halve=True, early=True),
     "cnn-f": CNNF,
     **{name: partial(TorchvisionNet, name=name) for name in TORCHVISION},
+    **{name: partial(EfficientNetLite, name=name) for name in EFFICIENTNETS},
 }
 
 

@@ -58,6 +58,10 @@ class Codebook:
         return len(self.Z)
 
     @property
+    def D(self) -> int:
+        return self.M * int(self.Z.shape[2])
+
+    @property
     def bits(self) -> int:
         return 4 * self.M
 

@@ -28,6 +28,7 @@ TRAINER = {
     "reproduce": "reproduce the tables and figures of the paper",
     "upgrade": "convert a model to the newest format",
     "precision": "choose how precisely a model's network computes",
+    "cache": "show or clear the features that trainings keep",
 }
 
 

@@ -17,7 +17,7 @@ from bench import gpu, gpuscan
 from gpq.scan.cuda.scanner import CudaScanner
 from gpq.scan.reference import ReferenceScanner
 from tests.scanners import DEVICE, codes_like, luts_like
-from trainer import __main__ as trainer
+from trainer.parser import parser
 
 
 @pytest.mark.parametrize("ks", [(10,), (10, 100)])
@@ -104,7 +104,7 @@ def test_the_trainer_accepts_the_options_of_every_training(tmp_path: Path) -> No
     trainings = gpu.trainings()
     for position, training in enumerate(trainings):
         words = ["train", "--data", "data", "--out", "out", "--dataset", training.dataset]
-        parsed = trainer._parser().parse_args([*words, *training.train])
+        parsed = parser().parse_args([*words, *training.train])
         assert str(parsed.width or 32) == gpu._option(training, "--width")
         if training.teacher:
             assert training.teacher in [before.name for before in trainings[:position]]

@@ -5,6 +5,17 @@ from pathlib import Path
 import pytest
 
 from harness.trained import make_trained_artifact
+from trainer.frozen.cache import PLACE
+
+
+@pytest.fixture(autouse=True)
+def feature_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Returns the folder of an empty cache of features, which no other test uses."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(PLACE, str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from torch._dynamo import register_backend
 from gpq.engine import engines
 from gpq.model import artifact
 from harness.images import tree
-from trainer.__main__ import _parser, main
-from trainer.train import _config
+from trainer.__main__ import main
+from trainer.options import config_of
+from trainer.parser import parser
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16"]
@@ -98,8 +99,8 @@ def test_a_short_training_learns(
     ],
 )
 def test_defaults_are_the_recipes(words: list[str], expected: tuple[str, int, float]) -> None:
-    options = _parser().parse_args(["train", "--data", "x", "--out", "y", *words])
-    config = _config(options, "", "")
+    options = parser().parse_args(["train", "--data", "x", "--out", "y", *words])
+    config = config_of(options, "", "")
     assert (config.network, config.size, config.held_out) == expected
 
 
@@ -189,7 +190,7 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
         (["train", "--data", "/no", "--out", "x", "--compile", "none"], "--compile none: "),
         (
             ["train", "--data", "/no", "--out", "x", "--pretrained", "--network", "vgg"],
-            "weights for alexnet, resnet18, resnet50 only, not for vgg",
+            "efficientnet-lite2 only, not for vgg",
         ),
         (
             ["train", "--data", "/no", "--out", "x", "--network", "alexnet", "--size", "32"],

@@ -7,17 +7,13 @@ the encoder and the layer that was learnt on its features.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save as to_bytes
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from gpq.engine import engines
 from gpq.engine.engines import Options
@@ -30,17 +26,13 @@ from gpq.model.model import Model
 from gpq.model.weights import NETWORK_PREFIX, TYPES, WEIGHTS, Place
 from gpq.pixels.preprocess import Preprocess
 from trainer.artifacts.specialise import specialise
-from trainer.data.image_sets import TrainingSet
 from trainer.errors import TrainerError
-from trainer.evaluation.holdout import HeldOut
 
 PREFIX = "onnx:"  # of the values of --network that name a file
 ENCODER_PREFIX = NETWORK_PREFIX + "encoder."  # of the names of its weights in model.safetensors
 LAST_LAYER = NETWORK_PREFIX + "project."
 OUTPUT = "gpq.features"  # of the graph
 LARGE_BYTES = 1024  # smaller constants stay in the graph
-BATCH = 64
-LEAST_DEVIATION = 1e-6  # a feature that never changes is only centred
 
 Tensors = dict[str, NDArray[np.generic]]
 
@@ -75,29 +67,6 @@ class Encoder:
         return data
 
 
-@dataclass(frozen=True)
-class FrozenEncoder:
-    """An encoder and the means and deviations (E,) by which its features are standardised."""
-
-    encoder: Encoder
-    mean: NDArray[np.float32]
-    deviation: NDArray[np.float32]
-
-    def tensors(self, head: nn.Module) -> Tensors:
-        """Returns the tensors of F, by their names in model.safetensors.
-
-        The last layer takes the encoder's features as they are, before they are standardised.
-        """
-        learnt = {name: tensor.detach().cpu().numpy() for name, tensor in head.state_dict().items()}
-        weight = learnt["project.weight"] / self.deviation
-        bias = learnt["project.bias"] - weight @ self.mean
-        return {
-            **self.encoder.tensors,
-            LAST_LAYER + "weight": weight,
-            LAST_LAYER + "bias": bias,
-        }
-
-
 def read(path: Path, rules: Preprocess) -> Encoder:
     """Reads an encoder for images of ``rules``.
 
@@ -125,30 +94,12 @@ def read(path: Path, rules: Preprocess) -> Encoder:
     return Encoder(model, tensors, rules, found[1], digest.hexdigest())
 
 
-def freeze(
-    encoder: Encoder, images: TrainingSet, held_out: HeldOut | None, device: str
-) -> tuple[FrozenEncoder, TrainingSet, HeldOut | None]:
-    """Computes the features of all images, and returns them in the places of the images.
+def of_graph(model: Any, rules: Preprocess, dimension: int, digest: str) -> Encoder:
+    """Makes an encoder of a graph, an onnx.ModelProto, that this program exported.
 
-    Images (N,3,S,S) become standardised features (N,2,E) float32; the second row of an image is
-    that of its mirror image.
+    ``dimension``: E. ``digest``: identifies its weights and rules.
     """
-    with TemporaryDirectory(prefix="gpq-encoder-") as parent:
-        model = load_alone(encoder, Path(parent), Options(device=device))
-        labelled = _features(model, images.labelled, "labelled images")
-        unlabelled = labelled
-        if not images.all_labelled:
-            unlabelled = _features(model, images.unlabelled, "unlabelled images")
-        kept = _features(model, held_out.pixels, "held-out images") if held_out else None
-    flat = unlabelled.flatten(0, 1)
-    mean, deviation = flat.mean(dim=0), flat.std(dim=0).clamp(min=LEAST_DEVIATION)
-    for found in {id(t): t for t in (labelled, unlabelled, kept) if t is not None}.values():
-        found.sub_(mean).div_(deviation)
-    return (
-        FrozenEncoder(encoder, mean.numpy(), deviation.numpy()),
-        replace(images, labelled=labelled, unlabelled=unlabelled),
-        HeldOut(kept, held_out.labels) if held_out and kept is not None else None,
-    )
+    return Encoder(model, _extract(model), rules, dimension, digest)
 
 
 def _parse(path: Path) -> Any:
@@ -244,12 +195,3 @@ def _with_weights(encoder: Encoder, places: Mapping[str, Place]) -> Any:
         tensor = external(name.removeprefix(ENCODER_PREFIX), places[name])
         model.graph.initializer.append(tensor)
     return model
-
-
-def _features(model: Model, pixels: Tensor, what: str) -> Tensor:
-    parts = []
-    for part in tqdm(torch.split(pixels.cpu(), BATCH), desc=what, unit="batch"):
-        images = part.numpy()
-        mirrored = np.ascontiguousarray(images[..., ::-1])
-        parts.append(np.stack([model.features(images), model.features(mirrored)], axis=1))
-    return torch.from_numpy(np.concatenate(parts))

@@ -1,7 +1,8 @@
 """Writes trained weights as an artifact, and starts a run from one for ``--init``."""
 
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from gpq.model.artifact import ENCODER
 from gpq.model.codebook import Codebook, intra_normalise
 from gpq.pixels.preprocess import Preprocess
 from trainer.artifacts import graph
-from trainer.artifacts.encoder import FrozenEncoder
-from trainer.artifacts.saving import save
+from trainer.artifacts.saving import MakeGraph, Tensors, save
 from trainer.components.model import GPQ
 from trainer.components.source import Source
 from trainer.components.teacher import class_means, labelled_rows
-from trainer.components.views import views_of
+from trainer.components.views import Views, views_of
 from trainer.config import Config
 from trainer.data.datasets import provenance
 from trainer.data.image_sets import TrainingSet, spread
@@ -36,6 +35,15 @@ UPGRADE_LATER = "only torch can run it; upgrade it elsewhere with `python -m tra
 DEAD_LENGTH = 0.99  # a codebook is dead if the mean of its unit sub-vectors is longer
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What an artifact has of a network: its description, its tensors and what makes its graph."""
+
+    described: dict[str, Any]
+    tensors: Tensors
+    make_graph: MakeGraph | None
+
+
 def export(
     model: GPQ,
     config: Config,
@@ -44,12 +52,13 @@ def export(
     examples: NDArray[np.uint8],
     folder: Path,
     training: dict[str, Any],
-    frozen: FrozenEncoder | None = None,
+    finish: Callable[[nn.Module], Finished] | None = None,
 ) -> str:
     """Writes the artifact of ``model`` to ``folder``; returns its id.
 
     The artifact has the codewords Z', but not the prototypes C. ``examples``: images from which the
-    golden ones are chosen (``examples_of``). ``frozen``: the encoder whose features ``data`` holds.
+    golden ones are chosen (``examples_of``). ``finish``: makes the whole network, if ``data`` holds
+    features of a frozen part of it.
     """
     network = model.F.eval()
     rows, known = (
@@ -58,8 +67,9 @@ def export(
     )
     with torch.no_grad():
         words = separate(model.codewords().float().cpu())
-        codes = _features(network, data.unlabelled, rows, rules, "means of codes")
-        classes = _features(network, data.labelled, known, rules, "means of classes")
+        views = views_of(data, rules, next(network.parameters()).device)
+        codes = _features(network, data.unlabelled, rows, views, "means of codes")
+        classes = _features(network, data.labelled, known, views, "means of classes")
     codebook = with_means(
         Codebook(words.numpy()),
         codes.cpu().numpy(),
@@ -77,23 +87,29 @@ def export(
         },
         "measured": None,
     }
-    described: dict[str, Any] = {"name": config.network, "width": config.width}
+    whole = finish(network) if finish else finished(network, config)
+    compute = {"network": whole.described, "preprocess": asdict(rules)}
+    return save(folder, whole.tensors, codebook, whole.make_graph, compute, about, examples)
+
+
+def finished(network: nn.Module, config: Config) -> Finished:
+    """Returns what an artifact has of a network of the project.
+
+    Without the packages that export graphs it has no graph, which is printed.
+    """
     tensors, make_graph = graph.tensors_of(network), None
-    if frozen:
-        described = {"name": ENCODER, "encoder": frozen.encoder.digest}
-        tensors, make_graph = frozen.tensors(network), frozen.encoder.graph
-    elif reason := graph.missing():
+    if reason := graph.missing():
         print(f"the model gets no graph, because {reason}: {UPGRADE_LATER}", file=sys.stderr)
     else:
         make_graph = partial(graph.serialise, graph.export(network, config.size))
-    compute = {"network": described, "preprocess": asdict(rules)}
-    return save(folder, tensors, codebook, make_graph, compute, about, examples)
+    return Finished({"name": config.network, "width": config.width}, tensors, make_graph)
 
 
 def examples_of(images: TrainingSet) -> NDArray[np.uint8]:
     """Returns some of the labelled images (N,3,S,S), evenly spaced over all classes."""
     every = max(1, len(images.labelled) // EXAMPLES)
-    return images.labelled[::every][:EXAMPLES].cpu().numpy()
+    rows = torch.arange(0, len(images.labelled), every)[:EXAMPLES]
+    return images.labelled_pixels(rows).numpy()
 
 
 def with_means(
@@ -134,57 +150,74 @@ def separate(Z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_from(model: GPQ, source: Source, data: TrainingSet, rules: Preprocess) -> None:
+def start_from(
+    model: GPQ,
+    source: Source,
+    data: TrainingSet,
+    rules: Preprocess,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Sets F and Z from an artifact, and C to the means of the features of each class.
 
-    The artifact may be for another image size and other classes. If its last layer has another
-    shape, because of other bits or more features, that layer and Z keep their random values. So
-    does the part of dead codebooks, which have no gradient that would turn them. The recipe
-    ``modern`` then sets the codewords of classes to the means. Raises TrainerError if the artifact
-    has another network.
+    ``weights``: the tensors of F, if it is only a part of the artifact's network.
+
+    The artifact may be for another image size and other classes. A shorter code begins with the
+    first codebooks of a longer one. If the last layer does not fit, because of more bits or more
+    features, that layer and Z keep their random values. So does the part of dead codebooks, which
+    have no gradient that would turn them. The recipe ``modern`` then sets the codewords of classes
+    to the means. Raises TrainerError if the artifact has another network.
     """
     rows = labelled_rows(data)
-    weights = source.network.state_dict()
+    weights = source.network.state_dict() if weights is None else weights
     drawn = {name: t.clone() for name, t in model.F.state_dict().items() if name in LAST_LAYER}
-    same_features = drawn[LAST_LAYER[0]].shape == weights[LAST_LAYER[0]].shape
-    if not same_features:
-        weights = {name: t for name, t in weights.items() if name not in LAST_LAYER}
-    try:
-        missing = model.F.load_state_dict(weights, strict=same_features).missing_keys
-    except RuntimeError as error:
-        raise TrainerError(
-            f"--init: the artifact has another network than this run: {error}"
-        ) from error
-    if set(missing).difference(LAST_LAYER):
-        raise TrainerError(
-            f"--init: the artifact has another network than this run: it lacks {missing[0]}"
-        )
+    last = {name: weights[name][: len(t)] for name, t in drawn.items() if name in weights}
+    Z = torch.tensor(source.artifact.codebook.Z)
+    same_features = Z.shape[2] == model.Z.shape[2] and all(
+        name in last and last[name].shape == t.shape for name, t in drawn.items()
+    )
+    body = {name: t for name, t in weights.items() if name not in LAST_LAYER}
+    load_body(model.F, {**body, **(last if same_features else {})})
+    views = views_of(data, rules, next(model.F.parameters()).device)
     was_training = model.training
     model.eval()
     if same_features:
-        raw = _features(model.F, data.labelled, rows, rules, "dead codebooks")
+        raw = _features(model.F, data.labelled, rows, views, "dead codebooks")
         dead = _dead_codebooks(model.sub_vectors(raw))
         alive = [m for m in range(model.M) if m not in dead]
-        model.Z[alive] = torch.tensor(source.artifact.codebook.Z[alive]).to(model.Z)
+        model.Z[alive] = Z[alive].to(model.Z)
         shape = (model.M, -1)
         for name, first in drawn.items():
             taken = model.F.get_parameter(name)
             taken.view(shape)[dead] = first.view(shape)[dead]
-    raw = _features(model.F, data.labelled, rows, rules, "means of classes")
+    raw = _features(model.F, data.labelled, rows, views, "means of classes")
     x = model.class_part(model.sub_vectors(raw))
     model.train(was_training)
     model.C.copy_(functional.normalize(class_means(x, data.labels[rows]), dim=-1))
 
 
-def _features(
-    network: nn.Module, images: Tensor, rows: Tensor, rules: Preprocess, what: str
-) -> Tensor:
+def load_body(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads weights into a network, whose last layer may be missing among them.
+
+    Raises TrainerError if they are of another network.
+    """
+    try:
+        found = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise TrainerError(
+            f"--init: the artifact has another network than this run: {error}"
+        ) from error
+    missing = sorted(set(found.missing_keys).difference(LAST_LAYER))
+    if missing or found.unexpected_keys:
+        which = f"lacks {missing[0]}" if missing else f"also has {found.unexpected_keys[0]}"
+        raise TrainerError(f"--init: the artifact has another network than this run: it {which}")
+
+
+def _features(network: nn.Module, images: Tensor, rows: Tensor, views: Views, what: str) -> Tensor:
     """Returns the raw features (R,D) float32 of some rows of images (N,…).
 
     They are on the network's device. ``what``: a name for the progress bar.
     """
     device = next(network.parameters()).device
-    views = views_of(images, rules)
     parts = []
     for part in tqdm(torch.split(rows, 256), desc=what, unit="batch", leave=False):
         seen = views.plain(images[part].to(device))

@@ -22,11 +22,28 @@ def npair(x: Tensor, q: Tensor, similarity: Tensor, weight: Tensor | None = None
     (B,B), non-negative, scaled to sum to 1. weight (B,) positive: how much each sample counts,
     both as a row and as a target.
     """
-    logits = x.flatten(1) @ q.flatten(1).T
+    return nested_npair(x, q, similarity, (x.shape[1],), weight)
+
+
+def nested_npair(
+    x: Tensor, q: Tensor, similarity: Tensor, prefixes: tuple[int, ...], weight: Tensor | None
+) -> Tensor:
+    """Returns the mean of ``npair`` over the first p sub-spaces, for each p in ``prefixes``.
+
+    ``prefixes`` rise, so that the logits of each prefix are those of the one before and a sum over
+    the sub-spaces that are new.
+    """
     weight = torch.ones(len(x), device=x.device) if weight is None else weight
     target = similarity * weight
     target = target / target.sum(dim=1, keepdim=True)
-    return (weight * functional.cross_entropy(logits, target, reduction="none")).mean()
+    logits, done = torch.zeros((), device=x.device), 0
+    found = []
+    for p in prefixes:
+        logits = logits + x[:, done:p].flatten(1) @ q[:, done:p].flatten(1).T
+        each = functional.cross_entropy(logits, target, reduction="none")
+        found.append((weight * each).mean())
+        done = p
+    return torch.stack(found).mean()
 
 
 def triplet(x: Tensor, q: Tensor, similarity: Tensor, margin: float = 0.1) -> Tensor:
@@ -95,9 +112,19 @@ def entropy(logits: Tensor, *, averaged: bool) -> Tensor:
     return -(p * torch.log(p + 1e-5)).sum(dim=-1).mean()
 
 
-def prefix_means(logits: Tensor, prefixes: tuple[int, ...]) -> Tensor:
-    """(B,M,L) -> (B,P,L): the means over the first p sub-spaces, for each p in ``prefixes``."""
-    return torch.stack([logits[:, :p].mean(dim=1) for p in prefixes], dim=1)
+def nested_logits(x: Tensor, C: Tensor, prefixes: tuple[int, ...], beta: float = BETA) -> Tensor:
+    """The means of ``prototype_logits`` over the first p sub-spaces, for each p in ``prefixes``.
+
+    (B,M,d), (M,L,d) -> (B,P,L). The logits of single sub-spaces, which are many, are not needed.
+    """
+    c = functional.normalize(C, dim=-1).transpose(1, 2)  # (M,d,L)
+    sums, done = torch.zeros((), device=x.device), 0
+    found = []
+    for p in prefixes:
+        sums = sums + x[:, done:p].flatten(1) @ c[done:p].flatten(0, 1)
+        found.append(sums * (beta**2 / p))
+        done = p
+    return torch.stack(found, dim=1)
 
 
 class _Reversal(torch.autograd.Function):

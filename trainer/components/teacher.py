@@ -42,19 +42,21 @@ def guess(teacher: Source, data: TrainingSet, seed: int) -> Tensor:
     classes. Those are computed from the labelled images, because the teacher may have been trained
     on other classes. Raises TrainerError if the teacher needs images of another size.
     """
-    size = data.unlabelled.shape[-1]
+    rows = labelled_rows(data)
+    known = data.labelled_pixels(rows)
+    size = known.shape[-1]
     if teacher.size != size:
         raise TrainerError(
             f"--teacher: it needs images of {teacher.size} pixels, not of --size {size}"
         )
     device = next(teacher.network.parameters()).device
-    rows = labelled_rows(data)
-    known = data.labelled[rows].to(device).float()
-    means = class_means(_sub_vectors(teacher, known), data.labels[rows].to(device))
+    x = _sub_vectors(teacher, known.to(device).float())
+    means = class_means(x, data.labels[rows].to(device))
     generator = torch.Generator(device).manual_seed(seed)
     found = []
-    parts = torch.split(data.unlabelled, BATCH)
-    for pixels in tqdm(parts, desc="teacher", unit="batch", disable=not distributed.is_first()):
+    parts = torch.split(torch.arange(len(data.unlabelled)), BATCH)
+    for part in tqdm(parts, desc="teacher", unit="batch", disable=not distributed.is_first()):
+        pixels = data.unlabelled_pixels(part)
         views = [augment.weak(pixels.to(device), generator) for _ in range(VIEWS)]
         logits = losses.prototype_logits(_sub_vectors(teacher, torch.cat(views)), means)
         likely = torch.softmax(logits.mean(dim=1), dim=-1)

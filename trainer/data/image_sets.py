@@ -1,4 +1,4 @@
-"""Sets of images for training and for evaluation, decoded once and kept in memory as uint8."""
+"""Sets of images for training and for evaluation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpq.pixels.preprocess import Preprocess
 from trainer.data import datasets
+from trainer.data.images import ArrayImages, FileImages, Images
 from trainer.data.listing import (
     MANIFESTS,
     Listing,
@@ -32,14 +33,59 @@ PARTS = {"train", "test", "val", "valid", LABELLED, UNLABELLED}  # folders that 
 
 
 @dataclass(frozen=True)
+class ListedSet:
+    """The images of a training run before any is read.
+
+    labels (L,C) uint8, 1 for each class of a labelled image. ``unlabelled``: None if there are no
+    other images. ``whole``: whether all files are listed. ``skipped``: a line for each file that is
+    left out.
+    """
+
+    root: Path
+    labelled: Images
+    labels: Tensor
+    unlabelled: Images | None
+    classes: tuple[str, ...]
+    skipped: list[str]
+    whole: bool = True
+
+    def require_classes(self, labels: Tensor, skipped: list[str]) -> None:
+        """Raises TrainerError if a class has no image that could be read.
+
+        labels (N,C): those of the images that could be read. ``skipped``: why others could not.
+        """
+        counts = labels.sum(dim=0)
+        lost = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+        if lost and (self.whole or not len(labels)):  # else the class may have no listed file
+            reason = f"the first error is {skipped[0]}: " if skipped else ""
+            raise TrainerError(
+                f"{self.root}: no image of {', '.join(lost)} can be read; {reason}"
+                "repair the files, or leave the label out"
+            )
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The mean and the deviation (E,) float32 by which features are standardised."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def to(self, device: torch.device) -> "Standard":
+        return Standard(self.mean.to(device), self.deviation.to(device))
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """The images of a training run.
 
-    labelled (L,3,S,S) uint8, or features (L,V,E) float32 of V views of each image, if a frozen
-    encoder computed them; labels (L,C) uint8, 1 for each class of an image; unlabelled (U,…), of
+    labelled (L,3,S,S) uint8, or features (L,V,E) float16 of V views of each image, if a part of the
+    network is frozen; labels (L,C) uint8, 1 for each class of an image; unlabelled (U,…), of
     the same kind, which is ``labelled`` itself if there are no other images. ``skipped``: a line
     for each file that could not be read. guesses (U,C) float32: the probability of each class for
-    each unlabelled image, if a teacher predicted them.
+    each unlabelled image, if a teacher predicted them. ``labelled_images``, ``unlabelled_images``:
+    where the pixels are, row by row, if the tensors have features. ``standard``: how these features
+    are standardised; None if they are not.
     """
 
     labelled: Tensor
@@ -48,6 +94,17 @@ class TrainingSet:
     classes: tuple[str, ...]
     skipped: list[str] = field(default_factory=list)
     guesses: Tensor | None = None
+    labelled_images: Images | None = None
+    unlabelled_images: Images | None = None
+    standard: Standard | None = None
+
+    def labelled_pixels(self, rows: Tensor) -> Tensor:
+        """Returns labelled images (R,3,S,S) uint8; files are read again."""
+        return (self.labelled_images or ArrayImages(self.labelled)).pixels(rows)
+
+    def unlabelled_pixels(self, rows: Tensor) -> Tensor:
+        """Returns unlabelled images (R,3,S,S) uint8; files are read again."""
+        return (self.unlabelled_images or ArrayImages(self.unlabelled)).pixels(rows)
 
     @property
     def all_labelled(self) -> bool:
@@ -76,6 +133,7 @@ class TrainingSet:
             labelled=labelled,
             labels=self.labels.to(device),
             unlabelled=labelled if self.all_labelled else self.unlabelled.to(device),
+            standard=self.standard and self.standard.to(device),
         )
 
 
@@ -100,23 +158,51 @@ class RetrievalSet:
 def training_set(
     root: Path, dataset: str, rules: Preprocess, most: int | None = None
 ) -> TrainingSet:
-    """Reads the labelled and unlabelled images of ``root``.
+    """Reads the labelled and unlabelled images of ``root`` into memory.
+
+    The arguments and errors are those of ``listed``.
+    """
+    found = listed(root, dataset, rules, most)
+    pixels, rows, skipped = _read(found.labelled, rules, "labelled")
+    labels = found.labels[rows]
+    found.require_classes(labels, skipped)
+    unlabelled = pixels
+    more_skipped: list[str] = []
+    if found.unlabelled:
+        others, _, more_skipped = _read(found.unlabelled, rules, "unlabelled")
+        unlabelled = others if len(others) else pixels
+    skipped = found.skipped + skipped + more_skipped
+    return TrainingSet(pixels, labels, unlabelled, found.classes, skipped)
+
+
+def _read(images: Images, rules: Preprocess, what: str) -> tuple[Tensor, Tensor | slice, list[str]]:
+    """Returns pixels (N,3,S,S), the rows that could be read, and a line for each other file."""
+    if isinstance(images, ArrayImages):
+        return images.array, slice(None), []
+    assert isinstance(images, FileImages)
+    pixels, kept, skipped = read_images(images.files, rules, what)
+    return pixels, torch.tensor(kept, dtype=torch.int64), skipped
+
+
+def listed(root: Path, dataset: str, rules: Preprocess, most: int | None = None) -> ListedSet:
+    """Lists the labelled and unlabelled images of ``root``; reads them only if it must.
 
     ``dataset``: ``folder`` for a folder with ``labeled/<class>/*`` and ``unlabeled/**`` or a
-    manifest (``listing.manifest``), else one of ``datasets``. ``most``: maximum number of files
-    of either kind to read from a folder or a manifest, evenly spaced over all of its files.
+    manifest (``listing.manifest``), else one of ``datasets``, which is read. ``most``: maximum
+    number of files of either kind of a folder or a manifest, evenly spaced over all of its files.
     Raises TrainerError if the images cannot be learnt from.
     """
     if dataset != datasets.FOLDER:
         whole = datasets.load(root, dataset, rules)
         split, seen = whole.split, whole.split.seen
-        labelled, unlabelled = whole.pixels[split.labelled], whole.pixels[split.unlabelled]
-        return TrainingSet(
-            labelled,
+        return ListedSet(
+            root,
+            ArrayImages(whole.pixels[split.labelled]),
             whole.labels[split.labelled][:, seen],
-            unlabelled if len(unlabelled) else labelled,
+            ArrayImages(whole.pixels[split.unlabelled]) if len(split.unlabelled) else None,
             tuple(whole.classes[c] for c in seen),
             whole.skipped,
+            whole=False,
         )
     if is_manifest(root):
         rows = manifest(root)["train"]
@@ -137,20 +223,16 @@ def training_set(
             f"{root}: every labelled image has the label {', '.join(sorted(everywhere))}, which "
             "would make every hit relevant: leave that label out"
         )
-    chosen = _spread(labelled_files, most)
-    pixels, targets, skipped = _labelled(chosen, classes, rules, "labelled")
-    lost = [name for name, count in zip(classes, targets.sum(dim=0), strict=True) if not count]
-    all_read = chosen is labelled_files  # else a class may have none of the chosen files
-    if lost and (all_read or not len(pixels)):
-        raise TrainerError(
-            f"{root}: no image of {', '.join(lost)} can be read; the first error is {skipped[0]}: "
-            "repair the files, or leave the label out"
-        )
-    others = _spread(unlabelled_files, most)
-    unlabelled, _, more_skipped = read_images(others.files, rules, "unlabelled")
-    if not len(unlabelled):
-        unlabelled = pixels
-    return TrainingSet(pixels, targets, unlabelled, classes, outside + skipped + more_skipped)
+    chosen, others = _spread(labelled_files, most), _spread(unlabelled_files, most)
+    return ListedSet(
+        root,
+        FileImages(chosen.files, rules),
+        _labels(chosen, classes),
+        FileImages(others.files, rules) if others else None,
+        classes,
+        outside,
+        whole=chosen is labelled_files,
+    )
 
 
 def _require_spelling(root: Path) -> None:
@@ -265,8 +347,13 @@ def _labelled(
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Reads images; returns pixels (N,3,S,S), labels (N,C) uint8, and a line per skipped file."""
     pixels, kept, skipped = read_images(listing.files, rules, what)
+    return pixels, _labels(listing, classes)[kept], skipped
+
+
+def _labels(listing: Listing, classes: Sequence[str]) -> Tensor:
+    """Returns labels (N,C) uint8, 1 for each class of a file."""
     position = {name: i for i, name in enumerate(classes)}
-    labels = torch.zeros(len(kept), len(classes), dtype=torch.uint8)
-    for row, file in enumerate(kept):
-        labels[row, [position[name] for name in listing.labels[file]]] = 1
-    return pixels, labels, skipped
+    labels = torch.zeros(len(listing), len(classes), dtype=torch.uint8)
+    for row, names in enumerate(listing.labels):
+        labels[row, [position[name] for name in names]] = 1
+    return labels

@@ -4,7 +4,7 @@ A collection does not depend on a model. Its pictures are read when they are nee
 may stay on the disk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,12 +12,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from gpq.model.codebook import Codebook
 from gpq.model.model import Model
 from trainer.data.image_sets import RetrievalSet, TrainingSet, spread
+from trainer.data.images import ArrayImages, Images
 from trainer.evaluation.holdout import HeldOut
 
 BATCH = 256
@@ -36,16 +37,16 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """Pictures (N,3,S,S) uint8 in memory."""
+class Stored:
+    """The pictures of a training set or of a retrieval set, in memory or in files."""
 
-    images: Tensor
+    images: Images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def pixels(self, rows: Rows) -> Tensor:
-        return self.images[torch.from_numpy(rows).to(self.images.device)].cpu()
+        return self.images.pixels(torch.from_numpy(rows))
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,9 @@ def of_retrieval_set(images: RetrievalSet) -> Collection:
     """Returns a collection in which all classes are known."""
     return Collection(
         images.classes,
-        InMemory(images.queries),
+        Stored(ArrayImages(images.queries)),
         images.query_labels.numpy(),
-        InMemory(images.database),
+        Stored(ArrayImages(images.database)),
         images.database_labels.numpy(),
         np.ones(len(images.database), dtype=np.bool_),
         None if images.own_rows is None else images.own_rows.numpy(),
@@ -161,19 +162,19 @@ def of_training(data: TrainingSet, held_out: HeldOut | None) -> Collection:
     MAX_QUERIES of them. The database has all labelled images and the unlabelled ones, at most
     MAX_UNLABELLED of them. A query without a right answer is left out.
     """
-    parts: list[Pictures] = [InMemory(data.labelled)]
+    parts: list[Pictures] = [Stored(data.labelled_images or ArrayImages(data.labelled))]
     of_parts = [data.labels.cpu().numpy()]
     first = 0
     if held_out:
         first = len(data.labels)
-        parts.append(InMemory(held_out.pixels))
+        parts.append(Stored(held_out.images or ArrayImages(held_out.pixels)))
         of_parts.append(held_out.labels.cpu().numpy())
     asked = first + spread(len(of_parts[-1]), MAX_QUERIES).numpy()
     known = sum(map(len, of_parts))
     unlabelled = 0 if data.all_labelled else len(data.unlabelled)
     if unlabelled:
         rows = spread(unlabelled, MAX_UNLABELLED).numpy()
-        parts.append(Chosen(InMemory(data.unlabelled), rows))
+        parts.append(Chosen(Stored(data.unlabelled_images or ArrayImages(data.unlabelled)), rows))
         of_parts.append(np.zeros((len(rows), len(data.classes)), dtype=np.uint8))
     labels = np.concatenate(of_parts).astype(np.uint8)
     shared = labels[asked].astype(np.float32) @ labels[:known].T.astype(np.float32) > 0
@@ -213,31 +214,28 @@ def embed(model: Model, collection: Collection, what: str = "encoding") -> Embed
                 for pixels in _batches(collection.queries, rows, f"{what} queries")
             ]
         )
-    return Embedded(model.id, model.codebook, queries, database)
+    D = model.codebook.D
+    return Embedded(model.id, model.codebook, queries[:, :D], database[:, :D])
 
 
 @torch.no_grad()
-def embed_frozen(
+def embed_features(
     model: Model,
-    head: nn.Module,
+    compute: Callable[[Tensor], Tensor],
     data: TrainingSet,
     held_out: HeldOut | None,
     collection: Collection,
 ) -> Embedded:
-    """Does what ``embed`` does, with the last layer alone.
+    """Does what ``embed`` does, with the layers after the frozen part alone.
 
-    The arguments are those of ``of_training``, with features (N,V,E) of a frozen encoder in the
-    places of the images. ``head``: the layer that ``model`` has after that encoder.
+    ``data``, ``held_out``: the arguments of ``of_training``, whose images are features (N,V,E) of
+    that part. ``compute``: what follows it in the model, (B,V,E) -> (B,D).
     """
     parts = [data.labelled, *([held_out.pixels] if held_out else [])]
     if not data.all_labelled:
         parts.append(data.unlabelled[spread(len(data.unlabelled), MAX_UNLABELLED)])
-    device = next(head.parameters()).device
-    views = (view for part in parts for view in torch.split(part[:, 0], BATCH))
-    was_training = head.training
-    head.eval()
-    database = torch.cat([head(view.to(device)).float().cpu() for view in views]).numpy()
-    head.train(was_training)
+    found = [compute(part).cpu() for of_all in parts for part in torch.split(of_all, BATCH)]
+    database = torch.cat(found).numpy()[:, : model.codebook.D]
     assert collection.own_rows is not None  # the queries of a training are in the database
     return Embedded(model.id, model.codebook, database[collection.own_rows], database)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gpq.model.codebook import Codebook
 from trainer.data.image_sets import TrainingSet, spread
+from trainer.data.images import ArrayImages, Images
 from trainer.evaluation.metrics import mean_metrics
 from trainer.evaluation.ranking import ranked
 
@@ -20,10 +21,19 @@ MAX_SEARCHED = 2000  # images in the database of a check
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled images that training does not see: pixels (N,3,S,S) uint8, labels (N,C) uint8."""
+    """Labelled images that training does not see.
+
+    pixels (N,3,S,S) uint8, or features (N,1,E) float16 if a part of the network is frozen; labels
+    (N,C) uint8. ``images``: where the pixels are, row by row, if ``pixels`` has features.
+    """
 
     pixels: Tensor
     labels: Tensor
+    images: Images | None = None
+
+    def pictures(self, rows: Tensor) -> Tensor:
+        """Returns images (R,3,S,S) uint8 of some rows; files are read again."""
+        return (self.images or ArrayImages(self.pixels)).pixels(rows)
 
 
 def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, HeldOut | None]:
@@ -34,8 +44,19 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
     that has images keeps at least one. Returns the rest, and the held-out images or None if there
     are none. The unlabelled images are not copied, because they may take half of the memory.
     """
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
-    labels = data.labels.bool()
+    chosen = chosen_rows(data.labels, share, seed)
+    if not chosen.any():
+        return data, None
+    held = HeldOut(data.labelled[chosen], data.labels[chosen])
+    labelled, kept = data.labelled[~chosen], data.labels[~chosen]
+    unlabelled = labelled if data.all_labelled else data.unlabelled
+    return replace(data, labelled=labelled, labels=kept, unlabelled=unlabelled), held
+
+
+def chosen_rows(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Returns which images ``hold_out`` chooses by their labels (N,C): a mask (N,)."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    labels = labels.bool()
     chosen = torch.zeros(len(order), dtype=torch.bool)
     if share:
         counts = labels.sum(dim=0)
@@ -51,12 +72,7 @@ def hold_out(data: TrainingSet, share: float, seed: int) -> tuple[TrainingSet, H
             if not (labels[:, c] & chosen).any():
                 chosen[order[labels[order, c]][0]] = True
         _keep_one_of_each(labels, chosen)
-    if not chosen.any():
-        return data, None
-    held = HeldOut(data.labelled[chosen], data.labels[chosen])
-    labelled, kept = data.labelled[~chosen], data.labels[~chosen]
-    unlabelled = labelled if data.all_labelled else data.unlabelled
-    return replace(data, labelled=labelled, labels=kept, unlabelled=unlabelled), held
+    return chosen
 
 
 def _keep_one_of_each(labels: Tensor, chosen: Tensor) -> None:

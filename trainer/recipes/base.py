@@ -38,8 +38,8 @@ class Recipe(ABC):
     ) -> None:
         self.model, self.data, self.rules, self.config = model, data, rules, config
         self.autocast = autocast
-        self.views = views_of(data.labelled, rules)
         self.device = model.Z.device
+        self.views = views_of(data, rules, self.device)
         self.embed_batch = EMBED_BATCH
         # Rows are drawn on the CPU, so that they are the same on any device; views on the device.
         self.row_generator = torch.Generator().manual_seed(config.seed)
@@ -166,4 +166,4 @@ class Recipe(ABC):
             return model.features(images)
 
     def _take(self, of_all: Tensor, rows: Tensor) -> Tensor:
-        return of_all[rows.to(of_all.device)].to(self.device)
+        return of_all.index_select(0, rows.to(of_all.device)).to(self.device)

@@ -113,14 +113,10 @@ class Modern(Recipe):
         similarity, target = losses.class_similarity(both), losses.class_target(both)
         q = soft_assign(x, model.class_codewords())
         prefixes = self.config.prefixes
-        npair = torch.stack(
-            [losses.npair(x[:, :p], q[:, :p], similarity, weight) for p in prefixes]
-        ).mean()
-        each = losses.classification(self._nested(model.class_logits(x)), target, averaged=False)
+        npair = losses.nested_npair(x, q, similarity, prefixes, weight)
+        each = losses.classification(self._class_logits(x), target, averaged=False)
         classify = each[: len(labels)].mean() + (each * weight)[len(labels) :].mean()
-        entropy = losses.entropy(
-            self._nested(model.class_logits(model.class_part(reversed_))), averaged=False
-        )
+        entropy = losses.entropy(self._class_logits(model.class_part(reversed_)), averaged=False)
         parts = {"npair": npair, "cls": classify, "entropy": entropy, "sure": certainty.mean()}
         total = npair + self.config.lambda1 * classify - self.config.lambda2 * entropy
         if self.config.details:
@@ -133,9 +129,11 @@ class Modern(Recipe):
             total = total + self.lambda_details * parts["details"]
         return total, parts
 
-    def _nested(self, logits: Tensor) -> Tensor:
-        """(B,M,L) -> (B,P,L), one row per prefix of codebooks; unchanged unless ``averaged``."""
-        return losses.prefix_means(logits, self.config.prefixes) if self.config.averaged else logits
+    def _class_logits(self, x: Tensor) -> Tensor:
+        """(B,M',d) -> logits (B,P,L), one row per prefix of codebooks if ``averaged``, else M'."""
+        if self.config.averaged:
+            return losses.nested_logits(x, self.model.C, self.config.prefixes)
+        return self.model.class_logits(x)
 
     @torch.no_grad()
     def _teacher_vectors(self, pixels: Tensor) -> Tensor:
@@ -146,8 +144,9 @@ class Modern(Recipe):
     @torch.no_grad()
     def _pseudo_labels(self, teacher_x: Tensor) -> tuple[Tensor, Tensor]:
         """Predicts labels (B,L) and weights (B,) from the average's sub-vectors (B,M,d)."""
-        logits = self.average.class_logits(self.average.class_part(teacher_x))
-        likely = torch.softmax(logits.mean(dim=1), dim=-1)
+        x = self.average.class_part(teacher_x)
+        logits = losses.nested_logits(x, self.average.C, (x.shape[1],))[:, 0]
+        likely = torch.softmax(logits, dim=-1)
         classes, certainty = self.confidence(likely)
         labels = likely if self.multi_label else functional.one_hot(classes, likely.shape[1])
         return labels, certainty

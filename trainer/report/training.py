@@ -1,19 +1,21 @@
 """Writes the report at the end of a training."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor
 
 from gpq.model.model import Model
 from trainer.data.image_sets import TrainingSet
 from trainer.errors import TrainerError, writing
-from trainer.evaluation.collection import Collection, embed, embed_frozen, of_training
+from trainer.evaluation.collection import Collection, embed, embed_features, of_training
 from trainer.evaluation.evaluate import require_searchable
 from trainer.evaluation.holdout import HeldOut
 from trainer.report.page import write_page
 
-Frozen = tuple[nn.Module, TrainingSet, HeldOut | None]
+Compute = Callable[[Tensor], Tensor]
 
 
 def report_training(
@@ -22,13 +24,15 @@ def report_training(
     held_out: HeldOut | None,
     folder: Path,
     before: Model | None = None,
-    frozen: Frozen | None = None,
+    rest: Compute | None = None,
+    rest_before: Compute | None = None,
 ) -> None:
     """Writes ``folder``/report.html, or prints why there is nothing to report.
 
-    ``images`` and ``held_out``: the pixels that were trained on and those that were not.
-    ``before``: the model that training started from. ``frozen``: the last layer after a frozen
-    encoder, and the same images as features of that encoder.
+    ``images`` and ``held_out``: what was trained on and what was not. ``before``: the model that
+    training started from; if its codes are longer, their first bits are compared. ``rest`` and
+    ``rest_before``: what both models compute after the frozen part of the network, (B,V,E) to
+    (B,D), if the images are its features.
     """
     collection = of_training(images, held_out)
     try:
@@ -36,8 +40,18 @@ def report_training(
     except TrainerError as error:
         print(f"no report is written: {error}", file=sys.stderr)
         return
-    after = embed_frozen(model, *frozen, collection) if frozen else embed(model, collection)
-    earlier = embed(before, collection, "encoding, model before") if before else None
+    if rest is None:
+        after = embed(model, collection)
+    else:
+        after = embed_features(model, rest, images, held_out, collection)
+    earlier = None
+    if before:
+        before = _cut(before, model.codebook.M)
+        earlier = (
+            embed_features(before, rest_before, images, held_out, collection)
+            if rest_before
+            else embed(before, collection, "encoding, model before")
+        )
     what, seen = describe(collection, held_out), held_out is None
     if before and before.rules.size != model.rules.size:
         what += f"; the earlier model got them scaled to its {before.rules.size} pixels a side"
@@ -58,3 +72,8 @@ def describe(collection: Collection, held_out: HeldOut | None) -> str:
             f"{collection.unlabelled:,} evenly spaced ones are searched"
         )
     return of
+
+
+def _cut(model: Model, M: int) -> Model:
+    """Returns the model with at most the first M codebooks."""
+    return replace(model, codebook=model.codebook.first(min(M, model.codebook.M)))

@@ -12,7 +12,7 @@ import gpq
 from harness import ROOT
 from harness.processes import environment
 from service.cli import console, main
-from trainer.__main__ import _parser as trainer_parser
+from trainer.parser import parser as trainer_parser
 
 MAIN = "from service.cli.console import main; main()"
 WITHOUT_TORCH = f"import sys; sys.modules['torch'] = None; {MAIN}"

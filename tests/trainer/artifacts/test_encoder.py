@@ -21,7 +21,9 @@ from gpq.pixels.preprocess import Preprocess
 from trainer.__main__ import main
 from trainer.artifacts import encoder
 from trainer.artifacts.cut import cut
+from trainer.data.image_sets import Standard
 from trainer.errors import TrainerError
+from trainer.frozen.part import FrozenEncoder
 
 SIZE = 32
 RULES = Preprocess(SIZE, (123.7, 116.3, 103.5), (58.4, 57.1, 57.4))
@@ -241,7 +243,10 @@ def test_the_last_layer_undoes_the_standardising(exported: Path) -> None:
     deviation = random.uniform(0.5, 2, read.dimension).astype(np.float32)
     head = nn.Sequential()
     head.project = nn.Linear(read.dimension, 24)
-    tensors = encoder.FrozenEncoder(read, mean, deviation).tensors(head)
+    standard = Standard(torch.from_numpy(mean), torch.from_numpy(deviation))
+    made = FrozenEncoder(read, 24).finish(head, standard)
+    assert made.described == {"name": artifact.ENCODER, "encoder": read.digest}
+    tensors = made.tensors
     x = random.standard_normal((4, read.dimension)).astype(np.float32)
     standardised: Tensor = torch.from_numpy((x - mean) / deviation)
     expected = head.project(standardised).detach().numpy()
@@ -256,6 +261,7 @@ def test_the_last_layer_undoes_the_standardising(exported: Path) -> None:
         (["--std", "0", "1", "1"], "divide yours by 255"),
         (["--pretrained"], "--pretrained is not for"),
         (["--width", "8"], "--width is not for"),
+        (["--freeze", "2"], "--freeze 2: --network onnx:FILE is frozen whole"),
     ],
 )
 def test_refuses_options_that_do_not_fit(

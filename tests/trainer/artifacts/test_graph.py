@@ -16,7 +16,7 @@ from gpq.model.graph import GRAPH
 from gpq.model.weights import WEIGHTS
 from trainer.artifacts import graph
 from trainer.errors import TrainerError
-from trainer.train import DEFAULT_SIZES
+from trainer.options import DEFAULT_SIZES
 
 D = 24
 SIZES = {**DEFAULT_SIZES, "alexnet": 100, "cnn-f": 100, "resnet18": 64, "resnet50": 64}

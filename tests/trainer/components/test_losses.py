@@ -71,9 +71,23 @@ def test_two_views_draw_features_away_from_a_codeword_that_all_have() -> None:
     assert (towards_own[1:] > 0.1).all()
 
 
-def test_prefix_means() -> None:
-    logits = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [5.0, 4.0]]])
-    assert losses.prefix_means(logits, (1, 2, 3)).tolist() == [[[1, 0], [2, 1], [3, 2]]]
+PREFIXES = (3, 6, 8)
+
+
+def test_nested_logits_are_means_over_the_first_sub_spaces() -> None:
+    x, C = normalize(torch.randn(7, 8, 12), dim=-1), torch.randn(8, 5, 12)
+    each = losses.prototype_logits(x, C)
+    wanted = torch.stack([each[:, :p].mean(dim=1) for p in PREFIXES], dim=1)
+    assert torch.allclose(losses.nested_logits(x, C, PREFIXES), wanted, atol=1e-5)
+
+
+def test_nested_npair_is_the_mean_over_the_first_sub_spaces() -> None:
+    torch.manual_seed(0)
+    x, q = (normalize(torch.randn(7, 8, 12), dim=-1) for _ in range(2))
+    similarity, weight = torch.rand(7, 7) + 0.1, torch.rand(7)
+    each = [losses.npair(x[:, :p], q[:, :p], similarity, weight) for p in PREFIXES]
+    found = losses.nested_npair(x, q, similarity, PREFIXES, weight)
+    assert found.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-5)
 
 
 def test_similarity_counts_the_classes_shared() -> None:

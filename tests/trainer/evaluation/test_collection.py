@@ -9,13 +9,14 @@ from torch.nn.functional import one_hot
 
 from gpq.engine import engines
 from trainer.data.image_sets import TrainingSet, leave_one_out
+from trainer.data.images import ArrayImages
 from trainer.evaluation import collection as collections
 from trainer.evaluation.collection import (
     Chosen,
-    InMemory,
     Joined,
+    Stored,
     embed,
-    embed_frozen,
+    embed_features,
     of_retrieval_set,
     of_training,
 )
@@ -39,7 +40,12 @@ def numbers(found: torch.Tensor) -> list[int]:
 
 
 def test_pictures_of_several_parts_come_in_the_order_that_is_asked_for() -> None:
-    joined = Joined((InMemory(pixels(3)), Chosen(InMemory(pixels(9, 50)), np.array([8, 0]))))
+    joined = Joined(
+        (
+            Stored(ArrayImages(pixels(3))),
+            Chosen(Stored(ArrayImages(pixels(9, 50))), np.array([8, 0])),
+        )
+    )
     assert len(joined) == 5
     assert numbers(joined.pixels(np.array([4, 0, 3, 2, 0]))) == [50, 0, 58, 2, 0]
 
@@ -90,22 +96,24 @@ def test_features_are_those_of_the_model_in_the_order_of_the_database(random_mod
 
 def test_pictures_of_another_size_are_scaled(random_model: Path) -> None:
     model, found = engines.load(random_model), of_training(*training_set())
-    large = replace(found, database=InMemory(found.database.pixels(np.arange(32)).tile(2, 2)))
+    large = replace(
+        found, database=Stored(ArrayImages(found.database.pixels(np.arange(32)).tile(2, 2)))
+    )
     same = embed(model, large).database  # each image has one colour
     assert np.allclose(same, embed(model, found).database, atol=1e-4)
 
 
-def test_features_of_a_frozen_encoder_pass_only_its_last_layer(random_model: Path) -> None:
+def test_features_of_a_frozen_part_pass_only_what_follows_it(random_model: Path) -> None:
     model, (data, held) = engines.load(random_model), training_set()
     found = of_training(data, held)
     parts = [torch.randn(len(part), 2, 5) for part in (data.labelled, held.pixels, data.unlabelled)]
-    head = nn.Linear(5, 144).train()
+    D = model.codebook.D
+    head = nn.Linear(5, D + 12)  # of a model with longer codes
     views = replace(data, labelled=parts[0], unlabelled=parts[2]), replace(held, pixels=parts[1])
-    made = embed_frozen(model, head, *views, found)
+    made = embed_features(model, lambda features: head(features[:, 0]), *views, found)
     wanted = head(torch.cat(parts)[:, 0]).detach().numpy()
-    assert np.allclose(made.database, wanted, atol=1e-5)
+    assert np.allclose(made.database, wanted[:, :D], atol=1e-5)
     assert np.array_equal(made.queries, made.database[found.own_rows])
-    assert head.training
 
 
 def test_mean_colours_are_those_of_known_images() -> None:

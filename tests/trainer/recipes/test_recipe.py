@@ -315,9 +315,21 @@ def test_init_keeps_random_values_for_dead_codebooks(trained_model: Path) -> Non
         assert torch.equal(model.Z[m], codewords[m])
 
 
-def test_init_of_other_bits_and_size_uses_all_layers_except_the_last(trained_model: Path) -> None:
+def test_init_of_a_shorter_code_uses_the_first_codebooks(trained_model: Path) -> None:
+    source = spread_out(trained_model)
+    model = GPQ(config("modern", bits=16), 3)
+    start_from(model, source, image_set(), Preprocess(32))
+    assert torch.equal(model.Z, torch.tensor(source.artifact.codebook.Z[:4]))
+    last = source.network.project
+    assert torch.equal(model.F.project.weight, last.weight[:48])
+    assert torch.equal(model.F.project.bias, last.bias[:48])
+
+
+def test_init_of_more_bits_and_other_size_uses_all_layers_except_the_last(
+    trained_model: Path,
+) -> None:
     source = read(trained_model)
-    model = GPQ(config("modern", bits=16, network="resnet64", size=64), 3)
+    model = GPQ(config("modern", bits=64, network="resnet64", size=64), 3)
     last = model.F.project.weight.clone()
     start_from(model, source, image_set(), Preprocess(64))
     assert torch.equal(model.F.project.weight, last)

@@ -1,0 +1,225 @@
+"""Turns the options of the command ``train`` into the settings of a run, and checks them."""
+
+import argparse
+import math
+
+import torch
+
+from gpq.engine import torch_architectures
+from gpq.engine.torch_architectures import DEFAULT_WIDTHS, EFFICIENTNETS, NETWORKS, TORCHVISION
+from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
+from trainer import distributed
+from trainer.artifacts import graph
+from trainer.artifacts.encoder import PREFIX
+from trainer.components import pretrained
+from trainer.config import (
+    BATCHES,
+    FREEZE_ALL,
+    FREEZE_NONE,
+    HELD_OUT,
+    LAMBDAS,
+    LEARNING_RATES,
+    STEPS,
+    SUBVECTOR_DIMENSION,
+    VIEWS,
+    Config,
+    default_details,
+)
+from trainer.errors import TrainerError
+from trainer.frozen.split import stages_of
+
+MAX_HELD_OUT = 0.5
+MIN_RESNET64_SIZE = 64  # pixels a side from which resnet64, which halves them, is the default
+DEFAULT_SIZES = {
+    "vgg": 32, "resnet": 32, "resnet32": 32, "resnet64": 64, "early32": 32, "early64": 64,
+    "efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260,
+}  # fmt: skip
+DEFAULT_SIZE = 224  # pixels a side for the other networks
+
+
+def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
+    """Returns the settings of a run, with the defaults of its recipe and of its network.
+
+    ``init``, ``teacher``: ids of the artifacts that these options name, or empty. Raises
+    TrainerError if options contradict each other.
+    """
+    name = options.network or _default_network(options)
+    _require_encoder_options(options, name)
+    labelled, unlabelled = BATCHES[options.recipe]
+    lambda1, lambda2 = LAMBDAS[options.recipe]
+    freeze = _freeze(options, name)
+    config = Config(
+        recipe=options.recipe,
+        variant=options.variant,
+        network=name,
+        width=options.width or DEFAULT_WIDTHS.get(name, 0),
+        size=options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE),
+        bits=options.bits,
+        details=_details(options),
+        logits=options.logits,
+        steps=options.steps or STEPS[options.recipe],
+        batch_labelled=options.batch_labelled or labelled,
+        batch_unlabelled=options.batch_unlabelled or unlabelled,
+        learning_rate=LEARNING_RATES[options.recipe]
+        if options.learning_rate is None
+        else options.learning_rate,
+        lambda1=lambda1 if options.lambda1 is None else options.lambda1,
+        lambda2=lambda2 if options.lambda2 is None else options.lambda2,
+        held_out=HELD_OUT[options.recipe] if options.held_out is None else options.held_out,
+        seed=options.seed,
+        dataset=options.dataset,
+        init=init,
+        teacher=teacher,
+        compile=options.compile,
+        freeze=freeze,
+        views=(options.views or VIEWS) if freeze != FREEZE_NONE else 0,
+    )
+    if not 0 < config.learning_rate < math.inf:
+        raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
+    for weight in ("lambda1", "lambda2"):
+        if not 0 <= (value := getattr(config, weight)) < math.inf:
+            raise TrainerError(f"--{weight} {value}: give a number from 0 upwards")
+    if options.pretrained:
+        pretrained.require_pretrained(name)
+    if options.pretrained and options.init:
+        raise TrainerError(
+            "--pretrained and --init both set the network's weights: give only one of them"
+        )
+    if options.teacher and options.recipe == "paper":
+        raise TrainerError("--teacher is only for --recipe modern")
+    if not 0 <= config.held_out <= MAX_HELD_OUT:
+        raise TrainerError(f"--held-out {config.held_out}: give a share from 0 to {MAX_HELD_OUT}")
+    processes = distributed.requested_processes()
+    if config.batch_labelled % processes or config.batch_unlabelled % processes:
+        raise TrainerError(
+            f"--batch-labelled {config.batch_labelled} and --batch-unlabelled "
+            f"{config.batch_unlabelled} must be multiples of the {processes} processes"
+        )
+    return config
+
+
+def _require_encoder_options(options: argparse.Namespace, name: str) -> None:
+    """Raises TrainerError if an option and --network onnx:FILE, or its absence, contradict."""
+    given = [f"--{option}" for option in ("mean", "std") if getattr(options, option)]
+    if not name.startswith(PREFIX):
+        if name not in NETWORKS:
+            raise TrainerError(
+                f"--network {name}: choose one of {', '.join(sorted(NETWORKS))}, or {PREFIX}FILE"
+            )
+        if given:
+            raise TrainerError(f"{' and '.join(given)} are only for --network {PREFIX}FILE")
+        return
+    if len(given) < 2 or not options.size:
+        raise TrainerError(
+            f"--network {PREFIX}FILE needs --size, --mean and --std: the side of its images in "
+            "pixels, and the mean and the deviation of each channel that it was trained with"
+        )
+    if max(options.mean + options.std) > 1 or min(options.std) <= 0:
+        raise TrainerError("--mean and --std are on the 0–1 scale: divide yours by 255")
+    for option in ("init", "pretrained", "width", "compile"):
+        if getattr(options, option):
+            raise TrainerError(f"--{option} is not for --network {PREFIX}FILE, which is frozen")
+
+
+def _freeze(options: argparse.Namespace, name: str) -> str:
+    """Returns which part of the network ``name`` is frozen: all, none or a number of stages."""
+    if name.startswith(PREFIX):
+        if options.freeze not in (None, FREEZE_ALL):
+            raise TrainerError(f"--freeze {options.freeze}: --network {PREFIX}FILE is frozen whole")
+        return FREEZE_ALL
+    freeze = str(options.freeze or (FREEZE_ALL if name in EFFICIENTNETS else FREEZE_NONE))
+    if freeze == FREEZE_NONE:
+        if options.views:
+            raise TrainerError("--views is only for networks of which a part is frozen (--freeze)")
+        return freeze
+    if not options.pretrained and not options.init:
+        raise TrainerError(
+            f"--network {name} with --freeze {freeze} would freeze random weights: give "
+            "--pretrained or --init, or learn all layers with --freeze none"
+        )
+    if freeze != FREEZE_ALL:
+        stages = stages_of(name)
+        if not stages:
+            raise TrainerError(
+                f"--freeze {freeze}: {name} has no stages to freeze: give all or none"
+            )
+        if not freeze.isdecimal() or not 1 <= int(freeze) <= stages:
+            raise TrainerError(
+                f"--freeze {freeze}: give all, none, or how many of the {stages} stages of {name} "
+                "are frozen"
+            )
+        freeze = str(int(freeze))
+    return freeze
+
+
+def _default_network(options: argparse.Namespace) -> str:
+    if options.recipe == "paper":
+        return "vgg"
+    return "resnet64" if options.size and options.size >= MIN_RESNET64_SIZE else "resnet32"
+
+
+def _details(options: argparse.Namespace) -> int:
+    M = int(options.bits) // 4
+    if options.recipe == "paper":
+        if options.details:
+            raise TrainerError("--details is only for --recipe modern")
+        return M if options.variant == "gpq-h" else 0
+    if options.variant != "gpq":
+        raise TrainerError(f"--variant {options.variant} is only for --recipe paper")
+    details = default_details(options.bits) if options.details is None else int(options.details)
+    if not 0 <= details < M:
+        raise TrainerError(
+            f"--details {details} of {M} codebooks leaves none for the classes: give a number from "
+            f"0 to {M - 1}"
+        )
+    return details
+
+
+def rules_of(options: argparse.Namespace, config: Config) -> Preprocess:
+    """Returns the rules by which images become the input of the network."""
+    if config.network.startswith(PREFIX):
+        mean, std = (
+            tuple(255 * value for value in of_each) for of_each in (options.mean, options.std)
+        )
+        return Preprocess(config.size, mean, std, jpeg=JPEG_SCALED)
+    if config.network in TORCHVISION:
+        return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
+    if config.network in EFFICIENTNETS:
+        return Preprocess(config.size, pretrained.LITE_MEAN, pretrained.LITE_STD, jpeg=JPEG_SCALED)
+    return Preprocess(config.size, jpeg=JPEG_SCALED)
+
+
+def require_fitting_size(config: Config) -> None:
+    """Raises TrainerError if images are too small for the network, or a package is missing."""
+    try:
+        with torch.device("meta"):  # computes only shapes
+            net = torch_architectures.build(config.network, 1, config.width).eval()
+            net(torch.zeros(1, 3, config.size, config.size))
+    except ValueError as error:
+        raise TrainerError(str(error)) from error
+    except RuntimeError as error:
+        raise TrainerError(
+            f"--size {config.size} is too small for network {config.network}: {error}"
+        ) from error
+
+
+def require_servable(config: Config) -> None:
+    """Raises TrainerError if the trained network could not be written, or no service could run it.
+
+    The networks of DEFAULT_SIZES are known to be fine up to their default width and size, so that
+    the seconds of the check are saved. Where no graph can be exported, nothing is checked.
+    """
+    name = config.network
+    usual = (
+        name in DEFAULT_SIZES
+        and config.width <= DEFAULT_WIDTHS.get(name, 0)
+        and config.size <= DEFAULT_SIZES[name]
+    )
+    if usual or graph.missing():
+        return
+    dimension = config.M * SUBVECTOR_DIMENSION
+    network = torch_architectures.build(name, dimension, config.width)
+    try:
+        graph.require_servable(network, config.size, dimension)
+    except TrainerError as error:
+        raise TrainerError(f"--network {name} --size {config.size}: {error}") from error
