@@ -86,4 +86,5 @@ def test_torchrun_trains_one_model(sample: Path, tmp_path: Path) -> None:
     small = ["--width", "4", "--batch-labelled", "16", "--batch-unlabelled", "16", "--steps", "6"]
     torchrun("-m", "trainer", "train", "--data", str(sample), "--out", str(out), *small)
     assert engines.load(out).about["training"]["processes"] == 2
-    assert len((out / "log.jsonl").read_text().splitlines()) == 7  # six checks, and the last step
+    lines = (out / "log.jsonl").read_text().splitlines()
+    assert len(lines) == 8  # seven checks, one of them before the first step, and the last step

@@ -59,7 +59,7 @@ def test_vgg_is_the_papers() -> None:
 
 def test_an_unknown_network_is_named_with_those_that_exist() -> None:
     with pytest.raises(
-        ValueError, match="'lenet'; choose one of alexnet, cnn-f, early32, early64, resnet, "
+        ValueError, match="'lenet'; choose one of alexnet, cnn-f, early32, early64, efficientnet-"
     ):
         network.build("lenet", 36)
 
