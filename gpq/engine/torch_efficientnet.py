@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0, 1 and 2 (Google 2020), whose features are the means of their last maps.
+"""EfficientNet-Lite 0, 1 and 2 (Google 2020), with pooled features of one length.
 
 They differ from EfficientNet (Tan & Le, ICML 2019) in three ways: ReLU6 instead of Swish, no
 squeeze-and-excitation, and a stem and a head that are not scaled with the network.
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 STEM, HEAD = 32, 1280  # channels
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm, those of the published weights
+LENGTH = 16.0  # of pooled features, about what the published networks have before it is fixed
 DEPTH_DIVISOR = 8  # numbers of channels are multiples of it
 # kernel, stride, expansion, channels and blocks of each stage, before scaling
 STAGES = (
@@ -89,15 +90,20 @@ class MBConv(nn.Module):
         return out + x if self.residual else out
 
 
-class MeanOfPixels(nn.Module):
-    """(B,C,H,W) -> (B,C)."""
+class Pool(nn.Module):
+    """The mean over pixels, scaled to the length LENGTH: (B,C,H,W) -> (B,C).
+
+    The length of the means says how sharp an image is rather than what it shows.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
+        mean = x.mean(dim=(2, 3))
+        squares = (mean * mean).sum(dim=1, keepdim=True)
+        return mean * (LENGTH / (squares + EPSILON).sqrt())
 
 
 class EfficientNetLite(nn.Module):
-    """A stem, seven stages, a head of 1,280 channels, the mean over pixels and a linear layer to D.
+    """A stem, seven stages, a head of 1,280 channels, a pool and a linear layer to D.
 
     ``name``: one of SCALES. The published networks take images of 224, 240 and 260 pixels.
     """
@@ -118,7 +124,7 @@ class EfficientNetLite(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.head = conv_bn(channels, HEAD, 1)
-        self.pool = MeanOfPixels()
+        self.pool = Pool()
         self.project = nn.Linear(HEAD, dimension)
 
     def forward(self, images: Tensor) -> Tensor:
