@@ -24,6 +24,7 @@ from trainer.evaluation.evaluate import evaluate
 from trainer.frozen.cache import GB, FeatureCache
 from trainer.frozen.cache import folder as cache_folder
 from trainer.parser import parser
+from trainer.quantise.command import quantise
 from trainer.train import train
 from trainer.training import loop
 
@@ -169,6 +170,7 @@ def _cell(value: object) -> str:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
+    "quantise": quantise,
     "evaluate": _evaluate,
     "report": _report,
     "cut": _cut,

@@ -20,6 +20,15 @@ LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network of the project: its name, its width, and the side of its images in pixels."""
+
+    network: str
+    width: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings of one training run; checkpoints and artifacts contain them.
 
@@ -62,6 +71,10 @@ class Config:
     def stages(self) -> int | None:
         """The number of frozen stages; None if all layers before the last are frozen."""
         return None if self.freeze == FREEZE_ALL else int(self.freeze)
+
+    @property
+    def built(self) -> Network:
+        return Network(self.network, self.width, self.size)
 
     @property
     def M(self) -> int:

@@ -182,11 +182,16 @@ def rules_of(options: argparse.Namespace, config: Config) -> Preprocess:
             tuple(255 * value for value in of_each) for of_each in (options.mean, options.std)
         )
         return Preprocess(config.size, mean, std, jpeg=JPEG_SCALED)
-    if config.network in TORCHVISION:
-        return Preprocess(config.size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
-    if config.network in EFFICIENTNETS:
-        return Preprocess(config.size, pretrained.LITE_MEAN, pretrained.LITE_STD, jpeg=JPEG_SCALED)
-    return Preprocess(config.size, jpeg=JPEG_SCALED)
+    return rules_for(config.network, config.size)
+
+
+def rules_for(network: str, size: int) -> Preprocess:
+    """Returns the rules of a network of the project, for images of ``size`` pixels a side."""
+    if network in TORCHVISION:
+        return Preprocess(size, pretrained.MEAN, pretrained.STD, jpeg=JPEG_SCALED)
+    if network in EFFICIENTNETS:
+        return Preprocess(size, pretrained.LITE_MEAN, pretrained.LITE_STD, jpeg=JPEG_SCALED)
+    return Preprocess(size, jpeg=JPEG_SCALED)
 
 
 def require_fitting_size(config: Config) -> None:

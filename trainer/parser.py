@@ -25,6 +25,7 @@ from trainer.data import datasets
 from trainer.frozen.cache import DEFAULT_GB, PLACE
 from trainer.reproduce.grid import PAPER_BITS
 
+MOST_BITS = 256  # a scan takes at most 64 codebooks
 CACHE = (
     "Trainings keep the features of frozen networks in the folder that the environment variable "
     f"{PLACE} names, or in ~/.cache/gpq."
@@ -35,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser; its ``command`` is the name of a command."""
     words = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = words.add_subparsers(
-        required=True, metavar="train|evaluate|report|cut|refit|precision|upgrade|reproduce|cache"
+        required=True,
+        metavar="train|quantise|evaluate|report|cut|refit|precision|upgrade|reproduce|cache",
     )
 
     labelled, unlabelled = ({name: BATCHES[name][kind] for name in RECIPES} for kind in (0, 1))
@@ -147,6 +149,39 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="continue from the checkpoint in --out")
     add("--overwrite", action="store_true", help="replace the run in --out")
+
+    codes = commands.add_parser(
+        "quantise", help="learn codes for a published network, from images without labels"
+    )
+    codes.set_defaults(command="quantise")
+    add = codes.add_argument
+    add(
+        "--data",
+        action="append",
+        required=True,
+        metavar="DIR[@PIXELS]",
+        help="folder of images; may be repeated. Thumbnails are best learnt from at fewer PIXELS "
+        "a side than the network's own",
+    )
+    add("--out", type=Path, required=True, help="folder for the artifact")
+    add(
+        "--network",
+        choices=sorted((*EFFICIENTNETS, *TORCHVISION)),
+        default="efficientnet-lite0",
+        help="network with published weights (%(default)s)",
+    )
+    add("--size", type=_positive, help="pixels a side of images; default: the network's own")
+    add("--bits", type=_code_length, default=256, help="code length (%(default)s)")
+    add(
+        "--most",
+        type=_positive,
+        default=20_000,
+        help="images of each folder to learn from, evenly spaced (%(default)s)",
+    )
+    add("--seed", type=_seed, default=0, help="seed of all random numbers (%(default)s)")
+    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
+    add("--overwrite", action="store_true", help="replace the model in --out")
+    _add_cache_gb(codes)
 
     searched = argparse.ArgumentParser(add_help=False)
     searched.add_argument("--model", type=Path, required=True, help="artifact folder")
@@ -308,6 +343,13 @@ def _gigabytes(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 upwards")
+    return value
+
+
+def _code_length(text: str) -> int:
+    value = _positive(text)
+    if value % 4 or value > MOST_BITS:
+        raise argparse.ArgumentTypeError(f"{text} is not a multiple of 4 up to {MOST_BITS}")
     return value
 
 

@@ -178,7 +178,7 @@ def _frozen(
     if source:
         weights = source.network.state_dict().items()
         load_body(network, {name: t for name, t in weights if name not in LAST_LAYER})
-    return FrozenNetwork(network, config.stages, config, rules)
+    return FrozenNetwork(network, config.stages, config.built, rules)
 
 
 def _features(

@@ -22,7 +22,7 @@ from trainer.components.model import GPQ
 from trainer.components.source import Source
 from trainer.components.teacher import class_means, labelled_rows
 from trainer.components.views import Views, views_of
-from trainer.config import Config
+from trainer.config import Config, Network
 from trainer.data.datasets import provenance
 from trainer.data.image_sets import TrainingSet, spread
 from trainer.errors import TrainerError
@@ -87,12 +87,12 @@ def export(
         },
         "measured": None,
     }
-    whole = finish(network) if finish else finished(network, config)
+    whole = finish(network) if finish else finished(network, config.built)
     compute = {"network": whole.described, "preprocess": asdict(rules)}
     return save(folder, whole.tensors, codebook, whole.make_graph, compute, about, examples)
 
 
-def finished(network: nn.Module, config: Config) -> Finished:
+def finished(network: nn.Module, built: Network) -> Finished:
     """Returns what an artifact has of a network of the project.
 
     Without the packages that export graphs it has no graph, which is printed.
@@ -101,8 +101,8 @@ def finished(network: nn.Module, config: Config) -> Finished:
     if reason := graph.missing():
         print(f"the model gets no graph, because {reason}: {UPGRADE_LATER}", file=sys.stderr)
     else:
-        make_graph = partial(graph.serialise, graph.export(network, config.size))
-    return Finished({"name": config.network, "width": config.width}, tensors, make_graph)
+        make_graph = partial(graph.serialise, graph.export(network, built.size))
+    return Finished({"name": built.network, "width": built.width}, tensors, make_graph)
 
 
 def examples_of(images: TrainingSet) -> NDArray[np.uint8]:

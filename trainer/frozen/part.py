@@ -23,7 +23,7 @@ from trainer.artifacts import graph
 from trainer.artifacts.encoder import Encoder, load_alone, of_graph
 from trainer.artifacts.export import Finished, finished
 from trainer.components.head import Head
-from trainer.config import Config
+from trainer.config import Network
 from trainer.data.image_sets import Standard
 from trainer.frozen.split import first_part, joined, rest
 
@@ -94,7 +94,7 @@ class FrozenNetwork:
 
     network: nn.Module
     stages: int | None
-    config: Config
+    built: Network
     rules: Preprocess
 
     @property
@@ -102,7 +102,7 @@ class FrozenNetwork:
         return self.stages is None
 
     def rest(self) -> nn.Module:
-        return rest(self.network, self.stages, self.config.size)
+        return rest(self.network, self.stages, self.built.size)
 
     @contextmanager
     def running(self, device: str) -> Iterator[Running]:
@@ -113,7 +113,7 @@ class FrozenNetwork:
             return
         from onnx_ir import to_proto
 
-        size = self.config.size
+        size = self.built.size
         with torch.no_grad():
             dimension = part(torch.zeros(1, 3, size, size)).shape[1]
         made = of_graph(to_proto(graph.export(part, size)), self.rules, dimension, digest)
@@ -122,10 +122,10 @@ class FrozenNetwork:
 
     def finish(self, learnt: nn.Module, standard: Standard | None) -> Finished:
         state = {name: tensor.cpu() for name, tensor in learnt.state_dict().items()}
-        return finished(joined(self.network, folded(state, standard)), self.config)
+        return finished(joined(self.network, folded(state, standard)), self.built)
 
     def _digest(self, part: nn.Module) -> str:
-        about = (self.config.network, self.config.width, self.stages, self.rules)
+        about = (self.built.network, self.built.width, self.stages, self.rules)
         digest = hashlib.sha256(repr(about).encode())
         for name, tensor in part.state_dict().items():
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

@@ -1,0 +1,1 @@
+"""Learns codes for the features of a published network, from images without labels."""

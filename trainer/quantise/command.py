@@ -1,0 +1,164 @@
+"""The command ``quantise``: learns codes from images without labels and writes an artifact."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpq import __version__
+from gpq.engine import torch_architectures
+from gpq.engine.torch_architectures import DEFAULT_WIDTHS
+from gpq.model.codebook import Codebook
+from gpq.system import device as gpq_device
+from trainer.artifacts.export import EXAMPLES, MAX_AVERAGED, finished
+from trainer.artifacts.saving import require_free, save
+from trainer.components import pretrained
+from trainer.config import SUBVECTOR_DIMENSION, Network
+from trainer.data.datasets import FOLDER, provenance
+from trainer.data.image_sets import spread
+from trainer.data.images import FileImages
+from trainer.data.listing import images_below
+from trainer.data.skipped import print_skipped
+from trainer.device import describe
+from trainer.errors import TrainerError, writing
+from trainer.frozen.cache import GB, FeatureCache
+from trainer.frozen.cache import folder as cache_folder
+from trainer.frozen.features import ViewFeatures
+from trainer.frozen.part import FrozenNetwork
+from trainer.options import DEFAULT_SIZE, DEFAULT_SIZES, rules_for
+from trainer.quantise.rotation import learn
+
+NESTED_LENGTHS = (24, 48, 96)  # bits that are usable as codes themselves
+ITERATIONS = 12
+LEAST_IMAGES = 1000  # fewer say too little about how features vary
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of images, and the side in pixels that they are scaled to."""
+
+    path: Path
+    size: int
+
+    @classmethod
+    def parse(cls, text: str, size: int) -> "Folder":
+        """Reads DIR or DIR@PIXELS; ``size`` is the default of PIXELS. Raises TrainerError."""
+        path, at, pixels = text.rpartition("@")
+        if not at or not pixels.isdecimal():
+            return cls(Path(text), size)
+        if not 32 <= int(pixels) <= size:
+            raise TrainerError(f"--data {text}: give 32 to {size} pixels after the @")
+        return cls(Path(path), int(pixels))
+
+
+def quantise(options: argparse.Namespace) -> None:
+    """Learns codes for a published network and writes its artifact. Raises TrainerError."""
+    started = time.monotonic()
+    require_free(options.out, overwrite=options.overwrite)
+    name, M = options.network, options.bits // 4
+    size = options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE)
+    built = Network(name, DEFAULT_WIDTHS.get(name, 0), size)
+    folders = [Folder.parse(text, size) for text in options.data]
+    network = torch_architectures.build(name, M * SUBVECTOR_DIMENSION, built.width).eval()
+    if network.get_submodule("project").in_features < M * SUBVECTOR_DIMENSION:
+        raise TrainerError(f"--bits {options.bits} is more than the features of {name} can fill")
+    pretrained.load_pretrained(network, name)
+    features, examples = _features(options, built, network, folders)
+    length = float(features.norm(dim=1).mean())
+    found = learn(features / length, M, SUBVECTOR_DIMENSION, groups_of(M), ITERATIONS, options.seed)
+    last = network.get_submodule("project")
+    last.load_state_dict({"weight": found.W, "bias": -length * found.W @ found.mean})
+    with torch.no_grad():
+        averaged = last(features[spread(len(features), MAX_AVERAGED)]).numpy()
+    codebook = Codebook(found.words.numpy())
+    training = {
+        "recipe": "quantise",
+        "network": name,
+        "size": size,
+        "bits": options.bits,
+        "seed": options.seed,
+        "command": _command(options),
+        "seconds": round(time.monotonic() - started),
+        "device": describe(torch.device("cpu")),
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {"gpq": __version__, "torch": str(torch.__version__)},
+    }
+    about: dict[str, Any] = {
+        "classes": [],
+        "training": training,
+        "data": {**provenance(FOLDER), "labelled": 0, "unlabelled": len(features)},
+        "measured": None,
+    }
+    whole = finished(network, built)
+    compute = {"network": whole.described, "preprocess": asdict(rules_for(name, size))}
+    codebook = replace(codebook, means=codebook.means_of(averaged))
+    with writing(options.out):
+        model_id = save(
+            options.out, whole.tensors, codebook, whole.make_graph, compute, about, examples
+        )
+    print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def groups_of(M: int) -> list[int]:
+    """Divides M codebooks into groups, so that the nested lengths end with a group."""
+    groups: list[int] = []
+    for bits in NESTED_LENGTHS:
+        count = bits // 4 - sum(groups)
+        if 0 < 2 * count <= M - sum(groups):
+            groups.append(count)
+    return [*groups, M - sum(groups)]
+
+
+def _features(
+    options: argparse.Namespace, built: Network, network: nn.Module, folders: Sequence[Folder]
+) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Returns pooled features (N,E) float32 in random order, and example images (X,3,S,S) uint8."""
+    parts, examples = [], []
+    with closing(FeatureCache(cache_folder(), round(options.cache_gb * GB))) as cache:
+        for folder in folders:
+            rules = rules_for(built.network, folder.size)
+            files = images_below(folder.path).files
+            if not files:
+                raise TrainerError(f"--data: there are no files below {folder.path}")
+            chosen = [files[row] for row in spread(len(files), options.most).tolist()]
+            images = FileImages(chosen, rules)
+            part = FrozenNetwork(network, None, replace(built, size=folder.size), rules)
+            with part.running(str(gpq_device.pick(options.device))) as running:
+                compute = ViewFeatures(running, cache, options.seed)
+                found = compute.of_images(images, 1, f"{folder.path.name} at {folder.size}")
+            print_skipped(found.skipped)
+            parts.append(found.values[:, 0].float())
+            if folder.size == built.size and len(found.rows):
+                rows = found.rows[spread(len(found.rows), EXAMPLES // len(folders))]
+                examples.append(images.pixels(rows).numpy())
+    features = torch.cat(parts)
+    if len(features) < LEAST_IMAGES:
+        raise TrainerError(
+            f"{len(features)} images can be read: at least {LEAST_IMAGES} are needed, of which at "
+            "most 20,000 of each --data are used"
+        )
+    if not examples:
+        raise TrainerError(f"no --data has images of the network's own size, {built.size} pixels")
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(options.seed))
+    return features[order], np.concatenate(examples)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Returns the command line as given, without the places of this machine."""
+    places = {"--data": "DATA", "--out": "OUT"}
+    words: list[str] = []
+    for word in options.words:
+        before = words[-1] if words else ""
+        _, at, pixels = word.partition("@")
+        words.append(f"{places[before]}{at}{pixels}" if before in places else word)
+    return shlex.join(["python", "-m", "trainer", *words])
