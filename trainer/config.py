@@ -20,7 +20,7 @@ LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
 
 
 @dataclass(frozen=True)
-class Network:
+class Architecture:
     """A network of the project: its name, its width, and the side of its images in pixels."""
 
     network: str
@@ -73,8 +73,8 @@ class Config:
         return None if self.freeze == FREEZE_ALL else int(self.freeze)
 
     @property
-    def built(self) -> Network:
-        return Network(self.network, self.width, self.size)
+    def built(self) -> Architecture:
+        return Architecture(self.network, self.width, self.size)
 
     @property
     def M(self) -> int:

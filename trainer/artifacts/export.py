@@ -22,7 +22,7 @@ from trainer.components.model import GPQ
 from trainer.components.source import Source
 from trainer.components.teacher import class_means, labelled_rows
 from trainer.components.views import Views, views_of
-from trainer.config import Config, Network
+from trainer.config import Architecture, Config
 from trainer.data.datasets import provenance
 from trainer.data.image_sets import TrainingSet, spread
 from trainer.errors import TrainerError
@@ -92,7 +92,7 @@ def export(
     return save(folder, whole.tensors, codebook, whole.make_graph, compute, about, examples)
 
 
-def finished(network: nn.Module, built: Network) -> Finished:
+def finished(network: nn.Module, built: Architecture) -> Finished:
     """Returns what an artifact has of a network of the project.
 
     Without the packages that export graphs it has no graph, which is printed.

@@ -23,7 +23,7 @@ from trainer.artifacts import graph
 from trainer.artifacts.encoder import Encoder, load_alone, of_graph
 from trainer.artifacts.export import Finished, finished
 from trainer.components.head import Head
-from trainer.config import Network
+from trainer.config import Architecture
 from trainer.data.image_sets import Standard
 from trainer.frozen.split import first_part, joined, rest
 
@@ -94,7 +94,7 @@ class FrozenNetwork:
 
     network: nn.Module
     stages: int | None
-    built: Network
+    built: Architecture
     rules: Preprocess
 
     @property

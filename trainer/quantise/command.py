@@ -23,7 +23,7 @@ from gpq.system import device as gpq_device
 from trainer.artifacts.export import EXAMPLES, MAX_AVERAGED, finished
 from trainer.artifacts.saving import require_free, save
 from trainer.components import pretrained
-from trainer.config import SUBVECTOR_DIMENSION, Network
+from trainer.config import SUBVECTOR_DIMENSION, Architecture
 from trainer.data.datasets import FOLDER, provenance
 from trainer.data.image_sets import spread
 from trainer.data.images import FileImages
@@ -67,7 +67,7 @@ def quantise(options: argparse.Namespace) -> None:
     require_free(options.out, overwrite=options.overwrite)
     name, M = options.network, options.bits // 4
     size = options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE)
-    built = Network(name, DEFAULT_WIDTHS.get(name, 0), size)
+    built = Architecture(name, DEFAULT_WIDTHS.get(name, 0), size)
     folders = [Folder.parse(text, size) for text in options.data]
     network = torch_architectures.build(name, M * SUBVECTOR_DIMENSION, built.width).eval()
     if network.get_submodule("project").in_features < M * SUBVECTOR_DIMENSION:
@@ -120,7 +120,7 @@ def groups_of(M: int) -> list[int]:
 
 
 def _features(
-    options: argparse.Namespace, built: Network, network: nn.Module, folders: Sequence[Folder]
+    options: argparse.Namespace, built: Architecture, network: nn.Module, folders: Sequence[Folder]
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """Returns pooled features (N,E) float32 in random order, and example images (X,3,S,S) uint8."""
     parts, examples = [], []
