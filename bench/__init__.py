@@ -35,7 +35,7 @@ What the benchmarks share:
     machine     describes the machine
     output      prints and writes results
     peers       the applications that ``service`` compares the service to
-    photographs makes large JPEGs from the example images
+    photographs makes JPEGs of several sizes from an example image
     plots       formats axes
     rates       measures images a second
     sender      sends requests at a fixed rate, by Locust

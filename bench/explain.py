@@ -1,8 +1,9 @@
-"""Draws the figures of docs/how-it-works.md with the shipped model and the example images.
+"""Draws the figures of docs/how-it-works.md with models/photos and the example images.
 
 .venv/bin/python -m bench.explain
 """
 
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -18,10 +19,12 @@ from gpq.model.codebook import unpack
 from gpq.model.model import Model
 from harness import ROOT
 from harness.images import EXAMPLES
-from harness.models import SHIPPED
+from harness.models import DEFAULT
+from trainer.artifacts.cut import cut
 
 DOCS = ROOT / "docs"
-QUERY = EXAMPLES / "cat" / "0001.jpg"
+QUERY = EXAMPLES / "shoes" / "0002.jpg"
+BITS = 48  # few enough to be drawn
 SHOWN_RANKS = (1, 40, 299)  # of the 299 other images: the nearest, one in between, the last
 COLOURS = ("#1a9850", "#e08214", "#c51b7d")
 
@@ -92,11 +95,13 @@ def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
 
 
 def main() -> None:
-    model = engines.load(SHIPPED)
     files = sorted(EXAMPLES.rglob("*.jpg"))
-    pixels = np.stack([model.read(file.read_bytes()) for file in files])
-    look_up(model, files, pixels)
-    all_pairs(model, files, pixels)
+    with tempfile.TemporaryDirectory() as folder:
+        cut(DEFAULT, BITS, Path(folder))
+        shorter = engines.load(Path(folder))
+    pixels = np.stack([shorter.read(file.read_bytes()) for file in files])
+    look_up(shorter, files, pixels)
+    all_pairs(engines.load(DEFAULT), files, pixels)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ the seconds that each takes on an H200 (``tasks``):
     post 120: POST /search
     scan-1e8 180: the scan for all numbers of queries, k = 10 and 100, and with other block sizes
     scan-1e9-all 150, scan-1e7 60: the scan of other numbers of codes
-    cifar10, cifar10-from-photos, photos-100, cifar10-seed-1, cifar10-seed-2, cifar10-paper: more
+    cifar10, cifar10-from-photos64, photos-100, cifar10-seed-1, cifar10-seed-2, cifar10-paper: more
     trainings
 
 GPQ_DATA names a folder with the packs cifar10-jpeg.tar.xz and tinyimagenet64-*.zip, or with their
@@ -42,9 +42,8 @@ from pathlib import Path
 
 from bench.data import cifar10, tinyimagenet
 from harness import ROOT
-from harness.models import SHIPPED
+from harness.models import PHOTOS64, SHIPPED
 
-PHOTOS = ROOT / "models" / "photos"
 CPU_ROWS_DIVISOR = 500_000  # the CPU scans fewer codes
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
@@ -116,7 +115,7 @@ def trainings() -> list[Training]:
         photos_all,
         *unseen,
         Training("cifar10", cifar10, modern, "cifar10"),
-        Training("cifar10-from-photos", cifar10, (*modern, "--init", str(PHOTOS)), "cifar10"),
+        Training("cifar10-from-photos64", cifar10, (*modern, "--init", str(PHOTOS64)), "cifar10"),
         photos_100,
         *seeds,
         Training("cifar10-paper", cifar10, paper, "cifar10"),

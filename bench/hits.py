@@ -1,7 +1,7 @@
 """Draws queries with their nearest images, framed green if they have the query's class.
 
-.venv/bin/python -m bench.hits                 docs/hits.jpg, from 300 CIFAR-10 test images
-python -m bench.hits --model models/photos --data SEARCHED --out docs/hits-photos.jpg
+.venv/bin/python -m bench.hits                 docs/hits.jpg, from the example images
+python -m bench.hits --model MODEL --data SEARCHED --out FILE
 
 --data is a folder with train/ (the database) and test/ (the queries), or a folder of <class>/*,
 where every image is a query and is searched for among all others. The plot has the first query of
@@ -9,9 +9,6 @@ each class, or of ten evenly chosen classes if the data has more.
 """
 
 import argparse
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +21,15 @@ from gpq import scan
 from gpq.engine import engines
 from gpq.model.model import Model
 from harness import ROOT
-from harness.images import extract_sample
-from harness.models import SHIPPED
+from harness.images import EXAMPLES
+from harness.models import DEFAULT
 from trainer.data.image_sets import RetrievalSet, retrieval_set, spread
 
-SIDE, FRAME, GAP = 64, 4, 10  # pixels
+SIDE, FRAME, GAP = 80, 4, 10  # pixels
 LINES, HITS = 10, 9  # drawn
 JUDGED = 10  # hits that count for the precision
 BATCH = 256
 GREEN, RED, BACKGROUND = (34, 160, 84), (214, 66, 66), (250, 250, 248)
-
-
-@contextmanager
-def sample() -> Iterator[Path]:
-    """Extracts the sample in tests/data, and yields the folder of its test images."""
-    with tempfile.TemporaryDirectory() as folder:
-        extract_sample(Path(folder))
-        yield Path(folder) / "test"
 
 
 def nearest(model: Model, images: RetrievalSet) -> NDArray[np.int64]:
@@ -84,16 +73,12 @@ def _paste(sheet: Image.Image, pixels: Tensor, left: int, top: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=SHIPPED, help="(the shipped one)")
-    parser.add_argument("--data", type=Path, help="folder of images (the sample in tests/data)")
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="(models/photos)")
+    parser.add_argument("--data", type=Path, default=EXAMPLES, help="folder of images (examples)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "hits.jpg", help="JPEG file")
     options = parser.parse_args()
     model = engines.load(options.model)
-    if options.data:
-        images = retrieval_set(options.data, "folder", model.rules)
-    else:
-        with sample() as folder:
-            images = retrieval_set(folder, "folder", model.rules)
+    images = retrieval_set(options.data, "folder", model.rules)
     rows = nearest(model, images)
     labels = images.database_labels[torch.from_numpy(rows)]
     right = (labels & images.query_labels[:, None]).any(dim=2).numpy()

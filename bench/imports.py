@@ -29,7 +29,7 @@ from tqdm import tqdm
 from bench.database import sqlite_url
 from bench.machine import describe
 from bench.output import RESULTS, save
-from bench.photographs import enlarged
+from bench.photographs import scaled
 from gpq.engine import engines
 from harness import commands
 from harness.models import SHIPPED
@@ -102,7 +102,7 @@ def enlarge(files: list[Path], folder: Path) -> Path:
     """
     images = folder / "images-to-import"
     images.mkdir()
-    large = [enlarged(path, 640, 480) for path in tqdm(files[:ENLARGED], desc="enlarging")]
+    large = [scaled(path, 640, 480) for path in tqdm(files[:ENLARGED], desc="enlarging")]
     for n in range(len(files)):
         (images / f"{n:06}.jpg").write_bytes(large[n % len(large)] + n.to_bytes(4))
     return images

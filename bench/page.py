@@ -12,17 +12,17 @@ from playwright.sync_api import sync_playwright
 
 from harness import ROOT
 from harness.images import EXAMPLES
-from harness.models import SHIPPED
+from harness.models import DEFAULT
 from harness.server import Server
 
-QUERY = EXAMPLES / "cat" / "0001.jpg"
+QUERY = EXAMPLES / "shoes" / "0002.jpg"
 SCREENSHOT = ROOT / "docs" / "page.jpg"
 
 
 def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        Server(Path(folder), model=SHIPPED) as server,
+        Server(Path(folder), model=DEFAULT) as server,
         sync_playwright() as playwright,
     ):
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -3,9 +3,9 @@
     python -m bench.post                                  a million images, GPQ_SCAN=auto
     python -m bench.post --rows 10000 --seconds 2 --scan native
 
-The searches send a 32×32 image of examples/ to the shipped model, which runs on the GPU too. The
-time of a search is the time until its reply; the reply's Server-Timing shows its stages. The
-results are printed as JSON.
+The searches send a 32×32 image to models/cifar10, which runs on the GPU too. The time of a search
+is the time until its reply; the reply's Server-Timing shows its stages. The results are printed as
+JSON.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import httpx
 
+from bench import photographs
 from bench.database import filled_service
 from bench.machine import describe
 from bench.output import save
-from harness.images import EXAMPLES
 from harness.server import Server
 
 CLIENTS = (1, 16, 64)
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--scan", default="auto", help="scan engine, see the setting GPQ_SCAN")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
-    image = min(EXAMPLES.rglob("*.jpg")).read_bytes()
+    image = photographs.by_size()["32×32"]
     with (
         tempfile.TemporaryDirectory() as name,
         filled_service(Path(name), options.rows, scan=options.scan) as server,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness import ROOT
 
-EXAMPLES = ROOT / "examples"  # 300 images, <class>/NNNN.jpg
+EXAMPLES = ROOT / "examples"  # 300 photographs, <kind>/NNNN.jpg
 SAMPLE = ROOT / "tests" / "data" / "cifar10-sample.tar.xz"
 
 

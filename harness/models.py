@@ -1,4 +1,4 @@
-"""Makes model artifacts with random weights, without torch, and names the shipped one."""
+"""Makes model artifacts with random weights, without torch, and names the shipped ones."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,9 @@ from gpq.model.graph import GRAPH, external
 from gpq.pixels.preprocess import Preprocess
 from harness import ROOT
 
-SHIPPED = ROOT / "models" / "cifar10"
+SHIPPED = ROOT / "models" / "cifar10"  # small and fast
+DEFAULT = ROOT / "models" / "photos"  # the service's
+PHOTOS64 = ROOT / "models" / "photos64"
 OPSET = 20
 d = 12  # dimension of a sub-vector
 CHANNELS = 16  # of the last convolution

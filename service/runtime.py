@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from gpq import scan
 from gpq.engine import engines
 from gpq.errors import ArtifactError, ScanError
+from gpq.model.graph import GRAPH
 from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
@@ -238,6 +239,9 @@ class Runtime:
         that the database has never known; Unavailable if it cannot run here.
         """
         files = self.store.models.files(active)
+        if files and GRAPH not in files and (folder := artifacts.shipped(active)):
+            self.store.models.add(active, artifacts.read(folder))
+            files = self.store.models.files(active)
         chosen = "model" in self.settings.model_fields_set
         unknown = chosen and not self.store.models.ever_known(self._configured.id)
         if unknown or not files:

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         "sqlite:///data/gpq.db", description="SQLAlchemy URL of the database, SQLite or Postgres"
     )
     model: Path = Field(
-        MODELS / "cifar10",
+        MODELS / "photos",
         description="folder of the model artifact, relative to the current folder or else to the "
         "program's; a database that holds images keeps its own model",
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 SUBVECTOR_DIMENSION = 12  # d
 BITS = (12, 16, 24, 32, 48, 64)
 NESTED_BITS = (12, 24, 32)  # the first bits of a longer code that are usable as codes themselves
+QUANTISED_BITS = (24, 48, 96)  # the same of codes that ``quantise`` learns
 CLASS_CODEBOOKS = 8  # further codebooks distinguish images of the same class
 RECIPES = ("paper", "modern")
 LOGITS = ("averaged", "per-subspace")

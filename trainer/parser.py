@@ -178,6 +178,21 @@ def parser() -> argparse.ArgumentParser:
         default=20_000,
         help="images of each folder to learn from, evenly spaced (%(default)s)",
     )
+    add(
+        "--source",
+        action="append",
+        default=[],
+        type=_source,
+        metavar="NAME:LICENCE",
+        help="where images or weights come from, which the model records; may be repeated",
+    )
+    add(
+        "--examples",
+        type=Path,
+        metavar="DIR",
+        help="images of which the model contains a few, to check the engines that run it; "
+        "default: those of --data",
+    )
     add("--seed", type=_seed, default=0, help="seed of all random numbers (%(default)s)")
     add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
     add("--overwrite", action="store_true", help="replace the model in --out")
@@ -344,6 +359,14 @@ def _gigabytes(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 upwards")
     return value
+
+
+def _source(text: str) -> dict[str, str]:
+    """Reads NAME:LICENCE."""
+    name, _, licence = (part.strip() for part in text.partition(":"))
+    if not name or not licence:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name, a colon and a licence")
+    return {"name": name, "licence": licence}
 
 
 def _code_length(text: str) -> int:

@@ -10,7 +10,7 @@ from gpq.engine.engines import Options
 from gpq.errors import ArtifactError
 from gpq.model import artifact
 from gpq.model.model import Model
-from service.settings import ROOT
+from service.settings import MODELS, ROOT
 
 
 def find(folder: Path) -> Path:
@@ -27,6 +27,12 @@ def find(folder: Path) -> Path:
             "folder of a model"
         )
     return elsewhere
+
+
+def shipped(id: str) -> Path | None:
+    """Returns the folder of the shipped model with an id, or None."""
+    folders = sorted(path.parent for path in MODELS.glob(f"*/{artifact.CONFIG}"))
+    return next((folder for folder in folders if artifact.load(folder).id == id), None)
 
 
 def read(folder: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import re
 import sqlite3
 import subprocess
 import threading
@@ -146,7 +147,7 @@ def test_a_damaged_dump_restores_nothing(database_url: str, tmp_path: Path) -> N
     damaged = {
         "cut": lines[:-1],
         "shorter": [*lines[:9], *lines[10:]],
-        "changed": [*lines[:9], lines[9].replace(b'"width":32', b'"width":33'), *lines[10:]],
+        "changed": [*lines[:9], re.sub(rb'"width":\d+', b'"width":33', lines[9]), *lines[10:]],
         "of another model": [*lines[:9], json.dumps(other).encode() + b"\n", *lines[10:]],
         "longer": [*lines, lines[9]],
         "of another version": [lines[0].replace(b'"version":1', b'"version":2'), *lines[1:]],

@@ -9,17 +9,17 @@ import pytest
 
 from gpq.model import artifact
 from gpq.model.graph import GRAPH
-from harness import ROOT
 from harness.images import png, tree
-from harness.models import SHIPPED, fields, make_artifact
+from harness.models import DEFAULT, PHOTOS64, SHIPPED, fields, make_artifact
 from harness.server import Server
 from service.database.migrate import migrate
 from service.database.records import Put
 from service.database.store import Store
 from service.models import artifacts
 from tests.waiting import until
+from trainer.artifacts.cut import cut
 
-PHOTOS = ROOT / "models" / "photos"
+BITS = 24
 UPGRADE = "python -m trainer upgrade"
 
 
@@ -31,14 +31,22 @@ def without_graph(folder: Path) -> dict[str, bytes]:
     return {**files, artifact.CONFIG: json.dumps(config).encode()}
 
 
+@pytest.fixture(scope="module")
+def cut_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 24 bits that is not shipped."""
+    folder = tmp_path_factory.mktemp("cut")
+    cut(PHOTOS64, BITS, folder)
+    return folder
+
+
 @pytest.fixture
-def photos(tmp_path: Path) -> Iterator[tuple[Store, str]]:
-    """A store of photos, a model without a graph, and its id. It is the service's own database."""
+def graphless(cut_model: Path, tmp_path: Path) -> Iterator[tuple[Store, str]]:
+    """A store whose model has no graph, and its id. It is the service's own database."""
     (tmp_path / "data").mkdir()
     with closing(Store(f"sqlite:///{tmp_path}/data/gpq.db")) as store:
         migrate(store.database)
-        id = artifact.load(PHOTOS).id
-        store.models.adopt(id, without_graph(PHOTOS))
+        id = artifact.load(cut_model).id
+        store.models.adopt(id, without_graph(cut_model))
         yield store, id
 
 
@@ -95,40 +103,51 @@ def test_a_start_with_a_model_without_a_graph_ends_with_the_way_to_upgrade_it(
 
 
 def test_a_service_waits_until_the_active_model_has_a_graph(
-    photos: tuple[Store, str], tmp_path: Path
+    graphless: tuple[Store, str], cut_model: Path, tmp_path: Path
 ) -> None:
-    store, id = photos
-    store_an_image(store, id)
+    store, id = graphless
+    store_an_image(store, {id: bytes(3)})
     server = Server(tmp_path)
     server.start()
     server.wait_until_not_ready(f"model {id} cannot be loaded here")
     assert UPGRADE in server.http.get("/readyz").json()["detail"]
-    assert store.models.add(id, artifacts.read(PHOTOS)) is False
+    assert store.models.add(id, artifacts.read(cut_model)) is False
     server.wait_until_ready()
     assert server.search(png(1)).json()["results"][0]["id"] == "a"
     assert server.stop() == 0
     assert "unexpected" not in server.printed() and "Traceback" not in server.printed()
 
 
+def test_a_service_adds_the_graph_of_an_active_model_that_is_shipped(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with closing(Store(f"sqlite:///{tmp_path}/data/gpq.db")) as store:
+        migrate(store.database)
+        id = artifact.load(SHIPPED).id
+        store.models.adopt(id, without_graph(SHIPPED))
+        store_an_image(store, {id: bytes(6)})
+        with Server(tmp_path) as server:
+            assert server.http.get("/model").json()["id"] == id != artifact.load(DEFAULT).id
+            assert GRAPH in store.models.files(id)
+
+
 def test_puts_wait_until_every_model_has_a_graph_and_searches_do_not(
-    photos: tuple[Store, str], tmp_path: Path
+    graphless: tuple[Store, str], cut_model: Path, tmp_path: Path
 ) -> None:
-    store, id = photos
+    store, id = graphless
     shipped = artifact.load(SHIPPED).id
     store.models.add(shipped, without_graph(SHIPPED))
     store.models.activate(shipped)
-    store_an_image(store, id, shipped)
+    store_an_image(store, {id: bytes(3), shipped: bytes(6)})
     server = Server(tmp_path)
     with server:
         assert server.search(png(1)).json()["results"][0]["id"] == "a"
         refused = server.index(png(2))
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
         assert id in refused.json()["detail"] and UPGRADE in refused.json()["detail"]
-        assert store.models.add(id, artifacts.read(PHOTOS)) is False
+        assert store.models.add(id, artifacts.read(cut_model)) is False
         until(lambda: server.index(png(2)).status_code == 200)
 
 
-def store_an_image(store: Store, *models: str) -> None:
-    """Stores an image with the id ``a`` and zero codes of some models."""
-    codes = dict.fromkeys(models, bytes(6))
+def store_an_image(store: Store, codes: dict[str, bytes]) -> None:
+    """Stores an image with the id ``a`` and its codes by models."""
     store.images.put([Put("a", codes, "0" * 64, 4, 3, 100, None)])

@@ -61,5 +61,5 @@ def test_a_misspelt_setting_is_named_with_a_suggestion() -> None:
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPQ_MODEL", "")
-    assert Settings().model == MODELS / "cifar10"
+    assert Settings().model == MODELS / "photos"
     assert "model" not in Settings().model_fields_set

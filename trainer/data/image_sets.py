@@ -178,7 +178,7 @@ def training_set(
 def _read(images: Images, rules: Preprocess, what: str) -> tuple[Tensor, Tensor | slice, list[str]]:
     """Returns pixels (N,3,S,S), the rows that could be read, and a line for each other file."""
     if isinstance(images, ArrayImages):
-        return images.array, slice(None), []
+        return images.pixels(torch.arange(len(images))), slice(None), []
     assert isinstance(images, FileImages)
     pixels, kept, skipped = read_images(images.files, rules, what)
     return pixels, torch.tensor(kept, dtype=torch.int64), skipped
@@ -197,9 +197,9 @@ def listed(root: Path, dataset: str, rules: Preprocess, most: int | None = None)
         split, seen = whole.split, whole.split.seen
         return ListedSet(
             root,
-            ArrayImages(whole.pixels[split.labelled]),
+            ArrayImages(whole.pixels, split.labelled),
             whole.labels[split.labelled][:, seen],
-            ArrayImages(whole.pixels[split.unlabelled]) if len(split.unlabelled) else None,
+            ArrayImages(whole.pixels, split.unlabelled) if len(split.unlabelled) else None,
             tuple(whole.classes[c] for c in seen),
             whole.skipped,
             whole=False,

@@ -29,23 +29,26 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in memory, (N,3,S,S) uint8."""
+    """Images in memory, (N,3,S,S) uint8, or some ``rows`` (R,) of them, which are not copied."""
 
     array: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.array if self.rows is None else self.rows)
 
     def pixels(self, rows: Tensor) -> Tensor:
-        return self.array[rows.to(self.array.device)].cpu()
+        return self.array[self._own(rows).to(self.array.device)].cpu()
 
     def chunks(self, what: str) -> Iterator[Chunk]:
-        for first in range(0, len(self.array), READ_AT_ONCE):
-            part = self.array[first : first + READ_AT_ONCE]
-            yield Chunk(part.cpu(), list(range(first, first + len(part))), [])
+        for part in torch.split(torch.arange(len(self)), READ_AT_ONCE):
+            yield Chunk(self.pixels(part), part.tolist(), [])
 
     def at(self, rows: Tensor) -> "ArrayImages":
-        return ArrayImages(self.array[rows])
+        return ArrayImages(self.array, self._own(rows))
+
+    def _own(self, rows: Tensor) -> Tensor:
+        return rows if self.rows is None else self.rows[rows]
 
 
 @dataclass(frozen=True)

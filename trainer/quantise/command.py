@@ -19,11 +19,12 @@ from gpq import __version__
 from gpq.engine import torch_architectures
 from gpq.engine.torch_architectures import DEFAULT_WIDTHS
 from gpq.model.codebook import Codebook
+from gpq.pixels.preprocess import Preprocess
 from gpq.system import device as gpq_device
 from trainer.artifacts.export import EXAMPLES, MAX_AVERAGED, finished
 from trainer.artifacts.saving import require_free, save
 from trainer.components import pretrained
-from trainer.config import SUBVECTOR_DIMENSION, Architecture
+from trainer.config import QUANTISED_BITS, SUBVECTOR_DIMENSION, Architecture
 from trainer.data.datasets import FOLDER, provenance
 from trainer.data.image_sets import spread
 from trainer.data.images import FileImages
@@ -38,7 +39,6 @@ from trainer.frozen.part import FrozenNetwork
 from trainer.options import DEFAULT_SIZE, DEFAULT_SIZES, rules_for
 from trainer.quantise.rotation import learn
 
-NESTED_LENGTHS = (24, 48, 96)  # bits that are usable as codes themselves
 ITERATIONS = 12
 LEAST_IMAGES = 1000  # fewer say too little about how features vary
 
@@ -96,7 +96,7 @@ def quantise(options: argparse.Namespace) -> None:
     about: dict[str, Any] = {
         "classes": [],
         "training": training,
-        "data": {**provenance(FOLDER), "labelled": 0, "unlabelled": len(features)},
+        "data": {**_provenance(options.source), "labelled": 0, "unlabelled": len(features)},
         "measured": None,
     }
     whole = finished(network, built)
@@ -109,10 +109,18 @@ def quantise(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
 
 
+def _provenance(sources: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Returns the name and the licence of all ``sources`` together."""
+    if not sources:
+        return provenance(FOLDER)
+    names = "; ".join(source["name"] for source in sources)
+    return {"name": names, "licence": "; ".join(f"{s['name']}: {s['licence']}" for s in sources)}
+
+
 def groups_of(M: int) -> list[int]:
     """Divides M codebooks into groups, so that the nested lengths end with a group."""
     groups: list[int] = []
-    for bits in NESTED_LENGTHS:
+    for bits in QUANTISED_BITS:
         count = bits // 4 - sum(groups)
         if 0 < 2 * count <= M - sum(groups):
             groups.append(count)
@@ -127,18 +135,14 @@ def _features(
     with closing(FeatureCache(cache_folder(), round(options.cache_gb * GB))) as cache:
         for folder in folders:
             rules = rules_for(built.network, folder.size)
-            files = images_below(folder.path).files
-            if not files:
-                raise TrainerError(f"--data: there are no files below {folder.path}")
-            chosen = [files[row] for row in spread(len(files), options.most).tolist()]
-            images = FileImages(chosen, rules)
+            images = _images(folder.path, options.most, rules)
             part = FrozenNetwork(network, None, replace(built, size=folder.size), rules)
             with part.running(str(gpq_device.pick(options.device))) as running:
                 compute = ViewFeatures(running, cache, options.seed)
                 found = compute.of_images(images, 1, f"{folder.path.name} at {folder.size}")
             print_skipped(found.skipped)
             parts.append(found.values[:, 0].float())
-            if folder.size == built.size and len(found.rows):
+            if not options.examples and folder.size == built.size and len(found.rows):
                 rows = found.rows[spread(len(found.rows), EXAMPLES // len(folders))]
                 examples.append(images.pixels(rows).numpy())
     features = torch.cat(parts)
@@ -147,15 +151,26 @@ def _features(
             f"{len(features)} images can be read: at least {LEAST_IMAGES} are needed, of which at "
             "most 20,000 of each --data are used"
         )
+    if options.examples:
+        chosen = _images(options.examples, EXAMPLES, rules_for(built.network, built.size))
+        examples = [chunk.pixels.numpy() for chunk in chosen.chunks("examples") if chunk.rows]
     if not examples:
         raise TrainerError(f"no --data has images of the network's own size, {built.size} pixels")
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(options.seed))
     return features[order], np.concatenate(examples)
 
 
+def _images(folder: Path, most: int, rules: Preprocess) -> FileImages:
+    """Returns at most ``most`` of the images below a folder, evenly spaced."""
+    files = images_below(folder).files
+    if not files:
+        raise TrainerError(f"there are no files below {folder}")
+    return FileImages([files[row] for row in spread(len(files), most).tolist()], rules)
+
+
 def _command(options: argparse.Namespace) -> str:
     """Returns the command line as given, without the places of this machine."""
-    places = {"--data": "DATA", "--out": "OUT"}
+    places = {"--data": "DATA", "--examples": "EXAMPLES", "--out": "OUT"}
     words: list[str] = []
     for word in options.words:
         before = words[-1] if words else ""

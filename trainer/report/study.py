@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
 from gpq.model.codebook import intra_normalise, pack
-from trainer.config import NESTED_BITS
+from trainer.config import NESTED_BITS, QUANTISED_BITS
 from trainer.evaluation.collection import Collection, Embedded
 from trainer.evaluation.evaluate import Evaluation, measure, require_searchable
 from trainer.evaluation.metrics import (
@@ -28,6 +28,8 @@ MAP_KNOWN = 1000  # of them, if as many have known classes
 UNKNOWN = -1  # in place of a class
 SHOWN_QUERIES = 12
 SHOWN_COLOURS = 5  # queries of one class
+
+NESTED: dict[str | None, tuple[int, ...]] = {"modern": NESTED_BITS, "quantise": QUANTISED_BITS}
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ def study(
     """
     require_searchable(collection)
     bits_of_model = embedded.codebook.bits
-    nested = (about.get("training") or {}).get("recipe") == "modern"
-    shorter = [b for b in NESTED_BITS if b < bits_of_model] if nested else []
+    recipe = (about.get("training") or {}).get("recipe")
+    shorter = [bits for bits in NESTED.get(recipe, ()) if bits < bits_of_model]
 
     def search(bits: int) -> tuple[Evaluation, list[_QueryResult]]:
         found: list[_QueryResult] = []

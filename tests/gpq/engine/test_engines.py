@@ -21,11 +21,10 @@ from gpq.model import artifact, golden
 from gpq.model.artifact import Artifact
 from gpq.model.graph import GRAPH
 from gpq.model.model import Model
-from harness.models import SHIPPED, make_artifact
+from harness.models import DEFAULT, PHOTOS64, SHIPPED, make_artifact
 
 RELATIVE = 1e-5  # the largest difference of features, beside the largest feature
-PHOTOS = SHIPPED.parent / "photos"
-FOLDERS = {"random": None, "cifar10": SHIPPED, "photos": PHOTOS}
+FOLDERS = {"random": None, "cifar10": SHIPPED, "photos": DEFAULT, "photos64": PHOTOS64}
 
 
 def noise(rules: Any, count: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -1,9 +1,12 @@
 """Learns codes from images without labels, by the command line."""
 
+import io
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpq.engine import engines
 from gpq.engine.engines import Options
@@ -36,17 +39,31 @@ def test_codes_are_learnt_from_images_without_labels(
 ) -> None:
     (photos / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    assert quantise(str(photos), out, "--data", f"{photos}@48") == 0
+    sources = ("--source", "photos: CC0", "--source", "weights: Apache-2.0")
+    assert quantise(str(photos), out, "--data", f"{photos}@48", *sources) == 0
     assert "broken.png" in capsys.readouterr().err
     model = engines.load(out)
     assert model.codebook.Z.shape == (12, 16, 12) and model.codebook.classes is None
     assert model.rules.size == 64
-    assert model.about["data"]["unlabelled"] == 100
+    assert model.about["data"] == {
+        "name": "photos; weights",
+        "licence": "photos: CC0; weights: Apache-2.0",
+        "labelled": 0,
+        "unlabelled": 100,
+    }
     assert model.about["training"]["command"].count("--data DATA@48") == 1
     assert str(photos) not in str(model.about)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
     other = engines.load(out, Options("torch"))
     assert np.allclose(model.features(pixels), other.features(pixels), atol=1e-3)
+    others = tree(tmp_path / "others", "a.png", "b.png")
+    assert quantise(str(photos), tmp_path / "same", "--examples", str(others)) == 0
+    shown = engines.load(tmp_path / "same").about["golden"]
+    decoded = {Image.open(io.BytesIO(b64decode(v["png"]))).tobytes() for v in shown}
+    wanted = {
+        model.rules.prepare(Image.open(p)).transpose(1, 2, 0).tobytes() for p in others.iterdir()
+    }
+    assert decoded <= wanted
     shorter = tmp_path / "shorter"
     cut(out, 24, shorter)
     assert np.array_equal(engines.load(shorter).encode(pixels), model.encode(pixels)[:, :3])
@@ -59,10 +76,15 @@ def test_what_cannot_be_learnt_from_is_said_first(
     assert "there are no files below" in capsys.readouterr().err
     assert quantise(str(photos), tmp_path / "out", "--most", "20") == 1
     assert "at least 40 are needed" in capsys.readouterr().err
+    assert quantise(str(photos), tmp_path / "out", "--examples", str(tmp_path / "none")) == 1
+    assert "there are no files below" in capsys.readouterr().err
     assert quantise(f"{photos}@48", tmp_path / "out") == 1
     assert "no --data has images of the network's own size" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         quantise(str(photos), tmp_path / "out", "--bits", "30")
+    with pytest.raises(SystemExit):
+        quantise(str(photos), tmp_path / "out", "--source", "no licence")
+    assert "'no licence' is not a name, a colon and a licence" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
