@@ -11,6 +11,7 @@ RECIPES = ("paper", "modern")
 LOGITS = ("averaged", "per-subspace")
 BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled and unlabelled images per step
 STEPS = {"paper": 3000, "modern": 4500}
+FROZEN_STEPS = 1500  # of ``modern`` where only the last layer learns
 REPORT = "report.html"  # written beside the artifact
 HELD_OUT = {"paper": 0.0, "modern": 0.1}  # share of the labelled images
 FREEZE_ALL, FREEZE_NONE = "all", "none"

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 
 import torch
 
@@ -12,10 +13,12 @@ from trainer import distributed
 from trainer.artifacts import graph
 from trainer.artifacts.encoder import PREFIX
 from trainer.components import pretrained
+from trainer.components.source import Source
 from trainer.config import (
     BATCHES,
     FREEZE_ALL,
     FREEZE_NONE,
+    FROZEN_STEPS,
     HELD_OUT,
     LAMBDAS,
     LEARNING_RATES,
@@ -25,6 +28,7 @@ from trainer.config import (
     Config,
     default_details,
 )
+from trainer.data.datasets import FOLDER
 from trainer.errors import TrainerError
 from trainer.frozen.split import stages_of
 
@@ -35,6 +39,35 @@ DEFAULT_SIZES = {
     "efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260,
 }  # fmt: skip
 DEFAULT_SIZE = 224  # pixels a side for the other networks
+START = Path(__file__).parent.parent / "models" / "photos"  # where trainings start by default
+
+
+def start_of(options: argparse.Namespace) -> Path | None:
+    """Returns the model that a run starts from, or None for random or published weights.
+
+    Own images are learnt on the features of the shipped model of photographs, unless an option
+    chooses another network or its weights.
+    """
+    given: Path | None = options.init
+    others = ("network", "size", "width", "pretrained", "compile")
+    if given or options.dataset != FOLDER or options.recipe != "modern":
+        return given
+    if options.freeze == FREEZE_NONE or any(getattr(options, name) for name in others):
+        return None
+    return START
+
+
+def like(source: Source, options: argparse.Namespace) -> argparse.Namespace:
+    """Returns the options with the network of the model that the run starts from, if none is given.
+
+    So are its width and its size.
+    """
+    if options.network or source.artifact.network["name"] not in NETWORKS:
+        return options
+    network, size = source.artifact.network, options.size or source.size
+    width = options.width or network["width"] or None
+    chosen = {"init": source.artifact.folder, "network": network["name"]}
+    return argparse.Namespace(**{**vars(options), **chosen, "width": width, "size": size})
 
 
 def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
@@ -57,7 +90,7 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
         bits=options.bits,
         details=_details(options),
         logits=options.logits,
-        steps=options.steps or STEPS[options.recipe],
+        steps=options.steps or _default_steps(options.recipe, freeze),
         batch_labelled=options.batch_labelled or labelled,
         batch_unlabelled=options.batch_unlabelled or unlabelled,
         learning_rate=LEARNING_RATES[options.recipe]
@@ -150,6 +183,10 @@ def _freeze(options: argparse.Namespace, name: str) -> str:
             )
         freeze = str(int(freeze))
     return freeze
+
+
+def _default_steps(recipe: str, freeze: str) -> int:
+    return FROZEN_STEPS if (recipe, freeze) == ("modern", FREEZE_ALL) else STEPS[recipe]
 
 
 def _default_network(options: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ from gpq.system import device as gpq_device
 from trainer.config import (
     BATCHES,
     BITS,
+    FROZEN_STEPS,
     HELD_OUT,
     LAMBDAS,
     LEARNING_RATES,
@@ -62,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--network",
         metavar="NAME",
-        help=f"{', '.join(sorted(NETWORKS))} (paper: vgg; modern: resnet32, or resnet64 from "
-        "--size 64 on), or onnx:FILE for a frozen image encoder, such as CLIP's",
+        help=f"{', '.join(sorted(NETWORKS))}, or onnx:FILE for a frozen image encoder, such as "
+        "CLIP's (that of --init; without it paper: vgg; modern: resnet32, or resnet64 from "
+        "--size 64 on)",
     )
     for option, what in (("--mean", "mean"), ("--std", "standard deviation")):
         add(
@@ -77,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--size",
         type=_positive,
-        help="pixels a side of the square input (32; resnet64: 64; large networks: 224)",
+        help="pixels a side of the square input (that of --init; without it 32; resnet64: 64; "
+        "large networks: 224)",
     )
     add("--recipe", choices=RECIPES, default="modern", help="how to train (%(default)s)")
     add(
@@ -96,7 +99,11 @@ def parser() -> argparse.ArgumentParser:
         default="averaged",
         help="logits of the classifier (%(default)s)",
     )
-    add("--steps", type=_positive, help=f"optimiser steps {_defaults(STEPS)}")
+    add(
+        "--steps",
+        type=_positive,
+        help=f"optimiser steps {_defaults(STEPS)}; {FROZEN_STEPS} if only the last layer learns",
+    )
     add("--batch-labelled", type=_positive, help=f"labelled images per step {_defaults(labelled)}")
     add(
         "--batch-unlabelled",
@@ -116,7 +123,8 @@ def parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         metavar="MODEL_DIR",
-        help="artifact whose network the training starts from",
+        help="artifact whose network the training starts from (models/photos, unless an option "
+        "chooses the network, its size or its weights)",
     )
     add(
         "--teacher",

@@ -42,7 +42,14 @@ from trainer.frozen.estimate import estimate, show
 from trainer.frozen.features import ViewFeatures, features_of
 from trainer.frozen.part import Frozen, FrozenEncoder, FrozenNetwork, unfolded
 from trainer.frozen.split import rest as rest_of
-from trainer.options import config_of, require_fitting_size, require_servable, rules_of
+from trainer.options import (
+    config_of,
+    like,
+    require_fitting_size,
+    require_servable,
+    rules_of,
+    start_of,
+)
 from trainer.training import checkpoint, loop
 
 
@@ -51,7 +58,9 @@ def train(options: argparse.Namespace) -> None:
 
     Options are checked before any image is read. Raises TrainerError and Stopped.
     """
-    source = read(options.init) if options.init else None
+    start = start_of(options)
+    source = read(start) if start else None
+    options = like(source, options) if source else options
     teacher = read(options.teacher) if options.teacher else None
     config = config_of(options, source.id if source else "", teacher.id if teacher else "")
     rules, encoder = rules_of(options, config), None

@@ -25,7 +25,18 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 def test_a_model_is_trained_evaluated_and_reported(tmp_path: Path) -> None:
     names = [f"labeled/{name}/{n}.png" for name in "ab" for n in range(4)]
     images, out = tree(tmp_path / "images", *names), tmp_path / "out"
-    small = ["--batch-labelled", "4", "--batch-unlabelled", "4", "--steps", "1", "--bits", "12"]
+    small = [
+        "--network",
+        "resnet32",
+        "--batch-labelled",
+        "4",
+        "--batch-unlabelled",
+        "4",
+        "--steps",
+        "1",
+        "--bits",
+        "12",
+    ]
     train = ["train", "--data", str(images), "--out", str(out), *small]
     shipped = str(ROOT / "models" / "cifar10")  # has a graph, which nothing can check here
     done = run(

@@ -1,0 +1,69 @@
+"""Where a training starts from, if no option says so."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from gpq.model import artifact
+from harness.images import tree
+from harness.models import DEFAULT
+from trainer import options as trainer_options
+from trainer import train as trainer_train
+from trainer.__main__ import main
+from trainer.config import FROZEN_STEPS, STEPS
+from trainer.options import config_of, start_of
+from trainer.parser import parser
+
+
+def parsed(*words: str) -> Namespace:
+    return parser().parse_args(["train", "--data", "DATA", "--out", "OUT", *words])
+
+
+def test_own_images_are_learnt_on_the_features_of_the_default_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainer_train, "_report", lambda *_: None)
+    names = [f"labeled/{kind}/{n}.png" for kind in "ab" for n in range(6)]
+    images = tree(tmp_path / "images", *names, *(f"unlabeled/{n}.png" for n in range(8)))
+    out = tmp_path / "out"
+    small = ["--batch-labelled", "8", "--batch-unlabelled", "8", "--steps", "3", "--cache-gb", "0"]
+    assert main(["train", "--data", str(images), "--out", str(out), *small]) == 0
+    assert "this run takes about" in capsys.readouterr().err
+    made, start = artifact.load(out), artifact.load(DEFAULT)
+    assert (made.network, made.rules) == (start.network, start.rules)
+    training = made.about["training"]
+    assert (training["init"], training["freeze"]) == (start.id, "all")
+    assert training["started_from"]["data"]["licence"] == start.about["data"]["licence"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--network", "resnet32"),
+        ("--size", "32"),
+        ("--width", "8"),
+        ("--freeze", "none"),
+        ("--recipe", "paper"),
+        ("--dataset", "cifar10"),
+        ("--network", "efficientnet-lite2", "--pretrained"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_chooses_the_network_starts_without_the_default_model(
+    words: tuple[str, ...],
+) -> None:
+    assert start_of(parsed(*words)) is None
+
+
+def test_a_run_starts_from_the_model_that_is_named() -> None:
+    assert start_of(parsed("--init", "models/mine", "--size", "32")) == Path("models/mine")
+    assert start_of(parsed("--bits", "24")) == trainer_options.START == DEFAULT
+
+
+def test_a_frozen_network_takes_fewer_steps() -> None:
+    frozen = parsed("--network", "efficientnet-lite0", "--pretrained")
+    assert config_of(frozen, "", "").steps == FROZEN_STEPS
+    whole = parsed("--network", "efficientnet-lite0", "--freeze", "none")
+    assert config_of(whole, "", "").steps == STEPS["modern"]
+    assert config_of(parsed("--size", "32"), "", "").steps == STEPS["modern"]
