@@ -3,6 +3,7 @@
 The model and its training:
     network     images a second of a network on the CPU: our convolutions beside torch
     compare     retrieval quality of the codes beside floats, PQ, OPQ, ITQ and LSH
+    unseen      the same for kinds of images that were not learnt, and changed copies of images
     train       images a second of a training step beside the network alone
     curves      mAP on held-out images by seconds of training, from training logs
     hits        precision at 10, and a plot of queries with their nearest images

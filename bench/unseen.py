@@ -1,0 +1,252 @@
+"""Measures a model without labels on kinds of images that it has not learnt.
+
+python -m bench.unseen --learn PLACES --learn TINY@128 clothing=CLOTHING birds=BIRDS:4 …
+
+Each NAME=FOLDER[:DEPTH] is a folder of <class>/*. 1,000 of its images are searched for, each among
+all others of the folder: precision at DEPTH (10) and mAP of the network's float features, of the
+model's codes and of their first 24, 48 and 96 bits. --learn, which may be repeated, gives folders
+whose images faiss learns OPQ and PQ of the same features and bits from; @PIXELS is the size that
+they are scaled to.
+
+All folders together are then the database in which changed copies of 1,000 of their images search
+for the image itself: recall at 1 by kind of change. The results are written to
+bench/results/unseen.json.
+"""
+
+import argparse
+import io
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+from tqdm import tqdm
+
+from bench.machine import describe
+from bench.output import RESULTS, save
+from gpq.model.codebook import Codebook
+from harness.models import DEFAULT
+from trainer.components.source import Source, read
+from trainer.config import QUANTISED_BITS, Architecture
+from trainer.data.images import FileImages
+from trainer.data.listing import class_folders, images_below
+from trainer.frozen.cache import GB, FeatureCache
+from trainer.frozen.cache import folder as cache_folder
+from trainer.frozen.features import ViewFeatures
+from trainer.frozen.part import FrozenNetwork
+from trainer.options import rules_for
+from trainer.quantise.command import Folder
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+# Returns the scores (Q,N) of rows (Q,) of features (N,E) that search, and of all features.
+Scores = Callable[[Floats, Floats], Floats]
+Ways = dict[str, Scores]
+
+QUERIES = 1000
+BATCH = 50  # changed copies that are encoded at a time
+LEARNT = 20_000  # images of each folder that the peers learn from
+PEER_DIMENSIONS, PEER_TOTAL = 16, 512  # at most, of a sub-vector of PQ and OPQ, and of all together
+PEER_ITERATIONS = 15
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "60 % crop": lambda image: image.crop(_centre(image, 0.6)),
+    "JPEG quality 30": lambda image: _jpeg(image, 30),
+    "half size": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "brightness 1.4": lambda image: ImageEnhance.Brightness(image).enhance(1.4),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "turned by 10°": lambda image: image.rotate(10, Image.Resampling.BICUBIC, fillcolor="white"),
+}
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A folder of classes: its files, their features (N,E), their classes (N,), and DEPTH."""
+
+    files: list[Path]
+    features: Floats
+    labels: Ints
+    depth: int
+
+
+def floats(asking: Floats, stored: Floats) -> Floats:
+    """Scores by the cosine of features."""
+    return unit(asking) @ unit(stored).T
+
+
+def codes(source: Source, M: int) -> Scores:
+    """Scores by the first M codebooks of a model."""
+    last = source.network.get_submodule("project")
+    codebook: Codebook = source.artifact.codebook.first(M)
+
+    def score(asking: Floats, stored: Floats) -> Floats:
+        with torch.no_grad():
+            own, others = (
+                last(torch.from_numpy(x)).numpy()[:, : M * codebook.Z.shape[2]]
+                for x in (asking, stored)
+            )
+        lut, found = codebook.lut(own), codebook.encode(others)
+        return np.sum([lut[:, m, found[:, m]] for m in range(M)], axis=0, dtype=np.float32)
+
+    return score
+
+
+def peer(learnt: Floats, M: int, *, rotate: bool) -> Scores:
+    """Scores by PQ, or OPQ if ``rotate``, of 4·M bits, learnt from unit features (N,E).
+
+    Queries are not quantised. Decoded vectors are scaled to unit length, which is better.
+    """
+    dimension = min(PEER_DIMENSIONS, PEER_TOTAL // M) * M
+    if rotate:
+        turned = faiss.OPQMatrix(learnt.shape[1], M, dimension)
+        turned.niter = PEER_ITERATIONS
+    else:
+        turned = faiss.PCAMatrix(learnt.shape[1], dimension, 0, True)
+    turned.train(learnt)
+    quantiser = faiss.ProductQuantizer(dimension, M, 4)
+    quantiser.train(turned.apply(learnt))
+
+    def score(asking: Floats, stored: Floats) -> Floats:
+        decoded = quantiser.decode(quantiser.compute_codes(turned.apply(unit(stored))))
+        found: Floats = turned.apply(unit(asking)) @ unit(decoded).T
+        return found
+
+    return score
+
+
+def unit(x: Floats) -> Floats:
+    found: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    return np.ascontiguousarray(found, np.float32)
+
+
+def quality(searched: Searched, scores: Scores) -> dict[str, float]:
+    """Returns precision at DEPTH, or at as many images as are right, and mAP."""
+    rows = np.random.default_rng(0).permutation(len(searched.files))[:QUERIES]
+    found = scores(searched.features[rows], searched.features)
+    found[np.arange(len(rows)), rows] = -np.inf
+    order = np.argsort(-found, axis=1, kind="stable")[:, :-1]
+    right = searched.labels[order] == searched.labels[rows][:, None]
+    reached = right.cumsum(axis=1) / np.arange(1, right.shape[1] + 1)
+    exist = right.sum(axis=1)
+    depth = min(searched.depth, int(exist.max()))
+    precision = (reached * right).sum(axis=1)[exist > 0] / exist[exist > 0]
+    return {
+        "precision": round(float(right[:, :depth].mean()), 4),
+        "mAP": round(float(precision.mean()), 4),
+    }
+
+
+def _centre(image: Image.Image, share: float) -> tuple[int, int, int, int]:
+    """Returns the box of the middle that has a share of the area."""
+    width, height = (round(side * share**0.5) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return left, top, left + width, top + height
+
+
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
+    made = io.BytesIO()
+    image.save(made, "JPEG", quality=quality)
+    return Image.open(made).convert("RGB")
+
+
+def parsed(text: str) -> tuple[str, Path, int]:
+    """Reads NAME=FOLDER[:DEPTH]."""
+    name, _, rest = text.partition("=")
+    path, colon, depth = rest.rpartition(":")
+    return (name, Path(path), int(depth)) if colon else (name, Path(rest), 10)
+
+
+class Features:
+    """Computes the float features of images by the frozen layers of a model."""
+
+    def __init__(self, source: Source) -> None:
+        network = source.artifact.network
+        self.name, self.width, self.size = network["name"], network["width"], source.size
+        self.network = source.network
+
+    def part(self, size: int) -> FrozenNetwork:
+        """Returns the frozen layers for images of ``size`` pixels a side."""
+        built = Architecture(self.name, self.width, size)
+        return FrozenNetwork(self.network, None, built, rules_for(self.name, size))
+
+    def of_files(self, files: list[Path], size: int) -> tuple[Floats, Ints]:
+        """Returns the features (N,E) of the files that can be read, and their rows (N,)."""
+        part = self.part(size)
+        with (
+            closing(FeatureCache(cache_folder(), 10 * GB)) as cache,
+            part.running("cpu") as running,
+        ):
+            compute = ViewFeatures(running, cache, 0)
+            found = compute.of_images(FileImages(files, part.rules), 1, "images")
+        return found.values[:, 0].float().numpy(), found.rows.numpy()
+
+    def learnt(self, folder: Folder) -> Floats:
+        files = list(images_below(folder.path).files)
+        return self.of_files(files[:: max(1, len(files) // LEARNT)], folder.size)[0]
+
+    def searched(self, folder: Path, depth: int) -> Searched:
+        listing = class_folders(folder)
+        features, rows = self.of_files(list(listing.files), self.size)
+        labels = [listing.classes.index(next(iter(listing.labels[row]))) for row in rows]
+        return Searched([listing.files[row] for row in rows], features, np.array(labels), depth)
+
+
+def recalls(features: Features, sets: list[Searched], ways: Ways) -> dict[str, dict[str, float]]:
+    """Returns the recall at 1 of changed copies of QUERIES images, by kind of change and way."""
+    files = [file for searched in sets for file in searched.files]
+    stored = np.concatenate([searched.features for searched in sets])
+    rows = np.random.default_rng(0).permutation(len(files))[:QUERIES]
+    part, found = features.part(features.size), {}
+    with part.running("cpu") as running:
+        for change, apply in tqdm(CHANGES.items(), desc="changes"):
+            asked = []
+            for first in range(0, len(rows), BATCH):
+                images = [Image.open(files[r]).convert("RGB") for r in rows[first : first + BATCH]]
+                pixels = [part.rules.prepare(apply(image)) for image in images]
+                asked.append(running.compute(np.stack(pixels)))
+            own = np.concatenate(asked)
+            found[change] = {
+                way: round(float((scores(own, stored).argmax(axis=1) == rows).mean()), 4)
+                for way, scores in ways.items()
+            }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="(models/photos)")
+    parser.add_argument("--learn", action="append", required=True, metavar="DIR[@PIXELS]")
+    parser.add_argument("sets", nargs="+", type=parsed, metavar="NAME=FOLDER[:DEPTH]")
+    parser.add_argument("--out", type=Path, default=RESULTS / "unseen.json")
+    options = parser.parse_args()
+    source = read(options.model)
+    features = Features(source)
+    folders = [Folder.parse(text, source.size) for text in options.learn]
+    learnt = unit(np.concatenate([features.learnt(folder) for folder in folders]))
+    sets = {name: features.searched(path, depth) for name, path, depth in options.sets}
+    whole = source.artifact.codebook.M
+    lengths = [bits // 4 for bits in QUANTISED_BITS if bits // 4 < whole] + [whole]
+    ways: Ways = {"floats": floats}
+    for M in tqdm(lengths, desc="peers"):
+        ways[f"ours {4 * M}"] = codes(source, M)
+        ways[f"OPQ {4 * M}"] = peer(learnt, M, rotate=True)
+        ways[f"PQ {4 * M}"] = peer(learnt, M, rotate=False)
+    results: dict[str, object] = {
+        "machine": describe(),
+        "model": source.id,
+        "images": {name: len(searched.files) for name, searched in sets.items()},
+        "quality": {
+            name: {way: quality(searched, scores) for way, scores in ways.items()}
+            for name, searched in sets.items()
+        },
+        "recall at 1": recalls(features, list(sets.values()), ways),
+    }
+    save(results, options.out)
+
+
+if __name__ == "__main__":
+    main()
