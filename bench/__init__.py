@@ -14,7 +14,7 @@ The scan:
 
 The service:
     service     capacity and latency of POST /search beside a Pillow route, faiss and pgvector
-    encoder     capacity of POST /search with a ResNet-50 beside that network alone
+    encoder     capacity of POST /search with models/photos beside decoding and encoding alone
     overload    replies and memory at twice the capacity
     post        latency of POST /search with 1, 16 and 64 clients, for codes on a GPU
     start       time from the start of the process until it is ready, memory and disk space

@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 from tqdm import tqdm
 
-from gpq.engine import engines
+from gpq.model import artifact
 from harness.models import SHIPPED
 from harness.server import Server
 from service.database.migrate import migrate
@@ -18,7 +18,6 @@ from service.database.schema import feed, images
 from service.database.store import Store
 from service.models import artifacts
 
-M = 12
 CHUNK = 20_000  # rows per transaction
 
 
@@ -33,22 +32,24 @@ def filled_service(
 ) -> Iterator[Server]:
     """Runs the service in ``folder`` over ``rows`` stored images without originals."""
     url = sqlite_url(folder)
-    fill(url, rows, engines.load(model).id)
+    fill(url, rows, model)
     settings = {"model": model, "database_url": url, "image_store": "none", **settings}
     with Server(folder, **settings) as server:
         yield server
 
 
-def fill(url: str, rows: int, model: str) -> None:
+def fill(url: str, rows: int, model: Path = SHIPPED) -> None:
     """Writes rows as ``Store.put`` leaves them, but in bulk and with uniformly random codes.
 
-    ``model``: id of the model that the codes are stored for.
+    ``model``: folder of the model that the codes are stored for.
     """
-    store = Store(url)
+    store, loaded = Store(url), artifact.load(model)
     migrate(store.database)
-    codes = np.random.default_rng(0).integers(0, 256, (rows, M // 2), dtype=np.uint8)
-    store.models.adopt(model, artifacts.read(SHIPPED))
-    number = store.models.get(model).number
+    codes = np.random.default_rng(0).integers(
+        0, 256, (rows, loaded.codebook.M // 2), dtype=np.uint8
+    )
+    store.models.adopt(loaded.id, artifacts.read(model))
+    number = store.models.get(loaded.id).number
     for first in tqdm(range(0, rows, CHUNK), desc=url.partition(":")[0], unit_scale=CHUNK):
         seqs = range(first + 1, min(first + CHUNK, rows) + 1)
         image = {"width": 640, "height": 480, "bytes": 50_000}

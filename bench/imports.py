@@ -1,10 +1,10 @@
 """Compares `python -m service import` to decoding and encoding the same images alone.
 
     python -m bench.imports --data CIFAR10                  12,000 images, about 10 minutes
-    python -m bench.imports --data FOLDER --pictures 500    any folder of images
+    python -m bench.imports --data FOLDER --pictures 500 --model models/photos
 
 The images are imported as they are, and as 640×480 JPEGs that are made from a thousand of them.
-Alone means that a pool decodes as many images at a time as the service does, the shipped model
+Alone means that a pool decodes as many images at a time as the service does, the model
 encodes 64 at a time, as the import does, and the codes are dropped. The import also reads the
 folder, hashes the files, looks for images that are stored already, and commits to SQLite. It is
 measured with originals in a folder and without. Its time is the time of its job minus that of the
@@ -31,18 +31,20 @@ from bench.machine import describe
 from bench.output import RESULTS, save
 from bench.photographs import scaled
 from gpq.engine import engines
+from gpq.engine.engines import Options
+from gpq.model.model import Model
 from harness import commands
 from harness.models import SHIPPED
 from service.database.store import Store
 from service.jobs.importing import IMPORT_BATCH
 from service.settings import Settings
 
+PRECISION = Settings().precision
 ENLARGED = 1000  # different images among the enlarged ones
 
 
-def alone(files: list[Path]) -> float:
+def alone(files: list[Path], model: Model) -> float:
     """Returns the seconds to decode and encode the files, without loading the model."""
-    model = engines.load(SHIPPED)
     started = time.perf_counter()
     with ThreadPoolExecutor(Settings().decode_threads) as pool:
         for first in range(0, len(files), IMPORT_BATCH):
@@ -52,7 +54,7 @@ def alone(files: list[Path]) -> float:
     return time.perf_counter() - started
 
 
-def imported(folder: Path, images: int, image_store: str, place: Path) -> float:
+def imported(folder: Path, images: int, image_store: str, place: Path, model: Path) -> float:
     """Imports a folder into a new database, and returns the seconds of the job.
 
     ``images``: how many images the job must import. ``image_store``: see the setting of the
@@ -60,7 +62,12 @@ def imported(folder: Path, images: int, image_store: str, place: Path) -> float:
     """
     place.mkdir()
     url = sqlite_url(place)
-    settings = {"database_url": url, "model": SHIPPED, "image_store": image_store}
+    settings = {
+        "database_url": url,
+        "model": model,
+        "image_store": image_store,
+        "precision": PRECISION,
+    }
     commands.service("import", str(folder), folder=place, **settings)
     store = Store(url)
     job = store.jobs.page(1)[0]
@@ -73,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--pictures", type=int, default=12_000, help="most images to import")
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="(models/cifar10)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
     options = parser.parse_args()
     found = (path for path in options.data.rglob("*.*") if path.suffix in (".jpg", ".png", ".webp"))
@@ -82,7 +90,7 @@ def main() -> None:
         for size, make in (("as they are", copy), ("640×480", enlarge)):
             folder = Path(name) / size
             folder.mkdir()
-            results[size] = compare(make(files, folder), folder, options.rounds)
+            results[size] = compare(make(files, folder), folder, options.rounds, options.model)
     save(results, RESULTS / "imports.json", indent=2)
 
 
@@ -108,20 +116,21 @@ def enlarge(files: list[Path], folder: Path) -> Path:
     return images
 
 
-def compare(images: Path, folder: Path, rounds: int) -> dict[str, object]:
+def compare(images: Path, folder: Path, rounds: int, model: Path) -> dict[str, object]:
     """Measures the import of the folder ``images``; databases are created in ``folder``."""
     files = sorted(images.iterdir())
     seconds: dict[str, list[float]] = {"alone": [], "none": [], "images": []}
+    loaded = engines.load(model, Options(precision=PRECISION))
     empty = folder / "empty"
     empty.mkdir()
     start = statistics.median(
-        imported(empty, 0, "none", folder / f"start-{n}") for n in range(rounds)
+        imported(empty, 0, "none", folder / f"start-{n}", model) for n in range(rounds)
     )
     for n in tqdm(range(rounds)):
-        seconds["alone"].append(alone(files))
+        seconds["alone"].append(alone(files, loaded))
         for store in ("none", "images"):
             place = folder / f"{store}-{n}"
-            seconds[store].append(imported(images, len(files), store, place) - start)
+            seconds[store].append(imported(images, len(files), store, place, model) - start)
     median = {what: statistics.median(values) for what, values in seconds.items()}
     return {
         "start_s": round(start, 2),

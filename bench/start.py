@@ -20,7 +20,6 @@ from pathlib import Path
 from bench.database import disk_bytes, fill, sqlite_url
 from bench.machine import describe
 from bench.output import RESULTS, save
-from gpq.engine import engines
 from harness.models import SHIPPED
 from harness.postgres import Postgres
 from harness.server import Server
@@ -56,12 +55,11 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="starts that are measured")
     parser.add_argument("--only", choices=("sqlite", "postgres"), help="(both)")
     arguments = parser.parse_args()
-    model = engines.load(SHIPPED).id
     results: dict[str, object] = {"machine": describe()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         empty = f"sqlite:///{folder}/empty.db"
-        fill(empty, 0, model)
+        fill(empty, 0)
         results["empty"] = measure(folder, empty, 0, arguments.starts)
         urls = {}
         if arguments.only != "postgres":
@@ -69,7 +67,7 @@ def main() -> None:
         if arguments.only != "sqlite":
             urls["postgres"] = stack.enter_context(Postgres()).create_database()
         for name, url in urls.items():
-            fill(url, arguments.rows, model)
+            fill(url, arguments.rows)
             measured = measure(folder, url, arguments.rows, arguments.starts)
             results[name] = {**measured, "disk_mb": round(disk_bytes(url) / 2**20)}
             file = {"index_file": folder / f"{name}.codes"}
