@@ -101,7 +101,7 @@ def check(project: Project) -> None:
     print(f"the program, its model and its Python packages take {total} MB, without PyTorch")
     published = json.loads(project.compose("ps", "--format", "json", "database").splitlines()[0])
     assert not any(port["PublishedPort"] for port in published["Publishers"] or [])
-    again = "python -m service models add models/cifar10 2>&1; true"
+    again = "python -m service models add models/photos 2>&1; true"
     assert "was added already" in project.inside("sh", "-c", again)
     print(
         "the service is not root, its root file system is read-only and has no compiler; "
