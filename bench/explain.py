@@ -84,7 +84,8 @@ def all_pairs(model: Model, files: list[Path], pixels: np.ndarray) -> None:
     middles = [np.flatnonzero(np.array(names) == name).mean() for name in classes]
 
     figure, axes = plt.subplots(figsize=(7, 6.2), layout="constrained")
-    image = axes.imshow(matrix, cmap="magma", vmin=-0.5, vmax=1, interpolation="nearest")
+    low, high = np.quantile(matrix, (0.01, 0.99))
+    image = axes.imshow(matrix, cmap="magma", vmin=low, vmax=high, interpolation="nearest")
     axes.set_xticks(middles, classes, rotation=45, ha="right")
     axes.set_yticks(middles, classes)
     axes.set_xlabel("stored image")
