@@ -57,7 +57,7 @@ def measure(
     data = TrainingSet(pixels, labels, pixels, names).to(on)
     rules = Preprocess(size)
     model = GPQ(config, CLASSES).to(on, memory_format=torch.channels_last).train()
-    recipe = RECIPES[recipe_name](model, data, rules, config, autocast(on))
+    recipe = RECIPES[recipe_name](model, data, rules, config, autocast(on, config.network))
     for network in recipe.networks() if backend else []:
         network.compile(backend=backend)
     optimiser, schedule = recipe.optimiser()

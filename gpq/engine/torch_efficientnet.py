@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STEM, HEAD = 32, 1280  # channels
-EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm, those of the published weights
+EPSILON = 1e-3  # of batch norm, that of the published weights
 LENGTH = 16.0  # of pooled features, about what the published networks have before it is fixed
 DEPTH_DIVISOR = 8  # numbers of channels are multiples of it
 # kernel, stride, expansion, channels and blocks of each stage, before scaling
@@ -64,7 +64,7 @@ def conv_bn(
     """Returns a convolution, a batch norm and, unless ``relu`` is false, a ReLU6."""
     layers: list[nn.Module] = [
         SameConv(channels_in, channels_out, kernel, stride, groups),
-        nn.BatchNorm2d(channels_out, eps=EPSILON, momentum=MOMENTUM),
+        nn.BatchNorm2d(channels_out, eps=EPSILON),
     ]
     return nn.Sequential(*layers, nn.ReLU6(inplace=True)) if relu else nn.Sequential(*layers)
 

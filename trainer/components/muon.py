@@ -13,12 +13,13 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: fast; singular values end 
 
 
 def scale_free(network: nn.Module) -> list[Tensor]:
-    """Returns the weights of convolutions without a bias.
+    """Returns the weights of convolutions without a bias and without groups.
 
-    A norm follows them, so the scale of the weights has no effect.
+    A norm follows them, so the scale of the weights has no effect. The filters of a convolution
+    with groups see different channels, so to make them orthogonal has no meaning.
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    return [m.weight for m in convolutions if m.bias is None]
+    return [m.weight for m in convolutions if m.bias is None and m.groups == 1]
 
 
 @torch.no_grad()
@@ -40,8 +41,8 @@ class Muon(torch.optim.AdamW):
     """AdamW, and Muon (Jordan et al. 2024) for the parameter groups marked ``orthogonal``.
 
     Muon takes Nesterov momentum and makes it orthogonal. It is for the weights of ``scale_free``:
-    their filters keep a mean square length of 1, so a step with learning rate r turns them by
-    about r.
+    their filters keep the mean square length that they start with, for which the statistics of
+    the following norm were computed. A step with learning rate r turns them by about r.
     """
 
     momentum = 0.9
@@ -62,7 +63,9 @@ class Muon(torch.optim.AdamW):
         if not state:
             state["step"] = torch.tensor(0.0)  # AdamW needs it to restore a state
             state["average"] = torch.zeros_like(weight)
+            state["length"] = weight.norm() / len(weight) ** 0.5
         average = state["average"].mul_(self.momentum).add_(gradient)
         step = gradient.add(average, alpha=self.momentum)
-        weight.mul_(len(weight) ** 0.5 / weight.norm())
-        weight.sub_(rate * orthogonalise(step.reshape(len(step), -1)).view_as(step))
+        weight.mul_(state["length"] * len(weight) ** 0.5 / weight.norm())
+        turn = orthogonalise(step.reshape(len(step), -1)).view_as(step)
+        weight.sub_(rate * state["length"] * turn)

@@ -106,8 +106,11 @@ def seconds_per_step(
             tuple(map(str, range(classes))),
             standard=standard if frozen.pooled else None,
         ).to(device)
-        model = GPQ(config, classes, frozen.rest()).to(device).train()
-        recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
+        model = GPQ(config, classes, frozen.rest()).train()
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        recipe = RECIPES[config.recipe](
+            model, data, rules, config, autocast(device, config.network)
+        )
         learn = TrainingStep(recipe, recipe.optimiser()[0])
         for _ in range(WARM_UP + 2 if learn.graphed else 1):
             learn()

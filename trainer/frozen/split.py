@@ -13,6 +13,13 @@ RESNETS = ("resnet18", "resnet50")
 RESNET_STAGES = 4
 
 
+class Map(nn.Unflatten):
+    """Turns rows (B,C·H·W) into maps (B,C,H,W) whose channels come last in memory."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows).contiguous(memory_format=torch.channels_last)
+
+
 def stages_of(name: str) -> int:
     """Returns the number of stages that a network can be divided after; 0 if there are none."""
     if name in EFFICIENTNETS:
@@ -53,7 +60,7 @@ def rest(network: nn.Module, stages: int | None, size: int) -> nn.Module:
         head = Head(last.in_features, last.out_features)
         head.project.load_state_dict(last.state_dict())
         return head
-    begin = nn.Unflatten(1, _map_shape(network, stages, size))
+    begin = Map(1, _map_shape(network, stages, size))
     left = copy.deepcopy(network)
     if isinstance(left, EfficientNetLite):
         _replace(left, "stem", begin)

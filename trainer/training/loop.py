@@ -94,7 +94,7 @@ def run(
     suffice.
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device))
+    recipe = RECIPES[config.recipe](model, data, rules, config, autocast(device, config.network))
     if config.compile:
         for network in recipe.networks():
             network.compile(backend=config.compile)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -23,6 +24,18 @@ def test_scale_is_free_if_a_norm_follows() -> None:
     assert len(wanted) == 10
     assert all(found is weight for found, weight in zip(scale_free(small), wanted, strict=True))
     assert scale_free(nn.Conv2d(3, 4, 3)) == []
+    assert scale_free(nn.Conv2d(4, 4, 3, groups=4, bias=False)) == []
+
+
+def test_filters_keep_the_length_that_they_start_with() -> None:
+    """The running statistics of a published network's norms are for filters of that length."""
+    filters = nn.Conv2d(3, 8, 3, bias=False)
+    muon = Muon([{"params": [filters.weight], "orthogonal": True}], lr=1e-4)
+    before = filters.weight.norm().item()
+    for _ in range(3):
+        filters.weight.grad = torch.randn_like(filters.weight)
+        muon.step()
+    assert filters.weight.norm().item() == pytest.approx(before, rel=1e-3)
 
 
 def test_a_step_turns_convolutions_and_leaves_the_rest_to_adamw() -> None:
@@ -45,8 +58,8 @@ def test_a_step_turns_convolutions_and_leaves_the_rest_to_adamw() -> None:
     muon.step()
     adam.step()
     assert torch.equal(linear.weight, alone.weight)
-    before *= 8**0.5 / before.norm()
-    moved = (filters.weight - before).flatten(1)
+    length = before.norm() / 8**0.5  # mean square length of the filters
+    moved = (filters.weight - before).flatten(1) / length
     assert torch.linalg.svdvals(moved).min() > 0.4 * 0.1
     assert torch.linalg.svdvals(moved).max() < 1.4 * 0.1
 
