@@ -46,7 +46,9 @@ def learn(
     """
     mean = features.mean(dim=0)
     centred = features - mean
-    variances, components = torch.linalg.eigh(centred.T @ centred / len(centred))
+    # In float32, LAPACK may find no eigenvectors (NaN) if there are fewer images than features.
+    covariance = (centred.T @ centred / len(centred)).double()
+    variances, components = (found.float() for found in torch.linalg.eigh(covariance))
     variances, components = variances.flip(0)[: M * d], components.flip(1)[:, : M * d]
     variances = variances.clamp(min=float(LEAST_VARIANCE * variances[0]))
     flattened = components * variances ** (EXPONENT - 0.5)
