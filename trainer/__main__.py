@@ -15,9 +15,11 @@ from gpq.system import device as gpq_device
 from gpq.system import memory
 from trainer.artifacts import precision
 from trainer.artifacts.cut import cut
+from trainer.artifacts.export import EXAMPLES
 from trainer.artifacts.refit import refit
 from trainer.artifacts.upgrade import upgrade, upgrade_database
 from trainer.data import datasets, image_sets
+from trainer.data.sampling import sample_pixels
 from trainer.data.skipped import print_skipped
 from trainer.errors import TrainerError, writing
 from trainer.evaluation.evaluate import evaluate
@@ -124,7 +126,9 @@ def _precision(options: argparse.Namespace) -> None:
         print(precision.table(found))
     if options.out:
         made = options.model, found, datasets.protocol(options.dataset), options.out
-        model_id = precision.make(*made, overwrite=options.overwrite)
+        rules = models[precision.FLOAT32].rules
+        examples = sample_pixels(options.examples, EXAMPLES, rules) if options.examples else None
+        model_id = precision.make(*made, examples=examples, overwrite=options.overwrite)
         print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
 
 

@@ -283,6 +283,13 @@ def parser() -> argparse.ArgumentParser:
     add = less.add_argument
     add("--json", action="store_true", help="print the figures as JSON")
     add("--out", type=Path, help="folder for a model that computes in bfloat16, if it costs little")
+    add(
+        "--examples",
+        type=Path,
+        metavar="DIR",
+        help="images of which the model contains a few, to check the engines that run it; "
+        "default: those that it contains",
+    )
     add("--overwrite", action="store_true", help="replace the model in --out")
 
     older = commands.add_parser(

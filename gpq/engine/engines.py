@@ -72,24 +72,26 @@ def start(
         if reason := _missing(engine, device, artifact):
             reasons.append(reason)
             continue
-        try:
-            network = _run_in(engine, device, artifact, options)
-            model = Model(
-                id=artifact.id,
-                rules=artifact.rules,
-                network=network,
-                codebook=artifact.codebook,
-                about=artifact.about,
-                reason="; ".join([_why(network, artifact, options), *reasons]),
-            )
-            verify(model)
-        except ArtifactError as error:
-            failures.append(error)
-            reasons.append(f"{engine} failed: {error}")
-            log.warning("%s", reasons[-1])
-            continue
-        log.info("model %s: %s, %s", model.id[:12], network.engine, model.reason)
-        return model
+        for precision in _precisions(engine, artifact, options):
+            try:
+                network = _run_in(engine, device, precision, artifact, options)
+                model = Model(
+                    id=artifact.id,
+                    rules=artifact.rules,
+                    network=network,
+                    codebook=artifact.codebook,
+                    about=artifact.about,
+                    reason="; ".join([_why(network, artifact, options), *reasons]),
+                )
+                verify(model)
+            except ArtifactError as error:
+                failures.append(error)
+                tried = engine if precision == FLOAT32 else f"{engine} in {precision}"
+                reasons.append(f"{tried} failed: {error}")
+                log.warning("%s", reasons[-1])
+                continue
+            log.info("model %s: %s, %s", model.id[:12], network.engine, model.reason)
+            return model
     if len(reasons) == len(failures) == 1:
         raise failures[0]
     raise ArtifactError(f"{artifact.folder}: no engine can run the model: {'; '.join(reasons)}")
@@ -124,14 +126,30 @@ def _missing(engine: str, device: str, artifact: Artifact) -> str:
     return onnxruntime_network.missing(device)
 
 
-def _run_in(engine: str, device: str, artifact: Artifact, options: Options) -> Network:
+def _precisions(engine: str, artifact: Artifact, options: Options) -> list[Precision]:
+    """Returns the precisions in which to try an engine.
+
+    Processors round bfloat16 in different ways. If codes differ on this one and the precision was
+    not requested together with the engine, float32 is next.
+    """
+    if engine != "openvino":
+        return [FLOAT32]
+    from gpq.engine.openvino_network import supports
+
+    wanted = _precision(artifact, options)
+    if wanted == FLOAT32 or not supports(wanted):
+        return [FLOAT32]
+    return [wanted] if AUTO not in (options.engine, options.precision) else [wanted, FLOAT32]
+
+
+def _run_in(
+    engine: str, device: str, precision: Precision, artifact: Artifact, options: Options
+) -> Network:
     """Loads a network with an engine. Raises ArtifactError."""
     threads = options.threads or processors()
     if engine == "openvino":
-        from gpq.engine.openvino_network import OpenVINONetwork, supports
+        from gpq.engine.openvino_network import OpenVINONetwork
 
-        wanted = _precision(artifact, options)
-        precision = wanted if supports(wanted) else FLOAT32
         return OpenVINONetwork(artifact, precision, threads, options.streams)
     if engine == "onnxruntime":
         from gpq.engine.onnxruntime_network import ONNXRuntimeNetwork
@@ -148,6 +166,7 @@ def _precision(artifact: Artifact, options: Options) -> Precision:
 
 def _why(network: Network, artifact: Artifact, options: Options) -> str:
     why = "the fastest available" if options.engine == AUTO else "requested"
-    if network.precision != _precision(artifact, options):
-        why += f", in {network.precision}, because it has no {_precision(artifact, options)} here"
+    wanted = _precision(artifact, options)
+    if wanted not in _precisions(network.engine, artifact, options):
+        why += f", in {network.precision}, because it has no {wanted} here"
     return why

@@ -25,14 +25,22 @@ GOLDEN_MARGIN = 1e-3  # difference in cosine between the best and the second cod
 GOLDEN_COUNT = 8
 
 
-def choose(model: Model, examples: NDArray[np.uint8]) -> list[dict[str, Any]]:
+def choose(
+    model: Model, examples: NDArray[np.uint8], rounded: Model | None = None
+) -> list[dict[str, Any]]:
     """Returns golden vectors: the images (N,3,S,S) with the largest margins, one for each code.
 
-    Raises ArtifactError if no image's code is at least GOLDEN_MARGIN away from another code.
+    ``rounded``: the same model in bfloat16. Images whose code it computes too are preferred, so
+    that a service may use either. Raises ArtifactError if no image's code is at least
+    GOLDEN_MARGIN away from another code.
     """
     features = model.features(examples)
     margins = model.codebook.margin(features)
     codes = model.codebook.encode(features)
+    if rounded:
+        same = (model.codebook.encode(rounded.features(examples)) == codes).all(axis=1)
+        if (margins[same] >= GOLDEN_MARGIN).any():
+            margins = np.where(same, margins, 0)
     chosen: list[dict[str, Any]] = []
     for row in np.argsort(-margins, kind="stable"):
         code = codes[row].tolist()

@@ -4,6 +4,7 @@ Stored codes and queries may be computed in different precisions: by different p
 service that was set to another precision.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,13 +79,13 @@ def load(folder: Path) -> dict[str, Model]:
         raise TrainerError(
             "this processor does not compute in bfloat16: use one with AVX512_BF16 or AMX"
         )
-    models: dict[str, Model] = {}
-    for precision in BOTH:
-        try:
-            models[precision] = engines.load(folder, engines.Options("openvino", precision))
-        except ArtifactError as error:
-            raise TrainerError(f"the model cannot be used in {precision}: {error}") from error
-    return models
+    try:
+        models = {FLOAT32: engines.load(folder, engines.Options("openvino", FLOAT32))}
+    except ArtifactError as error:
+        raise TrainerError(f"the model cannot be used in {FLOAT32}: {error}") from error
+    # Golden codes may differ in bfloat16. They are not verified: the searches tell the cost.
+    rounded = engines.start(artifact.load(folder), engines.Options("openvino", BFLOAT16))
+    return {**models, BFLOAT16: rounded}
 
 
 def compare(models: Mapping[str, Model], images: RetrievalSet, engine: str = "auto") -> Comparison:
@@ -120,12 +121,19 @@ def require_makeable(source: Path, folder: Path, *, overwrite: bool) -> None:
 
 
 def make(
-    source: Path, comparison: Comparison, protocol: str, folder: Path, *, overwrite: bool = False
+    source: Path,
+    comparison: Comparison,
+    protocol: str,
+    folder: Path,
+    *,
+    examples: NDArray[np.uint8] | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Writes ``source`` as a model for bfloat16; returns its id.
 
-    ``protocol``: of the images that were searched, in words. Raises TrainerError if a combination
-    loses more than MOST_LOST, and as ``require_makeable`` does.
+    ``protocol``: of the images that were searched, in words. ``examples``: images (N,3,S,S) for the
+    golden vectors, in place of those of ``source``. Raises TrainerError if a combination loses more
+    than MOST_LOST, and as ``require_makeable`` does.
     """
     require_makeable(source, folder, overwrite=overwrite)
     found = artifact.load(source)
@@ -149,7 +157,21 @@ def make(
         },
     }
     with writing(folder):
-        return derive(found, folder, found.codebook, about, precision=BFLOAT16)
+        made = derive(found, folder, found.codebook, about, precision=BFLOAT16, examples=examples)
+    _warn_if_refused(folder)
+    return made
+
+
+def _warn_if_refused(folder: Path) -> None:
+    """Says so if services will compute a model in float32, because golden codes differ."""
+    try:
+        engines.load(folder, engines.Options("openvino", BFLOAT16))
+    except ArtifactError:
+        print(
+            f"{folder}: services will compute in float32, because the code of no golden image is "
+            "the same in bfloat16: give a folder with more images with --examples",
+            file=sys.stderr,
+        )
 
 
 def table(comparison: Comparison) -> str:

@@ -3,20 +3,22 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as to_bytes
 
-from gpq.engine import engines
+from gpq.engine import engines, openvino_network
 from gpq.model import artifact, golden, weights
 from gpq.model.artifact import Artifact
 from gpq.model.codebook import Codebook
 from gpq.model.graph import external
+from gpq.model.model import Model
 from gpq.model.weights import NETWORK_PREFIX, WEIGHTS, Place
 from trainer.errors import TrainerError
 
+BFLOAT16: Final = "bfloat16"
 Tensors = Mapping[str, NDArray[np.generic]]
 MakeGraph = Callable[[Mapping[str, Place]], bytes]
 
@@ -48,8 +50,9 @@ def save(
         if graph is not None:
             compute["graph"] = artifact.digest(graph)
         artifact.write(draft, data, graph, compute, about)
-        model = engines.start(artifact.load(draft))
-        vectors = golden.choose(model, examples)
+        found = artifact.load(draft)
+        model = engines.start(found, engines.Options(precision="float32"))
+        vectors = golden.choose(model, examples, _rounded(found))
     artifact.write(folder, data, graph, compute, {**about, "golden": vectors})
     return model.id
 
@@ -62,10 +65,12 @@ def derive(
     *,
     network: Tensors | None = None,
     precision: str | None = None,
+    examples: NDArray[np.uint8] | None = None,
 ) -> str:
-    """Writes a model made from a finished one, with its golden images; returns the new id.
+    """Writes a model made from a finished one; returns the new id.
 
     ``network``: replaces tensors of the network. ``precision``: replaces the precision.
+    ``examples``: images (N,3,S,S) for the golden vectors, in place of the finished model's.
     """
     config = artifact.read_config(source.folder)
     compute = (
@@ -80,7 +85,8 @@ def derive(
         def make_graph(new: Mapping[str, Place]) -> bytes:
             return repoint(made, places, new)
 
-    examples = golden.images(source.rules, config["about"], source.folder)
+    if examples is None:
+        examples = golden.images(source.rules, config["about"], source.folder)
     about = {name: value for name, value in about.items() if name != "golden"}
     return save(
         folder, {**stored, **(network or {})}, codebook, make_graph, compute, about, examples
@@ -112,6 +118,13 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
         raise TrainerError(
             f"--out: {folder} already has a model: name another folder, or give --overwrite"
         )
+
+
+def _rounded(found: Artifact) -> Model | None:
+    """Returns a model in bfloat16, or None if this processor does not compute in it."""
+    if found.cost is None or openvino_network.missing() or not openvino_network.supports(BFLOAT16):
+        return None
+    return engines.start(found, engines.Options("openvino", BFLOAT16))
 
 
 def _of_codebook(codebook: Codebook) -> Tensors:

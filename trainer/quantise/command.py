@@ -19,7 +19,6 @@ from gpq import __version__
 from gpq.engine import torch_architectures
 from gpq.engine.torch_architectures import DEFAULT_WIDTHS
 from gpq.model.codebook import Codebook
-from gpq.pixels.preprocess import Preprocess
 from gpq.system import device as gpq_device
 from trainer.artifacts.export import EXAMPLES, MAX_AVERAGED, finished
 from trainer.artifacts.saving import require_free, save
@@ -27,8 +26,7 @@ from trainer.components import pretrained
 from trainer.config import QUANTISED_BITS, SUBVECTOR_DIMENSION, Architecture
 from trainer.data.datasets import FOLDER, provenance
 from trainer.data.image_sets import spread
-from trainer.data.images import FileImages
-from trainer.data.listing import images_below
+from trainer.data.sampling import sample, sample_pixels
 from trainer.data.skipped import print_skipped
 from trainer.device import describe
 from trainer.errors import TrainerError, writing
@@ -135,7 +133,7 @@ def _features(
     with closing(FeatureCache(cache_folder(), round(options.cache_gb * GB))) as cache:
         for folder in folders:
             rules = rules_for(built.network, folder.size)
-            images = _images(folder.path, options.most, rules)
+            images = sample(folder.path, options.most, rules)
             part = FrozenNetwork(network, None, replace(built, size=folder.size), rules)
             with part.running(str(gpq_device.pick(options.device))) as running:
                 compute = ViewFeatures(running, cache, options.seed)
@@ -152,20 +150,12 @@ def _features(
             "most 20,000 of each --data are used"
         )
     if options.examples:
-        chosen = _images(options.examples, EXAMPLES, rules_for(built.network, built.size))
-        examples = [chunk.pixels.numpy() for chunk in chosen.chunks("examples") if chunk.rows]
+        rules = rules_for(built.network, built.size)
+        examples = [sample_pixels(options.examples, EXAMPLES, rules)]
     if not examples:
         raise TrainerError(f"no --data has images of the network's own size, {built.size} pixels")
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(options.seed))
     return features[order], np.concatenate(examples)
-
-
-def _images(folder: Path, most: int, rules: Preprocess) -> FileImages:
-    """Returns at most ``most`` of the images below a folder, evenly spaced."""
-    files = images_below(folder).files
-    if not files:
-        raise TrainerError(f"there are no files below {folder}")
-    return FileImages([files[row] for row in spread(len(files), most).tolist()], rules)
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -320,6 +320,29 @@ def test_a_precision_that_is_asked_for_is_taken(random_model: Path) -> None:
     assert engines.start(found, Options(precision="bfloat16")).network.precision == "bfloat16"
 
 
+def test_a_processor_that_rounds_otherwise_computes_in_float32_and_says_so(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = openvino_network.OpenVINONetwork
+
+    class RoundsOtherwise(whole):  # type: ignore[valid-type, misc]
+        def __init__(self, found: Artifact, precision: str, threads: int, streams: int) -> None:
+            super().__init__(found, "float32", threads, streams)
+            self.precision = precision
+
+        def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            found = super().features(pixels)
+            return -found if self.precision == "bfloat16" else found
+
+    monkeypatch.setattr(openvino_network, "supports", lambda precision: True)
+    monkeypatch.setattr(openvino_network, "OpenVINONetwork", RoundsOtherwise)
+    model = engines.load(random_model, Options(precision="bfloat16"))
+    assert (model.network.engine, model.network.precision) == ("openvino", "float32")
+    assert model.reason.startswith("the fastest available; openvino in bfloat16 failed: ")
+    with pytest.raises(ArtifactError, match="golden vector 0 encodes to"):
+        engines.load(random_model, Options("openvino", "bfloat16"))
+
+
 def test_a_processor_without_bfloat16_computes_in_float32_and_says_so(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

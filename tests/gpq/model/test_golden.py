@@ -57,6 +57,19 @@ def test_the_images_of_the_largest_margins_are_chosen(model: Model) -> None:
     assert [np.asarray(decode.load(png))[0, 0, 0] for png in pngs] == best
 
 
+def test_images_with_the_same_code_in_bfloat16_are_preferred(model: Model) -> None:
+    features = np.random.default_rng(0).standard_normal((100, D), dtype=np.float32)
+    exact = replace(model, network=Known(features))
+    best = np.argsort(-model.codebook.margin(features))
+    changed = features.copy()
+    changed[best[:3]] *= -1
+    chosen = golden.choose(exact, numbered(100), replace(model, network=Known(changed)))
+    codes = model.codebook.encode(features)[best[3 : 3 + golden.GOLDEN_COUNT]]
+    assert [vector["code"] for vector in chosen] == codes.tolist()
+    all_changed = replace(model, network=Known(-features))
+    assert golden.choose(exact, numbered(100), all_changed) == golden.choose(exact, numbered(100))
+
+
 def test_one_image_is_chosen_for_each_code(model: Model) -> None:
     features = np.random.default_rng(0).standard_normal((3, D), dtype=np.float32)
     features = np.repeat(features, 10, axis=0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import one_hot
 
 from gpq.engine import engines, openvino_network
+from gpq.errors import ArtifactError
 from gpq.model import artifact
 from tests.trainer.artifacts.models import contents, edit, make_older
 from trainer.__main__ import main
@@ -115,6 +116,20 @@ def test_a_model_that_loses_little_is_written_for_bfloat16(
         make(tmp_path, found, "ours", tmp_path / "again")
 
 
+def test_a_model_that_services_compute_in_float32_is_said(
+    random_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*_: object) -> None:
+        raise ArtifactError("golden vector 0 encodes to other codes")
+
+    monkeypatch.setattr(engines, "load", refused)
+    make(random_model, comparison(0.0, 0.0), "ours", tmp_path)
+    assert "services will compute in float32" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("changes", [(-0.0021, 0.0), (0.01, -0.0021)])
 def test_a_model_that_loses_more_is_not_written(
     changes: tuple[float, float], random_model: Path, tmp_path: Path
@@ -140,10 +155,15 @@ def test_the_command_measures_prints_and_writes(
     assert found["model"] == artifact.load(random_model).id
     assert 0 <= found["changed_codes"] < 0.5
     monkeypatch.setattr(precision, "MOST_LOST", 1.0)  # of random weights it may be more than usual
-    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    chosen = ["--out", str(tmp_path / "out"), "--examples", str(sample / "test")]
+    assert main([*words, *chosen]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [tuple(line.split()[:2]) for line in lines[1:5]] == EVERY
     assert "images whose code differs between the precisions: " in lines[5]
+    golden = {each["png"] for each in artifact.load(random_model).about["golden"]}
+    assert golden.isdisjoint(
+        each["png"] for each in artifact.load(tmp_path / "out").about["golden"]
+    )
     written = artifact.load(tmp_path / "out").about["precision"]
     assert written["combinations"] == found["combinations"]
     assert written["protocol"] == "a folder of the user's"
