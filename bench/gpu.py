@@ -10,8 +10,9 @@
 A task with a result in the output folder is not run again. These are the tasks, with a guess of
 the seconds that each takes on an H200 (``tasks``):
     tests-scan 90, tests 60: the tests of the scan, and all others that need a CUDA device
-    cifar10-wide, cifar10-taught (its teacher is cifar10-wide), photos-all, unseen-0 to unseen-4:
-    trainings, each --seconds and 60 for its evaluation
+    cifar10-lite0 (all layers of models/photos), cifar10-wide, cifar10-taught (its teacher is
+    cifar10-wide), photos-all, unseen-0 to unseen-4: trainings, each --seconds and 60 for its
+    evaluation
     rate 300: training steps a second of both recipes, also without a CUDA graph and compiled
     post 120: POST /search
     scan-1e8 180: the scan for all numbers of queries, k = 10 and 100, and with other block sizes
@@ -42,13 +43,13 @@ from pathlib import Path
 
 from bench.data import cifar10, tinyimagenet
 from harness import ROOT
-from harness.models import PHOTOS64, SHIPPED
+from harness.models import DEFAULT, PHOTOS64, SHIPPED
 
 CPU_ROWS_DIVISOR = 500_000  # the CPU scans fewer codes
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
 DRAWS = range(5)
-FIRST = 3 + len(DRAWS)  # number of trainings before the other tasks
+FIRST = 4 + len(DRAWS)  # number of trainings before the other tasks
 WIDE = 64  # channels of the teacher's network
 NESTED = ("--bits", "12", "24", "32")
 BATCH = ("--batch-labelled", "128", "--batch-unlabelled", "512")
@@ -89,6 +90,8 @@ def trainings() -> list[Training]:
     """Returns all trainings, most valuable first."""
     modern = ("--bits", "48", "--held-out", "0", *BATCH)
     classes = (*modern, "--network", "resnet32", "--details", "0")
+    whole = ("--init", str(DEFAULT), "--freeze", "none", "--size", "128", "--details", "0")
+    lite = ("--learning-rate", "0.0007", *modern, *whole)
     wide = Training("cifar10-wide", cifar10, (*classes, "--width", str(WIDE)), "cifar10")
     start = ("--init", str(SHIPPED), "--learning-rate", "0.002")
     taught = Training("cifar10-taught", cifar10, (*classes, *start), "cifar10", teacher=wide.name)
@@ -110,6 +113,7 @@ def trainings() -> list[Training]:
     ]
     paper = ("--bits", "48", "--recipe", "paper", "--network", "vgg", "--held-out", "0")
     return [
+        Training("cifar10-lite0", cifar10, lite, "cifar10"),
         wide,
         taught,
         photos_all,
