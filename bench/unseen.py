@@ -82,15 +82,22 @@ def codes(source: Source, M: int) -> Scores:
     """Scores by the first M codebooks of a model."""
     last = source.network.get_submodule("project")
     codebook: Codebook = source.artifact.codebook.first(M)
+    scores = by_codes(codebook)
+
+    def projected(features: Floats) -> Floats:
+        with torch.no_grad():
+            found: Floats = last(torch.from_numpy(features)).numpy()
+        return found[:, : M * codebook.Z.shape[2]]
+
+    return lambda asking, stored: scores(projected(asking), projected(stored))
+
+
+def by_codes(codebook: Codebook) -> Scores:
+    """Scores of features (N,D) of the network by look-up tables and codes."""
 
     def score(asking: Floats, stored: Floats) -> Floats:
-        with torch.no_grad():
-            own, others = (
-                last(torch.from_numpy(x)).numpy()[:, : M * codebook.Z.shape[2]]
-                for x in (asking, stored)
-            )
-        lut, found = codebook.lut(own), codebook.encode(others)
-        return np.sum([lut[:, m, found[:, m]] for m in range(M)], axis=0, dtype=np.float32)
+        lut, found = codebook.lut(asking), codebook.encode(stored)
+        return np.sum([lut[:, m, found[:, m]] for m in range(codebook.M)], axis=0, dtype=np.float32)
 
     return score
 
@@ -123,9 +130,11 @@ def unit(x: Floats) -> Floats:
     return np.ascontiguousarray(found, np.float32)
 
 
-def quality(searched: Searched, scores: Scores) -> dict[str, float]:
-    """Returns precision at DEPTH, or at as many images as are right, and mAP."""
-    rows = np.random.default_rng(0).permutation(len(searched.files))[:QUERIES]
+def quality(searched: Searched, scores: Scores, rows: Ints) -> dict[str, float]:
+    """Returns precision at DEPTH, or at as many images as are right, and mAP.
+
+    rows (Q,): the images that are searched for.
+    """
     found = scores(searched.features[rows], searched.features)
     found[np.arange(len(rows)), rows] = -np.inf
     order = np.argsort(-found, axis=1, kind="stable")[:, :-1]
@@ -138,6 +147,11 @@ def quality(searched: Searched, scores: Scores) -> dict[str, float]:
         "precision": round(float(right[:, :depth].mean()), 4),
         "mAP": round(float(precision.mean()), 4),
     }
+
+
+def drawn(rows: Ints) -> Ints:
+    """Draws at most QUERIES of some rows."""
+    return np.random.default_rng(0).permutation(rows)[:QUERIES]
 
 
 def _centre(image: Image.Image, share: float) -> tuple[int, int, int, int]:
@@ -199,7 +213,7 @@ def recalls(features: Features, sets: list[Searched], ways: Ways) -> dict[str, d
     """Returns the recall at 1 of changed copies of QUERIES images, by kind of change and way."""
     files = [file for searched in sets for file in searched.files]
     stored = np.concatenate([searched.features for searched in sets])
-    rows = np.random.default_rng(0).permutation(len(files))[:QUERIES]
+    rows = drawn(np.arange(len(files)))
     part, found = features.part(features.size), {}
     with part.running("cpu") as running:
         for change, apply in tqdm(CHANGES.items(), desc="changes"):
@@ -240,7 +254,10 @@ def main() -> None:
         "model": source.id,
         "images": {name: len(searched.files) for name, searched in sets.items()},
         "quality": {
-            name: {way: quality(searched, scores) for way, scores in ways.items()}
+            name: {
+                way: quality(searched, scores, drawn(np.arange(len(searched.files))))
+                for way, scores in ways.items()
+            }
             for name, searched in sets.items()
         },
         "recall at 1": recalls(features, list(sets.values()), ways),
