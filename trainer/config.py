@@ -19,6 +19,7 @@ VIEWS = 4  # of each image that a frozen part of the network sees
 VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; without classifier; triplets for N-pairs
 LAMBDAS = {"paper": (0.1, 0.1), "modern": (1.0, 0.1)}  # weights of L_cls and of the entropy
 LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
+FINE_RATE = 7e-4  # of ``modern`` where layers of an EfficientNet learn, not only the last
 
 
 @dataclass(frozen=True)

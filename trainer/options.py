@@ -16,6 +16,7 @@ from trainer.components import pretrained
 from trainer.components.source import Source
 from trainer.config import (
     BATCHES,
+    FINE_RATE,
     FREEZE_ALL,
     FREEZE_NONE,
     FROZEN_STEPS,
@@ -93,7 +94,7 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
         steps=options.steps or _default_steps(options.recipe, freeze),
         batch_labelled=options.batch_labelled or labelled,
         batch_unlabelled=options.batch_unlabelled or unlabelled,
-        learning_rate=LEARNING_RATES[options.recipe]
+        learning_rate=_default_rate(options.recipe, name, freeze)
         if options.learning_rate is None
         else options.learning_rate,
         lambda1=lambda1 if options.lambda1 is None else options.lambda1,
@@ -187,6 +188,11 @@ def _freeze(options: argparse.Namespace, name: str) -> str:
 
 def _default_steps(recipe: str, freeze: str) -> int:
     return FROZEN_STEPS if (recipe, freeze) == ("modern", FREEZE_ALL) else STEPS[recipe]
+
+
+def _default_rate(recipe: str, network: str, freeze: str) -> float:
+    fine = recipe == "modern" and network in EFFICIENTNETS and freeze != FREEZE_ALL
+    return FINE_RATE if fine else LEARNING_RATES[recipe]
 
 
 def _default_network(options: argparse.Namespace) -> str:

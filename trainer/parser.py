@@ -12,6 +12,7 @@ from gpq.system import device as gpq_device
 from trainer.config import (
     BATCHES,
     BITS,
+    FINE_RATE,
     FROZEN_STEPS,
     HELD_OUT,
     LAMBDAS,
@@ -110,7 +111,12 @@ def parser() -> argparse.ArgumentParser:
         type=_positive,
         help=f"unlabelled images per step {_defaults(unlabelled)}",
     )
-    add("--learning-rate", type=float, help=f"peak learning rate {_defaults(LEARNING_RATES)}")
+    add(
+        "--learning-rate",
+        type=float,
+        help=f"peak learning rate {_defaults(LEARNING_RATES)}; {FINE_RATE} if layers of "
+        "efficientnet-* learn, not only the last",
+    )
     add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
     add("--seed", type=_seed, default=0, help="seed of all random numbers (%(default)s)")
     add(

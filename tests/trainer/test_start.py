@@ -11,7 +11,7 @@ from harness.models import DEFAULT
 from trainer import options as trainer_options
 from trainer import train as trainer_train
 from trainer.__main__ import main
-from trainer.config import FROZEN_STEPS, STEPS
+from trainer.config import FINE_RATE, FROZEN_STEPS, LEARNING_RATES, STEPS
 from trainer.options import config_of, start_of
 from trainer.parser import parser
 
@@ -67,3 +67,13 @@ def test_a_frozen_network_takes_fewer_steps() -> None:
     whole = parsed("--network", "efficientnet-lite0", "--freeze", "none")
     assert config_of(whole, "", "").steps == STEPS["modern"]
     assert config_of(parsed("--size", "32"), "", "").steps == STEPS["modern"]
+
+
+def test_layers_of_a_published_network_learn_more_slowly() -> None:
+    def rate(*words: str) -> float:
+        return config_of(parsed(*words), "", "").learning_rate
+
+    published = ("--network", "efficientnet-lite0", "--pretrained")
+    assert rate(*published, "--freeze", "4") == rate(*published, "--freeze", "none") == FINE_RATE
+    assert rate(*published) == rate("--size", "32") == LEARNING_RATES["modern"]
+    assert rate(*published, "--freeze", "4", "--learning-rate", "0.01") == 0.01
