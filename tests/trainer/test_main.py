@@ -86,7 +86,11 @@ def test_a_short_training_learns(
     of_trained = "that were trained on" in (out / "report.html").read_text()
     assert of_trained == (recipe == "paper")
     assert log[-1]["step"] == steps
-    assert log[-1]["cls"] < log[0]["cls"]
+    if recipe == "paper":  # in 100 steps of modern, L_cls wavers more than it falls
+        assert log[-1]["cls"] < log[0]["cls"]
+    else:
+        checked = [line["held_out_mAP"] for line in lines if "held_out_mAP" in line]
+        assert checked[-1] > checked[0] + 0.01
 
 
 @pytest.mark.parametrize(

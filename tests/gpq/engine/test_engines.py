@@ -72,7 +72,7 @@ def test_engines_compute_the_same_features(folder: Path) -> None:
     pixels = np.concatenate(
         [golden.images(found.rules, found.about, folder), noise(found.rules, 5)]
     )
-    models = [engines.load(folder, Options(engine=engine)) for engine in runnable(found)]
+    models = [engines.load(folder, Options(engine, "float32")) for engine in runnable(found)]
     assert [model.network.engine for model in models] == runnable(found)
     assert {model.network.precision for model in models} == {"float32"}
     assert {model.id for model in models} == {found.id}
