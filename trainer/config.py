@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-SUBVECTOR_DIMENSION = 12  # d
+SUBVECTOR_DIMENSION = 12  # d of codes that learn classes
+QUANTISED_DIMENSION = 4  # d of codes that ``quantise`` learns
 BITS = (12, 16, 24, 32, 48, 64)
 NESTED_BITS = (12, 24, 32)  # the first bits of a longer code that are usable as codes themselves
 QUANTISED_BITS = (24, 48, 96)  # the same of codes that ``quantise`` learns

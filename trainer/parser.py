@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace the run in --out")
 
     codes = commands.add_parser(
-        "quantise", help="learn codes for a published network, from images without labels"
+        "quantise", help="learn codes for a published network, from images of many kinds"
     )
     codes.set_defaults(command="quantise")
     add = codes.add_argument
@@ -191,6 +191,11 @@ def parser() -> argparse.ArgumentParser:
         type=_positive,
         default=20_000,
         help="images of each folder to learn from, evenly spaced (%(default)s)",
+    )
+    add(
+        "--kinds",
+        action="store_true",
+        help="the folders within --data are kinds of images, which the codes tell apart",
     )
     add(
         "--source",

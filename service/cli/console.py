@@ -21,7 +21,7 @@ SERVICE = {
 }
 TRAINER = {
     "train": "learn a model from images",
-    "quantise": "learn codes for a published network, from images without labels",
+    "quantise": "learn codes for a published network, from images of many kinds",
     "evaluate": "measure how well a model searches",
     "report": "write a report about a model",
     "cut": "make a model whose codes are the first bits of another's",

@@ -1,1 +1,1 @@
-"""Learns codes for the features of a published network, from images without labels."""
+"""Learns codes for the features of a published network."""

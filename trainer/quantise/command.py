@@ -1,4 +1,4 @@
-"""The command ``quantise``: learns codes from images without labels and writes an artifact."""
+"""The command ``quantise``: learns codes for a published network and writes an artifact."""
 
 import argparse
 import shlex
@@ -23,7 +23,7 @@ from gpq.system import device as gpq_device
 from trainer.artifacts.export import EXAMPLES, MAX_AVERAGED, finished
 from trainer.artifacts.saving import require_free, save
 from trainer.components import pretrained
-from trainer.config import QUANTISED_BITS, SUBVECTOR_DIMENSION, Architecture
+from trainer.config import QUANTISED_BITS, QUANTISED_DIMENSION, Architecture
 from trainer.data.datasets import FOLDER, provenance
 from trainer.data.image_sets import spread
 from trainer.data.sampling import sample, sample_pixels
@@ -34,8 +34,8 @@ from trainer.frozen.cache import GB, FeatureCache
 from trainer.frozen.cache import folder as cache_folder
 from trainer.frozen.features import ViewFeatures
 from trainer.frozen.part import FrozenNetwork
+from trainer.initial.rotation import Differences, learn
 from trainer.options import DEFAULT_SIZE, DEFAULT_SIZES, rules_for
-from trainer.quantise.rotation import learn
 
 ITERATIONS = 12
 LEAST_IMAGES = 1000  # fewer say too little about how features vary
@@ -67,13 +67,16 @@ def quantise(options: argparse.Namespace) -> None:
     size = options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE)
     built = Architecture(name, DEFAULT_WIDTHS.get(name, 0), size)
     folders = [Folder.parse(text, size) for text in options.data]
-    network = torch_architectures.build(name, M * SUBVECTOR_DIMENSION, built.width).eval()
-    if network.get_submodule("project").in_features < M * SUBVECTOR_DIMENSION:
+    d = QUANTISED_DIMENSION
+    network = torch_architectures.build(name, M * d, built.width).eval()
+    if network.get_submodule("project").in_features < M * d:
         raise TrainerError(f"--bits {options.bits} is more than the features of {name} can fill")
     pretrained.load_pretrained(network, name)
-    features, examples = _features(options, built, network, folders)
+    classifier, _ = pretrained.imagenet_classifier(name)
+    features, kinds, examples = _features(options, built, network, folders)
+    differences = Differences(classifier, kinds if options.kinds else None)
     length = float(features.norm(dim=1).mean())
-    found = learn(features / length, M, SUBVECTOR_DIMENSION, groups_of(M), ITERATIONS, options.seed)
+    found = learn(features / length, M, d, groups_of(M), ITERATIONS, options.seed, differences)
     last = network.get_submodule("project")
     last.load_state_dict({"weight": found.W, "bias": -length * found.W @ found.mean})
     with torch.no_grad():
@@ -94,7 +97,7 @@ def quantise(options: argparse.Namespace) -> None:
     about: dict[str, Any] = {
         "classes": [],
         "training": training,
-        "data": {**_provenance(options.source), "labelled": 0, "unlabelled": len(features)},
+        "data": {**_provenance(options.source), **_counted(len(features), options)},
         "measured": None,
     }
     whole = finished(network, built)
@@ -105,6 +108,12 @@ def quantise(options: argparse.Namespace) -> None:
             options.out, whole.tensors, codebook, whole.make_graph, compute, about, examples
         )
     print(f"wrote {options.out}: model {model_id}", file=sys.stderr)
+
+
+def _counted(images: int, options: argparse.Namespace) -> dict[str, int]:
+    """Returns how many of the images have labels, and how many have none."""
+    labelled = images if options.kinds else 0
+    return {"labelled": labelled, "unlabelled": images - labelled}
 
 
 def _provenance(sources: Sequence[dict[str, str]]) -> dict[str, str]:
@@ -127,9 +136,15 @@ def groups_of(M: int) -> list[int]:
 
 def _features(
     options: argparse.Namespace, built: Architecture, network: nn.Module, folders: Sequence[Folder]
-) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Returns pooled features (N,E) float32 in random order, and example images (X,3,S,S) uint8."""
+) -> tuple[Tensor, Tensor, NDArray[np.uint8]]:
+    """Returns pooled features (N,E) float32, their kinds (N,) int64, and examples (X,3,S,S) uint8.
+
+    The features are in random order. The kind of an image is its folder within the one that was
+    given, so that folders that are given twice have the same kinds.
+    """
     parts, examples = [], []
+    kinds: list[int] = []
+    numbers: dict[Path, int] = {}
     with closing(FeatureCache(cache_folder(), round(options.cache_gb * GB))) as cache:
         for folder in folders:
             rules = rules_for(built.network, folder.size)
@@ -140,6 +155,9 @@ def _features(
                 found = compute.of_images(images, 1, f"{folder.path.name} at {folder.size}")
             print_skipped(found.skipped)
             parts.append(found.values[:, 0].float())
+            for row in found.rows.tolist():
+                inside = images.files[row].relative_to(folder.path).parts[:-1][:1]
+                kinds.append(numbers.setdefault(folder.path.joinpath(*inside), len(numbers)))
             if not options.examples and folder.size == built.size and len(found.rows):
                 rows = found.rows[spread(len(found.rows), EXAMPLES // len(folders))]
                 examples.append(images.pixels(rows).numpy())
@@ -155,7 +173,7 @@ def _features(
     if not examples:
         raise TrainerError(f"no --data has images of the network's own size, {built.size} pixels")
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(options.seed))
-    return features[order], np.concatenate(examples)
+    return features[order], torch.tensor(kinds)[order], np.concatenate(examples)
 
 
 def _command(options: argparse.Namespace) -> str:

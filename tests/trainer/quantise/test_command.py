@@ -1,4 +1,4 @@
-"""Learns codes from images without labels, by the command line."""
+"""Learns codes for a published network, by the command line."""
 
 import io
 from base64 import b64decode
@@ -43,7 +43,7 @@ def test_codes_are_learnt_from_images_without_labels(
     assert quantise(str(photos), out, "--data", f"{photos}@48", *sources) == 0
     assert "broken.png" in capsys.readouterr().err
     model = engines.load(out)
-    assert model.codebook.Z.shape == (12, 16, 12) and model.codebook.classes is None
+    assert model.codebook.Z.shape == (12, 16, 4) and model.codebook.classes is None
     assert model.rules.size == 64
     assert model.about["data"] == {
         "name": "photos; weights",
@@ -64,6 +64,10 @@ def test_codes_are_learnt_from_images_without_labels(
         model.rules.prepare(Image.open(p)).transpose(1, 2, 0).tobytes() for p in others.iterdir()
     }
     assert decoded <= wanted
+    kinds = tree(tmp_path / "kinds", *(f"{kind}/{n}.png" for kind in "ab" for n in range(20)))
+    assert quantise(str(kinds), tmp_path / "told apart", "--kinds") == 0
+    about = engines.load(tmp_path / "told apart").about["data"]
+    assert (about["labelled"], about["unlabelled"]) == (40, 0)
     shorter = tmp_path / "shorter"
     cut(out, 24, shorter)
     assert np.array_equal(engines.load(shorter).encode(pixels), model.encode(pixels)[:, :3])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gpq.model.codebook import Codebook
-from trainer.quantise.rotation import _divided, learn
+from trainer.initial.rotation import Differences, _divided, learn
 
 
 def features(n: int = 3000, E: int = 48) -> torch.Tensor:
@@ -49,3 +49,21 @@ def test_the_same_seed_gives_the_same_projection() -> None:
     first, second, other = (learn(x, 4, 6, [4], 2, seed) for seed in (1, 1, 2))
     assert torch.equal(first.W, second.W) and torch.equal(first.words, second.words)
     assert not torch.equal(first.W, other.W)
+
+
+def test_components_in_which_classes_or_kinds_differ_are_kept() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(600, 32, generator=generator) / torch.arange(1, 33)
+    kinds = torch.arange(600) % 2
+    weak = 30  # where the features hardly vary, but both kinds and classes differ
+    x[:, weak] = 0.02 * (2.0 * kinds - 1)
+    classifier = torch.zeros(2, 32)
+    classifier[0, weak], classifier[1, weak] = 1, -1
+
+    def kept(differences: Differences | None) -> float:
+        found = learn(x, 2, 4, [2], 2, 0, differences)
+        return float(found.W[:, weak].norm() / found.W.norm())
+
+    assert kept(None) < 0.1
+    assert kept(Differences(classifier=classifier)) > 0.5
+    assert kept(Differences(kinds=kinds)) > 0.5
