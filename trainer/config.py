@@ -8,18 +8,27 @@ BITS = (12, 16, 24, 32, 48, 64)
 NESTED_BITS = (12, 24, 32)  # the first bits of a longer code that are usable as codes themselves
 QUANTISED_BITS = (24, 48, 96)  # the same of codes that ``quantise`` learns
 CLASS_CODEBOOKS = 8  # further codebooks distinguish images of the same class
-RECIPES = ("paper", "modern")
+PAPER, MODERN, DISTILLED = RECIPES = ("paper", "modern", "distilled")
 LOGITS = ("averaged", "per-subspace")
-BATCHES = {"paper": (500, 500), "modern": (192, 320)}  # labelled and unlabelled images per step
-STEPS = {"paper": 3000, "modern": 4500}
+BATCHES = {
+    "paper": (500, 500),
+    "modern": (192, 320),
+    "distilled": (64, 448),
+}  # labelled and unlabelled images per step
+STEPS = {"paper": 3000, "modern": 4500, "distilled": 600}
 FROZEN_STEPS = 1500  # of ``modern`` where only the last layer learns
 REPORT = "report.html"  # written beside the artifact
-HELD_OUT = {"paper": 0.0, "modern": 0.1}  # share of the labelled images
+HELD_OUT = {"paper": 0.0, "modern": 0.1, "distilled": 0.1}  # share of the labelled images
 FREEZE_ALL, FREEZE_NONE = "all", "none"
-VIEWS = 4  # of each image that a frozen part of the network sees
+# Views of each image that a frozen part of the network sees.
+VIEWS = {"paper": 4, "modern": 4, "distilled": 2}
 VARIANTS = ("gpq", "gpq-h", "gpq-t")  # as published; without classifier; triplets for N-pairs
-LAMBDAS = {"paper": (0.1, 0.1), "modern": (1.0, 0.1)}  # weights of L_cls and of the entropy
-LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3}
+LAMBDAS = {
+    "paper": (0.1, 0.1),
+    "modern": (1.0, 0.1),
+    "distilled": (0.0, 0.0),
+}  # weights of L_cls and of the entropy
+LEARNING_RATES = {"paper": 2e-4, "modern": 3e-3, "distilled": 1e-3}
 FINE_RATE = 7e-4  # of ``modern`` where layers of an EfficientNet learn, not only the last
 
 
@@ -37,7 +46,8 @@ class Config:
     """The settings of one training run; checkpoints and artifacts contain them.
 
     ``batch_labelled``, ``batch_unlabelled``: images of either kind per step. ``details``: how many
-    of the M codebooks, the last ones, learn details rather than classes. ``lambda1``, ``lambda2``:
+    of the M codebooks, the last ones, learn details rather than classes; all of them with the
+    recipe ``distilled``, whose codebooks have no prototypes. ``lambda1``, ``lambda2``:
     weights of L_cls and of the entropy. ``init``: id of the artifact the run starts from.
     ``teacher``: id of the artifact that predicts labels. ``compile``: back end of torch.compile.
     These three are empty if unused. ``freeze``: which part of the network does not learn, ``none``,
@@ -70,6 +80,10 @@ class Config:
     @property
     def frozen(self) -> bool:
         return self.freeze != FREEZE_NONE
+
+    @property
+    def distilled(self) -> bool:
+        return self.recipe == DISTILLED
 
     @property
     def stages(self) -> int | None:

@@ -16,6 +16,7 @@ from trainer.components import pretrained
 from trainer.components.source import Source
 from trainer.config import (
     BATCHES,
+    DISTILLED,
     FINE_RATE,
     FREEZE_ALL,
     FREEZE_NONE,
@@ -23,6 +24,9 @@ from trainer.config import (
     HELD_OUT,
     LAMBDAS,
     LEARNING_RATES,
+    LOGITS,
+    MODERN,
+    PAPER,
     STEPS,
     SUBVECTOR_DIMENSION,
     VIEWS,
@@ -51,7 +55,7 @@ def start_of(options: argparse.Namespace) -> Path | None:
     """
     given: Path | None = options.init
     others = ("network", "size", "width", "pretrained", "compile")
-    if given or options.dataset != FOLDER or options.recipe != "modern":
+    if given or options.dataset != FOLDER or options.recipe == PAPER:
         return given
     if options.freeze == FREEZE_NONE or any(getattr(options, name) for name in others):
         return None
@@ -79,34 +83,35 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
     """
     name = options.network or _default_network(options)
     _require_encoder_options(options, name)
-    labelled, unlabelled = BATCHES[options.recipe]
-    lambda1, lambda2 = LAMBDAS[options.recipe]
     freeze = _freeze(options, name)
+    recipe = _recipe(options, name, freeze)
+    labelled, unlabelled = BATCHES[recipe]
+    lambda1, lambda2 = LAMBDAS[recipe]
     config = Config(
-        recipe=options.recipe,
+        recipe=recipe,
         variant=options.variant,
         network=name,
         width=options.width or DEFAULT_WIDTHS.get(name, 0),
         size=options.size or DEFAULT_SIZES.get(name, DEFAULT_SIZE),
         bits=options.bits,
-        details=_details(options),
-        logits=options.logits,
-        steps=options.steps or _default_steps(options.recipe, freeze),
+        details=_details(options, recipe),
+        logits=options.logits or LOGITS[0],
+        steps=options.steps or _default_steps(recipe, freeze),
         batch_labelled=options.batch_labelled or labelled,
         batch_unlabelled=options.batch_unlabelled or unlabelled,
-        learning_rate=_default_rate(options.recipe, name, freeze)
+        learning_rate=_default_rate(recipe, name, freeze)
         if options.learning_rate is None
         else options.learning_rate,
         lambda1=lambda1 if options.lambda1 is None else options.lambda1,
         lambda2=lambda2 if options.lambda2 is None else options.lambda2,
-        held_out=HELD_OUT[options.recipe] if options.held_out is None else options.held_out,
+        held_out=HELD_OUT[recipe] if options.held_out is None else options.held_out,
         seed=options.seed,
         dataset=options.dataset,
         init=init,
         teacher=teacher,
         compile=options.compile,
         freeze=freeze,
-        views=(options.views or VIEWS) if freeze != FREEZE_NONE else 0,
+        views=(options.views or VIEWS[recipe]) if freeze != FREEZE_NONE else 0,
     )
     if not 0 < config.learning_rate < math.inf:
         raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
@@ -119,7 +124,7 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
         raise TrainerError(
             "--pretrained and --init both set the network's weights: give only one of them"
         )
-    if options.teacher and options.recipe == "paper":
+    if options.teacher and recipe != MODERN:
         raise TrainerError("--teacher is only for --recipe modern")
     if not 0 <= config.held_out <= MAX_HELD_OUT:
         raise TrainerError(f"--held-out {config.held_out}: give a share from 0 to {MAX_HELD_OUT}")
@@ -186,29 +191,49 @@ def _freeze(options: argparse.Namespace, name: str) -> str:
     return freeze
 
 
+def _recipe(options: argparse.Namespace, name: str, freeze: str) -> str:
+    """Returns the recipe: the given one, or the default for what learns.
+
+    Raises TrainerError if it is not for the network.
+    """
+    whole = freeze == FREEZE_ALL and not name.startswith(PREFIX)
+    if options.recipe:
+        if options.recipe == DISTILLED and not whole:
+            raise TrainerError(
+                "--recipe distilled learns only the last layer of a network: give --freeze all, "
+                f"and no --network {PREFIX}FILE"
+            )
+        return str(options.recipe)
+    of_modern = ("details", "teacher", "logits", "lambda1", "lambda2")
+    chosen = any(getattr(options, option) not in (None, "") for option in of_modern)
+    return DISTILLED if whole and not chosen else MODERN
+
+
 def _default_steps(recipe: str, freeze: str) -> int:
-    return FROZEN_STEPS if (recipe, freeze) == ("modern", FREEZE_ALL) else STEPS[recipe]
+    return FROZEN_STEPS if (recipe, freeze) == (MODERN, FREEZE_ALL) else STEPS[recipe]
 
 
 def _default_rate(recipe: str, network: str, freeze: str) -> float:
-    fine = recipe == "modern" and network in EFFICIENTNETS and freeze != FREEZE_ALL
+    fine = recipe == MODERN and network in EFFICIENTNETS and freeze != FREEZE_ALL
     return FINE_RATE if fine else LEARNING_RATES[recipe]
 
 
 def _default_network(options: argparse.Namespace) -> str:
-    if options.recipe == "paper":
+    if options.recipe == PAPER:
         return "vgg"
     return "resnet64" if options.size and options.size >= MIN_RESNET64_SIZE else "resnet32"
 
 
-def _details(options: argparse.Namespace) -> int:
+def _details(options: argparse.Namespace, recipe: str) -> int:
     M = int(options.bits) // 4
-    if options.recipe == "paper":
-        if options.details:
-            raise TrainerError("--details is only for --recipe modern")
+    if options.details and recipe != MODERN:
+        raise TrainerError("--details is only for --recipe modern")
+    if recipe == PAPER:
         return M if options.variant == "gpq-h" else 0
     if options.variant != "gpq":
         raise TrainerError(f"--variant {options.variant} is only for --recipe paper")
+    if recipe == DISTILLED:
+        return M
     details = default_details(options.bits) if options.details is None else int(options.details)
     if not 0 <= details < M:
         raise TrainerError(

@@ -18,6 +18,8 @@ from trainer.config import (
     LAMBDAS,
     LEARNING_RATES,
     LOGITS,
+    MODERN,
+    PAPER,
     RECIPES,
     STEPS,
     VARIANTS,
@@ -83,7 +85,12 @@ def parser() -> argparse.ArgumentParser:
         help="pixels a side of the square input (that of --init; without it 32; resnet64: 64; "
         "large networks: 224)",
     )
-    add("--recipe", choices=RECIPES, default="modern", help="how to train (%(default)s)")
+    add(
+        "--recipe",
+        choices=RECIPES,
+        help="how to train (distilled for the last layer of a frozen network; modern otherwise, "
+        "and for onnx:FILE)",
+    )
     add(
         "--details",
         type=int,
@@ -97,8 +104,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--logits",
         choices=LOGITS,
-        default="averaged",
-        help="logits of the classifier (%(default)s)",
+        help=f"logits of the classifier ({LOGITS[0]})",
     )
     add(
         "--steps",
@@ -152,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--views",
         type=_positive,
-        help=f"views of each image that a frozen network sees ({VIEWS})",
+        help=f"views of each image that a frozen network sees {_defaults(VIEWS)}",
     )
     _add_cache_gb(train)
     add(
@@ -187,15 +193,15 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=_positive, help="pixels a side of images; default: the network's own")
     add("--bits", type=_code_length, default=256, help="code length (%(default)s)")
     add(
+        "--kinds",
+        action="store_true",
+        help="the folders within --data are kinds of images, which the codes tell apart",
+    )
+    add(
         "--most",
         type=_positive,
         default=20_000,
         help="images of each folder to learn from, evenly spaced (%(default)s)",
-    )
-    add(
-        "--kinds",
-        action="store_true",
-        help="the folders within --data are kinds of images, which the codes tell apart",
     )
     add(
         "--source",
@@ -324,7 +330,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help="folder of CIFAR-10")
     add("--nuswide", type=Path, help="folder of NUS-WIDE")
     add("--out", type=Path, default=Path("runs/reproduce"), help="folder for results (%(default)s)")
-    add("--recipe", choices=RECIPES, default="paper", help="how to train (%(default)s)")
+    add("--recipe", choices=(PAPER, MODERN), default="paper", help="how to train (%(default)s)")
     add(
         "--bits",
         type=int,

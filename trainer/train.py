@@ -42,6 +42,7 @@ from trainer.frozen.estimate import estimate, show
 from trainer.frozen.features import ViewFeatures, features_of
 from trainer.frozen.part import Frozen, FrozenEncoder, FrozenNetwork, unfolded
 from trainer.frozen.split import rest as rest_of
+from trainer.initial import similarity
 from trainer.options import (
     config_of,
     like,
@@ -122,11 +123,15 @@ def _train(
     if teacher:
         teacher.network.to(device)
         images = replace(images, guesses=guess(teacher, images, config.seed))
-    model = GPQ(config, len(images.classes), frozen.rest() if frozen else None).to(device)
+    rest = frozen.rest(len(images.classes) if config.distilled else 0) if frozen else None
+    model = GPQ(config, len(images.classes), rest).to(device)
     images = _on_device(images, device)
     if options.pretrained and not frozen:
         pretrained.load_pretrained(model.F, config.network)
-    if source:
+    if config.distilled:
+        if not saved:
+            similarity.start(model, images, config.seed)
+    elif source:
         weights = source.network.state_dict()
         if frozen:
             own = {name: weights[name] for name in model.F.state_dict() if name in weights}
@@ -204,7 +209,13 @@ def _features(
         compute = ViewFeatures(part, cache, config.seed)
         show(estimate(listed, compute, frozen, config, rules, device))
         return features_of(
-            listed, compute, config.views, config.held_out, config.seed, pooled=frozen.pooled
+            listed,
+            compute,
+            config.views,
+            config.held_out,
+            config.seed,
+            pooled=frozen.pooled,
+            alike=config.distilled,
         )
 
 

@@ -6,8 +6,32 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gpq.engine.torch_efficientnet import SCALES, EfficientNetLite
+
+
+class ClassProject(nn.Linear):
+    """A linear layer over features (B,E) and the probabilities of C classes, which it computes.
+
+    The probabilities come first. They are the softmax of the linear layer ``classes``. An image of
+    one class can thus get other sub-vectors than its features alone would give it.
+    """
+
+    def __init__(self, features: int, dimension: int, classes: int) -> None:
+        super().__init__(classes + features, dimension)
+        self.classes = nn.Linear(features, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        likely = torch.softmax(self.classes(features), dim=1)
+        return functional.linear(torch.cat([likely, features], dim=1), self.weight, self.bias)
+
+
+def projection(features: int, dimension: int, classes: int = 0) -> nn.Linear:
+    """Returns the last layer of a network: linear, or with the probabilities of ``classes``."""
+    if classes:
+        return ClassProject(features, dimension, classes)
+    return nn.Linear(features, dimension)
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, *, pool: bool = False) -> nn.Sequential:
@@ -230,20 +254,25 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, dimension: int, width: int | None = None) -> nn.Module:
+def build(name: str, dimension: int, width: int | None = None, classes: int = 0) -> nn.Module:
     """Builds the network ``name`` with D = ``dimension`` outputs; its last layer is ``project``.
 
+    ``classes``: how many classes its last layer computes the probabilities of (``ClassProject``).
     Raises ValueError if the network does not exist, or if it needs torchvision, which is missing.
     """
     if name not in NETWORKS:
         raise ValueError(
             f"there is no network {name!r}; choose one of {', '.join(sorted(NETWORKS))}"
         )
-    if name in DEFAULT_WIDTHS:
-        return NETWORKS[name](dimension, width=width or DEFAULT_WIDTHS[name])
+    sizes = {"width": width or DEFAULT_WIDTHS[name]} if name in DEFAULT_WIDTHS else {}
     try:
-        return NETWORKS[name](dimension)
+        network = NETWORKS[name](dimension, **sizes)
     except ImportError as error:
         raise ValueError(
             f"network {name!r} needs torchvision: install the extra `train`"
         ) from error
+    if classes:
+        last = network.get_submodule("project")
+        assert isinstance(last, nn.Linear)
+        network.project = projection(last.in_features, dimension, classes)
+    return network

@@ -32,10 +32,11 @@ def module_of(artifact: Artifact) -> nn.Module:
 
     Raises ArtifactError if there is no such architecture, or its weights are others.
     """
-    name, width = artifact.network["name"], artifact.network.get("width")
+    described = artifact.network
+    name, sizes = described["name"], (described.get("width"), described.get("classes", 0))
     try:
         with torch.device("meta"):  # a wrong width must not allocate memory
-            module = torch_architectures.build(name, artifact.dimension, width)
+            module = torch_architectures.build(name, artifact.dimension, *sizes)
         tensors = {
             name: torch.from_numpy(np.array(tensor))
             for name, tensor in artifact.weights.network().items()

@@ -31,7 +31,8 @@ def test_own_images_are_learnt_on_the_features_of_the_default_model(
     assert main(["train", "--data", str(images), "--out", str(out), *small]) == 0
     assert "this run takes about" in capsys.readouterr().err
     made, start = artifact.load(out), artifact.load(DEFAULT)
-    assert (made.network, made.rules) == (start.network, start.rules)
+    assert made.network == {**start.network, "classes": 2}
+    assert made.rules == start.rules
     training = made.about["training"]
     assert (training["init"], training["freeze"]) == (start.id, "all")
     assert training["started_from"]["data"]["licence"] == start.about["data"]["licence"]
@@ -63,7 +64,9 @@ def test_a_run_starts_from_the_model_that_is_named() -> None:
 
 def test_a_frozen_network_takes_fewer_steps() -> None:
     frozen = parsed("--network", "efficientnet-lite0", "--pretrained")
-    assert config_of(frozen, "", "").steps == FROZEN_STEPS
+    assert config_of(frozen, "", "").steps == STEPS["distilled"]
+    modern = parsed("--network", "efficientnet-lite0", "--pretrained", "--recipe", "modern")
+    assert config_of(modern, "", "").steps == FROZEN_STEPS
     whole = parsed("--network", "efficientnet-lite0", "--freeze", "none")
     assert config_of(whole, "", "").steps == STEPS["modern"]
     assert config_of(parsed("--size", "32"), "", "").steps == STEPS["modern"]
@@ -75,5 +78,23 @@ def test_layers_of_a_published_network_learn_more_slowly() -> None:
 
     published = ("--network", "efficientnet-lite0", "--pretrained")
     assert rate(*published, "--freeze", "4") == rate(*published, "--freeze", "none") == FINE_RATE
-    assert rate(*published) == rate("--size", "32") == LEARNING_RATES["modern"]
+    assert rate(*published) == LEARNING_RATES["distilled"]
+    assert rate("--size", "32") == LEARNING_RATES["modern"]
     assert rate(*published, "--freeze", "4", "--learning-rate", "0.01") == 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        ((), "distilled"),
+        (("--freeze", "all"), "distilled"),
+        (("--freeze", "4"), "modern"),
+        (("--details", "0"), "modern"),
+        (("--recipe", "modern"), "modern"),
+    ],
+)
+def test_the_last_layer_alone_is_distilled_unless_an_option_is_for_another_recipe(
+    words: tuple[str, ...], recipe: str
+) -> None:
+    options = parsed("--network", "efficientnet-lite0", "--pretrained", *words)
+    assert config_of(options, "", "").recipe == recipe

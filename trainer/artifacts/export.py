@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from gpq.engine.torch_architectures import ClassProject
 from gpq.model.codebook import Codebook, intra_normalise
 from gpq.pixels.preprocess import Preprocess
 from trainer.artifacts import graph
@@ -30,7 +31,9 @@ from trainer.errors import TrainerError
 EXAMPLES = 2048  # images that the golden ones are chosen from
 MAX_AVERAGED = 16_384  # images that the means of codes and of classes are computed from
 COINCIDENT_COSINE = 0.999  # codewords nearer to each other than this count as one
-LAST_LAYER = ("project.weight", "project.bias")
+LAST_LAYER = (
+    "project.weight", "project.bias", "project.classes.weight", "project.classes.bias",
+)  # fmt: skip
 UPGRADE_LATER = "only torch can run it; upgrade it elsewhere with `python -m trainer upgrade`"
 DEAD_LENGTH = 0.99  # a codebook is dead if the mean of its unit sub-vectors is longer
 
@@ -76,6 +79,9 @@ def export(
         classes.cpu().numpy(),
         data.labels[known].cpu().numpy(),
     )
+    if model.means is not None:
+        learnt = model.means.detach().float().cpu()
+        codebook = replace(codebook, means=(learnt / learnt.norm(dim=2).max()).numpy())
     about = {
         "classes": list(data.classes),
         "training": {**asdict(config), **training},
@@ -102,7 +108,11 @@ def finished(network: nn.Module, built: Architecture) -> Finished:
         print(f"the model gets no graph, because {reason}: {UPGRADE_LATER}", file=sys.stderr)
     else:
         make_graph = partial(graph.serialise, graph.export(network, built.size))
-    return Finished({"name": built.network, "width": built.width}, tensors, make_graph)
+    described: dict[str, Any] = {"name": built.network, "width": built.width}
+    last = network.get_submodule("project")
+    if isinstance(last, ClassProject):
+        described["classes"] = last.classes.out_features
+    return Finished(described, tensors, make_graph)
 
 
 def examples_of(images: TrainingSet) -> NDArray[np.uint8]:

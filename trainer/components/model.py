@@ -16,7 +16,8 @@ class GPQ(nn.Module):
     """The network F: images -> (B,D), codewords Z (M,K,d) and prototypes C (M',L,d) of L classes.
 
     The first M' = M - ``config.details`` codebooks learn classes, the others details.
-    ``network``: F, if it is not an architecture that the configuration names.
+    ``network``: F, if it is not an architecture that the configuration names. ``means`` (M,K,d):
+    what a search compares queries with instead of the codewords, if a recipe learns it, else None.
     """
 
     def __init__(self, config: Config, classes: int, network: nn.Module | None = None) -> None:
@@ -26,6 +27,7 @@ class GPQ(nn.Module):
         d = SUBVECTOR_DIMENSION
         self.F = network or torch_architectures.build(config.network, self.M * d, config.width)
         self.Z = nn.Parameter(functional.normalize(torch.randn(self.M, K, d), dim=-1))
+        self.means = nn.Parameter(self.Z.detach().clone()) if config.distilled else None
         self.C = nn.Parameter(functional.normalize(torch.randn(self.class_M, classes, d), dim=-1))
 
     def features(self, images: Tensor) -> Tensor:

@@ -79,7 +79,11 @@ class FeatureViews:
         return views.masked_fill_(self._dropped(views, generator), 0)
 
     def plain(self, images: Tensor) -> Tensor:
-        return self._standardised(images[:, 0])
+        return self.view(images, 0)
+
+    def view(self, images: Tensor, number: int) -> Tensor:
+        """Returns the view of this number of images (B,V,E): (B,E)."""
+        return self._standardised(images[:, number])
 
     def network_input(self, views: Tensor) -> Tensor:
         return views

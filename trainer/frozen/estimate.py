@@ -106,7 +106,8 @@ def seconds_per_step(
             tuple(map(str, range(classes))),
             standard=standard if frozen.pooled else None,
         ).to(device)
-        model = GPQ(config, classes, frozen.rest()).train()
+        rest = frozen.rest(classes if config.distilled else 0)
+        model = GPQ(config, classes, rest).train()
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         recipe = RECIPES[config.recipe](
             model, data, rules, config, autocast(device, config.network)

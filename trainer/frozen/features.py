@@ -110,11 +110,19 @@ class ViewFeatures:
 
 
 def features_of(
-    listed: ListedSet, compute: ViewFeatures, views: int, share: float, seed: int, *, pooled: bool
+    listed: ListedSet,
+    compute: ViewFeatures,
+    views: int,
+    share: float,
+    seed: int,
+    *,
+    pooled: bool,
+    alike: bool = False,
 ) -> tuple[TrainingSet, HeldOut | None]:
     """Returns the features of all images, and those of the ``share`` that is held out.
 
-    Held-out images have one view only. ``pooled``: whether to standardise the features.
+    Held-out images have one view only. ``pooled``: whether to standardise the features. ``alike``:
+    by one deviation, the root mean square one, which keeps angles between centred features.
     """
     chosen = chosen_rows(listed.labels, share, seed)
     rest, held = rows_where(~chosen), rows_where(chosen)
@@ -139,21 +147,25 @@ def features_of(
         listed.skipped + skipped,
         labelled_images=labelled_images,
         unlabelled_images=other_images or labelled_images,
-        standard=standard_of(others.values) if pooled else None,
+        standard=standard_of(others.values, alike=alike) if pooled else None,
     )
     if checked is None or not len(of_held):
         return data, None
     return data, HeldOut(checked.values, labels[of_held], listed.labelled.at(of_held))
 
 
-def standard_of(values: Tensor) -> Standard:
-    """Returns the mean and the deviation of features (N,V,E)."""
+def standard_of(values: Tensor, *, alike: bool = False) -> Standard:
+    """Returns the mean and the deviation of features (N,V,E).
+
+    ``alike``: all features get the root mean square deviation.
+    """
     flat = values.flatten(0, 1)
     parts = torch.split(flat, SUMMED)
     zero = torch.zeros(flat.shape[1], dtype=torch.float64)
     mean = sum((part.double().sum(dim=0) for part in parts), zero) / len(flat)
     squares = sum((((part.double() - mean) ** 2).sum(dim=0) for part in parts), zero)
-    deviation = (squares / max(1, len(flat) - 1)).sqrt()
+    variance = squares / max(1, len(flat) - 1)
+    deviation = (variance.mean().expand_as(variance) if alike else variance).sqrt()
     least = max(LEAST_DEVIATION * float(deviation.mean()), 1e-6)
     return Standard(mean.float(), deviation.clamp(min=least).float())
 

@@ -27,7 +27,7 @@ from trainer.config import Architecture
 from trainer.data.image_sets import Standard
 from trainer.frozen.split import first_part, joined, rest
 
-WEIGHT, BIAS = "project.weight", "project.bias"
+LINEAR = ("project", "project.classes")  # layers that take features; the second may be absent
 
 Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -48,13 +48,15 @@ class Frozen(Protocol):
     """The frozen part of a network and its place in the finished model.
 
     pooled: whether its features are pooled ones; only those are standardised. rest: the network
-    that learns on the features (B,E), of D outputs. running: loads the part on a device, ``cpu``
-    or ``cuda``. finish: the whole network, of a rest that learnt on standardised features.
+    that learns on the features (B,E), of D outputs; ``classes``: how many classes its last layer
+    computes the probabilities of, for pooled features of a FrozenNetwork. running: loads the part
+    on a device, ``cpu`` or ``cuda``. finish: the whole network, of a rest that learnt on
+    standardised features.
     """
 
     @property
     def pooled(self) -> bool: ...
-    def rest(self) -> nn.Module: ...
+    def rest(self, classes: int = 0) -> nn.Module: ...
     def running(self, device: str) -> AbstractContextManager[Running]: ...
     def finish(self, learnt: nn.Module, standard: Standard | None) -> Finished: ...
 
@@ -67,7 +69,8 @@ class FrozenEncoder:
     dimension: int
     pooled = True
 
-    def rest(self) -> nn.Module:
+    def rest(self, classes: int = 0) -> nn.Module:
+        assert not classes, "an encoder's graph ends with a linear layer"
         return Head(self.encoder.dimension, self.dimension)
 
     @contextmanager
@@ -101,8 +104,12 @@ class FrozenNetwork:
     def pooled(self) -> bool:
         return self.stages is None
 
-    def rest(self) -> nn.Module:
-        return rest(self.network, self.stages, self.built.size)
+    def rest(self, classes: int = 0) -> nn.Module:
+        if not classes:
+            return rest(self.network, self.stages, self.built.size)
+        last = self.network.get_submodule("project")
+        assert self.pooled and isinstance(last, nn.Linear)
+        return Head(last.in_features, last.out_features, classes)
 
     @contextmanager
     def running(self, device: str) -> Iterator[Running]:
@@ -122,7 +129,8 @@ class FrozenNetwork:
 
     def finish(self, learnt: nn.Module, standard: Standard | None) -> Finished:
         state = {name: tensor.cpu() for name, tensor in learnt.state_dict().items()}
-        return finished(joined(self.network, folded(state, standard)), self.built)
+        last = learnt.get_submodule("project")
+        return finished(joined(self.network, last, folded(state, standard)), self.built)
 
     def _digest(self, part: nn.Module) -> str:
         about = (self.built.network, self.built.width, self.stages, self.rules)
@@ -139,20 +147,29 @@ def folded(state: dict[str, Tensor], standard: Standard | None) -> dict[str, Ten
     """
     if standard is None:
         return state
-    place = state[WEIGHT].device
-    mean, deviation = standard.mean.to(place), standard.deviation.to(place)
-    weight = state[WEIGHT] / deviation
-    return {**state, WEIGHT: weight, BIAS: state[BIAS] - weight @ mean}
+    return {**state, **_changed(state, standard.mean, 1 / standard.deviation, -1)}
 
 
 def unfolded(state: dict[str, Tensor], standard: Standard | None) -> dict[str, Tensor]:
     """Returns the opposite of ``folded``."""
     if standard is None:
         return state
-    place = state[WEIGHT].device
-    mean, deviation = standard.mean.to(place), standard.deviation.to(place)
-    bias = state[BIAS] + state[WEIGHT] @ mean
-    return {**state, WEIGHT: state[WEIGHT] * deviation, BIAS: bias}
+    scaled = standard.mean / standard.deviation
+    return {**state, **_changed(state, scaled, standard.deviation, 1)}
+
+
+def _changed(state: dict[str, Tensor], mean: Tensor, scale: Tensor, sign: int) -> dict[str, Tensor]:
+    """Scales the columns of features, the last E, and adds ± what they make of the mean (E,)."""
+    changed: dict[str, Tensor] = {}
+    for layer in LINEAR:
+        weight, bias = (state.get(f"{layer}.{name}") for name in ("weight", "bias"))
+        if weight is None or bias is None:
+            continue
+        columns = weight[:, -len(mean) :] * scale.to(weight.device)
+        others = weight[:, : -len(mean)]
+        changed[f"{layer}.weight"] = torch.cat([others, columns], dim=1)
+        changed[f"{layer}.bias"] = bias + sign * columns @ mean.to(weight.device)
+    return changed
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def rest(network: nn.Module, stages: int | None, size: int) -> nn.Module:
         last = network.get_submodule("project")
         assert isinstance(last, nn.Linear)
         head = Head(last.in_features, last.out_features)
-        head.project.load_state_dict(last.state_dict())
+        head.project = copy.deepcopy(last)
         return head
     begin = Map(1, _map_shape(network, stages, size))
     left = copy.deepcopy(network)
@@ -74,9 +74,10 @@ def rest(network: nn.Module, stages: int | None, size: int) -> nn.Module:
     return left
 
 
-def joined(network: nn.Module, learnt: dict[str, Tensor]) -> nn.Module:
-    """Returns a copy of a network with the tensors of its learnt rest."""
+def joined(network: nn.Module, last: nn.Module, learnt: dict[str, Tensor]) -> nn.Module:
+    """Returns a copy of a network with the last layer and the tensors of its learnt rest."""
     whole = copy.deepcopy(network)
+    whole.project = copy.deepcopy(last).cpu()
     state = whole.state_dict()
     assert set(learnt) <= set(state)
     whole.load_state_dict({**state, **learnt})

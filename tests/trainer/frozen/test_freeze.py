@@ -24,7 +24,7 @@ from trainer.__main__ import main
 from trainer.components.pretrained import LITE_MEAN, LITE_STD
 from trainer.frozen.cache import NAME
 
-SMALL = ["--batch-labelled", "8", "--batch-unlabelled", "8", "--steps", "4"]
+SMALL = ["--recipe", "modern", "--batch-labelled", "8", "--batch-unlabelled", "8", "--steps", "4"]
 LITE0 = "efficientnet-lite0"
 
 

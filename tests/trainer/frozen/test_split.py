@@ -42,7 +42,7 @@ def test_a_network_is_joined_with_the_rest_that_learnt() -> None:
     with torch.no_grad():
         for parameter in left.parameters():
             parameter.add_(1)
-    made = joined(whole, left.state_dict())
+    made = joined(whole, left.get_submodule("project"), left.state_dict())
     before, after = whole.state_dict(), made.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name, _ in left.named_parameters()}
