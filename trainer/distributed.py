@@ -77,6 +77,14 @@ def average_gradients(model: nn.Module) -> None:
             parameter.grad /= world()
 
 
+def copy_from_first(model: nn.Module) -> None:
+    """Gives the model of each process the tensors of the first process's model."""
+    if world() == 1:
+        return
+    for tensor in model.state_dict().values():
+        dist.broadcast(tensor, 0)
+
+
 def value_of_first(value: float) -> float:
     """Returns the first process's value; in the others it may differ by rounding."""
     if world() == 1:

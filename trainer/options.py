@@ -196,6 +196,11 @@ def _recipe(options: argparse.Namespace, name: str, freeze: str) -> str:
 
     Raises TrainerError if it is not for the network.
     """
+    given = [
+        option
+        for option in ("details", "teacher", "logits", "lambda1", "lambda2")
+        if getattr(options, option) is not None
+    ]
     whole = freeze == FREEZE_ALL and not name.startswith(PREFIX)
     if options.recipe:
         if options.recipe == DISTILLED and not whole:
@@ -203,10 +208,10 @@ def _recipe(options: argparse.Namespace, name: str, freeze: str) -> str:
                 "--recipe distilled learns only the last layer of a network: give --freeze all, "
                 f"and no --network {PREFIX}FILE"
             )
+        if options.recipe == DISTILLED and given:
+            raise TrainerError(f"--{given[0]} is only for --recipe modern")
         return str(options.recipe)
-    of_modern = ("details", "teacher", "logits", "lambda1", "lambda2")
-    chosen = any(getattr(options, option) not in (None, "") for option in of_modern)
-    return DISTILLED if whole and not chosen else MODERN
+    return DISTILLED if whole and not given else MODERN
 
 
 def _default_steps(recipe: str, freeze: str) -> int:

@@ -88,8 +88,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--recipe",
         choices=RECIPES,
-        help="how to train (distilled for the last layer of a frozen network; modern otherwise, "
-        "and for onnx:FILE)",
+        help="how to train (distilled for the last layer of a frozen network; else modern, also for "
+        "onnx:FILE, and with --details, --teacher, --logits or --lambda1 and 2)",
     )
     add(
         "--details",
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--steps",
         type=_positive,
-        help=f"optimiser steps {_defaults(STEPS)}; {FROZEN_STEPS} if only the last layer learns",
+        help=f"optimiser steps {_defaults(STEPS)}; modern: {FROZEN_STEPS} for the last layer alone",
     )
     add("--batch-labelled", type=_positive, help=f"labelled images per step {_defaults(labelled)}")
     add(
@@ -339,7 +339,8 @@ def parser() -> argparse.ArgumentParser:
         default=PAPER_BITS,
         help="code lengths (%(default)s)",
     )
-    add("--steps", type=_positive, help=f"optimiser steps {_defaults(STEPS)}")
+    steps = {name: STEPS[name] for name in (PAPER, MODERN)}
+    add("--steps", type=_positive, help=f"optimiser steps {_defaults(steps)}")
     add("--runs", type=_positive, help="make only this number of a table's runs")
     add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
     add("more", nargs="*", metavar="-- OPTION", help="further options of train")

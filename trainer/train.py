@@ -130,7 +130,10 @@ def _train(
         pretrained.load_pretrained(model.F, config.network)
     if config.distilled:
         if not saved:
+            if distributed.is_first():
+                print(f"learning a classifier of {len(images.classes)} classes", file=sys.stderr)
             similarity.start(model, images, config.seed)
+            distributed.copy_from_first(model)
     elif source:
         weights = source.network.state_dict()
         if frozen:

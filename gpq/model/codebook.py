@@ -44,7 +44,8 @@ class Codebook:
 
     ``Z``: unit codewords (M,K,d) float32; a sub-code is the number of the nearest codeword.
     ``means``: (M,K,d) float32, of at most length 1: the mean of the sub-vectors that have a
-    sub-code (``means_of``). A search compares queries with them, or with Z if they are None.
+    sub-code (``means_of``), or a vector that the training learnt in its place. A search compares
+    queries with them, or with Z if they are None.
     ``classes``: (M,L,d) float32, of at most length 1: the mean sub-vectors of L classes, by which
     ``expanded`` expands a query. If they are None, queries are not expanded.
     """

@@ -79,9 +79,9 @@ def export(
         classes.cpu().numpy(),
         data.labels[known].cpu().numpy(),
     )
-    if model.means is not None:
-        learnt = model.means.detach().float().cpu()
-        codebook = replace(codebook, means=(learnt / learnt.norm(dim=2).max()).numpy())
+    if (learnt := model.learnt_means()) is not None:
+        moved = (words != model.codewords().detach().float().cpu()).any(dim=2, keepdim=True)
+        codebook = replace(codebook, means=torch.where(moved, words, learnt.float().cpu()).numpy())
     about = {
         "classes": list(data.classes),
         "training": {**asdict(config), **training},
@@ -172,10 +172,11 @@ def start_from(
     ``weights``: the tensors of F, if it is only a part of the artifact's network.
 
     The artifact may be for another image size and other classes. A shorter code begins with the
-    first codebooks of a longer one. If the last layer does not fit, because of more bits or more
-    features, that layer and Z keep their random values. So does the part of dead codebooks, which
-    have no gradient that would turn them. The recipe ``modern`` then sets the codewords of classes
-    to the means. Raises TrainerError if the artifact has another network.
+    first codebooks of a longer one. If the last layer does not fit, because of more bits, more
+    features or sub-vectors of another length, that layer and Z keep their random values. So does
+    the part of dead codebooks, which have no gradient that would turn them. The recipe ``modern``
+    then sets the codewords of classes to the means. Raises TrainerError if the artifact has another
+    network.
     """
     rows = labelled_rows(data)
     weights = source.network.state_dict() if weights is None else weights
@@ -190,6 +191,12 @@ def start_from(
     views = views_of(data, rules, next(model.F.parameters()).device)
     was_training = model.training
     model.eval()
+    if not same_features:
+        print(
+            "the last layer and the codewords start at random, because those of --init are for "
+            "other sub-vectors",
+            file=sys.stderr,
+        )
     if same_features:
         raw = _features(model.F, data.labelled, rows, views, "dead codebooks")
         dead = _dead_codebooks(model.sub_vectors(raw))

@@ -1,5 +1,6 @@
 """Recomputes the means of a finished model's codes and classes from other images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpq.model import artifact
 from gpq.model.model import Model
 from trainer.artifacts.export import MAX_AVERAGED, with_means
 from trainer.artifacts.saving import derive, require_free
+from trainer.config import DISTILLED
 from trainer.data.image_sets import training_set
 from trainer.data.skipped import print_skipped
 from trainer.errors import writing
@@ -23,7 +25,8 @@ BATCH = 64
 def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bool = False) -> str:
     """Writes ``source`` with means computed from the images of ``data``; returns the new id.
 
-    The codes stay the same; the scores become those expected among such images. Raises
+    The codes stay the same; the scores become those expected among such images. Means of codes that
+    were learnt (``GPQ.means``) stay; those of classes are computed. Raises
     TrainerError if ``folder`` has a model and ``overwrite`` is false.
     """
     require_free(folder, overwrite=overwrite)
@@ -36,6 +39,8 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
         _features(model, images.labelled, "means of classes"),
         images.labels.numpy(),
     )
+    if model.about.get("training", {}).get("recipe") == DISTILLED:
+        codebook = replace(codebook, means=model.codebook.means)
     about = {**model.about, "measured": None, "refitted_from": {"id": model.id}}
     about["classes"] = list(images.classes)
     with writing(folder):

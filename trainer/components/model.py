@@ -61,6 +61,11 @@ class GPQ(nn.Module):
         return torch.cat([self.class_codewords(), self.detail_codewords()])
 
     @torch.no_grad()
+    def learnt_means(self) -> Tensor | None:
+        """Returns ``means`` for an artifact: the longest has length 1."""
+        return None if self.means is None else self.means / self.means.norm(dim=2).max()
+
+    @torch.no_grad()
     def start_at_prototypes(self) -> None:
         """Gives each class its own codeword in each codebook that learns classes.
 

@@ -18,6 +18,7 @@ SHARPNESS = 0.7  # temperature of its own probabilities that it learns from
 UNLABELLED_WEIGHT = 0.3  # of all unlabelled images together, of the labelled ones' 1
 ROUNDS = 3  # of self-training
 ITERATIONS, MORE_ITERATIONS = 100, 40  # of L-BFGS, from zero and in each round
+HISTORY = 10  # steps of L-BFGS that are kept in memory
 BISECTIONS = 30
 
 
@@ -67,28 +68,34 @@ def _self_trained(
 def _temperature(x: Tensor, y: Tensor, weights: Tensor, views: int, seed: int) -> float:
     """Returns the temperature with the smallest loss of images, each half predicted by the other.
 
-    x (L·V,E) and y (L·V,C): V rows of each image in turn.
+    x (L·V,E) and y (L·V,C): V rows of each image in turn. Images of classes that the other half
+    lacks don't count.
     """
-    half = _halves(y[::views], seed).repeat_interleave(views)
-    if not half.any() or half.all():
-        return USUAL
-    logits = torch.empty_like(y)
+    half = (numbers(y[::views], seed) % 2 == 1).repeat_interleave(views)
+    logits, counted = torch.zeros_like(y), torch.zeros(len(y), dtype=torch.bool)
     for side in (half, ~half):
+        if not side.any():
+            return USUAL
         layer = _fitted(x[side], y[side], weights[side], DECAY)
         logits[~side] = functional.linear(x[~side], *layer)
+        absent = y[side].sum(dim=0) == 0
+        counted[~side] = y[~side][:, absent].sum(dim=1) == 0
+    if not counted.any():
+        return USUAL
+    logits, y = logits[counted], y[counted]
     losses = [float(functional.cross_entropy(logits / t, y)) for t in TEMPERATURES]
     return TEMPERATURES[losses.index(min(losses))]
 
 
-def _halves(labels: Tensor, seed: int) -> Tensor:
-    """Returns a mask (L,) of every second image of each class, in random order."""
+def numbers(labels: Tensor, seed: int) -> Tensor:
+    """Numbers the images of each class from 0 in random order: (L,C) -> (L,) int64."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    classes = labels[order].argmax(dim=1)
-    counted = functional.one_hot(classes, labels.shape[1]).cumsum(dim=0)
-    number = counted.gather(1, classes[:, None])[:, 0]  # of the image within its class, from 1
-    half = torch.zeros(len(labels), dtype=torch.bool)
-    half[order] = number % 2 == 0
-    return half
+    order = order[torch.argsort(labels[order].argmax(dim=1), stable=True)]
+    counts = torch.bincount(labels.argmax(dim=1))
+    first = torch.repeat_interleave(counts.cumsum(dim=0) - counts, counts)
+    found = torch.empty(len(labels), dtype=torch.int64)
+    found[order] = torch.arange(len(labels)) - first
+    return found
 
 
 def _certainty(x: Tensor, layer: Sequence[Tensor], temperature: float) -> float:
@@ -110,6 +117,7 @@ def _fitted(
     optimiser = torch.optim.LBFGS(
         [weight, bias],
         max_iter=MORE_ITERATIONS if start else ITERATIONS,
+        history_size=HISTORY,
         line_search_fn="strong_wolfe",
     )
 

@@ -20,8 +20,8 @@ from gpq.model.codebook import K
 from trainer.components.clustering import spherical_k_means
 
 EXPONENT = 0.3  # of the variances in the deviations of components; 0.5 leaves them, 0 whitens
-CLASSIFIER = 8.0  # how much the differences of a classifier's classes count, of the features' 1
-KINDS = 1.0  # the same of the labels' kinds
+CLASSIFIER = 8.0  # weight of the differences of a classifier's classes; that of features is 1
+KINDS = 1.0  # weight of the differences of kinds
 LEAST_VARIANCE = 1e-6  # of the largest one
 REFINEMENTS = 10
 STARTING_POINTS = 2048  # features from which codewords are initialised

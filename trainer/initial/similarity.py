@@ -10,11 +10,11 @@ from trainer.components.clustering import spherical_k_means
 from trainer.components.losses import class_target
 from trainer.components.model import GPQ
 from trainer.components.views import PLAIN, FeatureViews
-from trainer.data.image_sets import TrainingSet, spread
+from trainer.data.image_sets import TrainingSet
 from trainer.initial import classifier
 from trainer.initial.rotation import rotated
 
-MOST = 10_000  # images that the start is computed from, as many unlabelled ones
+MOST = 10_000  # labelled images that the start is computed from, and as many unlabelled ones
 ITERATIONS = 12
 FEW, MANY = 1.0, 2.0  # weight of classes beside features: up to D classes, and more
 
@@ -41,13 +41,15 @@ def start(model: GPQ, data: TrainingSet, seed: int) -> None:
     last = model.F.get_submodule("project")
     assert isinstance(last, ClassProject)
     views = FeatureViews(data.standard and data.standard.to(torch.device("cpu")))
-    rows = spread(len(data.labelled), MOST)
-    features = data.labelled[rows].cpu()
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.argsort(classifier.numbers(data.labels.cpu(), seed), stable=True)[:MOST]
+    features = data.labelled[rows.to(data.labelled.device)].cpu()
     numbers = range(min(PLAIN, features.shape[1]))
     labelled = torch.stack([views.view(features, number) for number in numbers], dim=1)
-    others = views.plain(data.unlabelled[spread(len(data.unlabelled), MOST)].cpu())
+    drawn = torch.randperm(len(data.unlabelled), generator=generator)[:MOST]
+    others = views.plain(data.unlabelled[drawn.to(data.unlabelled.device)].cpu())
     unlabelled = others[:0] if data.all_labelled else others
-    targets = class_target(data.labels[rows].cpu())
+    targets = class_target(data.labels.cpu()[rows])
     with torch.enable_grad():
         weight, bias = classifier.learn(labelled, targets, unlabelled, seed)
     last.classes.load_state_dict({"weight": weight, "bias": bias})
@@ -71,9 +73,7 @@ def _by_components(
     x = embedded(likely, features, FEW)
     mean, scale = _inputs(likely, features, FEW)
     covariance = (x.T @ x / len(x)).double()
-    axes = torch.linalg.eigh(covariance)[1].flip(1)[:, : M * d].float()
-    if axes.shape[1] < M * d:  # fewer features than outputs
-        axes = torch.cat([axes, torch.zeros(len(axes), M * d - axes.shape[1])], dim=1)
+    axes = _strongest(covariance, M * d)
     generator = torch.Generator().manual_seed(seed)
     turn, words = rotated(functional.normalize(x @ axes, dim=1), M, d, ITERATIONS, generator)
     linear = (axes @ turn.T).T * scale
@@ -94,9 +94,9 @@ def _by_groups(
     classes = likely.shape[1]
     x = embedded(likely, features, MANY)
     mean, scale = _inputs(likely, features, MANY)
-    axes = torch.linalg.eigh((x[:, classes:].T @ x[:, classes:] / len(x)).double())[1]
+    axes = _strongest((x[:, classes:].T @ x[:, classes:] / len(x)).double(), M * d)
     turn = torch.linalg.qr(torch.randn(M * d, M * d, generator=generator))[0]
-    of_features = (axes.flip(1)[:, : M * d].float() @ turn).T
+    of_features = (axes @ turn).T
     of_classes = []
     for _ in range(M):
         group = torch.randperm(classes, generator=generator) % K
@@ -105,11 +105,18 @@ def _by_groups(
     linear = torch.cat([torch.cat(of_classes), of_features], dim=1)
     for columns, wanted in ((slice(0, classes), MANY), (slice(classes, None), 1.0)):
         parts = x[:, columns] @ linear[:, columns].T
-        linear[:, columns] *= wanted / parts.view(-1, M, d).norm(dim=2).square().mean().sqrt()
+        length = parts.view(-1, M, d).norm(dim=2).square().mean().sqrt()
+        linear[:, columns] *= wanted / length.clamp(min=1e-6)
     sub_vectors = functional.normalize((x @ linear.T).view(-1, M, d), dim=2)
     words = spherical_k_means(sub_vectors[:2048].transpose(0, 1).contiguous(), K)
     linear = linear * scale
     return linear, -linear @ mean, words
+
+
+def _strongest(covariance: Tensor, D: int) -> Tensor:
+    """Returns the D strongest principal axes (E,D) of a covariance (E,E), zeros beyond E."""
+    axes = torch.linalg.eigh(covariance)[1].flip(1)[:, :D].float()
+    return functional.pad(axes, (0, D - axes.shape[1]))
 
 
 def _standard(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpq.engine.torch_architectures import ClassProject
+from trainer import distributed
 from trainer.components.assignment import ALPHA
 from trainer.initial.similarity import embedded, weight_of
 from trainer.recipes.base import Recipe
@@ -16,13 +17,24 @@ class Distilled(Recipe):
     """Learns the last layer on a frozen network, from a classifier that is learnt before.
 
     Two images are as similar as the inner product of their embeddings: the probabilities of
-    classes and, with less weight, the features. The score of sub-vectors x and the code of another
-    image is Σ_m x_m · v_m, where v_m is learnt for each sub-code (``GPQ.means``). The loss is minus
-    the correlation of scores and similarities over all pairs of a batch. The gradient of the choice
-    of a codeword is that of its soft assignment (straight-through estimator, Bengio et al. 2013).
+    classes and the features, which weigh less if classes are many. The score of sub-vectors x and
+    the code of another image is Σ_m x_m · v_m, where v_m is learnt for each sub-code
+    (``GPQ.means``). The loss is minus the correlation of scores and similarities over all pairs of
+    a batch. The gradient of the choice of a codeword is that of its soft assignment
+    (straight-through estimator, Bengio et al. 2013), which also reaches the v of neighbouring
+    sub-codes.
 
     Codebooks have no prototypes; all of them distinguish both classes and images.
     """
+
+    def begin(self) -> None:
+        processes = distributed.world()
+        for batches, images in (
+            (self.labelled, self.data.labelled),
+            (self.unlabelled, self.data.unlabelled),
+        ):  # the score of an image with itself says nothing
+            most = max(processes, len(images) // processes * processes)
+            batches.batch = min(batches.batch, most)
 
     def optimiser(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         last = self._last()

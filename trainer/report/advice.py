@@ -44,18 +44,18 @@ def advice(found: Study, training: dict[str, Any]) -> list[str]:
     if unused > MANY_UNUSED:
         lines.append(
             f"{unused:.0%} of the codewords are hardly used: shorter codes would find as much "
-            "(python -m trainer cut), or more --details would use the codewords."
+            "(fewer --bits), or more --details would use the codewords (--recipe modern)."
         )
     tie = whole.largest_tie / len(found.tie_sizes)
     if tie > LARGE_TIE and whole.largest_tie > SHOWN_HITS:
         lines.append(
             f"{whole.largest_tie} images ({tie:.0%}) share one code and come in the order of "
-            "storing: more --details, or finer classes, would distinguish them."
+            "storing: more --bits, or finer classes, would distinguish them."
         )
     if whole.colour_at_10 is not None and whole.colour_at_10 > COLOUR_BLIND:
         lines.append(
             "Within a class the first hits are hardly nearer to the query's colours than the "
-            "rest: if that matters to you, give --details more codebooks."
+            "rest: if that matters to you, give --recipe modern and more --details."
         )
     checked = training.get("checked") or {}
     steps = training.get("steps_done")

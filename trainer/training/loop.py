@@ -178,7 +178,12 @@ def run(
 
 
 def _search_held_out(recipe: Recipe, check: Check) -> float:
-    codebook = Codebook(recipe.trained.codewords().detach().float().cpu().numpy())
+    trained = recipe.trained
+    means = trained.learnt_means()
+    codebook = Codebook(
+        trained.codewords().detach().float().cpu().numpy(),
+        None if means is None else means.float().cpu().numpy(),
+    )
     return check.mAP(recipe.embed, codebook)
 
 

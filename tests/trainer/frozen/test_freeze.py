@@ -93,13 +93,14 @@ def test_a_second_run_finds_its_features_in_the_cache_and_is_the_same(
     assert "was made with views=4" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("recipe", ["modern", "distilled"])
 def test_a_stopped_run_resumes_to_the_same_model(
-    photos: Path, trained_model: Path, tmp_path: Path
+    photos: Path, trained_model: Path, tmp_path: Path, recipe: str
 ) -> None:
     command = [
         sys.executable, "-m", "trainer", "train", "--data", str(photos), *SMALL, "--network",
         "resnet", "--width", "4", "--freeze", "all", "--init", str(trained_model),
-        "--steps", "400", "--out", str(tmp_path / "broken"),
+        "--steps", "400", "--recipe", recipe, "--out", str(tmp_path / "broken"),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

@@ -1,4 +1,5 @@
 import torch
+from torch.nn import functional
 from torch.nn.functional import one_hot
 
 from trainer.initial import classifier
@@ -33,17 +34,35 @@ def test_views_of_one_image_count_as_one() -> None:
     y = one_hot(labels).float()
     once = classifier.learn(labelled[:, None], y, labelled[:0], seed=0)
     twice = classifier.learn(labelled[:, None].expand(-1, 2, -1), y, labelled[:0], seed=0)
-    assert torch.allclose(once[0], twice[0], atol=1e-3)
+    assert torch.allclose(once[0], twice[0], atol=5e-3)
 
 
 def test_a_class_with_one_image_has_the_usual_temperature() -> None:
     labelled, labels = clusters(5, 1.0, seed=0)
-    weight, bias = classifier.learn(labelled[:, None], one_hot(labels).float(), labelled, seed=0)
+    y = one_hot(labels).float()
+    weights = torch.ones(5)
+    assert classifier._temperature(labelled, y, weights, 1, seed=0) == classifier.USUAL
+    weight, bias = classifier.learn(labelled[:, None], y, labelled, seed=0)
     assert weight.isfinite().all() and bias.isfinite().all()
     assert accuracy((weight, bias), labelled, labels) == 1
 
 
-def test_each_class_is_divided_into_halves() -> None:
-    labels = one_hot(torch.tensor([0] * 6 + [1] * 3 + [2])).float()
-    half = classifier._halves(labels, seed=3)
-    assert [int(half[labels[:, c] == 1].sum()) for c in range(3)] == [3, 1, 0]
+def test_classes_with_one_image_do_not_change_the_temperature() -> None:
+    labelled, labels = clusters(40, 1.5, seed=0)
+    y = functional.pad(one_hot(labels).float(), (0, 30))
+    ones = torch.ones(40)
+    alone = classifier._temperature(labelled, y, ones, 1, seed=0)
+    others = torch.randn(30, 40, generator=torch.Generator().manual_seed(5))
+    more = torch.cat([labelled, others]), torch.cat([y, torch.eye(35)[5:]])
+    beside = classifier._temperature(*more, torch.ones(70), 1, seed=0)
+    choices = classifier.TEMPERATURES
+    assert abs(choices.index(beside) - choices.index(alone)) <= 1
+
+
+def test_the_images_of_each_class_are_numbered_in_random_order() -> None:
+    labels = one_hot(torch.tensor([2, 0, 0, 1, 0, 2, 0])).float()
+    found = classifier.numbers(labels, seed=3)
+    for c in range(3):
+        of_class = found[labels[:, c] == 1]
+        assert sorted(of_class.tolist()) == list(range(len(of_class)))
+    assert not torch.equal(found, classifier.numbers(labels, seed=4))

@@ -40,9 +40,9 @@ def features(classes: int, each: int) -> tuple[TrainingSet, torch.Tensor]:
     return data, labels[known:]
 
 
-@pytest.mark.parametrize(("classes", "bits"), [(6, 24), (60, 16)])
+@pytest.mark.parametrize(("classes", "bits"), [(6, 24), (60, 16), (80, 24), (40, 32)])
 def test_codes_find_the_class_before_the_first_step(classes: int, bits: int) -> None:
-    """60 classes are more than the 48 outputs of 16 bits."""
+    """There are fewer and more classes than outputs, and fewer and more features than outputs."""
     data, truth = features(classes, 12)
     model = GPQ(config(bits), classes, Head(64, bits * 3, classes)).eval()
     similarity.start(model, data, seed=0)

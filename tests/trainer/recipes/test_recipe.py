@@ -50,7 +50,7 @@ def recipe(name: str, **more: object) -> Recipe:
     return RECIPES[name](model, image_set(), Preprocess(32), wanted, precision)
 
 
-class _NothingFromTheHost(TorchDispatchMode):
+class NothingFromTheHost(TorchDispatchMode):
     """Refuses what a CUDA graph cannot record: numbers of the host, shapes that depend on data."""
 
     operations = ("lift_fresh", "nonzero", "masked_select", "unique")
@@ -65,7 +65,7 @@ def test_a_step_takes_nothing_from_the_host(name: str) -> None:
     made = recipe(name, bits=16, details=1 if name == "modern" else 0)
     made.losses(made.draw())
     batch = made.draw()
-    with _NothingFromTheHost():
+    with NothingFromTheHost():
         made.losses(batch)[0].backward()
         made.clip_gradients()
         made.after_step()
