@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     )
 
     labelled, unlabelled = ({name: BATCHES[name][kind] for name in RECIPES} for kind in (0, 1))
-    lambda1, lambda2 = ({name: LAMBDAS[name][which] for name in RECIPES} for which in (0, 1))
+    lambda1, lambda2 = (
+        {name: LAMBDAS[name][which] for name in (PAPER, MODERN)} for which in (0, 1)
+    )
     train = commands.add_parser("train", help="learn a model and write its artifact")
     train.set_defaults(command="train")
     add = train.add_argument
@@ -88,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--recipe",
         choices=RECIPES,
-        help="how to train (distilled for the last layer of a frozen network; else modern, also for "
-        "onnx:FILE, and with --details, --teacher, --logits or --lambda1 and 2)",
+        help="how to train (distilled for the last layer of a frozen network, else modern; for "
+        "onnx:FILE and with --details, --teacher, --logits or --lambda1 and 2, too)",
     )
     add(
         "--details",
