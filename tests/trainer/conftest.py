@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.trained import make_trained_artifact
+from trainer import train as train_module
 from trainer.frozen.cache import PLACE
 
 
@@ -24,3 +25,9 @@ def trained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained-model")
     make_trained_artifact(folder)
     return folder
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the report out, which takes longer than all else; test_encoder.py makes one."""
+    monkeypatch.setattr(train_module, "_report", lambda *_: None)

@@ -83,7 +83,9 @@ def _by_components(
 def _by_groups(
     likely: Tensor, features: Tensor, M: int, d: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Divides the classes into K groups anew in each codebook, as a code that corrects errors does.
+    """Gives each codebook its own division of the classes into K groups.
+
+    Two classes then differ in most codebooks, as the words of an error-correcting code do.
 
     Components would leave classes out, if there are more of them than outputs. Returns the same as
     ``_by_components``.

@@ -19,7 +19,6 @@ from gpq.model import artifact
 from harness import ROOT
 from harness.images import tree
 from harness.trained import make_trained_artifact
-from trainer import train as train_module
 from trainer.__main__ import main
 from trainer.components.pretrained import LITE_MEAN, LITE_STD
 from trainer.frozen.cache import NAME
@@ -28,10 +27,7 @@ SMALL = ["--recipe", "modern", "--batch-labelled", "8", "--batch-unlabelled", "8
 LITE0 = "efficientnet-lite0"
 
 
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the report out, which takes longer than all else; test_encoder.py makes one."""
-    monkeypatch.setattr(train_module, "_report", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from gpq.model import artifact
 from gpq.pixels.preprocess import Preprocess
 from harness.images import tree
 from tests.trainer.initial.test_similarity import config, features
-from tests.trainer.recipes.test_recipe import NothingFromTheHost
+from tests.trainer.recipes.test_recipe import require_nothing_from_the_host
 from trainer import train as train_module
 from trainer.__main__ import main
 from trainer.artifacts.cut import cut
@@ -30,10 +30,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the report out, which takes longer than all else; test_encoder.py makes one."""
-    monkeypatch.setattr(train_module, "_report", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +138,7 @@ def test_a_step_takes_nothing_from_the_host() -> None:
     similarity.start(model, data, seed=0)
     made = RECIPES["distilled"](model, data, Preprocess(32), wanted, autocast(torch.device("cpu")))
     made.optimiser()
-    made.losses(made.draw())
-    batch = made.draw()
-    with NothingFromTheHost():
-        made.losses(batch)[0].backward()
-        made.clip_gradients()
-        made.after_step()
+    require_nothing_from_the_host(made)
 
 
 def test_training_keeps_more_of_the_similarities(
