@@ -37,7 +37,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +49,7 @@ CPU_ROWS_DIVISOR = 500_000  # the CPU scans fewer codes
 SERVICE_PACKAGES = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "httpx", "alembic")
 SEEDS = (1, 2)
 DRAWS = range(5)
-FIRST = 4 + len(DRAWS)  # number of trainings before the other tasks
+FIRST = 5 + len(DRAWS)  # number of trainings before the other tasks
 WIDE = 64  # channels of the teacher's network
 NESTED = ("--bits", "12", "24", "32")
 BATCH = ("--batch-labelled", "128", "--batch-unlabelled", "512")
@@ -74,8 +74,8 @@ class Training:
 
     ``data``: returns the folder to train on, or None if it is missing; its argument is the output
     folder. ``evaluate_data``: the same for the evaluation, if it uses another folder. ``train``:
-    options of `trainer train`. ``dataset``: its --dataset. ``teacher``: name of an earlier training
-    whose model guesses the labels of unlabelled images.
+    options of `trainer train`. ``dataset``: its --dataset. ``earlier``: options that take the model
+    of an earlier training, such as --teacher, and the name of that training.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Training:
     train: tuple[str, ...]
     dataset: str = "folder"
     evaluate_data: Callable[[Path], Path | None] | None = None
-    teacher: str = ""
+    earlier: dict[str, str] = field(default_factory=dict)
 
 
 def trainings() -> list[Training]:
@@ -92,9 +92,18 @@ def trainings() -> list[Training]:
     classes = (*modern, "--network", "resnet32", "--details", "0")
     whole = ("--init", str(DEFAULT), "--freeze", "none", "--size", "128", "--details", "0")
     lite = ("--learning-rate", "0.0007", *modern, *whole)
+    last = ("--freeze", "all", "--size", "128", "--views", "1", "--steps", "600", "--held-out", "0")
+    few = (*last, "--bits", "48", "--init", str(DEFAULT), "--class-weight", "0.2")
     wide = Training("cifar10-wide", cifar10, (*classes, "--width", str(WIDE)), "cifar10")
     start = ("--init", str(SHIPPED), "--learning-rate", "0.002")
-    taught = Training("cifar10-taught", cifar10, (*classes, *start), "cifar10", teacher=wide.name)
+    taught = Training(
+        "cifar10-taught", cifar10, (*classes, *start), "cifar10", earlier={"--teacher": wide.name}
+    )
+    lite0 = Training("cifar10-lite0", cifar10, lite, "cifar10")
+    distilled = Training(
+        "cifar10-lite0-distilled", cifar10, (*last, "--bits", "48"), "cifar10",
+        earlier={"--init": lite0.name},
+    )  # fmt: skip
     photos_all, photos_100 = [
         Training(
             f"photos-{labels}",
@@ -104,16 +113,15 @@ def trainings() -> list[Training]:
         )
         for labels in ("all", "100")
     ]
-    unseen = [
-        Training(f"unseen-{draw}", cifar10, modern, f"cifar10-unseen-{draw}") for draw in DRAWS
-    ]
+    unseen = [Training(f"unseen-{draw}", cifar10, few, f"cifar10-unseen-{draw}") for draw in DRAWS]
     seeds = [
         Training(f"cifar10-seed-{seed}", cifar10, (*modern, "--seed", str(seed)), "cifar10")
         for seed in SEEDS
     ]
     paper = ("--bits", "48", "--recipe", "paper", "--network", "vgg", "--held-out", "0")
     return [
-        Training("cifar10-lite0", cifar10, lite, "cifar10"),
+        lite0,
+        distilled,
         wide,
         taught,
         photos_all,
@@ -205,19 +213,20 @@ def _rate(
 
 
 def train(training: Training, options: argparse.Namespace) -> dict[str, object] | None:
-    """Trains and evaluates a model; returns None if its data or its teacher is missing."""
+    """Trains and evaluates a model; returns None if its data or an earlier model is missing."""
     data = training.data(options.out)
     searched = training.evaluate_data(options.out) if training.evaluate_data else data
     if data is None or searched is None:
         return None
-    if training.teacher and not (options.out / training.teacher / "config.json").is_file():
+    earlier = {option: options.out / name for option, name in training.earlier.items()}
+    if not all((model / "config.json").is_file() for model in earlier.values()):
         return None
     model = options.out / training.name
     command = [sys.executable, "-m", "trainer", "train", "--dataset", training.dataset]
     command += ["--data", str(data), "--out", str(model), "--device", options.device]
     command += [*length(training, options), *training.train]
-    if training.teacher:
-        command += ["--teacher", str(options.out / training.teacher)]
+    for option, folder in earlier.items():
+        command += [option, str(folder)]
     if options.batch:
         batch = str(options.batch)
         command += ["--batch-labelled", batch, "--batch-unlabelled", batch]
@@ -242,6 +251,8 @@ def length(training: Training, options: argparse.Namespace) -> list[str]:
     """Returns --steps so that the training takes about --seconds, from a measured speed."""
     if "paper" in training.train:
         return ["--steps", "3000"]  # as in the paper
+    if "--steps" in training.train:
+        return []
     size, width = (_option(training, name) for name in ("--size", "--width"))
     path = options.out / f"train-{size}-{width}.json"
     if not path.is_file():

@@ -17,6 +17,10 @@ classes, which vary in 64 directions and have noise, coded by codebooks of k-mea
 last three are drawn like their codes. Long codes, of 128 and 256 bits, are "uniform" and
 "features". Methods on floats get fewer rows, because each decoded code takes 576 bytes.
 
+With --photographs DIR, which may be repeated, only long codes are measured: those of the images in
+these folders under models/photos ("photographs"). Some of the images are queries instead. The
+features come from the feature cache of the trainer.
+
 Results are written to OUT/scan.json and, with the default OUT, docs/scan.png.
 """
 
@@ -42,8 +46,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench import plots
+from bench.features import Features
 from bench.machine import describe
-from bench.output import RESULTS
+from bench.output import RESULTS, save
 from gpq.engine import engines
 from gpq.model.codebook import pack, unpack
 from gpq.scan.mask import Mask
@@ -51,9 +56,11 @@ from gpq.scan.native import NativeScanner
 from gpq.scan.reference import ReferenceScanner
 from harness import ROOT
 from harness.images import EXAMPLES
-from harness.models import SHIPPED
+from harness.models import DEFAULT, SHIPPED
 from harness.processes import resident_bytes
 from service.index.seqs import Seqs
+from trainer.components.source import Source, read
+from trainer.quantise.command import Folder
 
 REPEATS, ROUNDS = 7, 2
 WARM_CALLS, WARM_SECONDS, ENOUGH_SECONDS = 30, 0.3, 1.0
@@ -78,7 +85,7 @@ QuerySearch = Callable[[int], object]  # searches for the n-th set of queries
 class Workload:
     """Codes to search, and queries.
 
-    ``Z`` (M,16,12): codewords. ``packed`` (N,ceil(M/2)): the codes. ``vectors`` (REPEATS,Q,M,12):
+    ``Z`` (M,16,d): codewords. ``packed`` (N,ceil(M/2)): the codes. ``vectors`` (REPEATS,Q,M,d):
     sub-vectors of REPEATS sets of Q queries, of about unit length. ``luts`` (REPEATS,Q,M,16):
     the look-up tables of the queries.
     """
@@ -90,6 +97,10 @@ class Workload:
     @property
     def M(self) -> int:
         return len(self.Z)
+
+    @property
+    def d(self) -> int:
+        return self.Z.shape[2]
 
     @property
     def luts(self) -> NDArray[np.float32]:
@@ -161,9 +172,24 @@ def make_features(rows: int, M: int, Q: int, random: np.random.Generator) -> Wor
     return Workload(Z, np.concatenate(parts), (unit(vectors) * M**0.5).reshape(REPEATS, Q, M, D))
 
 
+def of_photographs(source: Source, features: NDArray[np.float32], M: int) -> Workload:
+    """Encodes features (N,E) of photographs by the first M codebooks; some are queries."""
+    codebook = source.artifact.codebook.first(M)
+    d = codebook.Z.shape[2]
+    with torch.no_grad():
+        projected = source.network.get_submodule("project")(torch.from_numpy(features)).numpy()
+    order = np.random.default_rng(0).permutation(len(projected))
+    asked, stored = np.split(projected[order][:, : M * d], [REPEATS * 64])
+    return Workload(
+        codebook.Z if codebook.means is None else codebook.means,
+        pack(codebook.encode(stored)),
+        unit(asked.reshape(REPEATS, 64, M, d)),
+    )
+
+
 def faiss_pq(w: Workload) -> faiss.IndexPQ:
     """Returns an IndexPQ with our codewords and codes; the layout of its 4-bit codes is ours."""
-    index = faiss.IndexPQ(w.M * D, w.M, 4, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexPQ(w.M * w.d, w.M, 4, faiss.METRIC_INNER_PRODUCT)
     faiss.copy_array_to_vector(w.Z.ravel(), index.pq.centroids)
     index.is_trained = True
     index.add_sa_codes(w.packed)
@@ -215,10 +241,15 @@ def recall(found: NDArray[np.int64], w: Workload, exact: NDArray[np.float32], n:
 
 
 def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
-    """Compares our engines and faiss's on one set of codes, with one and with 64 queries."""
+    """Compares our engines and faiss's on codes that are drawn."""
     begun = time.perf_counter()
     w = make_workload(kind, rows, M, 64)
-    drawn_s = time.perf_counter() - begun
+    return measured(w, kind, time.perf_counter() - begun)
+
+
+def measured(w: Workload, kind: str, drawn_s: float) -> list[dict[str, Any]]:
+    """Compares our engines and faiss's on one set of codes, with one and with 64 queries."""
+    rows, M = len(w.packed), w.M
     begun = time.perf_counter()
     native = NativeScanner(w.packed, M, threads=1)
     build_s = time.perf_counter() - begun
@@ -257,7 +288,7 @@ def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
             if rows <= CHECKED_ROWS:
                 expected = reference.search(luts[0][:4], k)
                 assert (hits[:4] == expected[0]).all() and (scores[:4] == expected[1]).all()
-            part = Workload(w.Z, w.packed, vectors.reshape(len(luts), Q, M, D))
+            part = Workload(w.Z, w.packed, vectors.reshape(len(luts), Q, M, w.d))
             recalls = {
                 name: statistics.mean(
                     recall(peers[name].search(vectors[n], k)[1], part, native.search(lut, k)[1], n)
@@ -279,6 +310,23 @@ def compare(kind: str, rows: int, M: int) -> list[dict[str, Any]]:
                 }
             )  # fmt: skip
     return found
+
+
+def compare_photographs(folders: list[str], path: Path) -> None:
+    """Compares the engines on the codes of the images in folders, and writes the results."""
+    source = read(DEFAULT)
+    features = Features(source)
+    found = np.concatenate(
+        [features.of_folder(Folder.parse(text, source.size)) for text in folders]
+    )
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    lines = []
+    for M in LONG_M:
+        begun = time.perf_counter()
+        w = of_photographs(source, found, M)
+        lines += measured(w, "photographs", time.perf_counter() - begun)
+    save({"same_codes": lines, "machine": describe(), "versions": versions()}, path)
 
 
 def compare_floats(rows: int) -> list[dict[str, Any]]:
@@ -467,15 +515,22 @@ def main() -> None:
     parser.add_argument(
         "--float-rows", type=int, nargs="*", default=[FLOAT_ROWS], help="numbers of float vectors"
     )
+    parser.add_argument(
+        "--photographs", action="append", metavar="DIR[@PIXELS]",
+        help="measure long codes of these images instead",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--rss", action="store_true", help="only print the memory per row")
     options = parser.parse_args()
     if options.rss:
         report_rss(options.rows[0], options.M[0])
         return
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.photographs:
+        compare_photographs(options.photographs, options.out / "scan-photographs.json")
+        return
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     cases = [(kind, rows, M) for rows in options.rows for M in options.M
              for kind in options.codes]  # fmt: skip
     cases += [(kind, rows, M) for rows in options.long_rows for M in LONG_M for kind in LONG_KINDS]

@@ -16,34 +16,25 @@ bench/results/unseen.json.
 import argparse
 import io
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
+from bench.features import Features, Floats, Ints
 from bench.machine import describe
 from bench.output import RESULTS, save
 from gpq.model.codebook import Codebook
 from harness.models import DEFAULT
 from trainer.components.source import Source, read
-from trainer.config import QUANTISED_BITS, Architecture
-from trainer.data.images import FileImages
-from trainer.data.listing import class_folders, images_below
-from trainer.frozen.cache import GB, FeatureCache
-from trainer.frozen.cache import folder as cache_folder
-from trainer.frozen.features import ViewFeatures
-from trainer.frozen.part import FrozenNetwork
-from trainer.options import rules_for
+from trainer.config import QUANTISED_BITS
+from trainer.data.listing import class_folders
 from trainer.quantise.command import Folder
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 # Returns the scores (Q,N) of rows (Q,) of features (N,E) that search, and of all features.
 Scores = Callable[[Floats, Floats], Floats]
 Ways = dict[str, Scores]
@@ -71,6 +62,14 @@ class Searched:
     features: Floats
     labels: Ints
     depth: int
+
+
+def labelled(features: Features, folder: Path, depth: int) -> Searched:
+    """Reads a folder of classes."""
+    listing = class_folders(folder)
+    found, rows = features.of_files(list(listing.files), features.size)
+    labels = [listing.classes.index(next(iter(listing.labels[row]))) for row in rows]
+    return Searched([listing.files[row] for row in rows], found, np.array(labels), depth)
 
 
 def floats(asking: Floats, stored: Floats) -> Floats:
@@ -174,41 +173,6 @@ def parsed(text: str) -> tuple[str, Path, int]:
     return (name, Path(path), int(depth)) if colon else (name, Path(rest), 10)
 
 
-class Features:
-    """Computes the float features of images by the frozen layers of a model."""
-
-    def __init__(self, source: Source) -> None:
-        network = source.artifact.network
-        self.name, self.width, self.size = network["name"], network["width"], source.size
-        self.network = source.network
-
-    def part(self, size: int) -> FrozenNetwork:
-        """Returns the frozen layers for images of ``size`` pixels a side."""
-        built = Architecture(self.name, self.width, size)
-        return FrozenNetwork(self.network, None, built, rules_for(self.name, size))
-
-    def of_files(self, files: list[Path], size: int) -> tuple[Floats, Ints]:
-        """Returns the features (N,E) of the files that can be read, and their rows (N,)."""
-        part = self.part(size)
-        with (
-            closing(FeatureCache(cache_folder(), 10 * GB)) as cache,
-            part.running("cpu") as running,
-        ):
-            compute = ViewFeatures(running, cache, 0)
-            found = compute.of_images(FileImages(files, part.rules), 1, "images")
-        return found.values[:, 0].float().numpy(), found.rows.numpy()
-
-    def learnt(self, folder: Folder) -> Floats:
-        files = list(images_below(folder.path).files)
-        return self.of_files(files[:: max(1, len(files) // LEARNT)], folder.size)[0]
-
-    def searched(self, folder: Path, depth: int) -> Searched:
-        listing = class_folders(folder)
-        features, rows = self.of_files(list(listing.files), self.size)
-        labels = [listing.classes.index(next(iter(listing.labels[row]))) for row in rows]
-        return Searched([listing.files[row] for row in rows], features, np.array(labels), depth)
-
-
 def recalls(features: Features, sets: list[Searched], ways: Ways) -> dict[str, dict[str, float]]:
     """Returns the recall at 1 of changed copies of QUERIES images, by kind of change and way."""
     files = [file for searched in sets for file in searched.files]
@@ -240,8 +204,8 @@ def main() -> None:
     source = read(options.model)
     features = Features(source)
     folders = [Folder.parse(text, source.size) for text in options.learn]
-    learnt = unit(np.concatenate([features.learnt(folder) for folder in folders]))
-    sets = {name: features.searched(path, depth) for name, path, depth in options.sets}
+    learnt = unit(np.concatenate([features.of_folder(folder, LEARNT) for folder in folders]))
+    sets = {name: labelled(features, path, depth) for name, path, depth in options.sets}
     whole = source.artifact.codebook.M
     lengths = [bits // 4 for bits in QUANTISED_BITS if bits // 4 < whole] + [whole]
     ways: Ways = {"floats": floats}

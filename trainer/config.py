@@ -52,6 +52,8 @@ class Config:
     ``teacher``: id of the artifact that predicts labels. ``compile``: back end of torch.compile.
     These three are empty if unused. ``freeze``: which part of the network does not learn, ``none``,
     ``all`` or a number of stages. ``views``: of each image that a frozen part sees; 0 without one.
+    ``class_weight``: weight of classes beside features in the similarity that ``distilled`` keeps;
+    None chooses it by their number.
     """
 
     recipe: str
@@ -76,6 +78,7 @@ class Config:
     compile: str
     freeze: str = FREEZE_NONE
     views: int = 0
+    class_weight: float | None = None
 
     @property
     def frozen(self) -> bool:

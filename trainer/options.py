@@ -112,12 +112,16 @@ def config_of(options: argparse.Namespace, init: str, teacher: str) -> Config:
         compile=options.compile,
         freeze=freeze,
         views=(options.views or VIEWS[recipe]) if freeze != FREEZE_NONE else 0,
+        class_weight=options.class_weight,
     )
     if not 0 < config.learning_rate < math.inf:
         raise TrainerError(f"--learning-rate {config.learning_rate}: give a number above 0")
-    for weight in ("lambda1", "lambda2"):
-        if not 0 <= (value := getattr(config, weight)) < math.inf:
-            raise TrainerError(f"--{weight} {value}: give a number from 0 upwards")
+    for option in ("lambda1", "lambda2", "class_weight"):
+        if not 0 <= (value := getattr(config, option) or 0) < math.inf:
+            name = option.replace("_", "-")
+            raise TrainerError(f"--{name} {value}: give a number from 0 upwards")
+    if config.class_weight is not None and recipe != DISTILLED:
+        raise TrainerError("--class-weight is only for --recipe distilled")
     if options.pretrained:
         pretrained.require_pretrained(name)
     if options.pretrained and options.init:

@@ -104,6 +104,12 @@ def parser() -> argparse.ArgumentParser:
     add("--lambda1", type=float, help=f"weight of L_cls {_defaults(lambda1)}")
     add("--lambda2", type=float, help=f"weight of the entropy {_defaults(lambda2)}")
     add(
+        "--class-weight",
+        type=float,
+        help="weight of classes beside features in the similarity that --recipe distilled keeps; "
+        "0.2 if many images are of kinds that no label names (1, or 2 for many classes)",
+    )
+    add(
         "--logits",
         choices=LOGITS,
         help=f"logits of the classifier ({LOGITS[0]})",

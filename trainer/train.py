@@ -132,7 +132,7 @@ def _train(
         if not saved:
             if distributed.is_first():
                 print(f"learning a classifier of {len(images.classes)} classes", file=sys.stderr)
-            similarity.start(model, images, config.seed)
+            similarity.start(model, images, config.seed, config.class_weight)
             distributed.copy_from_first(model)
     elif source:
         weights = source.network.state_dict()

@@ -84,7 +84,7 @@ def test_cuvs_gets_the_same_number_of_codes_and_bits_or_a_reason_is_given(
 def test_tasks_run_once_if_there_is_time(tmp_path: Path) -> None:
     options = argparse.Namespace(out=tmp_path, only=None, seconds=60)
     names = [task.name for task in gpu.tasks(options)]
-    assert names[:4] == ["tests-scan", "tests", "cifar10-lite0", "cifar10-wide"]
+    assert names[:4] == ["tests-scan", "tests", "cifar10-lite0", "cifar10-lite0-distilled"]
     assert len(set(names)) == len(names)
     run: list[int] = []
     task = gpu.Task("one", 60, lambda options: run.append(1) or {"found": 1})
@@ -100,14 +100,16 @@ def test_tasks_run_once_if_there_is_time(tmp_path: Path) -> None:
 
 
 def test_the_trainer_accepts_the_options_of_every_training(tmp_path: Path) -> None:
-    """A training with a teacher also comes after the teacher's, and needs its model."""
+    """A training that takes a model comes after that of the model, and needs it."""
     trainings = gpu.trainings()
     for position, training in enumerate(trainings):
         words = ["train", "--data", "data", "--out", "out", "--dataset", training.dataset]
-        parsed = parser().parse_args([*words, *training.train])
+        models = [word for pair in training.earlier.items() for word in pair]
+        parsed = parser().parse_args([*words, *training.train, *models])
         assert str(parsed.width or 32) == gpu._option(training, "--width")
-        if training.teacher:
-            assert training.teacher in [before.name for before in trainings[:position]]
+        if training.earlier:
+            earlier = {before.name for before in trainings[:position]}
+            assert earlier >= set(training.earlier.values())
             options = argparse.Namespace(out=tmp_path)
             assert gpu.train(replace(training, data=lambda out: out), options) is None
-    assert any(training.teacher for training in trainings)
+    assert {option for t in trainings for option in t.earlier} == {"--init", "--teacher"}

@@ -188,6 +188,14 @@ def test_resume_refuses_another_run_and_init_starts_from_an_artifact(
             "lambda1 nan: give a number",
         ),
         (
+            ["train", "--data", "/no", "--out", "x", "--class-weight", "-1"],
+            "class-weight -1.0: give a number",
+        ),
+        (
+            ["train", "--data", "/no", "--out", "x", "--recipe", "modern", "--class-weight", "1"],
+            "class-weight is only for --recipe distilled",
+        ),
+        (
             ["train", "--data", "/no", "--out", "x", "--lambda2", "-1"],
             "lambda2 -1.0: give a number",
         ),

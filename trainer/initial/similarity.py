@@ -27,16 +27,18 @@ def embedded(likely: Tensor, features: Tensor, weight: float) -> Tensor:
     return torch.cat([weight * _standard(likely), _standard(features)], dim=1)
 
 
-def weight_of(classes: int, dimension: int) -> float:
-    """Returns the weight of ``classes`` for ``embedded``, for sub-vectors of D in all."""
+def weight_of(given: float | None, classes: int, dimension: int) -> float:
+    """Returns ``given``, or a weight of ``classes`` for sub-vectors of D in all if it is None."""
+    if given is not None:
+        return given
     return FEW if classes <= dimension else MANY
 
 
 @torch.no_grad()
-def start(model: GPQ, data: TrainingSet, seed: int) -> None:
+def start(model: GPQ, data: TrainingSet, seed: int, class_weight: float | None) -> None:
     """Learns the classifier of ``model``'s last layer, and starts its projection and codewords.
 
-    ``data``: with features of a frozen part.
+    ``data``: with features of a frozen part. ``class_weight``: see ``weight_of``.
     """
     last = model.F.get_submodule("project")
     assert isinstance(last, ClassProject)
@@ -51,11 +53,13 @@ def start(model: GPQ, data: TrainingSet, seed: int) -> None:
     unlabelled = others[:0] if data.all_labelled else others
     targets = class_target(data.labels.cpu()[rows])
     with torch.enable_grad():
-        weight, bias = classifier.learn(labelled, targets, unlabelled, seed)
-    last.classes.load_state_dict({"weight": weight, "bias": bias})
-    likely = torch.softmax(functional.linear(others, weight, bias), dim=1)
+        learnt, bias = classifier.learn(labelled, targets, unlabelled, seed)
+    last.classes.load_state_dict({"weight": learnt, "bias": bias})
+    likely = torch.softmax(functional.linear(others, learnt, bias), dim=1)
+    weight = weight_of(class_weight, likely.shape[1], last.out_features)
     found = _by_components if likely.shape[1] <= last.out_features else _by_groups
-    linear, offset, words = found(likely, others, model.M, last.out_features // model.M, seed)
+    d = last.out_features // model.M
+    linear, offset, words = found(likely, others, weight, model.M, d, seed)
     last.weight.copy_(linear)
     last.bias.copy_(offset)
     model.Z.copy_(words)
@@ -64,14 +68,14 @@ def start(model: GPQ, data: TrainingSet, seed: int) -> None:
 
 
 def _by_components(
-    likely: Tensor, features: Tensor, M: int, d: int, seed: int
+    likely: Tensor, features: Tensor, weight: float, M: int, d: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotates the strongest components of the embeddings (Ge et al., CVPR 2013).
 
     Returns the last layer's weight (D,C+E) and bias (D,), and codewords (M,K,d).
     """
-    x = embedded(likely, features, FEW)
-    mean, scale = _inputs(likely, features, FEW)
+    x = embedded(likely, features, weight)
+    mean, scale = _inputs(likely, features, weight)
     covariance = (x.T @ x / len(x)).double()
     axes = _strongest(covariance, M * d)
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +85,7 @@ def _by_components(
 
 
 def _by_groups(
-    likely: Tensor, features: Tensor, M: int, d: int, seed: int
+    likely: Tensor, features: Tensor, weight: float, M: int, d: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gives each codebook its own division of the classes into K groups.
 
@@ -94,8 +98,8 @@ def _by_groups(
     points = functional.normalize(torch.randn(1, 2048, d, generator=generator), dim=2)
     apart = spherical_k_means(points, K)[0]  # (K,d)
     classes = likely.shape[1]
-    x = embedded(likely, features, MANY)
-    mean, scale = _inputs(likely, features, MANY)
+    x = embedded(likely, features, weight)
+    mean, scale = _inputs(likely, features, weight)
     axes = _strongest((x[:, classes:].T @ x[:, classes:] / len(x)).double(), M * d)
     turn = torch.linalg.qr(torch.randn(M * d, M * d, generator=generator))[0]
     of_features = (axes @ turn).T
@@ -105,7 +109,7 @@ def _by_groups(
         turned = apart @ torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
         of_classes.append(turned[group].T)
     linear = torch.cat([torch.cat(of_classes), of_features], dim=1)
-    for columns, wanted in ((slice(0, classes), MANY), (slice(classes, None), 1.0)):
+    for columns, wanted in ((slice(0, classes), weight), (slice(classes, None), 1.0)):
         parts = x[:, columns] @ linear[:, columns].T
         length = parts.view(-1, M, d).norm(dim=2).square().mean().sqrt()
         linear[:, columns] *= wanted / length.clamp(min=1e-6)

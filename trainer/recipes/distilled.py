@@ -52,7 +52,8 @@ class Distilled(Recipe):
         with torch.no_grad():
             seen = self.views.network_input(self.views.plain(images))
             likely = torch.softmax(last.classes(seen), dim=1)
-            wanted = embedded(likely, seen, weight_of(likely.shape[1], last.out_features))
+            weight = weight_of(self.config.class_weight, likely.shape[1], last.out_features)
+            wanted = embedded(likely, seen, weight)
         x = model.sub_vectors(self._features(model, self.views.weak(images, self.view_generator)))
         cosines = torch.einsum("bmd,mkd->bmk", x, model.codewords())
         soft = torch.einsum("bmk,mkd->bmd", torch.softmax(ALPHA * cosines, dim=2), self._means())

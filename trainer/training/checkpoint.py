@@ -96,7 +96,7 @@ def restore(
     if saved["data"] != recipe.data.fingerprint:
         raise TrainerError(
             "--resume: the images or labels differ from the checkpoint's: give the same data, or "
-            "start again with --overwrite, and with --init to keep what was learnt"
+            "start again with --overwrite"
         )
     if saved["device"] != recipe.device.type:
         raise TrainerError(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import one_hot
@@ -40,12 +42,8 @@ def features(classes: int, each: int) -> tuple[TrainingSet, torch.Tensor]:
     return data, labels[known:]
 
 
-@pytest.mark.parametrize(("classes", "bits"), [(6, 24), (60, 16), (80, 24), (40, 32)])
-def test_codes_find_the_class_before_the_first_step(classes: int, bits: int) -> None:
-    """There are fewer and more classes than outputs, and fewer and more features than outputs."""
-    data, truth = features(classes, 12)
-    model = GPQ(config(bits), classes, Head(64, bits * 3, classes)).eval()
-    similarity.start(model, data, seed=0)
+def precision(model: GPQ, data: TrainingSet, truth: torch.Tensor) -> torch.Tensor:
+    """Returns the precision at 5 of each unlabelled image (N,) that searches among the others."""
     assert data.standard is not None
     seen = (data.unlabelled[:, 0].float() - data.standard.mean) / data.standard.deviation
     with torch.no_grad():
@@ -54,14 +52,34 @@ def test_codes_find_the_class_before_the_first_step(classes: int, bits: int) -> 
     codes = torch.from_numpy(codebook.encode(raw)).long()
     lut = torch.from_numpy(codebook.lut(raw))
     scores = sum(lut[:, m][:, codes[:, m]] for m in range(codebook.M))
-    scores = torch.as_tensor(scores).fill_diagonal_(-1)
-    nearest = scores.topk(5, dim=1).indices
-    found = (truth[nearest] == truth[:, None]).float().mean()
-    assert found > 0.8
+    nearest = torch.as_tensor(scores).fill_diagonal_(-1).topk(5, dim=1).indices
+    return (truth[nearest] == truth[:, None]).float().mean(dim=1)
+
+
+@pytest.mark.parametrize(("classes", "bits"), [(6, 24), (60, 16), (80, 24), (40, 32)])
+def test_codes_find_the_class_before_the_first_step(classes: int, bits: int) -> None:
+    """There are fewer and more classes than outputs, and fewer and more features than outputs."""
+    data, truth = features(classes, 12)
+    model = GPQ(config(bits), classes, Head(64, bits * 3, classes)).eval()
+    similarity.start(model, data, seed=0, class_weight=None)
+    assert float(precision(model, data, truth).mean()) > 0.8
     again = GPQ(config(bits), classes, Head(64, bits * 3, classes)).eval()
-    similarity.start(again, data, seed=0)
+    similarity.start(again, data, seed=0, class_weight=None)
     for name in ("F.project.weight", "F.project.bias", "Z"):
         assert torch.equal(again.state_dict()[name], model.state_dict()[name])
+
+
+def test_a_small_class_weight_keeps_kinds_apart_that_no_label_names() -> None:
+    data, truth = features(classes=12, each=20)
+    named = data.labels.argmax(dim=1) < 6
+    data = replace(data, labelled=data.labelled[named], labels=data.labels[named, :6])
+    found = {}
+    for weight in (0.2, 4.0):
+        model = GPQ(config(bits=16), 6, Head(64, 48, 6)).eval()
+        similarity.start(model, data, seed=0, class_weight=weight)
+        found[weight] = precision(model, data, truth)
+    unnamed = truth >= 6
+    assert found[0.2][unnamed].mean() > found[4.0][unnamed].mean() + 0.1
 
 
 def test_embeddings_weigh_classes_and_features() -> None:

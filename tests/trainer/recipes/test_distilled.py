@@ -135,7 +135,7 @@ def test_a_step_takes_nothing_from_the_host() -> None:
     data, _ = features(classes=6, each=12)
     wanted = config(bits=16)
     model = GPQ(wanted, 6, Head(64, 48, 6)).train()
-    similarity.start(model, data, seed=0)
+    similarity.start(model, data, seed=0, class_weight=None)
     made = RECIPES["distilled"](model, data, Preprocess(32), wanted, autocast(torch.device("cpu")))
     made.optimiser()
     require_nothing_from_the_host(made)
