@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from gpq import __version__
 from service.http import handlers
 from service.http.body_limit import BodyLimit, HeadAsGet
+from service.http.boundary import Boundary, ResponseHeaders
 from service.http.replies import ProblemReply
 from service.http.request_timer import RequestTimer
 from service.http.routes import images, index, jobs, models, page, search, system
@@ -44,9 +45,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.runtime = runtime
     handlers.install(app)
+    app.add_middleware(Boundary, settings=settings)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTimer, metrics=runtime.metrics)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(ResponseHeaders)
     for router in (index.router, search.router, images.router):
         app.include_router(router, tags=["images"], dependencies=[Depends(require_key)])
     for router in (models.router, jobs.router):

@@ -2,6 +2,7 @@
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,7 @@ NONE = "none"  # what people write for a setting that they do not want
 BENCH_DATA = "GPQ_DATA"  # read by ``make gpu``, not by the service
 FEATURE_CACHE = "GPQ_CACHE"  # read by the trainer
 
+HOST_PATTERN = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*"  # a name, IPv4 or IPv6
 ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"  # of an image
 MOST_DECODE_THREADS = 4  # by default; each may hold a large image
 IMAGE_THREADS = 16  # requests that handle images and block at the same time
@@ -75,6 +77,11 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="serve beyond loopback without keys; only behind your own access control"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated names, besides loopback ones, that clients use for the "
+        "service; if unset, any name will do with keys and beyond loopback",
+    )
     max_body_bytes: int = Field(256 * 2**20, ge=2**10, description="largest request body, in bytes")
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="largest image, in pixels (width × height)"
@@ -129,6 +136,20 @@ class Settings(BaseSettings):
                 )
             return keys
         return value
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        hosts = tuple(host.strip().lower().removesuffix(".") for host in value.split(","))
+        for host in hosts:
+            if not re.fullmatch(HOST_PATTERN, host):
+                raise ValueError(
+                    f"{host!r} is not a host name or an address: give names such as "
+                    "images.example.org, without https:// and without a port"
+                )
+        return hosts
 
     @field_validator("index_file", "import_folder", mode="before")
     @classmethod

@@ -23,8 +23,6 @@ router = APIRouter(include_in_schema=False)
 async def page() -> FileResponse:
     headers = {
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
     return FileResponse(PAGE / "index.html", headers=headers)
