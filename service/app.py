@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Stores images and finds the nearest ones: exact search over learned codes.",
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would repeat the Host header
         responses={"default": {"description": "RFC 9457 problem", "content": PROBLEM}},
     )
     app.state.runtime = runtime

@@ -134,6 +134,11 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{NONE!r} is a key that anybody guesses; unset GPQ_API_KEYS to use no keys"
                 )
+            if any(not (key.isascii() and key.isprintable() and " " not in key) for key in keys):
+                raise ValueError(
+                    "a key has characters that an Authorization header cannot carry: use letters, "
+                    "digits and signs of ASCII"
+                )
             return keys
         return value
 

@@ -1,6 +1,7 @@
 """Reads, describes and deletes stored images."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpq.errors import ImageError
@@ -80,8 +81,10 @@ class Catalogue:
         media_type = decode.media_type(content.first) or "application/octet-stream"
         return ImageFile(image.sha256, media_type, content)
 
-    def thumbnail(self, id: str, known: str) -> ImageFile:
-        """Returns a small WebP; it is empty if the sha256 of the original is ``known``.
+    def thumbnail(self, id: str, known: Callable[[str], bool]) -> ImageFile:
+        """Returns a small WebP; it is empty if the client knows it.
+
+        ``known``: tells whether the client has the thumbnail of the original with a sha256.
 
         Raises NoSuchImage, NoOriginal, NoThumbnail.
         """
@@ -90,7 +93,7 @@ class Catalogue:
         if data is None:
             raise NoOriginal(id)
         try:
-            small = b"" if image.sha256 == known else self.decoder.thumbnail(data)
+            small = b"" if known(image.sha256) else self.decoder.thumbnail(data)
             return ImageFile(image.sha256, "image/webp", small)
         except ImageError as error:  # the limits were lowered, or the file was damaged
             raise NoThumbnail(f"the original of {image.id!r} cannot be decoded: {error}") from error

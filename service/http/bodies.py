@@ -16,6 +16,7 @@ BODY_SECONDS = 300  # how long a body may take to arrive
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
 MAX_FIELDS = 4  # text fields of a form
 SMALL_BODY_BYTES = 8 * 2**20  # a larger body has its files written to disk early
+MOST_BYTES = 2**62  # no body is as large
 SPOOLED_BYTES = 64 * 2**10  # size from which a file of such a body is written to disk
 
 
@@ -32,8 +33,8 @@ class _Form(MultiPartParser):
         self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int
     ) -> None:
         super().__init__(headers, stream, **limits)
-        size = headers.get("content-length", "")
-        if not size.isdecimal() or int(size) > SMALL_BODY_BYTES:
+        size = announced_bytes(headers)
+        if size is None or size > SMALL_BODY_BYTES:
             self.spool_max_size = SPOOLED_BYTES
 
     def on_end(self) -> None:
@@ -88,6 +89,16 @@ async def json_body(request: Request, max_bytes: int) -> Any:
             if len(received) > max_bytes:
                 raise Problem(413, "body-too-large", f"JSON here is limited to {max_bytes} bytes")
     return parse_json(bytes(received), "the body")
+
+
+def announced_bytes(headers: Headers) -> int | None:
+    """Returns the Content-Length, or None without a number; larger ones become MOST_BYTES."""
+    digits = headers.get("content-length", "")
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    # Python refuses to convert thousands of digits.
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(MOST_BYTES)) else MOST_BYTES
 
 
 def media_type(request: Request) -> str:

@@ -5,6 +5,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.bodies import announced_bytes
 from service.http.handlers import response
 from service.http.problems import Problem
 
@@ -53,8 +54,7 @@ class _Body:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         headers = Headers(scope=scope)
-        length = headers.get("content-length", "")
-        self.announced = int(length) if length.isdecimal() else 0
+        self.announced = announced_bytes(headers) or 0
         # A client that waits for "100 Continue" sends no body after the reply.
         awaited = self.announced > 0 or "transfer-encoding" in headers
         self.complete = not awaited or "expect" in headers

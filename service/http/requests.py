@@ -97,7 +97,7 @@ def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
     ids = _array(fields, "ids", len(files))
     metadata = _array(fields, "metadata", len(files))
-    _require_model(fields.get("model"), active_model)
+    _require_model(_text(fields, "model"), active_model)
     return [
         Upload(
             file=_file(file, "images").file,
@@ -173,15 +173,17 @@ def _without_empty(fields: FormData) -> FormData:
 
 
 def _options(fields: FormData, image: str, active_model: str) -> SearchOptions:
+    given = [name for name, _ in fields.multi_items() if name != image]
+    for name in sorted(set(given)):
+        if given.count(name) > 1:
+            raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
     rest = {name: value for name, value in _without_empty(fields).multi_items() if name != image}
     search = _validate(SearchFields, rest)
     _require_model(search.model, active_model)
     return search.options
 
 
-def _require_model(wanted: object, active_model: str) -> None:
-    if not isinstance(wanted, str | None):
-        raise Problem(422, "not-text", "model: send it as a text field, not as a file")
+def _require_model(wanted: str | None, active_model: str) -> None:
     if wanted and wanted != active_model:
         detail = f"model: {wanted[:64]} is not the active model, {active_model}"
         raise Problem(409, "other-model", detail)
@@ -213,12 +215,19 @@ def _echoed_name(filename: str | None) -> str:
     return (filename or "")[:MAX_ECHOED_NAME].encode("utf-8", "replace").decode()
 
 
+def _text(fields: FormData, name: str) -> str | None:
+    values = fields.getlist(name)
+    if len(values) > 1:
+        raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
+    if values and not isinstance(values[0], str):
+        raise Problem(422, "not-text", f"{name}: send it as a text field, not as a file")
+    return str(values[0]) if values else None
+
+
 def _array(fields: FormData, name: str, length: int) -> list[Any] | None:
-    text = fields.get(name)
+    text = _text(fields, name)
     if text is None:
         return None
-    if not isinstance(text, str):
-        raise Problem(422, "not-text", f"{name}: send it as a text field, not as a file")
     # Parsed JSON may take twenty times the memory of its text.
     if len(text) > length * MAX_METADATA_JSON_BYTES:
         raise Problem(

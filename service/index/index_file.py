@@ -8,6 +8,7 @@ model, all codes are read from the database.
 import hashlib
 import json
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def load(path: Path, origin: Origin) -> tuple[Mark, Codes] | None:
         return None
     try:
         return _read(path, origin)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         log.warning("%s is not used; the codes are read from the database instead: %s", path, error)
         return None
 
@@ -73,7 +74,10 @@ def _read(path: Path, origin: Origin) -> tuple[Mark, Codes]:
     )
     if _sum(codes) != header["sha256"]:
         raise ValueError("its checksum is wrong")
-    return Mark(int(header["seq"]), float(header["created"])), codes
+    created = float(header["created"])
+    if not math.isfinite(created):
+        raise ValueError(f"it was created at {created}")
+    return Mark(int(header["seq"]), created), codes
 
 
 def _described(origin: Origin, rows: int) -> dict[str, Any]:

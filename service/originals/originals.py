@@ -70,7 +70,8 @@ class NoOriginals:
 def open_originals(location: str) -> Originals:
     """Opens ``none``, a folder, a file:// URL, or the URL of any installed fsspec driver.
 
-    Raises ValueError if the driver is not installed, or the file is on another machine.
+    Raises ValueError if the driver is not installed, or the file is on another machine. The error
+    does not repeat the user name, password and query of a URL.
     """
     if location == "none":
         return NoOriginals()
@@ -86,4 +87,8 @@ def open_originals(location: str) -> Originals:
     try:
         return RemoteOriginals(location)
     except (ValueError, ImportError) as error:
-        raise ValueError(f"GPQ_IMAGE_STORE={location}: {error}") from error
+        secrets, _, host = url.netloc.rpartition("@")
+        cause = str(error)
+        for secret in filter(None, (url.query, secrets, *secrets.split(":"))):
+            cause = cause.replace(secret, "***")
+        raise ValueError(f"GPQ_IMAGE_STORE={url.scheme}://{host}{url.path}: {cause}") from None

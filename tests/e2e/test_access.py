@@ -43,6 +43,8 @@ def test_every_route_except_health_requires_a_key(random_model: Path, tmp_path: 
         ),
         ({"GPQ_PORT": "eighty"}, "GPQ_PORT"),
         ({"GPQ_API_KEYS": "none"}, "GPQ_API_KEYS: Value error, 'none' is a key"),
+        ({"GPQ_API_KEYS": "schl\u00fcssel"}, "an Authorization header cannot carry"),
+        ({"GPQ_API_KEYS": "two words"}, "an Authorization header cannot carry"),
         ({"GPQ_SCAN": "quantum"}, "GPQ_SCAN"),
         ({"GPQ_SCAN": "cuda"}, "the cuda scan engine is unavailable: there is no CUDA device"),
         ({"GPQ_DATABASE_URL": "mysql://x/y"}, "mysql is not supported; use sqlite or postgresql"),

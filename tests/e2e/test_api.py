@@ -183,6 +183,38 @@ def test_content_is_the_uploaded_bytes_and_never_runs_as_a_page(server: Server) 
     assert (replaced.status_code, replaced.content) == (200, png(51))
 
 
+def test_if_none_match_takes_lists_weak_tags_and_a_star(server: Server) -> None:
+    server.index(png(52), ids='["tagged"]')
+    for part in ("content", "thumbnail"):
+        tag = server.http.get(f"/images/tagged/{part}").headers["etag"]
+        known = ["*", f"W/{tag}", f'"other", {tag}', f'"a, b",W/{tag}, "c"']
+        for value in known:
+            reply = server.http.get(f"/images/tagged/{part}", headers={"If-None-Match": value})
+            assert (reply.status_code, reply.content) == (304, b""), value
+            assert reply.headers["etag"] == tag
+        for value in ("", '"other"', tag.strip('"'), f"{tag[:-2]}0", '"*"'):
+            reply = server.http.get(f"/images/tagged/{part}", headers={"If-None-Match": value})
+            assert reply.status_code == 200, value
+
+
+def test_a_field_that_is_sent_twice_is_refused(server: Server) -> None:
+    image = ("a.png", png(53))
+    for name in ("ids", "metadata", "model"):
+        fields = {name: ["[null]", "[null]"]}
+        reply = server.http.post("/index", files={"images": image}, data=fields)
+        assert_problem(reply, 422, "repeated-field")
+        assert reply.json()["detail"].startswith(f"{name}: ")
+    for name in ("k", "min_score", "model"):
+        reply = server.http.post("/search", files={"image": image}, data={name: ["1", "1"]})
+        assert_problem(reply, 422, "repeated-field")
+
+
+def test_no_path_is_redirected(server: Server) -> None:
+    for path in ("/images/", "/stats/", "/docs/"):
+        reply = server.http.get(path, headers={"host": "localhost"})
+        assert_problem(reply, 404, "not-found")
+
+
 def test_a_thumbnail_is_small_upright_and_in_colour(server: Server) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -311,7 +343,7 @@ def test_a_reply_before_the_end_of_the_body_reaches_the_client(server: Server) -
     size = 20 * 2**20
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(
-            b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+            b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
         )
         connection.sendall(b"x" * 1000)
         assert connection.recv(100).startswith(b"HTTP/1.1 404")

@@ -151,7 +151,7 @@ def test_clients_that_hang_up_do_no_harm(server: Server) -> None:
     for _ in range(20):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
-                b"POST /index HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+                b"POST /index HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
             )
 
@@ -360,3 +360,16 @@ def test_the_memory_of_many_large_images_returns_to_the_system(server: Server) -
         replies = list(pool.map(lambda _: server.search(large).status_code, range(64)))
     assert set(replies) <= {200, 429}
     assert server.rss() - before < 150 * 2**20
+
+
+def test_a_length_of_thousands_of_digits_is_too_large(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        for digits in (b"9" * 4501, b"0" * 4500 + b"9"):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(
+                    b"POST /index HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + digits
+                    + b"\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n123456789"
+                )  # fmt: skip
+                reply = connection.recv(4096)
+            assert reply.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413")), reply[:40]

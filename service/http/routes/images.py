@@ -1,9 +1,12 @@
 """Routes below /images: the stored images."""
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.datastructures import Headers
 
 from service.catalogue.images import ImageFile
 from service.http import ranges, requests
@@ -25,6 +28,7 @@ PATCH_BODY = {
         "example": {"metadata": {"shelf": 4}},
     }
 }
+ENTITY_TAG = re.compile(r'(?:W/)?"([^"]*)"')
 PART = {"description": "The requested bytes, if Range names one range"}
 # Browsers must never run an upload as a page of this service, whatever it holds.
 HARMLESS = {
@@ -90,10 +94,9 @@ def delete(id: Id, runtime: ReadyRuntime) -> None:
 async def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     """Returns a small version of the image; 404 if originals are not kept."""
     admission, catalogue = runtime.image_requests, runtime.serving.catalogue
-    known = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     with admission.admit():
-        small = await admission.run(lambda: catalogue.thumbnail(id, known))
-    return _send(small, request, known)
+        small = await admission.run(lambda: catalogue.thumbnail(id, _known(request.headers)))
+    return _send(small, request)
 
 
 @router.get(
@@ -105,16 +108,22 @@ async def thumbnail(id: Id, request: Request, runtime: ReadyRuntime) -> Response
 async def content(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     """Returns the bytes as they were uploaded; 404 if originals are not kept."""
     admission, catalogue = runtime.image_requests, runtime.serving.catalogue
-    known = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     with admission.admit():
         original = await admission.run(lambda: catalogue.content(id))
-    return _send(original, request, known)
+    return _send(original, request)
 
 
-def _send(file: ImageFile, request: Request, known: str) -> Response:
+def _known(headers: Headers) -> Callable[[str], bool]:
+    """Returns whether If-None-Match has the sha256 that it is given (RFC 9110, 13.1.2)."""
+    value = ", ".join(headers.getlist("if-none-match"))
+    tags = frozenset(ENTITY_TAG.findall(value))
+    return lambda sha256: value.strip() == "*" or sha256 in tags
+
+
+def _send(file: ImageFile, request: Request) -> Response:
     etag, media_type = f'"{file.sha256}"', file.media_type
     headers = {**HARMLESS, "ETag": etag}
-    if file.sha256 == known:
+    if _known(request.headers)(file.sha256):
         return Response(status_code=304, headers=headers)
     content = file.content
     if isinstance(content, bytes):

@@ -81,3 +81,23 @@ def test_a_full_disk_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPa
         index_file.save(path, ORIGIN, Mark(78, 1.0), CODES)
     assert index_file.load(path, ORIGIN) is not None
     assert [p.name for p in path.parent.iterdir()] == ["codes"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"rows": 3', b'"rows": Infinity'),
+        (b'"seq": 77', b'"seq": Infinity'),
+        (b'"created": 1234.5678901', b'"created": Infinity'),
+        (b'"created": 1234.5678901', b'"created": NaN'),
+        (b'"seq": 77', b'"seq": ' + b"[" * 700),
+    ],
+)
+def test_a_header_of_strange_numbers_is_not_used(
+    old: bytes, new: bytes, path: Path, caplog
+) -> None:
+    header, body = path.read_bytes()[:HEADER_BYTES], path.read_bytes()[HEADER_BYTES:]
+    assert old in header
+    path.write_bytes(header.replace(old, new).rstrip().ljust(HEADER_BYTES)[:HEADER_BYTES] + body)
+    assert index_file.load(path, ORIGIN) is None
+    assert "is not used" in caplog.text

@@ -28,6 +28,14 @@ def test_the_location_decides_the_kind_of_store(tmp_path: Path) -> None:
         open_originals("warp://x")
 
 
+def test_the_error_of_a_wrong_location_keeps_its_secrets() -> None:
+    with pytest.raises(ValueError) as raised:
+        open_originals("warp://someone:hunter2@shop.example/images?token=hunter3")
+    assert str(raised.value).startswith("GPQ_IMAGE_STORE=warp://shop.example/images: ")
+    for secret in ("someone", "hunter2", "hunter3"):
+        assert secret not in str(raised.value)
+
+
 def test_percent_escapes_count_in_a_url_and_not_in_a_plain_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
