@@ -10,6 +10,7 @@ import threading
 import uvicorn
 
 from service.app import create_app
+from service.http.connection import LimitedProtocol
 from service.settings import STOP_SECONDS, Settings
 
 DRAIN_SECONDS = 30  # how long requests in progress may take after SIGTERM
@@ -32,6 +33,7 @@ def run(settings: Settings) -> int:
         port=settings.port,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
+        http=LimitedProtocol,
     )
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
