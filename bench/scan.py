@@ -11,11 +11,12 @@ sets of 64 queries, each measured twice. The methods are measured alternately. E
 to three times as long.
 
 There are four sets of codes. "uniform" is random. "clusters" has 100 classes, and each sub-code is
-that of its class with probability 0.8. "real" has the codes of the 300 example images under the
-shipped model, with 5 % of the sub-codes replaced at random. "features" are vectors of 1,000
-classes, which vary in 64 directions and have noise, coded by codebooks of k-means. Queries for the
-last three are drawn like their codes. Long codes, of 128 and 256 bits, are "uniform" and
-"features". Methods on floats get fewer rows, because each decoded code takes 576 bytes.
+that of its class with probability 0.8. "real" has the codes of the 300 example images under
+models/cifar10, or models/photos for long codes, with 5 % of the sub-codes replaced at random.
+"features" are vectors of 1,000 classes, which vary in 64 directions and have noise, coded by
+codebooks of k-means. Queries for the last three are drawn like their codes. Long codes, of 128 and
+256 bits, are "uniform", "features" and "real". Methods on floats get fewer rows, because each
+decoded code takes 576 bytes.
 
 With --photographs DIR, which may be repeated, only long codes are measured: those of the images in
 these folders under models/photos ("photographs"). Some of the images are queries instead. The
@@ -65,7 +66,7 @@ from trainer.quantise.command import Folder
 REPEATS, ROUNDS = 7, 2
 WARM_CALLS, WARM_SECONDS, ENOUGH_SECONDS = 30, 0.3, 1.0
 KINDS = ("uniform", "clusters", "real")
-LONG_KINDS, LONG_M, LONG_ROWS = ("uniform", "features"), (32, 64), 300_000
+LONG_KINDS, LONG_M, LONG_ROWS = ("uniform", "features", "real"), (32, 64), 300_000
 CLASSES, KEPT = 100, 0.8  # of "clusters": KEPT is the probability of the class's sub-code
 NOISE = 0.05  # share of the sub-codes of "real" that are random
 D = 12  # dimensions of a sub-vector
@@ -131,10 +132,10 @@ def make_workload(kind: str, rows: int, M: int, Q: int) -> Workload:
     if kind == "features":
         return make_features(rows, M, Q, random)
     if kind == "real":
-        model = engines.load(SHIPPED)
+        model = engines.load(DEFAULT if M in LONG_M else SHIPPED)
         files = sorted(EXAMPLES.rglob("*.jpg"))
         pixels = np.stack([model.read(file.read_bytes()) for file in files])
-        centres = unpack(model.encode(pixels), M)
+        centres = unpack(model.encode(pixels), model.codebook.M)[:, :M]
         Z, kept = model.codebook.Z[:M], 1 - NOISE
     else:
         centres = random.integers(0, 16, (CLASSES, M), dtype=np.uint8)
@@ -147,7 +148,8 @@ def make_workload(kind: str, rows: int, M: int, Q: int) -> Workload:
         vectors = random.standard_normal((REPEATS, Q, M, D))
     else:
         codes = drawn(centres, kept, REPEATS * Q, random).reshape(REPEATS, Q, M)
-        noise = random.standard_normal((REPEATS, Q, M, D)) * (0.3 / D**0.5)
+        d = Z.shape[2]
+        noise = random.standard_normal((REPEATS, Q, M, d)) * (0.3 / d**0.5)
         vectors = Z[np.arange(M), codes] + noise
     return Workload(Z, np.concatenate(parts), unit(vectors))
 

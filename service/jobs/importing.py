@@ -17,8 +17,9 @@ from service.concurrency.groups import groups
 from service.database.records import Put
 from service.database.store import Store
 from service.errors import InvalidRequest
+from service.jobs.entries import Entry
 from service.jobs.progress import JobRun
-from service.jobs.sources import Entry, Source
+from service.jobs.sources import Source
 
 IMPORT_BATCH = 64  # images encoded and stored together
 IMPORT_BATCH_BYTES = 64 * 2**20  # files in memory for one batch
@@ -55,7 +56,10 @@ class Import:
         Raises ModelChanged if models are added or deleted meanwhile, SourceError, Unavailable,
         StorageFull, SQLAlchemyError.
         """
-        run.expect(source.count())
+        total = source.count(run.stop)
+        if run.stop.is_set():
+            return
+        run.expect(total)
         remaining = self._remaining(source, run)
         batches = groups(remaining, IMPORT_BATCH, lambda entry: entry.size(), IMPORT_BATCH_BYTES)
         threads = processors() + WAITING_THREADS
@@ -141,14 +145,18 @@ class Import:
 
     def _remaining(self, source: Source, run: JobRun) -> Iterator[Entry]:
         """Returns the entries after those done; all of them if the source has changed before."""
-        entries = source.entries()
+        entries = source.entries(run.stop)
         for entry in islice(entries, run.job.done):
             self._pass(entry)
+        if run.stop.is_set():
+            return iter(())
         if run.job.done == 0 or self._names.hexdigest() == run.job.cursor:
             return entries
         self._names = hashlib.sha256()
-        run.expect(source.count(), done=0)
-        return source.entries()
+        total = source.count(run.stop)
+        if not run.stop.is_set():
+            run.expect(total, done=0)
+        return source.entries(run.stop)
 
     def _pass(self, entry: Entry) -> None:
         self._names.update(entry.name.encode("utf-8", "surrogatepass") + b"\0")

@@ -13,9 +13,10 @@ from service.database.migrate import migrate
 from service.database.records import Job
 from service.database.store import Store
 from service.jobs import importing
+from service.jobs.entries import Entry
 from service.jobs.importing import Import
 from service.jobs.progress import JobRun
-from service.jobs.sources import Entry, Folder, Manifest, Source
+from service.jobs.sources import Folder, Manifest, Source
 from service.models import artifacts
 from service.models.decoder import Decoder
 from service.models.encoder import Encoder
@@ -32,8 +33,8 @@ class Counted:
         self.most = self._read = self._stored = 0
         self._counting = threading.Lock()
 
-    def entries(self) -> Iterator[Entry]:
-        for entry in self.source.entries():
+    def entries(self, stop: threading.Event) -> Iterator[Entry]:
+        for entry in self.source.entries(stop):
             yield replace(entry, read=lambda entry=entry: self._take(entry))
 
     def watch(self, job: Job) -> None:

@@ -3,11 +3,16 @@ import io
 import json
 import os
 import tarfile
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from service.jobs.sources import SourceError, id_of, open_source
+from service.errors import SourceError
+from service.jobs.entries import id_of
+from service.jobs.sources import open_source
 from service.settings import ID_PATTERN
 
 MAX_BYTES = 1000
@@ -33,12 +38,12 @@ def tar(path: Path, *names: str) -> Path:
 def names_and_bytes(path: Path, within: Path | None = None) -> dict[str, bytes | str]:
     source = open_source(path, within, MAX_BYTES)
     found: dict[str, bytes | str] = {}
-    for entry in source.entries():
+    for entry in source.entries(Event()):
         try:
             found[entry.name] = entry.read()
         except SourceError as error:
             found[entry.name] = str(error)
-    assert source.count() == len(found)
+    assert source.count(Event()) == len(found)
     return found
 
 
@@ -79,7 +84,9 @@ def test_a_pipe_or_a_file_that_is_too_large_fails_alone(tmp_path: Path) -> None:
     write(root, "a.jpg")
     os.mkfifo(root / "pipe")
     (root / "large.jpg").write_bytes(bytes(MAX_BYTES + 1))
-    sizes = {entry.name: entry.size() for entry in open_source(root, None, MAX_BYTES).entries()}
+    sizes = {
+        entry.name: entry.size() for entry in open_source(root, None, MAX_BYTES).entries(Event())
+    }
     assert sizes == {"a.jpg": 5, "large.jpg": 0, "pipe": 0}
     found = names_and_bytes(root)
     assert found == {
@@ -97,7 +104,7 @@ def test_a_csv_manifest(tmp_path: Path) -> None:
         "gone.jpg,,,\na.jpg,,,[]\na.jpg,,,{\n",
         encoding="utf-8-sig",
     )
-    entries = list(open_source(manifest, None, MAX_BYTES).entries())
+    entries = list(open_source(manifest, None, MAX_BYTES).entries(Event()))
     assert [entry.id for entry in entries[:2]] == ["shoe-1", "b:c.jpg"]
     assert entries[0].metadata == {"path": "a.jpg", "price": "9", "size": 4}
     assert entries[1].metadata == {"path": "b/c.jpg"}
@@ -116,7 +123,7 @@ def test_a_json_lines_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "m.jsonl"
     lines = [json.dumps({"path": "a.jpg", "metadata": {"x": [1]}, "tag": True}), "", "[1]", "{"]
     manifest.write_text("\n".join(lines))
-    first, *wrong = open_source(manifest, None, MAX_BYTES).entries()
+    first, *wrong = open_source(manifest, None, MAX_BYTES).entries(Event())
     assert first.metadata == {"path": "a.jpg", "x": [1], "tag": True}
     assert first.read() == b"a.jpg"
     assert len(wrong) == 2
@@ -166,7 +173,7 @@ def test_damage_in_the_middle_of_a_tar_is_not_its_end(tmp_path: Path) -> None:
     data[2 * 1024] ^= 1  # in the header of the third file
     path.write_bytes(data)
     with pytest.raises(SourceError, match="damaged"):
-        open_source(path, None, MAX_BYTES).count()
+        open_source(path, None, MAX_BYTES).count(Event())
 
 
 def test_a_damaged_source_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -182,7 +189,7 @@ def test_a_damaged_source_is_an_error_that_names_it(tmp_path: Path) -> None:
     zipped.write_bytes(gzip.compress(b"{}"))
     for path in (cut, noise, latin, headless, zipped):
         with pytest.raises(SourceError, match=path.name):
-            open_source(path, None, MAX_BYTES).count()
+            open_source(path, None, MAX_BYTES).count(Event())
     for name in ("gone", "x.zip"):
         (tmp_path / "x.zip").write_bytes(b"")
         with pytest.raises(SourceError):
@@ -204,7 +211,7 @@ def test_links_are_followed_without_cycles(tmp_path: Path) -> None:
     found = {**inside, "l": b"out/d", "m/f": b"out/e/f"}
     assert names_and_bytes(tmp_path / "in") == found
     for within in (tmp_path / "in", tmp_path / "in" / ".." / "in"):
-        reason = f"the link leads out of {within}"
+        reason = "it leads out of the import folder"
         kept = {**inside, "l": reason, "m": reason, "n": reason}
         assert names_and_bytes(tmp_path / "in", within) == kept
 
@@ -227,7 +234,7 @@ def test_manifests_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
     for name, (data, why) in wrong.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(SourceError, match=why):
-            open_source(tmp_path / name, None, MAX_BYTES).count()
+            open_source(tmp_path / name, None, MAX_BYTES).count(Event())
     (tmp_path / "text.jsonl").write_text('"a.jpg"\n')
     assert [*names_and_bytes(tmp_path / "text.jsonl").values()] == ["not a JSON object"]
 
@@ -235,4 +242,107 @@ def test_manifests_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, locked_folders: None) -> None:
     write(tmp_path, "a", "locked/b")
     with pytest.raises(SourceError, match="locked: Permission denied"):
-        open_source(tmp_path, None, MAX_BYTES).count()
+        open_source(tmp_path, None, MAX_BYTES).count(Event())
+
+
+def test_a_link_that_is_replaced_after_the_walk_leads_nowhere(tmp_path: Path) -> None:
+    """Both the file itself and a folder above it are replaced."""
+    inside = tmp_path / "in"
+    write(tmp_path, "secret.jpg", "outside/b.jpg", "in/a.jpg", "in/folder/b.jpg", "in/c.jpg")
+    entries = list(open_source(inside, inside, MAX_BYTES).entries(Event()))
+    (inside / "a.jpg").unlink()
+    (inside / "a.jpg").symlink_to(tmp_path / "secret.jpg")
+    (inside / "folder").rename(tmp_path / "moved")
+    (inside / "folder").symlink_to(tmp_path / "outside")
+    found = {}
+    for entry in entries:
+        try:
+            found[entry.name] = entry.read()
+        except SourceError as error:
+            found[entry.name] = str(error)
+    away = "it leads out of the import folder"
+    assert found == {"a.jpg": away, "folder/b.jpg": away, "c.jpg": b"in/c.jpg"}
+
+
+def test_an_archive_that_is_replaced_by_a_link_leads_nowhere(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    outside = tar(tmp_path / "x.tar", "a.jpg")
+    source = open_source(tar(inside / "x.tar", "b.jpg"), inside, MAX_BYTES)
+    assert [entry.name for entry in source.entries(Event())] == ["b.jpg"]
+    (inside / "x.tar").unlink()
+    (inside / "x.tar").symlink_to(outside)
+    with pytest.raises(SourceError, match="leads out"):
+        source.count(Event())
+
+
+def bomb(kind: bytes, size: int) -> Callable[[tarfile.TarFile], None]:
+    def add(archive: tarfile.TarFile) -> None:
+        header = tarfile.TarInfo("header")
+        header.type, header.size = kind, size
+        archive.addfile(header, io.BytesIO(b"x" * size))
+
+    return add
+
+
+def many_global_headers(archive: tarfile.TarFile) -> None:
+    for number in range(3000):
+        record = b"k%d=%b\n" % (number, b"x" * 20_000)
+        record = b"%d %b" % (len(record) + 6, record)
+        header = tarfile.TarInfo("g")
+        header.type, header.size = tarfile.XGLTYPE, len(record)
+        archive.addfile(header, io.BytesIO(record))
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        *(
+            bomb(kind, 200 * 2**20)
+            for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
+        ),
+        bomb(tarfile.GNUTYPE_SPARSE, 1000),
+        many_global_headers,
+    ],
+)
+def test_headers_of_an_archive_take_little_memory(
+    tmp_path: Path, add: Callable[[tarfile.TarFile], None]
+) -> None:
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        add(archive)
+    source = open_source(path, None, MAX_BYTES)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=r"x\.tar\.gz: "):
+            source.count(Event())
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["folder", "m.csv", "x.tar.gz"])
+def test_counting_ends_when_it_is_stopped(tmp_path: Path, name: str) -> None:
+    names = [f"{number}.jpg" for number in range(5)]
+    write(tmp_path / "folder", *names)
+    (tmp_path / "m.csv").write_text("\n".join(["path", *names]))
+    tar(tmp_path / "x.tar.gz", *names)
+    source, stop = open_source(tmp_path / name, None, MAX_BYTES), Event()
+    assert source.count(stop) == 5
+    stop.set()
+    assert source.count(stop) == 0
+    assert list(source.entries(stop)) == []
+
+
+def test_a_member_without_end_is_left_when_the_import_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("large.jpg")
+        member.size = 50 * 2**20
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    stop, source = Event(), open_source(path, None, MAX_BYTES)
+    names = []
+    for entry in source.entries(stop):
+        names.append(entry.name)
+        stop.set()  # the rest of the member is skipped before the archive ends
+    assert names == ["large.jpg"]
