@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
+from bench.features import Features, Floats
 from bench.machine import describe
 from bench.output import RESULTS, save
-from bench.unseen import Features, Floats, Scores, Searched, by_codes, drawn, floats, quality, unit
+from bench.unseen import Scores, Searched, by_codes, drawn, floats, labelled, quality, unit
 from gpq.engine import engines
 from gpq.model.codebook import Codebook
 from harness.models import DEFAULT, PHOTOS64
@@ -93,7 +94,7 @@ def measured(
     name: str, folder: Path, depth: int, labels: int, options: argparse.Namespace
 ) -> dict[str, object]:
     """Trains on a folder of classes and returns what is found with each way of searching."""
-    searched = Features(read(DEFAULT)).searched(folder, depth)
+    searched = labelled(Features(read(DEFAULT)), folder, depth)
     with tempfile.TemporaryDirectory() as place:
         data, out = Path(place, "data"), Path(place, "run")
         known = laid_out(searched, labels, data)
