@@ -21,7 +21,7 @@ NONE = "none"  # what people write for a setting that they do not want
 BENCH_DATA = "GPQ_DATA"  # read by ``make gpu``, not by the service
 FEATURE_CACHE = "GPQ_CACHE"  # read by the trainer
 
-HOST_PATTERN = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*"  # a name, IPv4 or IPv6
+HOST_PATTERN = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
 ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"  # of an image
 MOST_DECODE_THREADS = 4  # by default; each may hold a large image
 IMAGE_THREADS = 16  # requests that handle images and block at the same time
@@ -147,9 +147,11 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        hosts = tuple(host.strip().lower().removesuffix(".") for host in value.split(","))
+        if value == NONE:
+            return ()
+        hosts = tuple(host_name(host.strip()) for host in value.split(","))
         for host in hosts:
-            if not re.fullmatch(HOST_PATTERN, host):
+            if not (re.fullmatch(HOST_PATTERN, host) or is_address(host)):
                 raise ValueError(
                     f"{host!r} is not a host name or an address: give names such as "
                     "images.example.org, without https:// and without a port"
@@ -184,11 +186,21 @@ def misspelt(names: Iterable[str]) -> list[str]:
     return lines
 
 
-def is_loopback(host: str) -> bool:
-    """Returns True for localhost and loopback addresses."""
-    if host == "localhost":
-        return True
+def host_name(host: str) -> str:
+    """Returns the usual form of a name or an address: lower case, no last dot, no brackets."""
+    host = host.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+    return str(ipaddress.ip_address(host)) if is_address(host) else host
+
+
+def is_address(host: str) -> bool:
+    """Returns True for IPv4 and IPv6 addresses."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Returns True for localhost and loopback addresses."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)

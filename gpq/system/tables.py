@@ -1,7 +1,7 @@
 """Reads tables from text files in UTF-8, with errors that name the file."""
 
 import csv
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,14 +12,16 @@ class TableError(ValueError):
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path, opener: Callable[[str, int], int] | None = None) -> Iterator[TextIO]:
     """Opens a file in UTF-8, with or without a byte order mark; line ends stay as they are.
+
+    ``opener``: opens the file in the place of ``os.open``; see ``open``.
 
     Raises TableError if the file cannot be opened or read, also later while it is read, and for
     a csv.Error.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="", opener=opener) as file:
             yield file
     except UnicodeDecodeError as error:
         raise TableError(
@@ -29,16 +31,23 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise TableError(f"{path}: {error}") from error
 
 
-def csv_rows(path: Path, needed: Sequence[str], *, strict: bool) -> Iterator[dict[str | None, Any]]:
+def csv_rows(
+    path: Path,
+    needed: Sequence[str],
+    *,
+    strict: bool,
+    opener: Callable[[str, int], int] | None = None,
+) -> Iterator[dict[str | None, Any]]:
     """Yields the rows of a CSV file, each as a dict by column name.
 
     The first line names the columns. A cell that is missing at the end of a row is None; cells
     beyond the last column are a list under the key None. ``needed``: columns that must be there.
-    ``strict``: refuses quotes that do not match instead of guessing what they mean.
+    ``strict``: refuses quotes that do not match instead of guessing what they mean. ``opener``: see
+    ``open_text``.
 
     Raises TableError.
     """
-    with open_text(path) as file:
+    with open_text(path, opener) as file:
         reader: csv.DictReader[Any] = csv.DictReader(file, strict=strict)
         require_columns(path, reader.fieldnames or (), needed)
         yield from reader

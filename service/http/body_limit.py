@@ -55,9 +55,10 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         headers = Headers(scope=scope)
         self.announced = announced_bytes(headers) or 0
-        # A client that waits for "100 Continue" sends no body after the reply.
         awaited = self.announced > 0 or "transfer-encoding" in headers
-        self.complete = not awaited or "expect" in headers
+        self._arrived = not awaited
+        # A client that waits for "100 Continue" sends no body after the reply.
+        self.complete = self._arrived or "expect" in headers
         self.received = 0
         self._replying = False
         self.max_bytes = max_bytes
@@ -67,7 +68,7 @@ class _Body:
         message = await self._receive()
         self.received += len(message.get("body", b""))
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self.complete = True
+            self.complete = self._arrived = True
         if self.received > self.max_bytes:
             raise _too_large(self.max_bytes)
         return message
@@ -76,7 +77,7 @@ class _Body:
         if not self._replying and not self.complete and 0 < self.announced <= SHORT_BYTES:
             await self._drop(SHORT_SECONDS)
         self._replying = True
-        if self.complete:
+        if self.complete and (self._arrived or message["type"] != "http.response.start"):
             await self._send(message)
         elif message["type"] == "http.response.start":
             headers = [*message.get("headers", []), (b"connection", b"close")]
@@ -94,7 +95,7 @@ class _Body:
                 message = await self._receive()
                 self.received += len(message.get("body", b""))
                 more = message["type"] == "http.request" and message.get("more_body", False)
-                self.complete = not more
+                self.complete = self._arrived = not more
 
 
 def _too_large(max_bytes: int) -> Problem:

@@ -5,31 +5,24 @@ machine included. It can also make its own name resolve to that address (DNS reb
 browser takes the service for the page's server.
 """
 
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.handlers import response
+from service.http.handlers import HEADERS, response
 from service.http.problems import Problem
-from service.settings import Settings, is_loopback
+from service.settings import Settings, host_name, is_loopback
 
 PROBES = frozenset({"/livez", "/readyz"})  # are sent to addresses
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITES = frozenset({"same-origin", "none"})  # of Sec-Fetch-Site; none: typed by the user
 PORTS = {"http": 80, "https": 443}
-# Defaults; a route may send others. /docs has a script of its own in its HTML.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-DOCS = "/docs"
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+ORIGIN = re.compile(rf"(https?)://{HOST.pattern}")
+MOST_ECHOED = 200  # characters of a Host header that the error repeats
+DOCS = "/docs"  # its HTML has a script of its own
 DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,9 +34,10 @@ class Boundary:
 
     A request must name this service in its Host header, by a loopback name or one of
     GPQ_ALLOWED_HOSTS, or it gets 421. If keys protect a service beyond loopback and no hosts are
-    set, any name will do. A request that may change something must come from a page of the service
-    or from no page (Sec-Fetch-Site, W3C Fetch Metadata), or it gets 403. Browsers without this
-    header send an Origin, which must be that of the service.
+    set, any name will do. A request must come from a page of the service or from no page
+    (Sec-Fetch-Site, W3C Fetch Metadata), or it gets 403; other pages may only link to the service.
+    Browsers without this header send an Origin with a request that may change something, which must
+    be that of the service.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -63,23 +57,24 @@ class Boundary:
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if not self.any_host and scope["path"] not in PROBES and not self._own(hosts):
-            name = ", ".join(hosts) or "no host"
+        if scope["path"] in PROBES and scope["method"] in SAFE_METHODS:
+            return None
+        if not (self.any_host or (hosts and all(map(self._own, hosts)))):
+            name = ", ".join(hosts)[:MOST_ECHOED] or "no host"
             return Problem(
                 421,
                 "wrong-host",
                 f"this service does not answer for {name}: use its own name, or add the name to "
                 "GPQ_ALLOWED_HOSTS",
             )
-        if scope["method"] not in SAFE_METHODS and not _from_own_page(scope, headers):
-            return Problem(
-                403, "cross-origin", "a web page of another origin cannot change this service"
-            )
+        if not _from_own_page(scope, headers):
+            return Problem(403, "cross-origin", "a web page of another origin sent this request")
         return None
 
-    def _own(self, hosts: Iterable[str]) -> bool:
-        names = [_origin(f"//{host}")[1] for host in hosts]
-        return bool(names) and all(is_loopback(name) or name in self.hosts for name in names)
+    def _own(self, host: str) -> bool:
+        found = HOST.fullmatch(host)
+        name = host_name(found[1]) if found else ""
+        return is_loopback(name) or name in self.hosts
 
 
 class ResponseHeaders:
@@ -102,20 +97,21 @@ class ResponseHeaders:
 
 
 def _from_own_page(scope: Scope, headers: Headers) -> bool:
+    safe = scope["method"] in SAFE_METHODS
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
-        return site in OWN_SITES
-    if origin is None:
-        return True  # not a browser
-    own = f"{scope['scheme']}://{headers.get('host', '')}"
-    return _origin(origin) == _origin(own)
+        linked = safe and headers.get("sec-fetch-mode") == "navigate"
+        return linked or site in OWN_SITES
+    if safe or origin is None:  # not a browser, or an old one
+        return True
+    theirs, own = _origin(origin), _origin(f"{scope['scheme']}://{headers.get('host', '')}")
+    return theirs is not None and theirs == own
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
-    """Returns the scheme, the name without a last dot, and the port of a URL, in lower case."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or PORTS.get(parts.scheme)
-    except ValueError:
-        return "", "", None
-    return parts.scheme, (parts.hostname or "").removesuffix("."), port
+def _origin(text: str) -> tuple[str, str, int] | None:
+    """Returns the scheme, the name and the port of an origin, or None if it is not one."""
+    found = ORIGIN.fullmatch(text)
+    if found is None:
+        return None
+    scheme, host, port = found.groups()
+    return scheme, host_name(host), int(port or PORTS[scheme])

@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.http.handlers import MEDIA_TYPE
+from service.http.handlers import HEADERS, MEDIA_TYPE
 from service.http.problems import Problem
 
 MAX_URL_BYTES = 16 * 2**10
@@ -22,10 +22,11 @@ HEAD_SECONDS = 30  # how long a head may take to arrive
 class LimitedProtocol(HttpToolsProtocol):
     """Replies 408, 414 or 431 to a head beyond the limits, and closes the connection.
 
-    At most one chunk of the socket is read beyond MAX_HEAD_BYTES.
+    The same limit of bytes holds for everything else that is not body: the lengths of chunks, and
+    the headers behind a chunked body. At most one chunk of the socket is read beyond it.
     """
 
-    _head_bytes = 0  # received of the present head
+    _head_bytes = 0  # received since the last body or the last complete head
     _in_head = True  # or between two requests
     _problem: Problem | None = None
     _deadline: asyncio.TimerHandle | None = None
@@ -39,11 +40,11 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
+        if self._in_head or not self._replying():
             self._wait_for_head()
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._closing():
+        if self._head_bytes > MAX_HEAD_BYTES and not self._closing():
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
@@ -61,13 +62,17 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             detail = f"the request has more than {MAX_HEADERS} headers"
             self._stop_parsing(Problem(431, "too-many-headers", detail))
-        if sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
+        if len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
             self._stop_parsing(_too_large())
 
     def on_headers_complete(self) -> None:
         self._in_head, self._head_bytes = False, 0
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_head = True
@@ -94,7 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self._replying():  # to the request before
             self._wait_for_head()
-        elif self._in_head and not self._closing():
+        elif not self._closing():
             detail = f"the headers took longer than {HEAD_SECONDS} seconds"
             self._refuse(Problem(408, "slow-headers", detail))
 
@@ -110,12 +115,12 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         title = HTTPStatus(problem.status).phrase
         content = {"type": "about:blank", "title": title, "status": problem.status}
-        body = json.dumps({**content, "detail": problem.detail, "code": problem.code}).encode()
-        head = (
-            f"HTTP/1.1 {problem.status} {title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        content |= {"detail": problem.detail, "instance": "", "code": problem.code}
+        body = json.dumps(content).encode()
+        headers = {**HEADERS, "Content-Type": MEDIA_TYPE, "Content-Length": len(body)}
+        lines = [f"HTTP/1.1 {problem.status} {title}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         self.transport.close()
 
 

@@ -23,6 +23,15 @@ from service.http.problems import Problem, problem_of
 POSTGRES_DISK_FULL = "53100"  # the SQLSTATE disk_full
 SQLITE_DISK_FULL = "database or disk is full"  # the text of SQLITE_FULL
 MEDIA_TYPE = "application/problem+json"
+# Of every reply, unless its route sends others.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 log = logging.getLogger("gpq.service")
 
 
@@ -46,7 +55,7 @@ def response(request: Request, problem: Problem) -> JSONResponse:
         "code": problem.code,
         **problem.more,
     }
-    return ProblemResponse(body, problem.status, headers=problem.headers)
+    return ProblemResponse(body, problem.status, headers={**HEADERS, **problem.headers})
 
 
 def install(app: FastAPI) -> None:

@@ -1,7 +1,10 @@
 """Reads the images of a tar archive, which may be compressed and hostile."""
 
+import bz2
+import gzip
 import io
 import lzma
+import os
 import re
 import tarfile
 import zlib
@@ -9,12 +12,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import IO, cast
 
 from service.errors import SourceError
 from service.jobs.confined import opened
 from service.jobs.entries import Entry, entry, failing, length, too_large
 
-MAX_HEADER_BYTES = 64 * 2**10  # of a member
+MAX_HEADER_BYTES = 8 * 2**10  # of a member, or of the whole archive
 SPARSE = "sparse files are not supported"
 _LONG_HEADERS = {
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
@@ -56,8 +60,11 @@ class Tar:
     def _members(self, stop: Event) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         try:
             with (
-                _Stoppable(opened(self.path, self.within), stop) as file,
-                tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
+                os.fdopen(opened(self.path, self.within), "rb") as file,
+                _decompressed(file) as expanded,
+                tarfile.open(
+                    fileobj=cast(IO[bytes], _Stoppable(expanded, stop)), mode="r|", tarinfo=_Member
+                ) as archive,
             ):
                 for member in archive:
                     hidden = re.search(r"(^|/)\.[^./]", member.name)
@@ -66,25 +73,36 @@ class Tar:
                     archive.members = []  # type: ignore[attr-defined]  # or it keeps all
         except _Stopped:
             return
-        except _DAMAGED as error:
+        except (SourceError, *_DAMAGED) as error:
             raise SourceError(f"{self.path.name}: {error}") from error
+
+
+def _decompressed(file: io.BufferedReader) -> io.BufferedIOBase:
+    """Returns the content of a compressed or plain file; one read expands only what it returns."""
+    first = file.peek(6)
+    if first.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if first.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if first.startswith((b"\xfd7zXZ\0", b"]\0\0")):
+        return lzma.LZMAFile(file)
+    return file
 
 
 class _Stopped(Exception):
     """Is raised by a file of ``_Stoppable``."""
 
 
-class _Stoppable(io.FileIO):
+class _Stoppable:
     """A file whose reads fail when ``stop`` is set, because a member may expand to terabytes."""
 
-    def __init__(self, descriptor: int, stop: Event) -> None:
-        super().__init__(descriptor)
-        self.stop = stop
+    def __init__(self, file: io.BufferedIOBase, stop: Event) -> None:
+        self.file, self.stop = file, stop
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         if self.stop.is_set():
             raise _Stopped
-        return super().read(size) or b""
+        return self.file.read(size)
 
 
 class _Member(tarfile.TarInfo):
@@ -95,7 +113,8 @@ class _Member(tarfile.TarInfo):
     """
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _LONG_HEADERS and self.size > MAX_HEADER_BYTES:
+        kept = sum(len(name) + len(value) for name, value in archive.pax_headers.items())
+        if self.type in _LONG_HEADERS and kept + self.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header has {self.size} bytes")
         if self.type == tarfile.GNUTYPE_SPARSE:
             raise tarfile.ReadError(SPARSE)

@@ -104,9 +104,11 @@ class Manifest:
     def _rows(self) -> Iterator[Row]:
         of_csv = self.path.suffix.lower() == ".csv"
         try:
-            yield from _csv(self.path) if of_csv else _json_lines(self.path)
+            yield from (_csv if of_csv else _json_lines)(self.path, self.within)
         except TableError as error:
             raise SourceError(str(error)) from error
+        except SourceError as error:
+            raise SourceError(f"{self.path.name}: {error}") from error
 
     def _entry(self, row: Row, where: str) -> Entry:
         try:
@@ -131,13 +133,17 @@ def _of_file(
     return entry(name, metadata, _reader(path, within, max_bytes), id, size)
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    for row in csv_rows(path, ["path"], strict=False):
+def _csv(path: Path, within: Path | None) -> Iterator[Row]:
+    for row in csv_rows(path, ["path"], strict=False, opener=_opener(within)):
         yield {key: value for key, value in row.items() if value}
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    with open_text(path) as file:
+def _opener(within: Path | None) -> Callable[[str, int], int]:
+    return lambda path, _: opened(Path(path), within)
+
+
+def _json_lines(path: Path, within: Path | None) -> Iterator[Row]:
+    with open_text(path, _opener(within)) as file:
         for line in file:
             if line.strip():
                 try:

@@ -1,5 +1,6 @@
 """Defines the image store and opens it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 from service.originals.keys import Parts
 from service.originals.local import LocalOriginals
 from service.originals.remote import RemoteOriginals
+
+SECRETS = re.compile(r"//[^/]*@")  # user name and password of a URL
 
 
 class Originals(Protocol):
@@ -76,19 +79,16 @@ def open_originals(location: str) -> Originals:
     if location == "none":
         return NoOriginals()
     url = urlsplit(location)
+    shown = SECRETS.sub("//", location.partition("?")[0])
     if not url.scheme:
         return LocalOriginals(Path(location))
     if url.scheme == "file":
         if url.netloc not in ("", "localhost"):
-            raise ValueError(
-                f"GPQ_IMAGE_STORE={location}: file:// reaches files of this machine only"
-            )
+            raise ValueError(f"GPQ_IMAGE_STORE={shown}: file:// reaches files of this machine only")
         return LocalOriginals(Path(unquote(url.path)))
     try:
         return RemoteOriginals(location)
-    except (ValueError, ImportError) as error:
-        secrets, _, host = url.netloc.rpartition("@")
-        cause = str(error)
-        for secret in filter(None, (url.query, secrets, *secrets.split(":"))):
-            cause = cause.replace(secret, "***")
-        raise ValueError(f"GPQ_IMAGE_STORE={url.scheme}://{host}{url.path}: {cause}") from None
+    except ImportError as error:
+        raise ValueError(f"GPQ_IMAGE_STORE={shown}: {error}") from None
+    except ValueError:
+        raise ValueError(f"GPQ_IMAGE_STORE={shown}: no driver understands this URL") from None

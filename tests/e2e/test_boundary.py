@@ -14,14 +14,21 @@ HEADERS = (
 
 
 def test_only_own_names_are_answered_without_keys(random_model: Path, tmp_path: Path) -> None:
-    allowed = "Images.example.org, 192.0.2.1"
+    allowed = "Images.example.org, 192.0.2.1, 2001:db8:0:0:0:0:0:1"
     with Server(tmp_path, model=random_model, allowed_hosts=allowed) as server:
         port = server.url.rpartition(":")[2]
         own = ["localhost", "LOCALHOST.", f"127.0.0.1:{port}", "127.1.2.3", f"[::1]:{port}"]
-        for name in (*own, "images.example.org:443", "images.example.org.", "192.0.2.1"):
+        for name in (
+            *own,
+            "images.example.org:443",
+            "images.example.org.",
+            "192.0.2.1",
+            "[2001:DB8::1]:80",
+        ):
             assert server.http.get("/stats", headers={"host": name}).status_code == 200, name
         foreign = ["example.org", "localhost.example.org", "192.0.2.2", "[::2]", "127.0.0.1.nip.io"]
-        for name in (*foreign, "", "[", "localhost:x", "user@localhost.example.org"):
+        odd = ["", "[", "localhost:x", "evil.example@127.0.0.1", "localhost/x", "localhost?x"]
+        for name in (*foreign, *odd):
             for method, path in (("GET", "/stats"), ("GET", "/"), ("DELETE", "/images/x")):
                 reply = server.http.request(method, path, headers={"host": name})
                 assert reply.status_code == 421, name
@@ -31,7 +38,9 @@ def test_only_own_names_are_answered_without_keys(random_model: Path, tmp_path: 
                 assert server.http.get(path, headers={"host": name}).status_code == 200
 
 
-@pytest.mark.parametrize(("hosts", "status"), [("", 200), ("images.example.org", 421)])
+@pytest.mark.parametrize(
+    ("hosts", "status"), [("", 200), ("none", 200), ("images.example.org", 421)]
+)
 def test_keys_protect_a_service_of_any_name_beyond_loopback(
     random_model: Path, tmp_path: Path, hosts: str, status: int
 ) -> None:
@@ -64,7 +73,12 @@ def test_only_own_pages_and_programs_change_something(random_model: Path, tmp_pa
                 reply = server.http.request(method, path, headers=headers)
                 assert reply.status_code == 403, (headers, path)
                 assert reply.json()["code"] == "cross-origin"
-            assert server.http.get("/images/x", headers=headers).status_code == 200
+            site = headers.get("sec-fetch-site")
+            reply = server.http.get("/images/x", headers=headers)
+            assert reply.status_code == (403 if site else 200), headers
+            linked = {**headers, "sec-fetch-mode": "navigate"}
+            assert server.http.get("/images/x", headers=linked).status_code == 200
+            assert server.http.delete("/images/x", headers=linked).status_code == 403
         accepted: list[dict[str, str]] = [
             {}, {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"},
             {"origin": server.url}, {"sec-fetch-site": "same-origin", "origin": server.url},
@@ -87,7 +101,9 @@ def test_every_reply_has_the_headers_that_browsers_heed(random_model: Path, tmp_
         assert all(name in too_large.headers for name in HEADERS)
 
 
-@pytest.mark.parametrize("hosts", ["https://x.org", "x.org:80", "*", "x.org,,y.org", "x org"])
+@pytest.mark.parametrize(
+    "hosts", ["https://x.org", "x.org:80", "*", "x.org,,y.org", "x org", "cafe:80", ":"]
+)
 def test_a_wrong_host_setting_is_explained(hosts: str, tmp_path: Path) -> None:
     server = Server(tmp_path, allowed_hosts=hosts)
     server.start()

@@ -97,8 +97,8 @@ def test_a_head_without_end_is_not_read(connect: Callable[[], socket.socket], st
 
 @pytest.mark.parametrize("head", [b"", b"GET", LINE, LINE + b"A: x"])
 def test_a_head_has_a_deadline(connect: Callable[[], socket.socket], head: bytes) -> None:
+    started = time.monotonic()
     with connect() as client:
-        started = time.monotonic()
         client.sendall(head)
         status, body = reply(client)
         assert SECONDS * 0.9 < time.monotonic() - started < SECONDS + 5
@@ -112,6 +112,23 @@ def test_a_trickle_does_not_prolong_the_deadline(connect: Callable[[], socket.so
         while sent(client, b"A: x\r\n", 1):
             time.sleep(0.05)
             assert time.monotonic() - started < SECONDS + 5
+
+
+@pytest.mark.parametrize("start", [b"0\r\nA: ", b"0\r\n", b"1;a=", b"1"])
+def test_a_chunked_body_hides_no_endless_header(
+    connect: Callable[[], socket.socket], start: bytes
+) -> None:
+    """The header is behind the body, or beside the length of a chunk."""
+    with connect() as client:
+        client.sendall(b"POST" + LINE[3:] + b"Transfer-Encoding: chunked\r\n\r\n" + start)
+        assert sent(client, b"x" * MIB, 200) < 20
+
+
+def test_many_chunks_are_a_body(connect: Callable[[], socket.socket]) -> None:
+    with connect() as client:
+        client.sendall(b"POST" + LINE[3:] + b"Transfer-Encoding: chunked\r\n\r\n")
+        client.sendall(b"1\r\nx\r\n" * 50_000 + b"0\r\nA: b\r\n\r\n")
+        assert b"50000" in client.recv(MIB)
 
 
 def test_large_heads_and_slow_bodies_within_the_limits_are_served(

@@ -276,33 +276,37 @@ def test_an_archive_that_is_replaced_by_a_link_leads_nowhere(tmp_path: Path) -> 
         source.count(Event())
 
 
-def bomb(kind: bytes, size: int) -> Callable[[tarfile.TarFile], None]:
+def bomb(kind: bytes, content: bytes) -> Callable[[tarfile.TarFile], None]:
     def add(archive: tarfile.TarFile) -> None:
         header = tarfile.TarInfo("header")
-        header.type, header.size = kind, size
-        archive.addfile(header, io.BytesIO(b"x" * size))
+        header.type, header.size = kind, len(content)
+        archive.addfile(header, io.BytesIO(content))
 
     return add
 
 
-def many_global_headers(archive: tarfile.TarFile) -> None:
-    for number in range(3000):
-        record = b"k%d=%b\n" % (number, b"x" * 20_000)
-        record = b"%d %b" % (len(record) + 6, record)
-        header = tarfile.TarInfo("g")
-        header.type, header.size = tarfile.XGLTYPE, len(record)
-        archive.addfile(header, io.BytesIO(record))
+def global_headers(files: bool) -> Callable[[tarfile.TarFile], None]:
+    def add(archive: tarfile.TarFile) -> None:
+        for number in range(3000):
+            record = b"k%d=%b\n" % (number, b"x" * 5000)
+            record = b"%d %b" % (len(record) + 5, record)
+            bomb(tarfile.XGLTYPE, record)(archive)
+            if files:
+                archive.addfile(tarfile.TarInfo(f"{number}.jpg"))
+
+    return add
 
 
 @pytest.mark.parametrize(
     "add",
     [
         *(
-            bomb(kind, 200 * 2**20)
+            bomb(kind, b"x" * 200 * 2**20)
             for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
         ),
-        bomb(tarfile.GNUTYPE_SPARSE, 1000),
-        many_global_headers,
+        bomb(tarfile.GNUTYPE_SPARSE, bytes(1000)),
+        global_headers(files=False),
+        global_headers(files=True),
     ],
 )
 def test_headers_of_an_archive_take_little_memory(
@@ -321,6 +325,23 @@ def test_headers_of_an_archive_take_little_memory(
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_member_that_expands_a_lot_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"x.tar.{kind}"
+    with tarfile.open(path, f"w:{kind}") as archive:
+        member = tarfile.TarInfo("large.jpg")
+        member.size = 100 * 2**20
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    assert path.stat().st_size < 200_000
+    source = open_source(path, None, MAX_BYTES)
+    tracemalloc.start()
+    try:
+        assert source.count(Event()) == 1
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("name", ["folder", "m.csv", "x.tar.gz"])
 def test_counting_ends_when_it_is_stopped(tmp_path: Path, name: str) -> None:
     names = [f"{number}.jpg" for number in range(5)]
@@ -334,15 +355,25 @@ def test_counting_ends_when_it_is_stopped(tmp_path: Path, name: str) -> None:
     assert list(source.entries(stop)) == []
 
 
-def test_a_member_without_end_is_left_when_the_import_is_stopped(tmp_path: Path) -> None:
-    path = tmp_path / "x.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        member = tarfile.TarInfo("large.jpg")
-        member.size = 50 * 2**20
-        archive.addfile(member, io.BytesIO(bytes(member.size)))
+def test_an_archive_is_left_when_the_import_is_stopped(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar.gz", "a.jpg", "b.jpg", *("c" * 900 for _ in range(100)))
     stop, source = Event(), open_source(path, None, MAX_BYTES)
     names = []
     for entry in source.entries(stop):
         names.append(entry.name)
-        stop.set()  # the rest of the member is skipped before the archive ends
-    assert names == ["large.jpg"]
+        stop.set()
+    assert names[0] == "a.jpg" and len(names) < 50  # at most what one read returned
+
+
+def test_a_manifest_that_is_replaced_by_a_link_leads_nowhere(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    write(inside, "a.jpg")
+    for name, text in (("m.csv", "path\na.jpg\n"), ("m.jsonl", '{"path": "a.jpg"}\n')):
+        (tmp_path / name).write_text(text)
+        (inside / name).write_text(text)
+        source = open_source(inside / name, inside, MAX_BYTES)
+        assert source.count(Event()) == 1
+        (inside / name).unlink()
+        (inside / name).symlink_to(tmp_path / name)
+        with pytest.raises(SourceError, match=f"{name}: it leads out"):
+            source.count(Event())

@@ -28,10 +28,19 @@ def test_the_location_decides_the_kind_of_store(tmp_path: Path) -> None:
         open_originals("warp://x")
 
 
-def test_the_error_of_a_wrong_location_keeps_its_secrets() -> None:
-    with pytest.raises(ValueError) as raised:
-        open_originals("warp://someone:hunter2@shop.example/images?token=hunter3")
-    assert str(raised.value).startswith("GPQ_IMAGE_STORE=warp://shop.example/images: ")
+@pytest.mark.parametrize(
+    "location",
+    [
+        "warp://someone:hunter2@shop.example/images?token=hunter3",
+        "warp://someone:hunter2@hunter3@shop.example/images",
+        "simplecache::warp://someone:hunter2@shop.example/images",
+        "file://someone:hunter2@shop.example/images",
+        "file://someone@shop.example/images?hunter3",
+    ],
+)
+def test_the_error_of_a_wrong_location_keeps_its_secrets(location: str) -> None:
+    with pytest.raises(ValueError, match=r"GPQ_IMAGE_STORE=.*//shop\.example/images: ") as raised:
+        open_originals(location)
     for secret in ("someone", "hunter2", "hunter3"):
         assert secret not in str(raised.value)
 
