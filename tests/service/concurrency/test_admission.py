@@ -91,7 +91,7 @@ def test_requests_that_only_query_the_database_have_their_own_limit(
 
     async def get(path: str) -> httpx.Response:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://here"
+            transport=httpx.ASGITransport(app), base_url="http://localhost"
         ) as client:
             return await client.get(path)
 
