@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gpq.model.graph import BATCHES
+from gpq.model.cost import BATCHES
 
 MOST_VALUES = 2**24  # of activations in a batch, 64 MiB: what a CPU keeps from batch to batch
 

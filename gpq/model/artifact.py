@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from gpq.errors import ArtifactError, GraphError
 from gpq.model import graph, weights
 from gpq.model.codebook import Codebook, K
-from gpq.model.graph import GRAPH, Cost
+from gpq.model.cost import Cost
+from gpq.model.graph import GRAPH
 from gpq.model.weights import WEIGHTS, Weights
 from gpq.pixels.preprocess import Preprocess
 from gpq.system.files import replacing

@@ -1,7 +1,7 @@
 import pytest
 
 from gpq.engine import batches
-from gpq.model.graph import BATCHES
+from gpq.model.cost import BATCHES
 
 
 @pytest.mark.parametrize(
