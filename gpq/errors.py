@@ -5,7 +5,8 @@ GPQError
 │   ├── UnknownFormat        the bytes have no signature of a supported format
 │   │   └── EmptyFile        the file has no bytes
 │   ├── BrokenImage          the format is supported, but the file cannot be decoded
-│   └── TooManyPixels        the image is larger than the pixel limit
+│   ├── TooManyPixels        the image is larger than the pixel limit
+│   └── DecodeLimit          decoding takes more time or memory than allowed
 ├── ArtifactError            a model folder cannot be used; the message names the file
 │   └── GraphError           the graph of a network asks for something that is not allowed
 ├── DeviceError              the requested device does not exist
@@ -36,6 +37,10 @@ class BrokenImage(ImageError):
 
 class TooManyPixels(ImageError):
     """The header announces more pixels than allowed."""
+
+
+class DecodeLimit(ImageError):
+    """Decoding takes more processor time or memory than allowed."""
 
 
 class ArtifactError(GPQError):

@@ -32,3 +32,22 @@ def resident_bytes(process: int | str = "self") -> int:
     """Returns the resident memory of a process in bytes; ``process``: its id."""
     pages = Path(f"/proc/{process}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_resident_bytes(process: int) -> int:
+    """Returns the largest resident memory that a process had, in bytes (proc(5), VmHWM)."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    line = next(line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def children(process: int) -> list[int]:
+    """Returns the processes that a process has started, and that still run."""
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+def processor_seconds(process: int) -> float:
+    """Returns the processor time that a process has taken, with its ended children's."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -9,7 +9,13 @@ from types import TracebackType
 
 import httpx
 
-from harness.processes import environment, free_port, resident_bytes
+from harness.processes import (
+    children,
+    environment,
+    free_port,
+    peak_resident_bytes,
+    resident_bytes,
+)
 
 START_SECONDS = 120
 
@@ -79,21 +85,24 @@ class Server:
         return (self.folder / "log").read_text()
 
     def rss(self) -> int:
-        """Returns the resident memory of the process in bytes."""
-        assert self.process is not None
-        return resident_bytes(self.process.pid)
+        """Returns the resident memory of the process and of those that it started, in bytes."""
+        return sum(map(resident_bytes, self._family()))
 
     def forget_peak_rss(self) -> None:
         """Resets what ``peak_rss`` returns to the current memory (proc(5), clear_refs)."""
-        assert self.process is not None
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        for process in self._family():
+            Path(f"/proc/{process}/clear_refs").write_text("5")
 
     def peak_rss(self) -> int:
-        """Returns the largest resident memory since ``forget_peak_rss``, in bytes."""
+        """Returns the largest resident memory since ``forget_peak_rss``, in bytes.
+
+        It is the sum of the peaks of the process and of those that it started and still run.
+        """
+        return sum(map(peak_resident_bytes, self._family()))
+
+    def _family(self) -> list[int]:
         assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        line = next(line for line in status if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return [self.process.pid, *children(self.process.pid)]
 
     def index(self, *images: bytes, **fields: str) -> httpx.Response:
         """Sends a POST /index with the images and the other form fields."""

@@ -25,6 +25,7 @@ ServiceError
 ├── Unavailable           the service cannot answer now; the same request may succeed later
 │   ├── WaitedTooLong     a queue did not give the request its turn in time
 │   └── ModelChanged      the set of models, or the active one, is not the expected one
+├── ClientGone            nobody waits for the reply any more
 ├── StorageFull           a disk is full
 └── NewerSchema           a newer version of this program migrated the database (at start only)
 """
@@ -131,6 +132,13 @@ class WaitedTooLong(Unavailable):
 
 class ModelChanged(Unavailable):
     """The set of models, or the active one, is not the expected one. Repeat the operation."""
+
+
+class ClientGone(ServiceError):
+    """The client closed the connection, so that nobody waits for the reply."""
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection before the reply")
 
 
 class StorageFull(ServiceError):

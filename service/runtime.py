@@ -20,6 +20,7 @@ from service.catalogue.searcher import Searcher
 from service.concurrency.admission import Admission
 from service.database.migrate import migrate
 from service.database.store import Store
+from service.decoding.decoder import open_decoder
 from service.errors import ModelChanged, ModelError, NewerSchema, StorageFull, Unavailable
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
@@ -27,7 +28,6 @@ from service.jobs.host import JobHost
 from service.jobs.import_folder import ImportFolder
 from service.maintenance import Maintenance
 from service.models import artifacts
-from service.models.decoder import Decoder
 from service.models.encoder import Encoder
 from service.models.loader import ModelLoader
 from service.originals.originals import open_originals
@@ -63,17 +63,19 @@ class Runtime:
         self.settings = settings
         self.device = device.pick(settings.device)
         self.engine, self.engine_reason = scan.choose(settings.scan)
-        limit_decoding(settings.max_pixels)
+        limit_decoding(settings.max_pixels)  # of the images in a model's files
         memory.keep_tensors()
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
         self.maintenance = Maintenance(self.store, self.originals, settings.feed_seconds)
         self.metrics, self.latency = Metrics(), Latency()
-        self.decoder = Decoder(settings.max_pixels, settings.decode_threads)
+        self.decoder = open_decoder(settings, killed=self.metrics.decoders_ended.inc)
         self.encoder = Encoder(self.metrics.batch.labels("encode").observe, self.device)
         # Two limits, so that a flood of one kind of request does not delay the other kind.
         self.image_requests, self.database_requests = (
-            Admission(settings.max_waiting, threads, settings.wait_seconds)
+            Admission(
+                settings.max_waiting, threads, settings.wait_seconds, settings.request_seconds
+            )
             for threads in (IMAGE_THREADS, DATABASE_THREADS)
         )
         self.options = engines.Options(  # how to run networks
@@ -230,6 +232,7 @@ class Runtime:
         self.jobs.start()
         self._files = {}  # the database has them
         self.not_ready = None
+        self.decoder.start()
         log.info("ready: %d images, model %s", len(serving.follower.index), self.model.id)
 
     def _stored(self, active: str) -> Model:

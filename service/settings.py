@@ -23,7 +23,7 @@ FEATURE_CACHE = "GPQ_CACHE"  # read by the trainer
 
 HOST_PATTERN = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
 ID_PATTERN = r"[A-Za-z0-9._:~-]{1,128}"  # of an image
-MOST_DECODE_THREADS = 4  # by default; each may hold a large image
+MOST_DECODE_THREADS = 4  # by default
 IMAGE_THREADS = 16  # requests that handle images and block at the same time
 DATABASE_THREADS = 4  # requests that only query the database, at the same time
 FEED_POLL_SECONDS = 0.5  # how long a write of another process may go unnoticed
@@ -32,7 +32,7 @@ STOP_SECONDS = 5  # how long the service waits for each thread when it stops
 
 
 def decode_threads() -> int:
-    """Returns the default number of threads that decode images.
+    """Returns the default number of processes that decode images.
 
     The network may use every processor too: decoding and encoding of one request follow each
     other, and either can be the bottleneck.
@@ -100,7 +100,18 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default_factory=decode_threads,
         ge=1,
-        description="images decoded at once; memory grows with it and with GPQ_MAX_PIXELS",
+        description="processes that decode images; large images among them wait for each other",
+    )
+    decode_seconds: float = Field(
+        10,
+        gt=0,
+        description="processor seconds that decoding one image may take before it is refused",
+    )
+    request_seconds: float = Field(
+        300,
+        gt=0,
+        description="processor seconds that decoding all images of one request may take; the rest "
+        "is refused",
     )
     encode_threads: int = Field(
         default_factory=processors,

@@ -9,6 +9,9 @@ from PIL import Image, ImageCms
 
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 3
 ROWS_AT_A_TIME = 256
+PIXELS_AT_A_TIME = 4_000_000
+# A damaged or mismatched profile is ignored, as browsers do.
+PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -26,13 +29,10 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGBA" and image.format == "BMP" and not image.getchannel("A").getbbox():
         image = image.convert("RGB")  # the writer left the fourth byte unused
     if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
-        return _srgb(image, icc_profile)
-    with_alpha = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
-    *bands, alpha = with_alpha.split()
-    colour = bands[0] if len(bands) == 1 else Image.merge("RGB", bands)
-    white = Image.new("RGB", image.size, "white")
-    white.paste(_srgb(colour, icc_profile), mask=alpha)
-    return white
+        if image.mode in ("1", "P"):
+            image = image.convert("RGB")
+        return _srgb(image, _transform(icc_profile, image.mode))
+    return _over_white(image, icc_profile)
 
 
 def scale_key(image: Image.Image, bits: int) -> None:
@@ -74,15 +74,35 @@ def _to_8_bits(values: NDArray[np.uint32], tags: dict[int, object]) -> NDArray[n
     return (values + np.uint32(128)) // np.uint32(257)
 
 
-def _srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    if image.mode in ("1", "P"):
-        image = image.convert("RGB")
-    if icc_profile:
-        # A damaged or mismatched profile is ignored, as browsers do.
-        with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+def _over_white(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
+    """Composites alpha over white, a part of the rows at a time: one full copy, not four."""
+    mode = "LA" if image.mode in ("L", "LA") else "RGBA"
+    transform = _transform(icc_profile, "L" if mode == "LA" else "RGB")
+    white = Image.new("RGB", image.size, "white")
+    rows = max(1, PIXELS_AT_A_TIME // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        *bands, alpha = image.crop(box).convert(mode).split()
+        colour = bands[0] if len(bands) == 1 else Image.merge("RGB", bands)
+        white.paste(_srgb(colour, transform), box, mask=alpha)
+    return white
+
+
+def _srgb(image: Image.Image, transform: ImageCms.ImageCmsTransform | None) -> Image.Image:
+    if transform is not None:
+        with suppress(*PROFILE_ERRORS):
+            converted = ImageCms.applyTransform(image, transform)
             if converted is not None:
                 return converted
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _transform(icc_profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Returns a transform from the profile to sRGB; None if the profile cannot be used."""
+    if not icc_profile:
+        return None
+    with suppress(*PROFILE_ERRORS):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(source, target, mode, "RGB")
+    return None

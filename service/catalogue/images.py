@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpq.errors import ImageError
-from gpq.pixels import decode
+from gpq.pixels import formats
 from service.database.records import CodeCounts, StoredImage
 from service.database.store import Store
+from service.decoding.decoder import Decoder
 from service.errors import NoOriginal, NoSuchImage, NoThumbnail
 from service.index.follower import FeedFollower
-from service.models.decoder import Decoder
 from service.originals.keys import Parts
 from service.originals.originals import Originals
 from service.settings import ID_PATTERN
@@ -78,7 +78,7 @@ class Catalogue:
         content = self.originals.parts(image.sha256)
         if content is None:
             raise NoOriginal(id)
-        media_type = decode.media_type(content.first) or "application/octet-stream"
+        media_type = formats.media_type(content.first) or "application/octet-stream"
         return ImageFile(image.sha256, media_type, content)
 
     def thumbnail(self, id: str, known: Callable[[str], bool]) -> ImageFile:

@@ -22,9 +22,9 @@ from gpq.model.model import Model
 from service.concurrency.groups import groups
 from service.database.records import KEEP, Keep, Put, Status
 from service.database.store import Store
+from service.decoding.decoder import DecodedImage, Decoder
 from service.errors import DuplicateId, InvalidId, ModelChanged, ServiceError, Unavailable
 from service.index.follower import FeedFollower
-from service.models.decoder import DecodedImage, Decoder
 from service.models.encoder import Encoder
 from service.models.loader import ModelLoader
 from service.originals.originals import Originals

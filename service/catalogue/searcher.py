@@ -28,9 +28,9 @@ from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
 from service.database.images import ImageTable
 from service.database.records import StoredImage
+from service.decoding.decoder import DecodedImage, Decoder
 from service.errors import ModelChanged, NoSuchImage, TooManyResults, Unavailable, WaitedTooLong
 from service.index.follower import FeedFollower
-from service.models.decoder import DecodedImage, Decoder
 from service.models.encoder import Encoder
 from service.originals.originals import Originals
 

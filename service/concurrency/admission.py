@@ -21,10 +21,17 @@ class Admission:
 
     ``limit``: requests admitted at once. ``threads``: how many of them may block, or hold much
     memory, at the same time. ``seconds``: how long an admitted request may wait in all queues.
+    ``decode_seconds``: processor time that decoding its images may take.
     """
 
-    def __init__(self, limit: int, threads: int, seconds: float = math.inf) -> None:
-        self.limit, self.seconds = limit, seconds
+    def __init__(
+        self,
+        limit: int,
+        threads: int,
+        seconds: float = math.inf,
+        decode_seconds: float = math.inf,
+    ) -> None:
+        self.limit, self.seconds, self.decode_seconds = limit, seconds, decode_seconds
         self.admitted = 0
         self._turns = CapacityLimiter(threads)
         self._threads = CapacityLimiter(math.inf)  # the turns are the limit
@@ -40,7 +47,7 @@ class Admission:
             raise Busy(f"{self.limit} requests are being handled; try again")
         self.admitted += 1
         try:
-            with wait_budget.limited(self.seconds):
+            with wait_budget.limited(self.seconds, self.decode_seconds):
                 yield
         finally:
             self.admitted -= 1

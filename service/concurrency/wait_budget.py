@@ -1,26 +1,52 @@
 """Limits how long a request waits: for a thread, a decoder, and batches."""
 
 import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from service.errors import WaitedTooLong
+from service.errors import ClientGone, WaitedTooLong
 
 R = TypeVar("R")
 
 
-class WaitBudget:
-    """The seconds that a request may still wait. Only waiting spends them; work may take longer."""
+class Work:
+    """What is done for one request, on any number of threads.
 
-    def __init__(self, seconds: float) -> None:
+    ``decode_seconds``: processor time that decoding its images may still take.
+    """
+
+    def __init__(self, decode_seconds: float = math.inf) -> None:
+        self.decode_seconds = decode_seconds
+        self._gone = threading.Event()
+
+    def abandon(self) -> None:
+        """Notes that nobody waits for the reply any more."""
+        self._gone.set()
+
+    def wanted(self) -> bool:
+        return not self._gone.is_set()
+
+
+class WaitBudget:
+    """The seconds that a request may still wait. Only waiting spends them; work may take longer.
+
+    ``work``: the request that waits.
+    """
+
+    def __init__(self, seconds: float, work: Work | None = None) -> None:
         self.left = seconds
+        self.work = Work() if work is None else work
 
     def spend(self, waited: float) -> None:
-        """Subtracts ``waited`` seconds. Raises WaitedTooLong if fewer were left."""
+        """Subtracts ``waited`` seconds. Raises WaitedTooLong if fewer were left, and ClientGone if
+        nobody waits any more."""
         self.left -= waited
+        if not self.work.wanted():
+            raise ClientGone
         if self.left < 0:
             raise WaitedTooLong
 
@@ -43,9 +69,9 @@ _current: ContextVar[WaitBudget] = ContextVar("wait_budget", default=WaitBudget(
 
 
 @contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def limited(seconds: float, decode_seconds: float = math.inf) -> Iterator[None]:
     """Sets the budget of this context and its copies: one budget for all queues together."""
-    token = _current.set(WaitBudget(seconds))
+    token = _current.set(WaitBudget(seconds, Work(decode_seconds)))
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (gpq_errors.EmptyFile, 400, "empty-file"),
     (gpq_errors.UnknownFormat, 415, "unknown-format"),
     (gpq_errors.TooManyPixels, 413, "too-many-pixels"),
+    (gpq_errors.DecodeLimit, 413, "decode-limit"),
     (gpq_errors.BrokenImage, 400, "broken-image"),
     (gpq_errors.ImageError, 400, "bad-image"),
     (gpq_errors.ArtifactError, 422, "invalid-model"),
@@ -49,6 +50,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.Refused, 409, "conflict"),
     (errors.Busy, 429, "busy"),
     (errors.Unavailable, 503, "unavailable"),
+    (errors.ClientGone, 400, "client-gone"),
     (errors.StorageFull, 507, "disk-full"),
 )
 RETRIED = errors.Busy, errors.Unavailable

@@ -7,10 +7,10 @@ from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.database.models import ModelTable
 from service.database.records import MissingCode, StoredModel
+from service.decoding.decoder import DecodedImage, Decoder
 from service.errors import ModelError, StorageFull, Unavailable
 from service.jobs.progress import JobRun
 from service.jobs.throttle import Throttle
-from service.models.decoder import DecodedImage, Decoder
 from service.models.encoder import Encoder
 from service.originals.originals import NoOriginals, Originals
 

@@ -15,6 +15,7 @@ from gpq.system import device, memory
 from service.catalogue.ingest import Ingest
 from service.database.records import StoredModel
 from service.database.store import Store
+from service.decoding.decoder import IMPORT_GROUP_BYTES, open_decoder
 from service.errors import ModelChanged, ModelError
 from service.jobs.import_folder import ImportFolder
 from service.jobs.importing import IMPORT_BATCH, Import
@@ -23,7 +24,6 @@ from service.jobs.reindexing import Reindex
 from service.jobs.sources import open_source
 from service.jobs.throttle import Throttle
 from service.models import artifacts
-from service.models.decoder import IMPORT_GROUP_BYTES, Decoder
 from service.models.encoder import Encoder
 from service.originals.originals import Originals, open_originals
 from service.settings import Settings
@@ -65,7 +65,7 @@ def _reindex(
     run.expect(total, done=total - missing)
     options = replace(options, threads=settings.encode_threads)
     encoder = Encoder(device=options.device, together=IMPORT_BATCH)
-    decoder = Decoder(settings.max_pixels, settings.decode_threads)
+    decoder = open_decoder(settings)
     throttle = Throttle(share, store.replicas.latencies)
     with closing(decoder), closing(encoder):
         reindex = Reindex(store.models, decoder, encoder, originals, throttle)
@@ -89,7 +89,7 @@ def _import(
     encoder = Encoder(
         device=options.device, together=IMPORT_BATCH, networks=settings.encode_threads
     )
-    decoder = Decoder(settings.max_pixels, settings.decode_threads, IMPORT_GROUP_BYTES)
+    decoder = open_decoder(settings, IMPORT_GROUP_BYTES)
     with closing(decoder), closing(encoder):
         ingest = Ingest(decoder, encoder, originals)
         while not run.stop.is_set():

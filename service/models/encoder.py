@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpq.model.model import Model
 from service.concurrency import wait_budget
 from service.concurrency.batcher import Batcher
-from service.models.decoder import DecodedImage
+from service.decoding.decoder import DecodedImage
 from service.telemetry import timing
 
 # Images of searches in one batch. On the CPU, larger batches gain little and delay the first image.

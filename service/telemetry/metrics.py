@@ -37,7 +37,11 @@ class Metrics:
             registry=registry,
             buckets=BATCHES,
         )
-
+        self.decoders_ended = Counter(
+            "gpq_decoders_ended",
+            "Decoding processes that an image, or a lack of memory, has ended",
+            registry=registry,
+        )
         self.device_full = Counter(
             "gpq_device_full",
             "Times that the device ran out of memory",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpq.pixels.decode import formats
+from gpq.pixels.formats import formats
 from harness.images import encoded, noise, png, quarters
 from harness.server import Server
 from tests.image_cases import CASES

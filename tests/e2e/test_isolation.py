@@ -11,6 +11,7 @@ import pytest
 
 from harness.images import png
 from harness.models import fields, make_artifact
+from harness.processes import children
 from harness.server import Server
 
 CLONE_NEWNET = 0x40000000
@@ -56,9 +57,13 @@ def foreign_sockets(pid: int) -> list[str]:
     return [row for row in rows if not row.split()[1].startswith(f"{LOOPBACK}:")]
 
 
-def children(pid: int) -> str:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return "".join(task.read_text() for task in tasks)
+def others(pid: int) -> list[int]:
+    """Returns the processes that a service has started, except those that decode images."""
+    return [
+        child
+        for child in children(pid)
+        if b"service.decoding.child" not in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def files(*folders: Path) -> list[str]:
@@ -70,16 +75,16 @@ def check(folder: Path, model: Path, other: Path) -> str:
     if reason := enter_network():
         return reason
     home, temporary = folder / "home", folder / "tmp"
-    server = Server(folder, model=model)
+    server = Server(folder, model=model, decode_threads=2)
     server.variables = {"HOME": str(home), "TMPDIR": str(temporary), "XDG_CACHE_HOME": ""}
     with server:
         assert server.process is not None
         pid = server.process.pid
-        assert (files(home, temporary), children(pid)) == ([], "")
+        assert (files(home, temporary), others(pid)) == ([], [])
         assert server.index(png(1)).status_code == 200
         assert server.search(png(1)).status_code == 200
         assert server.http.post("/models", files=fields(other)).status_code == 201
-        assert (files(home, temporary), children(pid)) == ([], "")
+        assert (files(home, temporary), others(pid)) == ([], [])
         assert foreign_sockets(pid) == []
         assert packets(pid) == 0
         # The counter counts.
@@ -87,6 +92,9 @@ def check(folder: Path, model: Path, other: Path) -> str:
             probe.sendto(b"x", ("198.51.100.1", 53))
         assert packets(pid) == 1
         assert sorted(path.name for path in folder.iterdir()) == ["data", "home", "log", "tmp"]
+        decoding = children(pid)
+        assert len(decoding) == 2
+    assert not any(Path(f"/proc/{process}").exists() for process in decoding)
     assert files(home, temporary) == []
     return ""
 

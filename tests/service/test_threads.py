@@ -25,10 +25,10 @@ from harness.models import SHIPPED, make_artifact
 from service.database.migrate import migrate
 from service.database.records import JobKind, Put
 from service.database.store import Store
+from service.decoding.decoder import DecodedImage
 from service.jobs.progress import JobRun
 from service.jobs.worker import work
 from service.models import artifacts
-from service.models.decoder import DecodedImage
 from service.models.encoder import Encoder
 from service.runtime import Runtime
 from service.settings import Settings

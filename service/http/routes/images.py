@@ -9,12 +9,12 @@ from fastapi.responses import StreamingResponse
 from starlette.datastructures import Headers
 
 from service.catalogue.images import ImageFile
+from service.decoding.decoder import THUMBNAIL_PIXELS
 from service.http import ranges, requests
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
 from service.http.openapi import body
 from service.http.replies import ImageReply, ListReply
 from service.http.requests import MetadataBody
-from service.models.decoder import THUMBNAIL_PIXELS
 
 router = APIRouter()
 

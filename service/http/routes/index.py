@@ -9,6 +9,7 @@ from service.catalogue.ingest import PutResult
 from service.http import requests
 from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime
+from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import Problem
 from service.http.replies import IndexItem, IndexReply
@@ -88,7 +89,8 @@ async def index(
 
 async def _put(request: Request, runtime: Runtime) -> tuple[list[PutResult], int]:
     writer, model = runtime.serving.writer, runtime.model.id
-    async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
+    most = runtime.settings.max_images
+    async with read_form(request, most, "GPQ_MAX_IMAGES") as fields, wanted(request):
         return await runtime.image_requests.run(
             lambda: writer.put(requests.index_uploads(fields, model))
         )

@@ -14,6 +14,7 @@ from service.http import requests
 from service.http.bodies import form as read_form
 from service.http.bodies import media_type
 from service.http.dependencies import ReadyRuntime
+from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
 from service.http.replies import BatchReply, ItemError, SearchReply
@@ -87,19 +88,22 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     if media_type(request) == "application/json":
         id, options = await requests.search_json(request, model)
-        with runtime.latency.measured():
-            return await searcher.by_id(id, options)
+        async with wanted(request):
+            with runtime.latency.measured():
+                return await searcher.by_id(id, options)
     async with read_form(request, max_files=1) as fields:
         file, options = requests.search_form(fields, model)
-        with runtime.latency.measured():
-            return await searcher.by_uploads([file.file], options)
+        async with wanted(request):
+            with runtime.latency.measured():
+                return await searcher.by_uploads([file.file], options)
 
 
 async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
         files, options = requests.batch_form(fields, model)
-        return await searcher.by_uploads([file.file for file in files], options)
+        async with wanted(request):
+            return await searcher.by_uploads([file.file for file in files], options)
 
 
 # Search replies are written as text, because the stored metadata are JSON already: parsing them

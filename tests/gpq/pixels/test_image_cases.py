@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from gpq.errors import BrokenImage, UnknownFormat
-from gpq.pixels import decode
+from gpq.pixels import decode, formats
 from gpq.pixels.decode import load
 from gpq.pixels.preprocess import JPEG_SCALED, Preprocess
 from harness.images import encoded
@@ -27,7 +27,7 @@ def inner(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True, scope="module")
 def _openers() -> None:
-    decode.formats()  # also lets Pillow write HEIF
+    formats.formats()  # also lets Pillow write HEIF
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,7 +107,7 @@ def test_a_hundred_megapixels_within_the_limit(monkeypatch: pytest.MonkeyPatch) 
 
 def test_heic_without_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     data = CASES["HEIF"]()
-    monkeypatch.setattr(decode, "formats", lambda: decode.FORMATS)
+    monkeypatch.setattr(formats, "formats", lambda: formats.FORMATS)
     with pytest.raises(UnknownFormat, match=r"gpq\[heic\]"):
         load(data)
 
@@ -225,8 +225,8 @@ def test_texts_of_a_png_cost_it_nothing(kind: bytes) -> None:
 def test_heic_of_a_general_brand_is_heic() -> None:
     data = bytearray(CASES["HEIF"]())
     data[8:12] = b"mif1"
-    assert decode.signature(bytes(data)) == "HEIF"
-    assert decode.media_type(bytes(data)) == "image/heif"
+    assert formats.signature(bytes(data)) == "HEIF"
+    assert formats.media_type(bytes(data)) == "image/heif"
     assert load(bytes(data)).size == (32, 32)
 
 

@@ -13,8 +13,8 @@ from service.catalogue.exact import Hit
 from service.catalogue.searcher import Searcher, SearchOptions
 from service.concurrency.admission import Admission
 from service.database.records import StoredImage
+from service.decoding.decoder import DecodedImage
 from service.errors import TooManyResults, WaitedTooLong
-from service.models.decoder import DecodedImage
 
 
 class Encoding:

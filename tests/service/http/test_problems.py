@@ -9,6 +9,7 @@ EXPECTED = {
     gpq_errors.EmptyFile: (400, "empty-file"),
     gpq_errors.UnknownFormat: (415, "unknown-format"),
     gpq_errors.TooManyPixels: (413, "too-many-pixels"),
+    gpq_errors.DecodeLimit: (413, "decode-limit"),
     gpq_errors.BrokenImage: (400, "broken-image"),
     gpq_errors.ImageError: (400, "bad-image"),
     gpq_errors.ArtifactError: (422, "invalid-model"),
@@ -30,6 +31,7 @@ EXPECTED = {
     errors.Unavailable: (503, "unavailable"),
     errors.WaitedTooLong: (503, "unavailable"),
     errors.ModelChanged: (503, "unavailable"),
+    errors.ClientGone: (400, "client-gone"),
     errors.StorageFull: (507, "disk-full"),
 }
 NOT_REPLIED = {errors.NewerSchema}  # raised at start only
@@ -41,8 +43,8 @@ def leaves(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def make(kind: type[Exception]) -> Exception:
-    if kind is errors.WaitedTooLong:
-        return errors.WaitedTooLong()
+    if kind in (errors.WaitedTooLong, errors.ClientGone):
+        return kind()
     return kind(7) if kind is errors.NoSuchJob else kind("why")
 
 

@@ -12,15 +12,16 @@ from service.catalogue.ingest import Ingest
 from service.database.migrate import migrate
 from service.database.records import Job
 from service.database.store import Store
+from service.decoding.decoder import open_decoder
 from service.jobs import importing
 from service.jobs.entries import Entry
 from service.jobs.importing import Import
 from service.jobs.progress import JobRun
 from service.jobs.sources import Folder, Manifest, Source
 from service.models import artifacts
-from service.models.decoder import Decoder
 from service.models.encoder import Encoder
 from service.originals.originals import NoOriginals
+from service.settings import Settings
 
 FILES, SIZE, LIMIT = 100, 20_000, 100_000
 
@@ -68,7 +69,7 @@ def test_an_import_holds_only_a_few_large_files_in_memory(
     migrate(store.database)
     store.models.adopt(model.id, artifacts.read(random_model))
     number = store.jobs.request("import", str(root), by_service=False)
-    encoder, decoder = Encoder(), Decoder(10_000, 2)
+    encoder, decoder = Encoder(), open_decoder(Settings(max_pixels=10_000, decode_threads=2))
     with closing(store), closing(encoder), closing(decoder):
         with JobRun(store.jobs, number, watch=source.watch) as run:
             Import(store, Ingest(decoder, encoder, NoOriginals()), [model]).run(source, run)

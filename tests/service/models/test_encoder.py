@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpq.engine import engines
 from service.concurrency import wait_budget
-from service.models.decoder import DecodedImage
+from service.decoding.decoder import DecodedImage
 from service.models.encoder import Encoder
 
 

@@ -9,8 +9,9 @@ from gpq.engine import engines
 from gpq.errors import UnknownFormat
 from harness.images import png
 from service.concurrency import wait_budget
+from service.decoding.decoder import DecodedImage, open_decoder
 from service.errors import WaitedTooLong
-from service.models.decoder import DecodedImage, Decoder
+from service.settings import Settings
 
 
 def test_many_small_images_are_decoded_in_order_even_if_some_are_broken(
@@ -20,7 +21,7 @@ def test_many_small_images_are_decoded_in_order_even_if_some_are_broken(
     uploads = [png(n) for n in range(30)]
     uploads[::7] = [b"no image"] * 5
     uploads[3] = png(3) + b"x" * 20_000
-    with closing(Decoder(10_000, 3)) as decoder:
+    with closing(open_decoder(Settings(max_pixels=10_000, decode_threads=3))) as decoder:
         found = decoder.decode_all(iter(uploads), [model])
     for data, image in zip(uploads, found, strict=True):
         if data == b"no image":
@@ -41,7 +42,7 @@ def test_decoding_that_waits_too_long_is_cancelled_unless_it_has_begun(
         assert go.wait(10)
         return png(1)
 
-    with closing(Decoder(10_000, 1)) as decoder:
+    with closing(open_decoder(Settings(max_pixels=10_000, decode_threads=1))) as decoder:
         first = decoder.decode(slow, model)
         assert begun.wait(10)
         for decode in (

@@ -1,0 +1,150 @@
+"""Decodes files for the service: the program that ``process.DecodeProcess`` starts.
+
+    python -m service.decoding.child SOCKET FILE SECONDS PIXELS BYTES
+
+SOCKET and FILE are inherited descriptors. For each task, the files lie one behind the other in
+FILE; the outputs take their place. SECONDS of processor time on one file end the process by
+SIGPROF. BYTES is the memory that decoding may take. The program ends when the socket is closed.
+"""
+
+import io
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from PIL import AvifImagePlugin, ImageCms
+
+from gpq.errors import DecodeLimit, ImageError
+from gpq.pixels import decode, formats
+from gpq.pixels.preprocess import Preprocess
+from gpq.system import memory
+from service.decoding.task import (
+    UNEXPECTED,
+    ImageFile,
+    Input,
+    Line,
+    Output,
+    Task,
+    error_to_json,
+)
+
+LARGE_PIXELS = 4_000_000  # larger images are announced, and their memory is returned at once
+FIRST_TO_KILL = "1000"  # when memory is short, the kernel ends this process before the service
+
+
+class Child:
+    """Answers tasks, one after the other."""
+
+    def __init__(self, line: Line, file: ImageFile, seconds: float, max_pixels: int) -> None:
+        self.line, self.file, self.seconds, self.max_pixels = line, file, seconds, max_pixels
+
+    def serve(self) -> None:
+        """Returns when the socket is closed."""
+        with suppress(EOFError, OSError):
+            while True:
+                request = self.line.receive()
+                began = time.process_time()
+                replies = self._answer(Task.from_json(request), request["lengths"])
+                self.line.send({"files": replies, "seconds": time.process_time() - began})
+
+    def _answer(self, task: Task, lengths: list[int]) -> list[dict[str, Any]]:
+        """Reads files, and writes the outputs in their place. Returns the reply to each."""
+        replies, outputs = [], []
+        for data in self.file.read(lengths):
+            made = self._outcome(data, task)
+            if isinstance(made, Output):
+                outputs.append(made.data)
+                size = {"width": made.width, "height": made.height}
+                replies.append({**size, "bytes": len(made.data)})
+            else:
+                replies.append(made)
+                memory.give_back()
+        self.file.write(outputs)
+        return replies
+
+    def _outcome(self, data: bytes, task: Task) -> Output | dict[str, Any]:
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
+        try:
+            return self._output(data, task)
+        except ImageError as error:
+            return error_to_json(error)
+        except MemoryError:
+            return error_to_json(DecodeLimit("decoding the image takes more memory than allowed"))
+        except Exception:
+            return {"error": UNEXPECTED, "message": traceback.format_exc()}
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _output(self, data: bytes, task: Task) -> Output:
+        made = self._thumbnail(data, task.thumbnail) if task.thumbnail else self._inputs(data, task)
+        if made.width * made.height > LARGE_PIXELS:
+            memory.give_back()
+        return made
+
+    def _thumbnail(self, data: bytes, side: int) -> Output:
+        full, buffer = self._decode(data, side), io.BytesIO()
+        full.image.thumbnail((side, side))
+        full.image.save(buffer, "WEBP")
+        return Output(full.width, full.height, buffer.getvalue())
+
+    def _inputs(self, data: bytes, task: Task) -> Output:
+        made: dict[Input, bytes] = {}
+        width = height = 0
+        for scale in {shrink_to for _, shrink_to in task.inputs}:
+            full = self._decode(data, scale)
+            width, height = full.width, full.height
+            for each in task.inputs:
+                if each[1] == scale:
+                    made[each] = Preprocess(each[0]).prepare(full.image).tobytes()
+            del full  # before the next one is decoded
+        return Output(width, height, b"".join(made[each] for each in task.inputs))
+
+    def _decode(self, data: bytes, shrink_to: int | None) -> decode.Decoded:
+        return decode.decode(data, self.max_pixels, shrink_to, self._announce)
+
+    def _announce(self, pixels: int) -> None:
+        """Asks the service to wait until there is room for a large image."""
+        if pixels > LARGE_PIXELS:
+            self.line.send({"pixels": pixels})
+            self.line.receive()
+
+
+def main(arguments: list[str]) -> None:
+    line = Line(socket.socket(fileno=int(arguments[0])))
+    file = ImageFile(int(arguments[1]))
+    seconds, max_pixels, most_bytes = float(arguments[2]), int(arguments[3]), int(arguments[4])
+    decode.limit_decoding(max_pixels)
+    formats.formats()  # imports every decoder
+    ImageCms.createProfile("sRGB")
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    memory.keep_tensors()
+    _limit_memory(most_bytes)
+    _be_quiet()
+    Child(line, file, seconds, max_pixels).serve()
+
+
+def _limit_memory(most_bytes: int) -> None:
+    """Limits what is allocated from now on, where the system can: on Linux."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + most_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_KILL)
+
+
+def _be_quiet() -> None:
+    """Keeps the messages of C libraries about damaged files out of the service's log."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stderr.fileno())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,162 @@
+"""Keeps decoding processes, and replaces those that end."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+from gpq.errors import BrokenImage, DecodeLimit, ImageError
+from service.concurrency.wait_budget import Work
+from service.decoding.budget import PixelBudget
+from service.decoding.process import DecodeProcess, Ended, ProcessLimits, Unwanted
+from service.decoding.task import Output, Task
+from service.errors import ClientGone, Unavailable
+
+REQUEST_LIMIT = (
+    "the images of this request take more processor time than GPQ_REQUEST_SECONDS allows; send "
+    "fewer at a time"
+)
+FILES_EACH = 10_000  # then a process is replaced, in case a decoder leaks memory
+log = logging.getLogger("gpq.service")
+
+
+class DecodePool:
+    """``size`` processes; as many threads may call ``run`` at the same time.
+
+    ``killed``: is called when a process had to be killed, or ended by itself.
+    """
+
+    def __init__(
+        self, size: int, limits: ProcessLimits, killed: Callable[[], object] = lambda: None
+    ) -> None:
+        self.size, self.limits, self._killed = size, limits, killed
+        self._budget = PixelBudget(limits.max_pixels)
+        self._places: SimpleQueue[_Place] = SimpleQueue()
+        self._all = [_Place(limits) for _ in range(size)]
+        for place in self._all:
+            self._places.put(place)
+
+    def start(self) -> None:
+        """Starts the processes now; otherwise each starts with its first image."""
+        for place in self._all:
+            place.start()
+
+    def close(self) -> None:
+        """Ends all processes, and the tasks in progress with Unavailable."""
+        for place in self._all:
+            place.close()
+        with suppress(Empty):
+            while True:
+                self._places.get_nowait().end()
+
+    def run(self, task: Task, files: Sequence[bytes], work: Work) -> list[Output | ImageError]:
+        """Does a task for a request, and returns an output or an error for each file.
+
+        Raises Unavailable if no process can be started, ClientGone if the work is abandoned.
+        """
+        if work.decode_seconds <= 0:
+            return [DecodeLimit(REQUEST_LIMIT)] * len(files)
+        place = self._places.get()
+        try:
+            return self._run(place, task, files, work)
+        finally:
+            self._places.put(place)
+
+    def _run(
+        self, place: "_Place", task: Task, files: Sequence[bytes], work: Work
+    ) -> list[Output | ImageError]:
+        try:
+            return self._try(place, task, files, work)
+        except Ended as error:
+            if len(files) > 1:  # finds out which of them it was
+                return [self._run(place, task, [data], work)[0] for data in files]
+            if error.status == -signal.SIGPROF:
+                work.decode_seconds -= self.limits.seconds
+                return [self._why(error.status)]
+        try:  # perhaps the kernel ended it, because others needed its memory
+            return self._try(place, task, files, work)
+        except Ended as error:
+            return [self._why(error.status)]
+
+    def _try(
+        self, place: "_Place", task: Task, files: Sequence[bytes], work: Work
+    ) -> list[Output | ImageError]:
+        """Raises Ended if the process ends."""
+        if not work.wanted():
+            raise ClientGone
+        process = place.start()
+        taken = 0
+
+        def admit(pixels: int) -> None:
+            nonlocal taken
+            self._budget.give(taken)  # the image before is done
+            taken = 0
+            if not self._budget.take(pixels, work.wanted):
+                raise Unwanted
+            taken = pixels
+
+        try:
+            reply = process.run(task, files, admit, work.wanted)
+        except Unwanted as error:
+            place.end()
+            raise ClientGone from error
+        except Ended as error:
+            place.end()
+            self._killed()
+            if error.status > 0:
+                raise Unavailable(
+                    "the process that decodes images does not start; the log says why"
+                ) from error
+            raise
+        finally:
+            self._budget.give(taken)
+        if process.files_done >= FILES_EACH:
+            place.end()
+        work.decode_seconds -= reply.seconds
+        return reply.made
+
+    def _why(self, status: int) -> ImageError:
+        if status == -signal.SIGPROF:
+            return DecodeLimit(
+                f"decoding the image takes more than {self.limits.seconds:g} seconds of processor "
+                "time"
+            )
+        log.warning("a decoding process ended: signal %d", -status)
+        return BrokenImage(f"the process that decoded the image ended (signal {-status})")
+
+
+class _Place:
+    """A place for one process. ``start`` and ``end`` are called on one thread at a time."""
+
+    def __init__(self, limits: ProcessLimits) -> None:
+        self._limits = limits
+        self._process: DecodeProcess | None = None
+        self._closed = False
+        self._changing = threading.Lock()
+
+    def start(self) -> DecodeProcess:
+        with self._changing:
+            if self._closed:
+                raise Unavailable("the service stops")
+            if self._process is None:
+                try:
+                    self._process = DecodeProcess(self._limits)
+                except OSError as error:
+                    raise Unavailable(
+                        f"no process can be started to decode images: {error.strerror}"
+                    ) from error
+            return self._process
+
+    def end(self) -> None:
+        with self._changing:
+            if self._process is not None:
+                self._process.close()
+            self._process = None
+
+    def close(self) -> None:
+        with self._changing:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()

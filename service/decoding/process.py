@@ -1,0 +1,146 @@
+"""A process that decodes images, as the service sees it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from gpq.errors import ImageError
+from service.decoding.task import ImageFile, Line, Output, Task, error_from_json
+
+LOOK_SECONDS = 0.25  # between looks at whether the work is still wanted
+# Beyond the limit of processor time: for a process that sleeps, or a machine that is overloaded.
+PATIENCE = 6
+# What the process may know: no keys and no passwords of the service.
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV")
+PYTHON = "PYTHON"  # variables that begin so are passed on
+SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+class Ended(Exception):
+    """The process ended, or was killed, during a task. ``status`` is that of ``subprocess``."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Unwanted(Exception):
+    """The process was killed, because nobody waits for its task any more."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was made of each file, and the processor time that it took, in seconds."""
+
+    made: list[Output | ImageError]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ProcessLimits:
+    """What a process may take: ``seconds`` of processor time and ``max_pixels`` for each image,
+    ``memory_bytes`` in all."""
+
+    seconds: float
+    max_pixels: int
+    memory_bytes: int
+
+
+class DecodeProcess:
+    """Starts a process; use it on one thread at a time. Raises OSError if it cannot be started."""
+
+    def __init__(self, limits: ProcessLimits) -> None:
+        self.limits = limits
+        self.files_done = 0
+        ours, theirs = socket.socketpair()
+        ours.settimeout(LOOK_SECONDS)
+        self._line, self._file = Line(ours), ImageFile.new()
+        inherited = (theirs.fileno(), self._file.descriptor)
+        numbers = [*inherited, limits.seconds, limits.max_pixels, limits.memory_bytes]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service.decoding.child", *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=inherited,
+                start_new_session=True,  # so that Ctrl-C in a terminal reaches the service alone
+                env=_environment(),
+            )
+        except OSError:
+            self._line.close()
+            self._file.close()
+            raise
+        finally:
+            theirs.close()
+
+    def run(
+        self,
+        task: Task,
+        files: Sequence[bytes],
+        admit: Callable[[int], None],
+        wanted: Callable[[], bool],
+    ) -> Reply:
+        """Does a task for each file.
+
+        ``admit`` is called before a large image is decoded, with its pixels. Raises Ended; Unwanted
+        if ``wanted`` becomes false.
+        """
+        patience = PATIENCE * self.limits.seconds * len(files)
+        try:
+            self._file.write(files)
+            self._line.send({**task.to_json(), "lengths": [len(data) for data in files]})
+            reply = self._reply(patience, wanted)
+            while "pixels" in reply:
+                admit(reply["pixels"])
+                self._line.send({})
+                reply = self._reply(patience, wanted)
+        except (EOFError, OSError) as error:
+            raise Ended(self.close()) from error
+        self.files_done += len(files)
+        outputs = self._file.read([each.get("bytes", 0) for each in reply["files"]])
+        made = [
+            error_from_json(each)
+            if "error" in each
+            else Output(each["width"], each["height"], data)
+            for each, data in zip(reply["files"], outputs, strict=True)
+        ]
+        return Reply(made, reply["seconds"])
+
+    def kill(self) -> None:
+        """Kills the process, whatever thread uses it; that one gets Ended."""
+        self._process.kill()
+
+    def close(self) -> int:
+        """Kills the process, and returns its exit status. A second call does nothing."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+            self._line.close()
+            self._file.close()
+        return self._process.returncode
+
+    def _reply(self, patience: float, wanted: Callable[[], bool]) -> dict[str, Any]:
+        until = time.monotonic() + patience
+        while True:
+            with suppress(TimeoutError):
+                return self._line.receive()
+            if not wanted():
+                raise Unwanted
+            if time.monotonic() > until:
+                self._process.send_signal(signal.SIGPROF)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if _is_passed_on(name)}
+    return {**kept, **SINGLE_THREAD}
+
+
+def _is_passed_on(name: str) -> bool:
+    return name in ENVIRONMENT or name.startswith(PYTHON)

@@ -1,0 +1,140 @@
+"""What a decoding process is asked to do, what it replies, and how both are passed on.
+
+Tasks and replies are JSON; files and pixels lie in a file in memory.
+
+The replies are not pickled: a decoder that a hostile image has taken over could make the service
+run any program by a pickle.
+"""
+
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpq.errors import BrokenImage, DecodeLimit, EmptyFile, ImageError, TooManyPixels, UnknownFormat
+
+ERRORS: dict[str, type[ImageError]] = {
+    kind.__name__: kind
+    for kind in (BrokenImage, DecodeLimit, EmptyFile, TooManyPixels, UnknownFormat)
+}
+Input = tuple[int, int | None]  # size and shrink_to of a network's input, as in Preprocess
+log = logging.getLogger("gpq.service")
+MESSAGE_BYTES = 65_536
+KEPT_BYTES = 4 * 2**20  # of a file that is kept from one task to the next
+UNEXPECTED = ""  # in place of the name of an error
+
+
+@dataclass(frozen=True)
+class Task:
+    """How to decode a group of files.
+
+    ``inputs``: the network inputs to prepare.
+    ``thumbnail``: longer side of a WebP to make instead, in pixels; 0 for none.
+    """
+
+    inputs: tuple[Input, ...] = ()
+    thumbnail: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"inputs": self.inputs, "thumbnail": self.thumbnail}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Task":
+        inputs = tuple((size, shrink_to) for size, shrink_to in values["inputs"])
+        return cls(inputs, values["thumbnail"])
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a process made of one file.
+
+    ``width``, ``height``: of the upright image. ``data``: the inputs (3,S,S) uint8, one after the
+    other, or a WebP.
+    """
+
+    width: int
+    height: int
+    data: bytes
+
+
+def error_to_json(error: ImageError) -> dict[str, Any]:
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+def error_from_json(values: dict[str, Any]) -> ImageError:
+    """Returns the error; logs one that no image should cause, which costs the image too."""
+    if values["error"] == UNEXPECTED:
+        log.error("unexpected error in a decoding process:\n%s", values["message"])
+        return BrokenImage("the file cannot be decoded; the service's log has the details")
+    return ERRORS[values["error"]](values["message"])
+
+
+class Line:
+    """Sends and receives JSON objects over a socket, one a line. Closing it ends the other side."""
+
+    def __init__(self, socket: socket.socket) -> None:
+        self._socket, self._received = socket, b""
+
+    def send(self, values: dict[str, Any]) -> None:
+        """Raises OSError."""
+        self._socket.sendall(json.dumps(values).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any]:
+        """Raises TimeoutError, and can then be called again; EOFError at the end, or OSError."""
+        while b"\n" not in self._received:
+            part = self._socket.recv(MESSAGE_BYTES)
+            if not part:
+                raise EOFError
+            self._received += part
+        text, _, self._received = self._received.partition(b"\n")
+        values: dict[str, Any] = json.loads(text)
+        return values
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class ImageFile:
+    """A file without a name, in memory where the system can do that, which two processes share."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def new(cls) -> "ImageFile":
+        if hasattr(os, "memfd_create"):
+            return cls(os.memfd_create("images"))
+        with tempfile.TemporaryFile() as file:
+            return cls(os.dup(file.fileno()))
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """Writes the parts one behind the other, from the beginning."""
+        place = 0
+        for data in parts:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self.descriptor, memoryview(data)[written:], place + written)
+            place += len(data)
+
+    def read(self, lengths: Sequence[int]) -> list[bytes]:
+        """Reads parts, and returns the memory of a large file to the system."""
+        place, parts = 0, []
+        for length in lengths:
+            parts.append(self._read(length, place))
+            place += length
+        if place > KEPT_BYTES:
+            os.ftruncate(self.descriptor, 0)
+        return parts
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def _read(self, length: int, place: int) -> bytes:
+        data = os.pread(self.descriptor, length, place)
+        while len(data) < length:  # a call reads 2 GiB at most
+            data += os.pread(self.descriptor, length - len(data), place + len(data))
+        return data

@@ -1,0 +1,127 @@
+"""Tests that hostile images and clients cost the service little, whatever they send."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness import hostile
+from harness.images import png
+from harness.processes import children, processor_seconds
+from harness.server import Server
+from tests.e2e.test_hostile import assert_problem
+
+SLOW = hostile.black_png()  # of 12 KB; decoding it takes about half a second
+
+
+@pytest.fixture(scope="module")
+def server(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("attacks")
+    with Server(folder, model=random_model, decode_threads=2) as running:
+        running.index(png(0), ids='["good"]')
+        yield running
+
+
+def form(files: list[bytes]) -> tuple[bytes, bytes]:
+    """Returns the head and the body of a POST /index."""
+    request = httpx.Request(
+        "POST", "http://localhost/index", files=[("images", ("x", data)) for data in files]
+    )
+    body = request.read()
+    head = (
+        f"POST /index HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: {request.headers['content-type']}\r\n\r\n"
+    )
+    return head.encode(), body
+
+
+def connect(server: Server) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def family_seconds(server: Server) -> float:
+    assert server.process is not None
+    every = [server.process.pid, *children(server.process.pid)]
+    return sum(map(processor_seconds, every))
+
+
+def seconds_of_search(server: Server) -> float:
+    began = time.monotonic()
+    assert server.search(png(0)).json()["results"][0]["id"] == "good"
+    return time.monotonic() - began
+
+
+def test_a_thousand_small_costly_files_are_refused_quickly(server: Server) -> None:
+    began = time.monotonic()
+    body = assert_problem(server.index(*[hostile.bmp_runs(8)] * 1000), 422, "all-failed")
+    assert time.monotonic() - began < 20  # one took eleven seconds, by itself
+    assert "run-length" in body["detail"]
+
+
+def test_the_work_of_a_client_that_is_gone_is_dropped(server: Server) -> None:
+    head, body = form([SLOW] * 400)
+    with connect(server) as connection:
+        connection.sendall(head + body)
+        time.sleep(1)
+    assert seconds_of_search(server) < 5  # the images would take minutes
+    time.sleep(1)
+    before = family_seconds(server)
+    time.sleep(2)
+    assert family_seconds(server) - before < 0.5
+
+
+def test_a_search_whose_client_is_gone_is_dropped(server: Server) -> None:
+    request = httpx.Request("POST", "http://localhost/search", files={"image": ("x", SLOW)})
+    body = request.read()
+    head = (
+        f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: {request.headers['content-type']}\r\n\r\n"
+    ).encode()
+    for _ in range(60):
+        with connect(server) as connection:
+            connection.sendall(head + body)
+    assert seconds_of_search(server) < 8  # the images would take half a minute
+
+
+def test_a_stop_does_not_wait_for_hostile_images(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model) as server:
+        head, body = form([SLOW] * 400)
+        with connect(server) as connection:
+            connection.sendall(head + body)
+            time.sleep(1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+
+
+def test_a_killed_decoder_costs_no_request(server: Server) -> None:
+    assert server.process is not None
+    for process in children(server.process.pid):
+        os.kill(process, signal.SIGKILL)
+    for _ in range(4):
+        assert seconds_of_search(server) < 10
+
+
+def test_an_image_over_its_time_is_refused(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model, decode_seconds=0.1) as server:
+        server.index(png(0), ids='["good"]')
+        body = assert_problem(server.search(SLOW), 413, "decode-limit")
+        assert "0.1 seconds" in body["detail"]
+        items = server.index(SLOW, png(1)).json()["items"]
+        assert [item["status"] for item in items] == ["failed", "created"]
+        assert seconds_of_search(server) < 10
+
+
+def test_a_request_is_refused_the_time_of_too_many_images(
+    random_model: Path, tmp_path: Path
+) -> None:
+    with Server(tmp_path, model=random_model, request_seconds=0.5) as server:
+        items = server.index(*[SLOW] * 40, png(1)).json()["items"]
+        codes = [item["error"]["code"] for item in items if item["status"] == "failed"]
+        assert codes and set(codes) == {"decode-limit"}
+        assert "GPQ_REQUEST_SECONDS" in items[-1]["error"]["detail"]
