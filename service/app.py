@@ -12,6 +12,7 @@ from service.http import handlers
 from service.http.body_limit import BodyLimit, HeadAsGet
 from service.http.boundary import Boundary, ResponseHeaders
 from service.http.replies import ProblemReply
+from service.http.reply_limit import ReplyLimit
 from service.http.request_timer import RequestTimer
 from service.http.routes import images, index, jobs, models, page, search, system
 from service.http.security import require_key
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     handlers.install(app)
     app.add_middleware(Boundary, settings=settings)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(ReplyLimit)
     app.add_middleware(RequestTimer, metrics=runtime.metrics)
     app.add_middleware(HeadAsGet)
     app.add_middleware(ResponseHeaders)

@@ -25,6 +25,7 @@ ServiceError
 ├── Unavailable           the service cannot answer now; the same request may succeed later
 │   ├── WaitedTooLong     a queue did not give the request its turn in time
 │   └── ModelChanged      the set of models, or the active one, is not the expected one
+├── SlowBody              the body of the request comes too slowly
 ├── ClientGone            nobody waits for the reply any more
 ├── StorageFull           a disk is full
 └── NewerSchema           a newer version of this program migrated the database (at start only)
@@ -132,6 +133,10 @@ class WaitedTooLong(Unavailable):
 
 class ModelChanged(Unavailable):
     """The set of models, or the active one, is not the expected one. Repeat the operation."""
+
+
+class SlowBody(ServiceError):
+    """The body of the request comes too slowly."""
 
 
 class ClientGone(ServiceError):

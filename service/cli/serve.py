@@ -3,16 +3,19 @@
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
+from contextlib import suppress
 
 import uvicorn
 
 from service.app import create_app
-from service.http.connection import LimitedProtocol
+from service.http.request_head import LimitedProtocol
 from service.settings import STOP_SECONDS, Settings
 
+DESCRIPTORS = 65_536
 DRAIN_SECONDS = 30  # how long requests in progress may take after SIGTERM
 log = logging.getLogger("gpq.service")
 
@@ -20,6 +23,7 @@ log = logging.getLogger("gpq.service")
 def run(settings: Settings) -> int:
     """Returns the exit status. Raises what ``create_app`` raises, and OSError."""
     _require_free_port(settings)
+    _allow_descriptors()
     app = create_app(settings)
     # The collector would stop all threads to look at all imported objects, for longer than a
     # search takes.
@@ -42,6 +46,15 @@ def run(settings: Settings) -> int:
                 log.warning("the thread %s does not end; the process ends without it", thread.name)
                 os._exit(1)
     return 0
+
+
+def _allow_descriptors() -> None:
+    """Raises the number of descriptors: connections and files of requests in progress need some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _require_free_port(settings: Settings) -> None:

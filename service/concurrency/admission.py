@@ -10,6 +10,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from service.concurrency import wait_budget
+from service.concurrency.work import Work
 from service.errors import Busy, WaitedTooLong
 from service.telemetry import timing
 
@@ -32,7 +33,7 @@ class Admission:
         decode_seconds: float = math.inf,
     ) -> None:
         self.limit, self.seconds, self.decode_seconds = limit, seconds, decode_seconds
-        self.admitted = 0
+        self._inside: set[Work] = set()
         self._turns = CapacityLimiter(threads)
         self._threads = CapacityLimiter(math.inf)  # the turns are the limit
 
@@ -40,17 +41,33 @@ class Admission:
     def admit(self) -> Iterator[None]:
         """Admits one request and gives it a wait budget of ``seconds``.
 
-        Enter it before the body is read: that bounds the memory of all bodies. Raises Busy at
-        once if ``limit`` requests are admitted already.
+        Enter it before the body is read: that bounds the memory of all bodies. If ``limit``
+        requests are admitted already, the one whose body comes too slowly gives up its place;
+        without such a one, raises Busy at once.
         """
-        if self.admitted >= self.limit:
+        if self.admitted >= self.limit and not self._end_slowest():
             raise Busy(f"{self.limit} requests are being handled; try again")
-        self.admitted += 1
-        try:
-            with wait_budget.limited(self.seconds, self.decode_seconds):
+        with wait_budget.limited(self.seconds, self.decode_seconds):
+            work = wait_budget.current().work
+            self._inside.add(work)
+            try:
                 yield
-        finally:
-            self.admitted -= 1
+            finally:
+                self._inside.remove(work)
+
+    @property
+    def admitted(self) -> int:
+        """The number of requests in progress."""
+        return len(self._inside)
+
+    def _end_slowest(self) -> bool:
+        """Ends a request whose body comes too slowly; returns False if there is none."""
+        bodies = [work.receiving for work in self._inside if work.receiving is not None]
+        slow = [body for body in bodies if body.slow]
+        if not slow:
+            return False
+        min(slow, key=lambda body: body.bytes / body.seconds).end()
+        return True
 
     async def run(self, work: Callable[[], R]) -> R:
         """Runs blocking work on a thread when it is its turn.

@@ -1,34 +1,16 @@
 """Limits how long a request waits: for a thread, a decoder, and batches."""
 
 import math
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+from service.concurrency.work import Work
 from service.errors import ClientGone, WaitedTooLong
 
 R = TypeVar("R")
-
-
-class Work:
-    """What is done for one request, on any number of threads.
-
-    ``decode_seconds``: processor time that decoding its images may still take.
-    """
-
-    def __init__(self, decode_seconds: float = math.inf) -> None:
-        self.decode_seconds = decode_seconds
-        self._gone = threading.Event()
-
-    def abandon(self) -> None:
-        """Notes that nobody waits for the reply any more."""
-        self._gone.set()
-
-    def wanted(self) -> bool:
-        return not self._gone.is_set()
 
 
 class WaitBudget:

@@ -16,7 +16,8 @@ from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.concurrency import wait_budget
 from service.concurrency.groups import groups
-from service.concurrency.wait_budget import WaitBudget, Work
+from service.concurrency.wait_budget import WaitBudget
+from service.concurrency.work import Work
 from service.decoding.pool import DecodePool
 from service.decoding.process import ProcessLimits
 from service.decoding.task import Input, Output, Task

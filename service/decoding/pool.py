@@ -8,7 +8,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from gpq.errors import BrokenImage, DecodeLimit, ImageError
-from service.concurrency.wait_budget import Work
+from service.concurrency.work import Work
 from service.decoding.budget import PixelBudget
 from service.decoding.process import DecodeProcess, Ended, ProcessLimits, Unwanted
 from service.decoding.task import Output, Task

@@ -1,8 +1,8 @@
 """Reads request bodies within limits of size and time: multipart forms and JSON."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -10,9 +10,15 @@ from fastapi import Request
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.concurrency import wait_budget
+from service.concurrency.work import Receiving
+from service.errors import Busy, SlowBody
 from service.http.problems import Problem
 
 BODY_SECONDS = 300  # how long a body may take to arrive
+SILENT_SECONDS = 30  # how long it may pause, and how long it may be slow at first
+BYTES_A_SECOND = 1024  # then, on average
+MAX_TEXT_BYTES = 128 * 2**20  # of the text fields of all forms; their JSON takes some times more
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
 MAX_FIELDS = 4  # text fields of a form
 SMALL_BODY_BYTES = 8 * 2**20  # a larger body has its files written to disk early
@@ -28,6 +34,7 @@ class _Form(MultiPartParser):
     """
 
     ended = False
+    text_bytes = 0  # taken of the budget
 
     def __init__(
         self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int
@@ -37,6 +44,12 @@ class _Form(MultiPartParser):
         if size is None or size > SMALL_BODY_BYTES:
             self.spool_max_size = SPOOLED_BYTES
 
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            _texts.take(end - start)
+            self.text_bytes += end - start
+        super().on_part_data(data, start, end)
+
     def on_end(self) -> None:
         self.ended = True
 
@@ -45,21 +58,35 @@ class _Form(MultiPartParser):
 async def form(request: Request, max_files: int, setting: str = "") -> AsyncIterator[FormData]:
     """Reads a multipart form; its temporary files are deleted when the context is left.
 
-    ``setting``: the setting that raises ``max_files``. Raises Problem 400, 408, 413 or 415.
+    ``setting``: the setting that raises ``max_files``. Raises Problem 400, 413 or 415, SlowBody or
+    Busy.
     """
     if media_type(request) != "multipart/form-data":
         raise Problem(415, "not-multipart", "send multipart/form-data")
+    with wait_budget.current().work.receive() as body:
+        parser = _Form(
+            request.headers,
+            _chunks(request, body),
+            max_files=max_files,
+            max_fields=MAX_FIELDS,
+            max_part_size=MAX_FIELD_BYTES,
+        )
+        try:
+            parsed = await _parse(parser, max_files, setting)
+        except BaseException:
+            _texts.give(parser.text_bytes)
+            raise
     try:
-        with _time_limit():
-            async with aclosing(request.stream()) as stream:
-                parser = _Form(
-                    request.headers,
-                    stream,
-                    max_files=max_files,
-                    max_fields=MAX_FIELDS,
-                    max_part_size=MAX_FIELD_BYTES,
-                )
-                parsed = await parser.parse()
+        yield parsed
+    finally:
+        await parsed.close()
+        _texts.give(parser.text_bytes)
+
+
+async def _parse(parser: _Form, max_files: int, setting: str) -> FormData:
+    try:
+        async with aclosing(parser.stream):
+            parsed = await parser.parse()
     except MultiPartException as error:
         if setting and error.message.startswith("Too many files"):
             detail = f"more than {max_files} files; send them in several requests, or set {setting}"
@@ -72,19 +99,16 @@ async def form(request: Request, max_files: int, setting: str = "") -> AsyncIter
         await parsed.close()
         detail = "the form is incomplete: its closing boundary is missing"
         raise Problem(400, "invalid-form", detail)
-    try:
-        yield parsed
-    finally:
-        await parsed.close()
+    return parsed
 
 
 async def json_body(request: Request, max_bytes: int) -> Any:
-    """Reads a JSON body. Raises Problem 408, 413, 415 or 422."""
+    """Reads a JSON body. Raises Problem 413, 415 or 422, or SlowBody."""
     if media_type(request) != "application/json":
         raise Problem(415, "not-json", "send application/json")
     received = bytearray()
-    with _time_limit():
-        async for chunk in request.stream():
+    with wait_budget.current().work.receive() as body:
+        async for chunk in _chunks(request, body):
             received += chunk
             if len(received) > max_bytes:
                 raise Problem(413, "body-too-large", f"JSON here is limited to {max_bytes} bytes")
@@ -114,12 +138,40 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise Problem(422, "invalid-json", f"{where}: not JSON: {error}") from error
 
 
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    """Raises Problem 408 for a slow body, which would occupy its place for ever."""
-    try:
-        with anyio.fail_after(BODY_SECONDS):
-            yield
-    except TimeoutError as error:
-        detail = f"the body took longer than {BODY_SECONDS} seconds"
-        raise Problem(408, "slow-body", detail) from error
+async def _chunks(request: Request, body: Receiving) -> AsyncGenerator[bytes, None]:
+    """Yields the body as it arrives. Raises SlowBody: a slow body would hold its place for ever."""
+    async with aclosing(request.stream()) as stream:
+        while True:
+            try:
+                with anyio.fail_after(min(SILENT_SECONDS, BODY_SECONDS - body.seconds)):
+                    chunk = await anext(stream, None)
+            except TimeoutError as error:
+                raise SlowBody(
+                    f"the body took longer than {BODY_SECONDS} seconds, or was silent for "
+                    f"{SILENT_SECONDS}"
+                ) from error
+            if chunk is None:
+                return
+            body.bytes += len(chunk)
+            if body.seconds > SILENT_SECONDS and body.bytes < body.seconds * BYTES_A_SECOND:
+                raise SlowBody(f"the body has fewer than {BYTES_A_SECOND} bytes a second")
+            yield chunk
+
+
+class _TextBudget:
+    """The bytes of text fields of all forms that are being received or read."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    def take(self, count: int) -> None:
+        """Raises Busy if too many are taken."""
+        if self._taken + count > MAX_TEXT_BYTES:
+            raise Busy("the text fields of requests in progress are too large together; try again")
+        self._taken += count
+
+    def give(self, count: int) -> None:
+        self._taken -= count
+
+
+_texts = _TextBudget()

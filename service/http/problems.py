@@ -50,6 +50,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.Refused, 409, "conflict"),
     (errors.Busy, 429, "busy"),
     (errors.Unavailable, 503, "unavailable"),
+    (errors.SlowBody, 408, "slow-body"),
     (errors.ClientGone, 400, "client-gone"),
     (errors.StorageFull, 507, "disk-full"),
 )

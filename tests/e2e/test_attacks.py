@@ -1,10 +1,12 @@
 """Tests that hostile images and clients cost the service little, whatever they send."""
 
 import os
+import select
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -125,3 +127,56 @@ def test_a_request_is_refused_the_time_of_too_many_images(
         codes = [item["error"]["code"] for item in items if item["status"] == "failed"]
         assert codes and set(codes) == {"decode-limit"}
         assert "GPQ_REQUEST_SECONDS" in items[-1]["error"]["detail"]
+
+
+def test_bodies_that_never_end_lose_their_places(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model, max_waiting=8) as server:
+        server.index(png(0), ids='["good"]')
+        head, _ = form([png(1)])
+        connections = [connect(server) for _ in range(8)]
+        for connection in connections:
+            connection.sendall(head)
+        time.sleep(0.5)
+        assert_problem(server.search(png(0)), 429, "busy")
+        time.sleep(5.5)  # until another request may take the place of a slow body
+        for _ in range(5):
+            assert seconds_of_search(server) < 5
+        ended, _, _ = select.select(connections, [], [], 10)
+        reply = ended[0].recv(4096)
+        assert reply.startswith(b"HTTP/1.1 408") and b"slow-body" in reply
+        for connection in connections:
+            connection.close()
+
+
+def test_half_open_forms_have_little_text_in_memory(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model) as server:
+        field = b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n'
+        head = (
+            b"POST /index HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        before = server.rss()
+        connections = [connect(server) for _ in range(20)]
+        for connection in connections:
+            with suppress(OSError):  # refused, and closed
+                connection.sendall(head + field + bytes(17 * 2**20))
+        time.sleep(1)
+        assert server.rss() - before < 400 * 2**20
+        for connection in connections:
+            connection.close()
+        time.sleep(1)
+        reply = server.index(png(1), metadata='[{"a": 1}]')  # the room is free again
+        assert reply.status_code == 200
+
+
+def test_unfinished_requests_leave_room_for_others(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model) as server:
+        server.index(png(0), ids='["good"]')
+        connections = [connect(server) for _ in range(1100)]
+        for connection in connections:
+            with suppress(OSError):
+                connection.sendall(b"GET /stats HTTP/1.1\r\n")
+        assert seconds_of_search(server) < 5
+        assert server.http.get("/stats").status_code == 200
+        for connection in connections:
+            connection.close()

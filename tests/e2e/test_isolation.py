@@ -13,6 +13,7 @@ from harness.images import png
 from harness.models import fields, make_artifact
 from harness.processes import children
 from harness.server import Server
+from tests.waiting import until
 
 CLONE_NEWNET = 0x40000000
 LOOPBACK = "0100007F"  # as in /proc/net/tcp
@@ -80,6 +81,7 @@ def check(folder: Path, model: Path, other: Path) -> str:
     with server:
         assert server.process is not None
         pid = server.process.pid
+        until(lambda: len(children(pid)) == 2 and others(pid) == [])
         assert (files(home, temporary), others(pid)) == ([], [])
         assert server.index(png(1)).status_code == 200
         assert server.search(png(1)).status_code == 200

@@ -15,7 +15,7 @@ from gpq.errors import BrokenImage, DecodeLimit, UnknownFormat
 from gpq.pixels import decode
 from gpq.pixels.preprocess import Preprocess
 from harness.images import encoded, png
-from service.concurrency.wait_budget import Work
+from service.concurrency.work import Work
 from service.decoding.pool import DecodePool
 from service.decoding.process import ProcessLimits
 from service.decoding.task import Output, Task

@@ -3,8 +3,9 @@ import pytest
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from service.errors import SlowBody
 from service.http import bodies, requests
-from service.http.problems import Problem
+from service.http.problems import problem_of
 
 
 def endless(content_type: str) -> Request:
@@ -29,9 +30,10 @@ def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
         await requests.search_json(endless("application/json"), "m")
 
     for read in (read_form, read_json):
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(SlowBody) as caught:
             anyio.run(read)
-        assert (caught.value.status, caught.value.code) == (408, "slow-body")
+        problem = problem_of(caught.value)
+        assert problem is not None and (problem.status, problem.code) == (408, "slow-body")
 
 
 def posted(size: int, length: int | None) -> Request:

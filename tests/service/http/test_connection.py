@@ -1,154 +1,143 @@
-"""Tests of the limits of a request's head, on real sockets."""
+"""Tests of the limits of connections and of replies that nobody reads, on real sockets."""
 
-import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from service.http import connection
-from service.http.connection import LimitedProtocol
+from service.http import connection, reply_limit
+from service.http.reply_limit import ReplyLimit
 
-LINE = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
-SECONDS = 0.5
 MIB = 2**20
+GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+Connect = Callable[[], socket.socket]
+
+
+async def bytes_of(request: Request) -> Response:
+    return Response(bytes(int(request.path_params["size"])))
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.socket]]:
-    """Serves the number of the bytes of each body; returns a function that connects."""
-    monkeypatch.setattr(connection, "HEAD_SECONDS", SECONDS)
-
-    async def count(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(str(len(await request.body())))
-
-    app = Starlette(routes=[Route("/", count, methods=["GET", "POST"])])
-    config = uvicorn.Config(app, port=0, http=LimitedProtocol, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    address = server.servers[0].sockets[0].getsockname()
-
-    def opened() -> socket.socket:
-        return socket.create_connection(address, timeout=20)
-
-    yield opened
-    server.should_exit = True
-    thread.join()
+def connect(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Serves replies of any size, with short limits; returns a function that connects."""
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "REPLY_SECONDS", 0.5)
+    app = Starlette(routes=[Route("/{size}", bytes_of)])
+    app.add_middleware(ReplyLimit)
+    connected: Connect = serve(app)
+    return connected
 
 
-def reply(client: socket.socket) -> tuple[int, bytes]:
-    """Reads until the server closes; returns the status of the last reply, and its body."""
-    received = b""
+def received(client: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length and (part := client.recv(MIB)):
+        data += part
+    return data
+
+
+def is_open(client: socket.socket) -> bool:
+    client.settimeout(0.05)
     try:
-        while chunk := client.recv(MIB):
-            received += chunk
-    except ConnectionResetError:
-        pass
-    head, _, body = received.rpartition(b"\r\n\r\n")
-    return int(head.rpartition(b"HTTP/1.1 ")[2][:3] or 0), body
+        return client.recv(1) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
 
 
-def sent(client: socket.socket, data: bytes, times: int) -> int:
-    """Sends data several times, until the server closes; returns how often it was sent."""
-    for number in range(times):
-        try:
-            client.sendall(data)
-        except OSError:
-            return number
-    return times
+@pytest.mark.parametrize("size", [0, 100, MIB, 40 * MIB])
+def test_a_reply_of_any_size_arrives_whole(connect: Connect, size: int) -> None:
+    with connect() as client:
+        for _ in range(2):
+            client.sendall(GET % size)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(1)
+            assert b"200 OK" in head and f"content-length: {size}\r\n".encode() in head
+            assert received(client, size) == bytes(size)
 
 
-@pytest.mark.parametrize(
-    ("head", "status", "code"),
-    [
-        (LINE + b"A: " + b"x" * 70_000, 431, "headers-too-large"),
-        (LINE + 2 * (b"A: " + b"x" * 40_000 + b"\r\n") + b"\r\n", 431, "headers-too-large"),
-        (LINE + b"A: x\r\n" * 101, 431, "too-many-headers"),
-        (LINE + b"x" * 70_000, 431, "headers-too-large"),
-        (b"GET /" + b"x" * 17_000, 414, "url-too-long"),
-        (b"GET /" + b"x" * 17_000 + LINE[5:] + b"\r\n", 414, "url-too-long"),
-    ],
-)
-def test_a_large_head_is_refused(
-    connect: Callable[[], socket.socket], head: bytes, status: int, code: str
+def test_a_client_that_reads_nothing_loses_its_connection(connect: Connect) -> None:
+    with connect() as client:
+        client.sendall(GET % (40 * MIB))
+        time.sleep(1.5)
+        assert len(received(client, 40 * MIB)) < 40 * MIB
+
+
+def test_a_client_that_reads_slowly_but_steadily_gets_everything(connect: Connect) -> None:
+    with connect() as client:
+        client.sendall(GET % (20 * MIB))
+        data = 0
+        for _ in range(15):  # for longer than a client that reads nothing would have
+            data += len(received(client, MIB))
+            time.sleep(0.1)
+        while data < 20 * MIB:
+            data += len(client.recv(MIB))
+
+
+def test_a_client_that_reads_a_few_bytes_at_a_time_loses_its_connection(
+    connect: Connect,
 ) -> None:
     with connect() as client:
-        client.sendall(head)
-        found, body = reply(client)
-        assert (found, json.loads(body)["code"]) == (status, code)
+        client.sendall(GET % (40 * MIB))
+        for _ in range(15):
+            assert client.recv(100)
+            time.sleep(0.1)
+        assert len(received(client, 40 * MIB)) < 39 * MIB
 
 
-@pytest.mark.parametrize("start", [b"GET /", LINE + b"A: ", LINE])
-def test_a_head_without_end_is_not_read(connect: Callable[[], socket.socket], start: bytes) -> None:
-    with connect() as client:
-        client.sendall(start)
-        assert sent(client, b"x" * MIB, 200) < 20
-
-
-@pytest.mark.parametrize("head", [b"", b"GET", LINE, LINE + b"A: x"])
-def test_a_head_has_a_deadline(connect: Callable[[], socket.socket], head: bytes) -> None:
-    started = time.monotonic()
-    with connect() as client:
-        client.sendall(head)
-        status, body = reply(client)
-        assert SECONDS * 0.9 < time.monotonic() - started < SECONDS + 5
-        assert (status, json.loads(body)["code"]) == (408, "slow-headers")
-
-
-def test_a_trickle_does_not_prolong_the_deadline(connect: Callable[[], socket.socket]) -> None:
-    with connect() as client:
-        started = time.monotonic()
-        client.sendall(LINE)
-        while sent(client, b"A: x\r\n", 1):
-            time.sleep(0.05)
-            assert time.monotonic() - started < SECONDS + 5
-
-
-@pytest.mark.parametrize("start", [b"0\r\nA: ", b"0\r\n", b"1;a=", b"1"])
-def test_a_chunked_body_hides_no_endless_header(
-    connect: Callable[[], socket.socket], start: bytes
+def test_a_new_connection_replaces_the_one_that_has_waited_longest(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The header is behind the body, or beside the length of a chunk."""
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 5)
+    clients = []
+    for _ in range(8):
+        clients.append(connect())
+        clients[-1].sendall(b"GET /1 HTTP/1.1\r\n")
+        time.sleep(0.05)
+    assert [is_open(client) for client in clients] == [False] * 3 + [True] * 5
     with connect() as client:
-        client.sendall(b"POST" + LINE[3:] + b"Transfer-Encoding: chunked\r\n\r\n" + start)
-        assert sent(client, b"x" * MIB, 200) < 20
+        client.sendall(GET % 5)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    for client in clients:
+        client.close()
 
 
-def test_many_chunks_are_a_body(connect: Callable[[], socket.socket]) -> None:
-    with connect() as client:
-        client.sendall(b"POST" + LINE[3:] + b"Transfer-Encoding: chunked\r\n\r\n")
-        client.sendall(b"1\r\nx\r\n" * 50_000 + b"0\r\nA: b\r\n\r\n")
-        assert b"50000" in client.recv(MIB)
-
-
-def test_large_heads_and_slow_bodies_within_the_limits_are_served(
-    connect: Callable[[], socket.socket],
+def test_a_connection_with_a_request_in_progress_is_not_replaced(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three requests on one connection, the last two of which arrive together."""
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(connection, "REPLY_SECONDS", 30)
+    busy = [connect() for _ in range(3)]
+    for client in busy:
+        client.sendall(GET % (40 * MIB))
+    time.sleep(0.3)
     with connect() as client:
-        headers = b"".join(b"A%d: %b\r\n" % (n, b"x" * 600) for n in range(90))
-        client.sendall(b"POST /?" + b"q" * 8000 + LINE[5:] + headers)
-        client.sendall(b"Content-Length: 300000\r\n\r\n" + b"x" * 299_999)
-        time.sleep(2 * SECONDS)
-        client.sendall(b"x")
-        assert b"300000" in client.recv(MIB)
-        client.sendall(LINE + b"\r\n" + LINE + b"Connection: close\r\n\r\n")
-        status, body = reply(client)
-        assert (status, body) == (200, b"0")
+        assert not is_open(client)
+    for client in busy:
+        assert len(received(client, 40 * MIB)) >= 40 * MIB
+        client.close()
 
 
-def test_an_invalid_request_gets_a_problem(connect: Callable[[], socket.socket]) -> None:
-    with connect() as client:
-        client.sendall(b"nonsense\r\n\r\n")
-        status, body = reply(client)
-        assert (status, json.loads(body)["code"]) == (400, "invalid-request")
+def test_large_replies_that_nobody_reads_are_bounded(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_limit, "MOST_BYTES", 50 * MIB)
+    with connect() as first, connect() as second:
+        first.sendall(GET % (40 * MIB))
+        time.sleep(0.2)
+        second.sendall(GET % (20 * MIB))
+        refused = second.recv(MIB)
+        assert refused.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in refused.lower()
+        second.sendall(GET % 1000)  # small ones are not affected
+        assert second.recv(MIB).startswith(b"HTTP/1.1 200")
+        assert len(received(first, 40 * MIB)) >= 40 * MIB
+    with connect() as third:
+        third.sendall(GET % (60 * MIB))  # larger than the limit, but alone
+        assert len(received(third, 60 * MIB)) >= 60 * MIB

@@ -31,6 +31,7 @@ EXPECTED = {
     errors.Unavailable: (503, "unavailable"),
     errors.WaitedTooLong: (503, "unavailable"),
     errors.ModelChanged: (503, "unavailable"),
+    errors.SlowBody: (408, "slow-body"),
     errors.ClientGone: (400, "client-gone"),
     errors.StorageFull: (507, "disk-full"),
 }
