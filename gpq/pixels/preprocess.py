@@ -57,19 +57,23 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resizes the shorter side of an RGB image and crops the centre: (size,size,3) uint8."""
+        return np.asarray(self._square(image))
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resizes and crops an RGB image: (3,size,size) uint8, channels first."""
+        square = self._square(image)
+        channels = bytearray().join(square.tobytes("raw", band) for band in "RGB")
+        return np.frombuffer(channels, np.uint8).reshape(3, self.size, self.size)
+
+    def _square(self, image: Image.Image) -> Image.Image:
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        square = image.resize(
+        return image.resize(
             (self.size, self.size),
             Image.Resampling.BICUBIC,
             box=(left, top, left + side, top + side),
         )
-        return np.asarray(square)
-
-    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resizes and crops an RGB image: (3,size,size) uint8, channels first."""
-        return np.ascontiguousarray(self.pixels(image).transpose(2, 0, 1))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (B,3,H,W) on the 0–255 scale -> float32 network input, contiguous."""

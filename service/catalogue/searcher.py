@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from io import SEEK_END
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.catalogue.exact import ExactSearch, Hit, ScanOptions, scores
-from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
 from service.database.images import ImageTable
@@ -133,8 +133,10 @@ class Searcher:
         self, file: BinaryIO, scan: ScanOptions, model: Model
     ) -> list[Hit] | ImageError:
         try:
-            found: list[list[Hit]] = await result_of(
-                self.decoder.decode(partial(_read, file), model),
+            found: list[list[Hit]] = await self.decoder.decode(
+                partial(_read, file),
+                file.seek(0, SEEK_END),
+                model,
                 partial(self.encoder.lut, model=model),
                 partial(self.exact.submit, scan),
             )
@@ -192,8 +194,7 @@ class Searcher:
         try:
             data = self.originals.get(image.sha256)
             if data is not None:
-                decoding = self.decoder.decode(lambda: data, model)
-                return StoredQuery(wait_budget.current().result_of(decoding), excluded)
+                return StoredQuery(self.decoder.decode_one(data, model), excluded)
         except WaitedTooLong:
             raise
         except (ImageError, Unavailable) as error:

@@ -63,10 +63,11 @@ class Admission:
     def _end_slowest(self) -> bool:
         """Ends a request whose body comes too slowly; returns False if there is none."""
         bodies = [work.receiving for work in self._inside if work.receiving is not None]
-        slow = [body for body in bodies if body.slow]
+        slow = [body for body in bodies if body.replaceable]
         if not slow:
             return False
-        min(slow, key=lambda body: body.bytes / body.seconds).end()
+        slowest = min(slow, key=lambda body: body.rate)
+        slowest.end("the body came too slowly, and another request waited for its place")
         return True
 
     async def run(self, work: Callable[[], R]) -> R:

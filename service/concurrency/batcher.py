@@ -1,5 +1,6 @@
 """Batches concurrent requests."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from typing import Generic, TypeVar
 from service.concurrency import wait_budget
 from service.concurrency.futures import result_of
 from service.concurrency.wait_budget import WaitBudget
-from service.errors import WaitedTooLong
+from service.errors import ClientGone, WaitedTooLong
 from service.telemetry import timing
 
 K = TypeVar("K", bound=Hashable)
@@ -26,20 +27,22 @@ class _Request(Generic[K, I, R]):
 
     key: K
     items: Sequence[I]
+    size: int
     answer: Future[Sequence[R]] = field(default_factory=Future)
     budget: WaitBudget = field(default_factory=wait_budget.current)
     spent: timing.Spent = field(default_factory=timing.current)
     submitted: float = field(default_factory=time.perf_counter)
 
     def begin(self) -> bool:
-        """Returns whether to run the request; one that waited too long gets WaitedTooLong."""
+        """Returns whether to run the request; one that waited too long, or whose client is gone,
+        gets its error."""
         if not self.answer.set_running_or_notify_cancel():
             return False
         waited = time.perf_counter() - self.submitted
         timing.add("queue", waited, self.spent)
         try:
             self.budget.spend(waited)
-        except WaitedTooLong as error:
+        except (WaitedTooLong, ClientGone) as error:
             self.answer.set_exception(error)
             return False
         return True
@@ -50,11 +53,11 @@ class Batcher(Generic[K, I, R]):
 
     A batch holds the items of one key, the oldest request first, and at most ``most`` items
     unless one request has more. It never waits to fill up: requests that arrive during a batch
-    form the next one.
+    form the next one. Several threads share the waiting requests evenly.
 
-    ``work``: takes a key and items and returns one result for each item. The threads start with
-    the first request and end with ``close``. The number of waiting requests is bounded by the
-    callers.
+    ``work``: takes a key and items and returns one result for each item. ``size``: by how many an
+    item counts. The threads start with the first request and end with ``close``. The number of
+    waiting requests is bounded by the callers.
     """
 
     def __init__(
@@ -63,8 +66,9 @@ class Batcher(Generic[K, I, R]):
         work: Callable[[K, Sequence[I]], Sequence[R]],
         most: int,
         threads: int = 1,
+        size: Callable[[I], int] = lambda item: 1,
     ) -> None:
-        self.work, self.most = work, most
+        self.work, self.most, self._size = work, most, size
         self._waiting: deque[_Request[K, I, R]] = deque()
         # True for each request, False to end a thread.
         self._submitted: SimpleQueue[bool] = SimpleQueue()
@@ -79,7 +83,7 @@ class Batcher(Generic[K, I, R]):
 
         The future raises the error of ``work``, or WaitedTooLong.
         """
-        request: _Request[K, I, R] = _Request(key, items)
+        request: _Request[K, I, R] = _Request(key, items, sum(map(self._size, items)))
         with self._changing:
             if self._closed:
                 request.answer.cancel()
@@ -125,9 +129,12 @@ class Batcher(Generic[K, I, R]):
         batch: list[_Request[K, I, R]] = []
         room = self.most
         with self._changing:
+            share = math.ceil(len(self._waiting) / len(self._threads))
             for request in [*self._waiting]:
-                if not batch or (request.key == batch[0].key and len(request.items) <= room):
-                    room -= len(request.items)
+                if len(batch) == share:
+                    break
+                if not batch or (request.key == batch[0].key and request.size <= room):
+                    room -= request.size
                     batch.append(request)
                     self._waiting.remove(request)
         return batch

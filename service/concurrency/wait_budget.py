@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -51,13 +51,18 @@ _current: ContextVar[WaitBudget] = ContextVar("wait_budget", default=WaitBudget(
 
 
 @contextmanager
-def limited(seconds: float, decode_seconds: float = math.inf) -> Iterator[None]:
+def spending(budget: WaitBudget) -> Iterator[None]:
     """Sets the budget of this context and its copies: one budget for all queues together."""
-    token = _current.set(WaitBudget(seconds, Work(decode_seconds)))
+    token = _current.set(budget)
     try:
         yield
     finally:
         _current.reset(token)
+
+
+def limited(seconds: float, decode_seconds: float = math.inf) -> AbstractContextManager[None]:
+    """Sets a new budget of ``seconds``, for new work."""
+    return spending(WaitBudget(seconds, Work(decode_seconds)))
 
 
 def current() -> WaitBudget:

@@ -1,5 +1,6 @@
 """What is known about one request while it is handled, on any number of threads."""
 
+import asyncio
 import math
 import threading
 import time
@@ -10,30 +11,58 @@ import anyio
 
 from service.errors import SlowBody
 
+BODY_SECONDS = 300.0  # how long a body may take to arrive
+SILENT_SECONDS = 30.0  # how long it may pause, and how long it may be slow at first
+BYTES_A_SECOND = 1024  # then, on average
 # A body that comes more slowly loses its place to another request, after some time.
 REPLACED_SECONDS, REPLACED_BYTES_A_SECOND = 5.0, 64 * 2**10
+LOOK_SECONDS = 1.0  # between looks at what has come
 
 
 class Receiving:
-    """A body that is being received. ``bytes``: how many have come."""
+    """A body that is being received, and the scope that ends if it comes too slowly."""
 
     def __init__(self, scope: anyio.CancelScope) -> None:
-        self.bytes = 0
-        self._scope, self._began = scope, time.monotonic()
+        self.why = ""
+        self._scope, self._began, self._bytes = scope, time.monotonic(), 0
+        self._latest = self._began
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(min(LOOK_SECONDS, BODY_SECONDS), self._look)
+
+    def add(self, count: int) -> None:
+        """Notes that ``count`` bytes have come."""
+        self._bytes += count
+        self._latest = time.monotonic()
 
     @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
+    def rate(self) -> float:
+        """Bytes a second until now."""
+        return self._bytes / (time.monotonic() - self._began)
 
     @property
-    def slow(self) -> bool:
+    def replaceable(self) -> bool:
         """Whether another request may take its place."""
-        seconds = self.seconds
-        return seconds > REPLACED_SECONDS and self.bytes < seconds * REPLACED_BYTES_A_SECOND
+        seconds = time.monotonic() - self._began
+        return seconds > REPLACED_SECONDS and self.rate < REPLACED_BYTES_A_SECOND
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """Ends the request with SlowBody."""
+        self.why = why
         self._scope.cancel()
+
+    def done(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._began >= BODY_SECONDS:
+            self.end(f"the body took longer than {BODY_SECONDS:g} seconds")
+        elif now - self._latest > SILENT_SECONDS:
+            self.end(f"the body was silent for {SILENT_SECONDS:g} seconds")
+        elif now - self._began > SILENT_SECONDS and self.rate < BYTES_A_SECOND:
+            self.end(f"the body has fewer than {BYTES_A_SECOND} bytes a second")
+        else:
+            self._timer = self._loop.call_later(min(LOOK_SECONDS, BODY_SECONDS), self._look)
 
 
 class Work:
@@ -57,12 +86,13 @@ class Work:
 
     @contextmanager
     def receive(self) -> Iterator[Receiving]:
-        """The context in which the body arrives. Raises SlowBody if it loses its place."""
+        """The context in which the body arrives. Raises SlowBody if it comes too slowly."""
         with anyio.CancelScope() as scope:
-            self.receiving = Receiving(scope)
+            self.receiving = body = Receiving(scope)
             try:
-                yield self.receiving
+                yield body
             finally:
+                body.done()
                 self.receiving = None
         if scope.cancelled_caught:
-            raise SlowBody("the body came too slowly, and others waited for its place")
+            raise SlowBody(body.why)

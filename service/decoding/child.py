@@ -7,6 +7,7 @@ FILE; the outputs take their place. SECONDS of processor time on one file end th
 SIGPROF. BYTES is the memory that decoding may take. The program ends when the socket is closed.
 """
 
+import gc
 import io
 import os
 import resource
@@ -16,6 +17,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,21 @@ from service.decoding.task import (
     ImageFile,
     Input,
     Line,
-    Output,
     Task,
     error_to_json,
 )
 
 LARGE_PIXELS = 4_000_000  # larger images are announced, and their memory is returned at once
 FIRST_TO_KILL = "1000"  # when memory is short, the kernel ends this process before the service
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An output as in ``task``, whose parts need not be copied."""
+
+    width: int
+    height: int
+    parts: list[memoryview]
 
 
 class Child:
@@ -59,17 +69,17 @@ class Child:
         replies, outputs = [], []
         for data in self.file.read(lengths):
             made = self._outcome(data, task)
-            if isinstance(made, Output):
-                outputs.append(made.data)
+            if isinstance(made, _Made):
+                outputs += made.parts
                 size = {"width": made.width, "height": made.height}
-                replies.append({**size, "bytes": len(made.data)})
+                replies.append({**size, "bytes": sum(part.nbytes for part in made.parts)})
             else:
                 replies.append(made)
                 memory.give_back()
         self.file.write(outputs)
         return replies
 
-    def _outcome(self, data: bytes, task: Task) -> Output | dict[str, Any]:
+    def _outcome(self, data: bytes, task: Task) -> _Made | dict[str, Any]:
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
         try:
             return self._output(data, task)
@@ -82,29 +92,29 @@ class Child:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
-    def _output(self, data: bytes, task: Task) -> Output:
+    def _output(self, data: bytes, task: Task) -> _Made:
         made = self._thumbnail(data, task.thumbnail) if task.thumbnail else self._inputs(data, task)
         if made.width * made.height > LARGE_PIXELS:
             memory.give_back()
         return made
 
-    def _thumbnail(self, data: bytes, side: int) -> Output:
+    def _thumbnail(self, data: bytes, side: int) -> _Made:
         full, buffer = self._decode(data, side), io.BytesIO()
         full.image.thumbnail((side, side))
         full.image.save(buffer, "WEBP")
-        return Output(full.width, full.height, buffer.getvalue())
+        return _Made(full.width, full.height, [buffer.getbuffer()])
 
-    def _inputs(self, data: bytes, task: Task) -> Output:
-        made: dict[Input, bytes] = {}
+    def _inputs(self, data: bytes, task: Task) -> _Made:
+        made: dict[Input, memoryview] = {}
         width = height = 0
         for scale in {shrink_to for _, shrink_to in task.inputs}:
             full = self._decode(data, scale)
             width, height = full.width, full.height
             for each in task.inputs:
                 if each[1] == scale:
-                    made[each] = Preprocess(each[0]).prepare(full.image).tobytes()
+                    made[each] = Preprocess(each[0]).prepare(full.image).data.cast("B")
             del full  # before the next one is decoded
-        return Output(width, height, b"".join(made[each] for each in task.inputs))
+        return _Made(width, height, [made[each] for each in task.inputs])
 
     def _decode(self, data: bytes, shrink_to: int | None) -> decode.Decoded:
         return decode.decode(data, self.max_pixels, shrink_to, self._announce)
@@ -125,6 +135,7 @@ def main(arguments: list[str]) -> None:
     ImageCms.createProfile("sRGB")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     memory.keep_tensors()
+    gc.freeze()
     _limit_memory(most_bytes)
     _be_quiet()
     Child(line, file, seconds, max_pixels).serve()

@@ -1,13 +1,12 @@
-"""Hands images to decoding processes, on a few threads."""
+"""Hands images to decoding processes, in groups."""
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.concurrency import wait_budget
+from service.concurrency.batcher import Batcher
+from service.concurrency.futures import Step, result_of
 from service.concurrency.groups import groups
 from service.concurrency.wait_budget import WaitBudget
 from service.concurrency.work import Work
@@ -25,12 +26,11 @@ from service.settings import Settings
 from service.telemetry import timing
 
 THUMBNAIL_PIXELS = 256  # longer side of a thumbnail
-GROUP, GROUP_BYTES = 8, 16_384  # small images that a process decodes at a time
+GROUP, GROUP_BYTES = 8, 65_536  # small images that a process decodes at a time
 IMPORT_GROUP_BYTES = 2**20  # for an import, which has many callers and no hurry
 # Memory of a process beyond its program: the file, perhaps twice, and copies of the pixels.
 BASE_BYTES, BYTES_PER_PIXEL = 128 * 2**20, 12
 
-R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -43,6 +43,19 @@ class DecodedImage:
     pixels: Mapping[str, NDArray[np.uint8]]
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file to decode. ``size``: its bytes."""
+
+    read: Callable[[], bytes]
+    size: int
+    work: Work
+
+    @property
+    def weight(self) -> int:
+        return max(self.size, GROUP_BYTES // GROUP)
+
+
 class Decoder:
     """Decodes with few processes, which bounds memory whatever is uploaded.
 
@@ -53,7 +66,10 @@ class Decoder:
 
     def __init__(self, pool: DecodePool, group_bytes: int = GROUP_BYTES) -> None:
         self._pool = pool
-        self._threads = ThreadPoolExecutor(pool.size, "decode")
+        # In groups, because handing over a small image takes as long as decoding it.
+        self._groups: Batcher[Task, _File, Output | ImageError] = Batcher(
+            "decode", self._run, GROUP_BYTES, pool.size, lambda file: file.weight
+        )
         self._group_bytes = group_bytes
         self._most_groups = 2 * pool.size  # of one caller in the queue; the others wait, unread
 
@@ -63,13 +79,25 @@ class Decoder:
 
     def close(self) -> None:
         """Cancels waiting work, and ends decoding in progress with Unavailable."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._groups.close()
         self._pool.close()
 
-    def decode(self, read: Callable[[], bytes], model: Model) -> Future[DecodedImage]:
-        """Reads and decodes one image for a model. The future may raise ImageError."""
-        budget = wait_budget.current()
-        return self._submit(lambda: _only(self._decode([read()], [model], budget.work)), budget)
+    async def decode(self, read: Callable[[], bytes], size: int, model: Model, *steps: Step) -> Any:
+        """Decodes one image of ``size`` bytes for a model, and takes it through further steps.
+
+        The first step gets the DecodedImage; see ``result_of``. Raises ImageError.
+        """
+        task = _task([model])
+
+        def first_step(made: Sequence[Output | ImageError]) -> Future[Any]:
+            return steps[0](_decoded(_only(made), task, [model]))
+
+        file = _File(read, size, wait_budget.current().work)
+        return await result_of(self._groups.submit(task, [file]), first_step, *steps[1:])
+
+    def decode_one(self, data: bytes, model: Model) -> DecodedImage:
+        """Decodes one image for a model. Raises ImageError."""
+        return _only(self.decode_all([data], [model]))
 
     def decode_all(
         self, uploads: Iterable[bytes], models: Collection[Model]
@@ -78,22 +106,24 @@ class Decoder:
 
         ``uploads`` is read as processes become free.
         """
+        budget, task = wait_budget.current(), _task(models)
+        later = WaitBudget(math.inf, budget.work)
         decoded: list[DecodedImage | ImageError] = []
-        decoding: deque[tuple[WaitBudget, Future[list[DecodedImage | ImageError]]]] = deque()
+        decoding: deque[tuple[WaitBudget, Future[Sequence[Output | ImageError]]]] = deque()
 
         def take_next() -> None:
-            budget, future = decoding.popleft()
-            group = budget.result_of(future)
-            decoded.extend(group)
-
-        budget = wait_budget.current()
-        # In groups, because handing over a small image takes as long as decoding it.
-        for group in groups(uploads, GROUP, len, self._group_bytes):
-            decoding.append(
-                (budget, self._submit(partial(self._decode, group, models, budget.work), budget))
+            waits, group = decoding.popleft()
+            decoded.extend(
+                made if isinstance(made, ImageError) else _decoded(made, task, models)
+                for made in waits.result_of(group)
             )
+
+        for group in groups(uploads, GROUP, len, self._group_bytes):
+            files = [_File(partial(bytes, data), len(data), budget.work) for data in group]
             # Only the first group is subject to the caller's budget.
-            budget = WaitBudget(math.inf, budget.work)
+            waits = later if decoding or decoded else budget
+            with wait_budget.spending(waits):
+                decoding.append((waits, self._groups.submit(task, files)))
             if len(decoding) == self._most_groups:
                 take_next()
         while decoding:
@@ -103,33 +133,12 @@ class Decoder:
     def thumbnail(self, data: bytes) -> bytes:
         """Returns a WebP of at most THUMBNAIL_PIXELS a side. Raises ImageError."""
         budget, task = wait_budget.current(), Task(thumbnail=THUMBNAIL_PIXELS)
-        shrunk = self._submit(lambda: _only(self._pool.run(task, [data], budget.work)), budget)
-        return budget.result_of(shrunk).data
+        file = _File(lambda: data, len(data), budget.work)
+        return _only(budget.result_of(self._groups.submit(task, [file]))).data
 
-    def _submit(self, work: Callable[[], R], budget: WaitBudget) -> Future[R]:
-        submitted, spent = time.perf_counter(), timing.current()
-
-        def run() -> R:
-            began = time.perf_counter()
-            timing.add("queue", began - submitted, spent)
-            budget.spend(began - submitted)
-            try:
-                return work()
-            finally:
-                timing.add("decode", time.perf_counter() - began, spent)
-
-        return self._threads.submit(run)
-
-    def _decode(
-        self, uploads: Sequence[bytes], models: Collection[Model], work: Work
-    ) -> list[DecodedImage | ImageError]:
-        rules = {model.id: (model.rules.size, model.rules.shrink_to) for model in models}
-        inputs = tuple(dict.fromkeys(rules.values()))
-        outputs = self._pool.run(Task(inputs), uploads, work)
-        return [
-            each if isinstance(each, ImageError) else _decoded(each, inputs, rules)
-            for each in outputs
-        ]
+    def _run(self, task: Task, files: Sequence[_File]) -> list[Output | ImageError]:
+        with timing.stage("decode"):
+            return self._pool.run(task, [file.read() for file in files], [f.work for f in files])
 
 
 def open_decoder(
@@ -146,18 +155,25 @@ def open_decoder(
     return Decoder(DecodePool(settings.decode_threads, limits, killed), group_bytes)
 
 
-def _decoded(output: Output, inputs: Sequence[Input], rules: Mapping[str, Input]) -> DecodedImage:
+def _task(models: Iterable[Model]) -> Task:
+    return Task(tuple(dict.fromkeys(map(_input, models))))
+
+
+def _input(model: Model) -> Input:
+    return model.rules.size, model.rules.shrink_to
+
+
+def _decoded(output: Output, task: Task, models: Iterable[Model]) -> DecodedImage:
     pixels, place = {}, 0
-    for each in inputs:
+    for each in task.inputs:
         size = each[0]
         flat = np.frombuffer(output.data, np.uint8, 3 * size * size, place)
         pixels[each], place = flat.reshape(3, size, size), place + flat.size
-    return DecodedImage(
-        output.width, output.height, {id: pixels[each] for id, each in rules.items()}
-    )
+    by_model = {model.id: pixels[_input(model)] for model in models}
+    return DecodedImage(output.width, output.height, by_model)
 
 
-def _only(outcomes: list[T | ImageError]) -> T:
+def _only(outcomes: Sequence[T | ImageError]) -> T:
     """Returns the one outcome, or raises it."""
     (outcome,) = outcomes
     if isinstance(outcome, ImageError):

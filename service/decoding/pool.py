@@ -51,40 +51,50 @@ class DecodePool:
             while True:
                 self._places.get_nowait().end()
 
-    def run(self, task: Task, files: Sequence[bytes], work: Work) -> list[Output | ImageError]:
-        """Does a task for a request, and returns an output or an error for each file.
+    def run(
+        self, task: Task, files: Sequence[bytes], works: Sequence[Work]
+    ) -> list[Output | ImageError]:
+        """Does a task, and returns an output or an error for each file.
 
-        Raises Unavailable if no process can be started, ClientGone if the work is abandoned.
+        ``works``: the request that each file belongs to. Raises Unavailable if no process can be
+        started, ClientGone if all requests are abandoned.
         """
-        if work.decode_seconds <= 0:
-            return [DecodeLimit(REQUEST_LIMIT)] * len(files)
-        place = self._places.get()
-        try:
-            return self._run(place, task, files, work)
-        finally:
-            self._places.put(place)
+        allowed = [n for n, work in enumerate(works) if work.decode_seconds > 0]
+        made: list[Output | ImageError] = [DecodeLimit(REQUEST_LIMIT)] * len(files)
+        if allowed:
+            place = self._places.get()
+            try:
+                found = self._run(
+                    place, task, [files[n] for n in allowed], [works[n] for n in allowed]
+                )
+            finally:
+                self._places.put(place)
+            for n, each in zip(allowed, found, strict=True):
+                made[n] = each
+        return made
 
     def _run(
-        self, place: "_Place", task: Task, files: Sequence[bytes], work: Work
+        self, place: "_Place", task: Task, files: Sequence[bytes], works: Sequence[Work]
     ) -> list[Output | ImageError]:
         try:
-            return self._try(place, task, files, work)
+            return self._try(place, task, files, works)
         except Ended as error:
             if len(files) > 1:  # finds out which of them it was
-                return [self._run(place, task, [data], work)[0] for data in files]
+                alone = zip(files, works, strict=True)
+                return [self._run(place, task, [data], [work])[0] for data, work in alone]
             if error.status == -signal.SIGPROF:
-                work.decode_seconds -= self.limits.seconds
+                works[0].decode_seconds -= self.limits.seconds
                 return [self._why(error.status)]
         try:  # perhaps the kernel ended it, because others needed its memory
-            return self._try(place, task, files, work)
+            return self._try(place, task, files, works)
         except Ended as error:
             return [self._why(error.status)]
 
     def _try(
-        self, place: "_Place", task: Task, files: Sequence[bytes], work: Work
+        self, place: "_Place", task: Task, files: Sequence[bytes], works: Sequence[Work]
     ) -> list[Output | ImageError]:
         """Raises Ended if the process ends."""
-        if not work.wanted():
+        if not _wanted(works):
             raise ClientGone
         process = place.start()
         taken = 0
@@ -93,12 +103,12 @@ class DecodePool:
             nonlocal taken
             self._budget.give(taken)  # the image before is done
             taken = 0
-            if not self._budget.take(pixels, work.wanted):
+            if not self._budget.take(pixels, lambda: _wanted(works)):
                 raise Unwanted
             taken = pixels
 
         try:
-            reply = process.run(task, files, admit, work.wanted)
+            reply = process.run(task, files, admit, lambda: _wanted(works))
         except Unwanted as error:
             place.end()
             raise ClientGone from error
@@ -114,7 +124,8 @@ class DecodePool:
             self._budget.give(taken)
         if process.files_done >= FILES_EACH:
             place.end()
-        work.decode_seconds -= reply.seconds
+        for work in works:
+            work.decode_seconds -= reply.seconds / len(works)
         return reply.made
 
     def _why(self, status: int) -> ImageError:
@@ -160,3 +171,7 @@ class _Place:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
+
+
+def _wanted(works: Sequence[Work]) -> bool:
+    return any(work.wanted() for work in works)

@@ -60,8 +60,7 @@ class DecodeProcess:
         self.limits = limits
         self.files_done = 0
         ours, theirs = socket.socketpair()
-        ours.settimeout(LOOK_SECONDS)
-        self._line, self._file = Line(ours), ImageFile.new()
+        self._line, self._file = Line(ours, LOOK_SECONDS), ImageFile.new()
         inherited = (theirs.fileno(), self._file.descriptor)
         numbers = [*inherited, limits.seconds, limits.max_pixels, limits.memory_bytes]
         try:
@@ -70,7 +69,7 @@ class DecodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=inherited,
-                start_new_session=True,  # so that Ctrl-C in a terminal reaches the service alone
+                process_group=0,  # so that Ctrl-C in a terminal reaches the service alone
                 env=_environment(),
             )
         except OSError:

@@ -10,9 +10,11 @@ import json
 import logging
 import os
 import socket
+import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from socket import SO_RCVTIMEO, SOL_SOCKET
 from typing import Any
 
 from gpq.errors import BrokenImage, DecodeLimit, EmptyFile, ImageError, TooManyPixels, UnknownFormat
@@ -74,10 +76,16 @@ def error_from_json(values: dict[str, Any]) -> ImageError:
 
 
 class Line:
-    """Sends and receives JSON objects over a socket, one a line. Closing it ends the other side."""
+    """Sends and receives JSON objects over a socket, one a line. Closing it ends the other side.
 
-    def __init__(self, socket: socket.socket) -> None:
+    ``look_seconds``: after which ``receive`` raises TimeoutError; 0 for never.
+    """
+
+    def __init__(self, socket: socket.socket, look_seconds: float = 0) -> None:
         self._socket, self._received = socket, b""
+        # The system's own limit, because that of Python's takes a further call each time.
+        limit = struct.pack("ll", *divmod(int(look_seconds * 1e6), 10**6))
+        socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, limit)
 
     def send(self, values: dict[str, Any]) -> None:
         """Raises OSError."""
@@ -86,7 +94,10 @@ class Line:
     def receive(self) -> dict[str, Any]:
         """Raises TimeoutError, and can then be called again; EOFError at the end, or OSError."""
         while b"\n" not in self._received:
-            part = self._socket.recv(MESSAGE_BYTES)
+            try:
+                part = self._socket.recv(MESSAGE_BYTES)
+            except BlockingIOError as error:
+                raise TimeoutError from error
             if not part:
                 raise EOFError
             self._received += part
@@ -111,14 +122,14 @@ class ImageFile:
         with tempfile.TemporaryFile() as file:
             return cls(os.dup(file.fileno()))
 
-    def write(self, parts: Sequence[bytes]) -> None:
+    def write(self, parts: Iterable[bytes | memoryview]) -> None:
         """Writes the parts one behind the other, from the beginning."""
         place = 0
-        for data in parts:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self.descriptor, memoryview(data)[written:], place + written)
-            place += len(data)
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                written = os.pwrite(self.descriptor, left, place)
+                place, left = place + written, left[written:]
 
     def read(self, lengths: Sequence[int]) -> list[bytes]:
         """Reads parts, and returns the memory of a large file to the system."""

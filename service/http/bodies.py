@@ -5,19 +5,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-import anyio
 from fastapi import Request
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.concurrency import wait_budget
 from service.concurrency.work import Receiving
-from service.errors import Busy, SlowBody
+from service.errors import Busy
 from service.http.problems import Problem
 
-BODY_SECONDS = 300  # how long a body may take to arrive
-SILENT_SECONDS = 30  # how long it may pause, and how long it may be slow at first
-BYTES_A_SECOND = 1024  # then, on average
 MAX_TEXT_BYTES = 128 * 2**20  # of the text fields of all forms; their JSON takes some times more
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
 MAX_FIELDS = 4  # text fields of a form
@@ -66,7 +62,7 @@ async def form(request: Request, max_files: int, setting: str = "") -> AsyncIter
     with wait_budget.current().work.receive() as body:
         parser = _Form(
             request.headers,
-            _chunks(request, body),
+            _counted(request, body),
             max_files=max_files,
             max_fields=MAX_FIELDS,
             max_part_size=MAX_FIELD_BYTES,
@@ -108,7 +104,7 @@ async def json_body(request: Request, max_bytes: int) -> Any:
         raise Problem(415, "not-json", "send application/json")
     received = bytearray()
     with wait_budget.current().work.receive() as body:
-        async for chunk in _chunks(request, body):
+        async for chunk in _counted(request, body):
             received += chunk
             if len(received) > max_bytes:
                 raise Problem(413, "body-too-large", f"JSON here is limited to {max_bytes} bytes")
@@ -138,23 +134,10 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise Problem(422, "invalid-json", f"{where}: not JSON: {error}") from error
 
 
-async def _chunks(request: Request, body: Receiving) -> AsyncGenerator[bytes, None]:
-    """Yields the body as it arrives. Raises SlowBody: a slow body would hold its place for ever."""
+async def _counted(request: Request, body: Receiving) -> AsyncGenerator[bytes, None]:
     async with aclosing(request.stream()) as stream:
-        while True:
-            try:
-                with anyio.fail_after(min(SILENT_SECONDS, BODY_SECONDS - body.seconds)):
-                    chunk = await anext(stream, None)
-            except TimeoutError as error:
-                raise SlowBody(
-                    f"the body took longer than {BODY_SECONDS} seconds, or was silent for "
-                    f"{SILENT_SECONDS}"
-                ) from error
-            if chunk is None:
-                return
-            body.bytes += len(chunk)
-            if body.seconds > SILENT_SECONDS and body.bytes < body.seconds * BYTES_A_SECOND:
-                raise SlowBody(f"the body has fewer than {BYTES_A_SECOND} bytes a second")
+        async for chunk in stream:
+            body.add(len(chunk))
             yield chunk
 
 

@@ -11,6 +11,7 @@ import pytest
 from gpq.errors import ImageError
 from service.catalogue.exact import Hit
 from service.catalogue.searcher import Searcher, SearchOptions
+from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage
@@ -80,7 +81,9 @@ def test_a_search_by_id_that_waits_too_long_fails_and_is_not_answered_by_code() 
     stored = StoredImage("a", 1, "0" * 64, 1, 1, 1, "", None)
     images: Any = SimpleNamespace(get=lambda id: stored)
     originals: Any = SimpleNamespace(get=lambda sha256: b"bytes")
-    decoder: Any = SimpleNamespace(decode=lambda read, model: Future())  # its turn never comes
+    budget = wait_budget.current
+    # Its turn never comes.
+    decoder: Any = SimpleNamespace(decode_one=lambda data, model: budget().result_of(Future()))
     follower: Any = SimpleNamespace(model="m")
     admission = Admission(limit=9, threads=1, seconds=0.05)
     coder: Any = Encoding()

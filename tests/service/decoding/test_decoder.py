@@ -1,7 +1,9 @@
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 
@@ -42,8 +44,21 @@ def test_decoding_that_waits_too_long_is_cancelled_unless_it_has_begun(
         assert go.wait(10)
         return png(1)
 
-    with closing(open_decoder(Settings(max_pixels=10_000, decode_threads=1))) as decoder:
-        first = decoder.decode(slow, model)
+    def done(image: DecodedImage) -> Future[DecodedImage]:
+        future: Future[DecodedImage] = Future()
+        future.set_result(image)
+        return future
+
+    async def decode_slowly() -> DecodedImage:
+        with wait_budget.limited(0.2):
+            found: DecodedImage = await decoder.decode(slow, 1000, model, done)
+            return found
+
+    with (
+        closing(open_decoder(Settings(max_pixels=10_000, decode_threads=1))) as decoder,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        first = thread.submit(anyio.run, decode_slowly)
         assert begun.wait(10)
         for decode in (
             lambda: decoder.decode_all([png(2)], [model]),
@@ -51,6 +66,5 @@ def test_decoding_that_waits_too_long_is_cancelled_unless_it_has_begun(
         ):
             with wait_budget.limited(0.05), pytest.raises(WaitedTooLong):
                 decode()
-        with wait_budget.limited(0.05):
-            threading.Timer(0.3, go.set).start()
-            assert wait_budget.current().result_of(first).width == 40
+        threading.Timer(0.3, go.set).start()
+        assert first.result().width == 40

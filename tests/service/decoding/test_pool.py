@@ -53,7 +53,7 @@ def processes(pool: DecodePool) -> list[int]:
 def test_pixels_are_those_of_the_library_to_the_bit(pools) -> None:
     photograph = encoded(Image.effect_noise((500, 400), 50).convert("RGB"), "JPEG")
     files = [png(1), photograph, b"no image", png(2)[:900]]
-    found = pools().run(TASK, files, Work())
+    found = pools().run(TASK, files, [Work()] * 4)
     for data, output in zip(files[:2], found, strict=False):
         images = [decode.load(data, shrink_to=shrink_to) for _, shrink_to in TASK.inputs]
         prepared = [
@@ -71,7 +71,7 @@ def test_an_image_over_its_time_costs_its_process_alone(pools, slow: bytes) -> N
     pool = pools(seconds=0.1)
     pool._killed = lambda: ended.append(1)
     before = processes(pool)
-    found = pool.run(TASK, [png(1), slow, png(2)], Work())
+    found = pool.run(TASK, [png(1), slow, png(2)], [Work()] * 3)
     assert [type(each) for each in found] == [Output, DecodeLimit, Output]
     assert "0.1 seconds" in str(found[1])
     assert len(ended) == 2  # with the others, and alone
@@ -79,7 +79,7 @@ def test_an_image_over_its_time_costs_its_process_alone(pools, slow: bytes) -> N
 
 
 def test_an_image_over_its_memory_is_refused(pools, slow: bytes) -> None:
-    (found,) = pools(mebibytes=60).run(TASK, [encoded_rgb()], Work())
+    (found,) = pools(mebibytes=60).run(TASK, [encoded_rgb()], [Work()])
     assert isinstance(found, DecodeLimit) and "memory" in str(found)
 
 
@@ -91,7 +91,7 @@ def test_a_process_that_was_killed_is_replaced(pools) -> None:
     pool = pools()
     (process,) = processes(pool)
     os.kill(process, signal.SIGKILL)
-    (found,) = pool.run(TASK, [png(1)], Work())
+    (found,) = pool.run(TASK, [png(1)], [Work()])
     assert isinstance(found, Output)
     assert processes(pool) != [process]
 
@@ -99,7 +99,7 @@ def test_a_process_that_was_killed_is_replaced(pools) -> None:
 def test_an_image_that_crashes_its_process_twice_is_broken(pools, slow: bytes) -> None:
     pool = pools()
     found: list = []
-    thread = threading.Thread(target=lambda: found.extend(pool.run(TASK, [slow], Work())))
+    thread = threading.Thread(target=lambda: found.extend(pool.run(TASK, [slow], [Work()])))
     thread.start()
     killed: set[int] = set()
     while thread.is_alive():
@@ -118,18 +118,18 @@ def test_abandoned_work_ends_at_once(pools, slow: bytes) -> None:
     threading.Timer(0.5, work.abandon).start()
     began = time.monotonic()
     with pytest.raises(ClientGone):
-        pool.run(TASK, [slow] * 40, work)
+        pool.run(TASK, [slow] * 40, [work] * 40)
     assert time.monotonic() - began < 5
     with pytest.raises(ClientGone):
-        pool.run(TASK, [png(1)], work)
-    assert isinstance(pool.run(TASK, [png(1)], Work())[0], Output)
+        pool.run(TASK, [png(1)], [work])
+    assert isinstance(pool.run(TASK, [png(1)], [Work()])[0], Output)
 
 
 def test_a_request_has_a_limit_for_all_its_images(pools, slow: bytes) -> None:
     pool, work = pools(), Work(decode_seconds=0.2)
-    assert isinstance(pool.run(TASK, [slow], work)[0], Output)
+    assert isinstance(pool.run(TASK, [slow], [work])[0], Output)
     assert work.decode_seconds < 0
-    (found,) = pool.run(TASK, [png(1)], work)
+    (found,) = pool.run(TASK, [png(1)], [work])
     assert isinstance(found, DecodeLimit) and "GPQ_REQUEST_SECONDS" in str(found)
 
 
@@ -138,7 +138,7 @@ def test_closing_ends_work_in_progress(pools, slow: bytes) -> None:
     running = processes(pool)
     threading.Timer(0.5, pool.close).start()
     with pytest.raises(Unavailable, match="stops"):
-        pool.run(TASK, [slow] * 40, Work())
+        pool.run(TASK, [slow] * 40, [Work()] * 40)
     with pytest.raises(ProcessLookupError):
         os.kill(running[0], 0)
 
@@ -164,7 +164,7 @@ def test_large_images_wait_for_each_other(pools) -> None:
 
     pool._budget.take = watched  # type: ignore[method-assign]
     threads = [
-        threading.Thread(target=pool.run, args=(Task(((32, None),)), [large, large], Work()))
+        threading.Thread(target=pool.run, args=(Task(((32, None),)), [large, large], [Work()] * 2))
         for _ in range(2)
     ]
     for thread in threads:

@@ -3,6 +3,7 @@ import pytest
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from service.concurrency import work
 from service.errors import SlowBody
 from service.http import bodies, requests
 from service.http.problems import problem_of
@@ -20,7 +21,7 @@ def endless(content_type: str) -> Request:
 
 
 def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(work, "BODY_SECONDS", 0.1)
 
     async def read_form() -> None:
         async with bodies.form(endless("multipart/form-data; boundary=b"), 1):
