@@ -9,13 +9,13 @@ from fastapi_offline import FastAPIOffline
 
 from gpq import __version__
 from service.http import handlers
-from service.http.body_limit import BodyLimit, HeadAsGet
-from service.http.boundary import Boundary, ResponseHeaders
+from service.http.middleware.body_limit import BodyLimit, HeadAsGet
+from service.http.middleware.boundary import Boundary, ResponseHeaders
+from service.http.middleware.reply_limit import ReplyLimit
+from service.http.middleware.request_timer import RequestTimer
 from service.http.replies import ProblemReply
-from service.http.reply_limit import ReplyLimit
-from service.http.request_timer import RequestTimer
-from service.http.routes import images, index, jobs, models, page, search, system
-from service.http.security import require_key
+from service.http.routes import images, index, jobs, keys, models, page, search, system
+from service.http.security import allow, allow_images
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -50,14 +50,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Boundary, settings=settings)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(ReplyLimit)
-    app.add_middleware(RequestTimer, metrics=runtime.metrics)
+    app.add_middleware(RequestTimer, metrics=runtime.metrics, audit=runtime.audit)
     app.add_middleware(HeadAsGet)
     app.add_middleware(ResponseHeaders)
-    for router in (index.router, search.router, images.router):
-        app.include_router(router, tags=["images"], dependencies=[Depends(require_key)])
+    for router, check in (
+        (index.router, allow("index")),
+        (search.router, allow("search")),
+        (images.router, allow_images),
+    ):
+        app.include_router(router, tags=["images"], dependencies=[Depends(check)])
     for router in (models.router, jobs.router):
-        app.include_router(router, tags=["models and jobs"], dependencies=[Depends(require_key)])
-    app.include_router(system.router, tags=["service"], dependencies=[Depends(require_key)])
+        app.include_router(router, tags=["models and jobs"], dependencies=[Depends(allow("admin"))])
+    app.include_router(keys.router, tags=["keys"], dependencies=[Depends(allow("admin"))])
+    anybody = allow("search", "index")
+    app.include_router(system.router, tags=["service"], dependencies=[Depends(anybody)])
     app.include_router(system.public, tags=["service"])
     app.include_router(page.router)
     page.mount(app)

@@ -16,7 +16,8 @@ ServiceError
 │   ├── NoOriginal        the image exists, but its original is not kept
 │   ├── NoThumbnail       the original cannot be decoded any more
 │   ├── NoSuchModel
-│   └── NoSuchJob
+│   ├── NoSuchJob
+│   └── NoSuchKey
 ├── Refused               the state of the catalogue does not allow the request
 │   ├── ModelError        the state of a model does not allow it
 │   ├── JobError          the state of a job does not allow it
@@ -98,6 +99,13 @@ class NoSuchJob(NotFound):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"there is no job {number}")
+
+
+class NoSuchKey(NotFound):
+    """No key has the given number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"there is no key {number}")
 
 
 class Refused(ServiceError):

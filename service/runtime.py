@@ -13,6 +13,9 @@ from gpq.model.graph import GRAPH
 from gpq.model.model import Model
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
+from service.access.audit import Audit
+from service.access.keys import KeyRing
+from service.access.rates import Rates
 from service.catalogue.exact import ExactSearch
 from service.catalogue.images import Catalogue
 from service.catalogue.ingest import ImageWriter, Ingest
@@ -67,6 +70,9 @@ class Runtime:
         memory.keep_tensors()
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)
+        configured = [key.get_secret_value() for key in settings.api_keys]
+        self.keys = KeyRing(self.store.keys, configured)
+        self.rates, self.audit = Rates(settings.rate_limit), Audit(settings.audit_log)
         self.maintenance = Maintenance(self.store, self.originals, settings.feed_seconds)
         self.metrics, self.latency = Metrics(), Latency()
         self.decoder = open_decoder(settings, killed=self.metrics.decoders_ended.inc)
@@ -138,6 +144,7 @@ class Runtime:
         self._starter.join(timeout=STOP_SECONDS)
         self.jobs.stop()
         self.maintenance.stop()
+        self.keys.stop()
         if self._serving is not None:
             self._serving.loader.stop()
             self._serving.follower.stop()
@@ -220,6 +227,7 @@ class Runtime:
         logging.getLogger("alembic").setLevel(logging.WARNING)  # or alembic would log every attempt
         active = self.store.models.adopt(self._configured.id, self._files)
         model = self._configured if active == self._configured.id else self._stored(active)
+        self.keys.start()
         serving = self._build_serving(model)
         self._serving = serving
         self.maintenance.claim()

@@ -118,6 +118,14 @@ class Settings(BaseSettings):
         ge=1,
         description="threads of the network on the CPU; set fewer if other programs share it",
     )
+    rate_limit: int | None = Field(
+        None,
+        ge=1,
+        description="requests a second of each key, or of each address without one; more get 429",
+    )
+    audit_log: Path | None = Field(
+        None, description="file that gets a JSON line for each write and each act of administration"
+    )
     feed_seconds: int = Field(
         86_400,
         ge=1,
@@ -169,7 +177,7 @@ class Settings(BaseSettings):
                 )
         return hosts
 
-    @field_validator("index_file", "import_folder", mode="before")
+    @field_validator("index_file", "import_folder", "audit_log", mode="before")
     @classmethod
     def _unset_none(cls, value: object) -> object:
         return None if value == NONE else value

@@ -14,6 +14,7 @@ SERVICE = {
     "import": "store many images",
     "models": "change the model while the service runs",
     "jobs": "show and cancel imports and re-indexes",
+    "keys": "create, list and revoke API keys",
     "export": "write images, codes and models to a file, for another database",
     "restore": "read an exported file into a database without images",
     "backup": "copy a SQLite database that is in use",

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
 from gpq.system.openmp import spin_briefly
-from service.cli import backup, jobs, models
+from service.cli import backup, jobs, keys, models
 from service.database import engine
 from service.database.migrate import migrate
 from service.database.store import Store
@@ -30,6 +30,9 @@ python -m service import FOLDER|MANIFEST|TAR
 python -m service jobs list|failures N|cancel N
     Shows and cancels imports and re-indexes, including those of services.
 
+python -m service keys create NAME --scope SCOPE|list|revoke N
+    Manages the API keys of the database.
+
 python -m service export FILE, restore FILE
     Copies images, codes and models into another database; originals are not copied.
 
@@ -40,7 +43,7 @@ python -m service migrate REVISION
     Migrates the database to a revision of the schema, up or down. Go back before you install an
     older version of the program. No service may run meanwhile.
 """
-COMMANDS_THAT_CREATE = ("import", "restore")  # commands that may create the SQLite file
+COMMANDS_THAT_CREATE = ("import", "restore", "keys")  # commands that may create the SQLite file
 log = logging.getLogger("gpq.service")
 
 
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="[import|jobs|models|export|restore|backup|migrate]"
+        dest="command", metavar="[import|jobs|models|keys|export|restore|backup|migrate]"
     )
     migration = commands.add_parser("migrate", help="migrate the database to a schema revision")
     migration.add_argument("revision", nargs="?", default="head", help="default: head, the newest")
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_arguments(commands.add_parser("jobs", help="show and cancel jobs"))
     backup.add_arguments(commands)
     models.add_arguments(commands.add_parser("models", help="change the model"))
+    keys.add_arguments(commands.add_parser("keys", help="manage API keys"))
     return parser
 
 
@@ -105,6 +109,8 @@ def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
         return _migrate(settings, arguments.revision)
     if arguments.command == "models":
         return models.run(arguments, settings)
+    if arguments.command == "keys":
+        return keys.run(arguments, settings)
     if arguments.command == "import":
         return jobs.run_import(arguments, settings)
     if arguments.command in backup.ABOUT:

@@ -12,7 +12,7 @@ from contextlib import suppress
 import uvicorn
 
 from service.app import create_app
-from service.http.request_head import LimitedProtocol
+from service.http.middleware.request_head import LimitedProtocol
 from service.settings import STOP_SECONDS, Settings
 
 DESCRIPTORS = 65_536

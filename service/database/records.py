@@ -221,3 +221,28 @@ class JobFailure:
     number: int
     name: str
     reason: str
+
+
+Scope = Literal["search", "index", "admin"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key, without its secret.
+
+    ``sha256``: of the secret, in hex. ``prefix``: what ids must begin with; "" for any. Times are
+    in seconds since the epoch. ``used``: when it was last used, to a minute.
+    """
+
+    number: int
+    name: str
+    sha256: str
+    scopes: frozenset[Scope]
+    prefix: str
+    created: float
+    expires: float | None
+    revoked: float | None
+    used: float | None
+
+    def valid(self, now: float) -> bool:
+        return self.revoked is None and (self.expires is None or now < self.expires)

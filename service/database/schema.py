@@ -8,6 +8,7 @@ feed          one row for each change, in commit order; every process applies it
 replicas      one row for each running process: what it has applied and how long its searches take
 jobs          one row for each import and re-index: its progress and its process
 job_failures  the entries that a job could not use, and why
+keys          one row for each API key: what it may do, and the hash of its secret
 state         values that all processes share, such as the name of the database
 """
 
@@ -126,4 +127,23 @@ job_failures = sa.Table(
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    # SHA-256 of the secret, in hex. A secret has 256 random bits, so it needs no slow hash.
+    sa.Column("sha256", sa.String(64), nullable=False, unique=True),
+    # Separated by spaces.
+    sa.Column("scopes", sa.String(64), nullable=False),
+    # What the ids must begin with that the key may read and write.
+    sa.Column("prefix", sa.String(128), nullable=False),
+    # Seconds since the epoch.
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double, nullable=True),
+    sa.Column("revoked", sa.Double, nullable=True),
+    sa.Column("used", sa.Double, nullable=True),
+    sqlite_autoincrement=True,
 )

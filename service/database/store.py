@@ -5,6 +5,7 @@ from service.database.engine import Database
 from service.database.feed import FeedTable
 from service.database.images import ImageTable
 from service.database.jobs import JobTable
+from service.database.keys import KeyTable
 from service.database.models import ModelTable
 from service.database.replicas import ReplicaTable
 from service.database.state import StateTable
@@ -20,6 +21,7 @@ class Store:
         self.models = ModelTable(self.database)
         self.replicas = ReplicaTable(self.database)
         self.jobs = JobTable(self.database)
+        self.keys = KeyTable(self.database)
         self.state = StateTable(self.database)
 
     def close(self) -> None:

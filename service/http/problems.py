@@ -47,6 +47,8 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.NoThumbnail, 404, "no-thumbnail"),
     (errors.NoSuchModel, 404, "no-such-model"),
     (errors.NoSuchJob, 404, "no-such-job"),
+    (errors.NoSuchKey, 404, "no-such-key"),
+    (errors.InvalidRequest, 422, "invalid-field"),
     (errors.Refused, 409, "conflict"),
     (errors.Busy, 429, "busy"),
     (errors.Unavailable, 503, "unavailable"),

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict
 
 from service.catalogue.ingest import PutResult
 from service.catalogue.metadata import decode_metadata
-from service.database.records import Job, Replica, StoredImage, StoredModel
+from service.database.records import Replica, StoredImage
 from service.http.problems import Problem, problem_of
 
-_MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
+EXAMPLE_MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
 
 
 class Reply(BaseModel):
@@ -84,7 +84,7 @@ class SearchReply(Reply):
 
     example = {
         "results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}],
-        "model": _MODEL,
+        "model": EXAMPLE_MODEL,
         "took_ms": 4.2,
         "query": "image",
     }
@@ -105,7 +105,7 @@ class BatchReply(Reply):
             {"results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}]},
             {"error": {"code": "empty-file", "detail": "the file is empty", "status": 400}},
         ],
-        "model": _MODEL,
+        "model": EXAMPLE_MODEL,
         "took_ms": 7.9,
     }
 
@@ -149,7 +149,7 @@ class ModelReply(Reply):
     measured: dict[str, Any] | None
 
     example = {
-        "id": _MODEL,
+        "id": EXAMPLE_MODEL,
         "bits": 48,
         "classes": ["airplane", "automobile"],
         "mAP": 0.757,
@@ -252,104 +252,3 @@ class ProblemReply(Reply):
         "instance": "/images/cat-9",
         "code": "no-such-image",
     }
-
-
-class JobReply(Reply):
-    number: int
-    kind: Literal["import", "reindex"]
-    source: str
-    state: Literal["waiting", "running", "stopped", "done", "failed", "cancelled"]
-    by_service: bool
-    done: int
-    failed: int
-    total: int | None
-    detail: str
-    seconds: float
-    seconds_left: float | None
-
-    @classmethod
-    def of(cls, job: Job) -> "JobReply":
-        left = None
-        if job.state == "running" and job.total is not None and job.done:
-            left = round((job.total - job.done) * job.seconds / job.done, 1)
-        rounded = {"seconds": round(job.seconds, 3), "seconds_left": left}
-        return cls.model_validate(asdict(job) | rounded)
-
-    example = {
-        "number": 1,
-        "kind": "import",
-        "source": "new-arrivals",
-        "state": "running",
-        "by_service": True,
-        "done": 5120,
-        "failed": 2,
-        "total": 20000,
-        "detail": "",
-        "seconds": 31.5,
-        "seconds_left": 91.5,
-    }
-
-
-class JobsReply(Reply):
-    jobs: list[JobReply]
-
-    example = {"jobs": [JobReply.example]}
-
-
-class FailureReply(Reply):
-    name: str
-    reason: str
-
-
-class FailuresReply(Reply):
-    failures: list[FailureReply]
-    next_cursor: int | None
-
-    example = {
-        "failures": [
-            {
-                "name": "shoes/7.jpg",
-                "reason": "the JPEG file cannot be decoded: image file is truncated",
-            }
-        ],
-        "next_cursor": 1,
-    }
-
-
-class ModelRowReply(Reply):
-    id: str
-    active: bool
-    ready: bool
-    without_code: int
-    added: str
-
-    @classmethod
-    def of(cls, model: StoredModel, without_code: int) -> "ModelRowReply":
-        return cls(
-            id=model.id,
-            active=model.active,
-            ready=model.complete,
-            without_code=without_code,
-            added=model.added,
-        )
-
-    example = {
-        "id": _MODEL,
-        "active": False,
-        "ready": False,
-        "without_code": 15000,
-        "added": "2026-05-01T10:00:00Z",
-    }
-
-
-class ModelsReply(Reply):
-    models: list[ModelRowReply]
-
-    example = {"models": [ModelRowReply.example]}
-
-
-class ActiveReply(Reply):
-    active: str
-    before: str
-
-    example = {"active": _MODEL, "before": "0a" * 32}

@@ -7,13 +7,14 @@ read a JSON body what ``bodies.json_body`` raises.
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from service.access.keys import Caller
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
 from service.catalogue.searcher import SearchOptions
-from service.database.records import KEEP
+from service.database.records import KEEP, Scope
 from service.http.bodies import json_body, parse_json
 from service.http.problems import Problem
 from service.settings import ID_PATTERN
@@ -73,6 +74,34 @@ class MetadataBody(BaseModel):
     ]
 
 
+class KeyBody(BaseModel):
+    """JSON body of POST /keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[
+        str,
+        Field(
+            min_length=1, max_length=64, description="what the key is for; the audit log shows it"
+        ),
+    ]
+    scopes: Annotated[
+        list[Scope],
+        Field(
+            min_length=1,
+            description="`search`: search and read images; `index`: store, change, delete and read "
+            "images; `admin`: everything, also models, jobs and keys",
+        ),
+    ]
+    prefix: Annotated[
+        str,
+        Field(max_length=128, description="what the ids must begin with; only with `index` alone"),
+    ] = ""
+    expires: Annotated[
+        AwareDatetime | None, Field(description="when the key becomes invalid, ISO 8601")
+    ] = None
+
+
 class ImportBody(BaseModel):
     """JSON body of an import."""
 
@@ -88,8 +117,11 @@ class ImportBody(BaseModel):
     ]
 
 
-def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
-    """Returns the uploads of POST /index: its ``images``, ``ids``, ``metadata`` and ``model``."""
+def index_uploads(fields: FormData, active_model: str, caller: Caller) -> list[Upload]:
+    """Returns the uploads of POST /index: its ``images``, ``ids``, ``metadata`` and ``model``.
+
+    Raises Problem 403 if an id is beyond the prefix of the caller's key.
+    """
     fields = _without_empty(fields)
     _require_known(fields, {"images", "ids", "metadata", "model"})
     files = fields.getlist("images")
@@ -97,6 +129,8 @@ def index_uploads(fields: FormData, active_model: str) -> list[Upload]:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
     ids = _array(fields, "ids", len(files))
     metadata = _array(fields, "metadata", len(files))
+    if caller.prefix:
+        _require_prefix(ids or [None] * len(files), caller)
     _require_model(_text(fields, "model"), active_model)
     return [
         Upload(
@@ -159,6 +193,11 @@ async def search_json(request: Request, active_model: str) -> tuple[str, SearchO
 async def import_json(request: Request) -> str:
     """Returns the source named by the JSON body of POST /jobs/import."""
     return _validate(ImportBody, await json_body(request, MAX_JSON_BYTES)).source
+
+
+async def key_json(request: Request) -> KeyBody:
+    """Returns the JSON body of POST /keys."""
+    return _validate(KeyBody, await json_body(request, MAX_JSON_BYTES))
 
 
 async def metadata_json(request: Request) -> str | None:
@@ -240,6 +279,13 @@ def _array(fields: FormData, name: str, length: int) -> list[Any] | None:
         detail = f"{name}: expected a JSON array of {length}, one for each image"
         raise Problem(422, "wrong-length", detail)
     return value
+
+
+def _require_prefix(ids: list[Any], caller: Caller) -> None:
+    for place, id in enumerate(ids):
+        if not (isinstance(id, str) and id.startswith(caller.prefix)):
+            detail = f"ids[{place}]: this key is for ids that begin with {caller.prefix!r}"
+            raise Problem(403, "prefix", detail)
 
 
 def _id(value: Any, place: int) -> str | None:

@@ -1,34 +1,113 @@
-"""Checks the `Authorization: Bearer` key of requests, if any keys are set."""
+"""Finds out who sends a request, and whether they may.
 
-import hmac
+Keys come as `Authorization: Bearer`. Routes say which scopes they need; images with other ids than
+those of a key's prefix do not exist for it.
+"""
+
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from service.access.keys import ANYBODY, Caller
+from service.access.rates import Standing
+from service.database.records import Scope
 from service.http.problems import Problem
-from service.settings import Settings
+from service.runtime import Runtime
 
-bearer = HTTPBearer(auto_error=False, description="one of GPQ_API_KEYS, if any are set")
+READING = ("GET", "HEAD")
+bearer = HTTPBearer(
+    auto_error=False, description="a key of this service, if it has any: see GPQ_API_KEYS and /keys"
+)
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+Check = Callable[..., Awaitable[None]]
 
 
-async def require_key(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> None:
-    """Raises Problem 401 if keys are set and the request has none of them."""
-    settings: Settings = request.app.state.runtime.settings
-    if not settings.api_keys:
-        return
-    given = credentials.credentials.encode() if credentials else b""
-    # Every key is compared, so that the time taken reveals nothing.
-    matches = [
-        hmac.compare_digest(given, key.get_secret_value().encode()) for key in settings.api_keys
-    ]
-    if not any(matches):
+def allow(*scopes: Scope) -> Check:
+    """Returns a dependency that admits callers with one of the scopes, and administrators.
+
+    It raises Problem 401, 403 or 429.
+    """
+
+    async def check(request: Request, response: Response, credentials: Credentials) -> None:
+        caller = _caller(request, response, credentials)
+        if not caller.may(scopes):
+            needed = " or ".join([*scopes, "admin"] if "admin" not in scopes else scopes)
+            raise Problem(403, "scope", f"this key lacks the scope {needed}")
+
+    return check
+
+
+async def allow_images(request: Request, response: Response, credentials: Credentials) -> None:
+    """Admits readers of an image, and with the scope index its writers. Raises as ``allow``, and
+    Problem 403 for an id beyond the prefix of the key."""
+    caller = _caller(request, response, credentials)
+    reading = request.method in READING
+    needed: tuple[Scope, ...] = ("search", "index") if reading else ("index",)
+    if not caller.may(needed):
+        raise Problem(403, "scope", f"this key lacks the scope {' or '.join(needed)}")
+    if not request.path_params.get("id", "").startswith(caller.prefix):
+        raise outside(caller)
+
+
+def caller_of(request: Request) -> Caller:
+    """Returns who sends a request that was admitted."""
+    caller: Caller = getattr(request.state, "caller", ANYBODY)
+    return caller
+
+
+def outside(caller: Caller) -> Problem:
+    """Returns the reply to a request for images that the key may not touch."""
+    return Problem(403, "prefix", f"this key is for ids that begin with {caller.prefix!r}")
+
+
+def _caller(
+    request: Request, response: Response, credentials: HTTPAuthorizationCredentials | None
+) -> Caller:
+    """Raises Problem 401 without a valid key, if keys are required, or 429."""
+    runtime: Runtime = request.app.state.runtime
+    address = request.client.host if request.client else "unknown"
+    caller = ANYBODY
+    if runtime.keys.required:
+        caller = _find(runtime, credentials.credentials if credentials else "", address)
+    request.state.caller = caller
+    standing = runtime.rates.count(address if caller is ANYBODY else caller.name)
+    if standing is not None:
+        headers = _headers(standing)
+        if not standing.allowed:
+            detail = f"more than {standing.limit} requests a second; try again"
+            headers["Retry-After"] = str(standing.reset)
+            raise Problem(429, "too-many-requests", detail, headers=headers)
+        response.headers.update(headers)
+    return caller
+
+
+def _find(runtime: Runtime, secret: str, address: str) -> Caller:
+    standing = runtime.rates.may_try(address)
+    if not standing.allowed and not runtime.keys.known(address, secret):
+        raise Problem(
+            429,
+            "too-many-wrong-keys",
+            f"more than {standing.limit} wrong keys a minute from {address}; try again later",
+            headers={"Retry-After": str(standing.reset)},
+        )
+    caller = runtime.keys.find(secret, address)
+    if caller is None:
+        if secret:
+            runtime.rates.count_wrong_key(address)
         raise Problem(
             401,
             "unauthorized",
             "send `Authorization: Bearer` with a key of this service",
             headers={"WWW-Authenticate": "Bearer"},
         )
+    return caller
+
+
+def _headers(standing: Standing) -> dict[str, str]:
+    """Returns the headers of draft-ietf-httpapi-ratelimit-headers."""
+    return {
+        "RateLimit-Policy": f'"default";q={standing.limit};w=1',
+        "RateLimit": f'"default";r={standing.remaining};t={standing.reset}',
+    }

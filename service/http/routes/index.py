@@ -13,6 +13,7 @@ from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import Problem
 from service.http.replies import IndexItem, IndexReply
+from service.http.security import caller_of
 from service.index.heartbeat import HEARTBEAT_GAP_SECONDS
 from service.runtime import Runtime
 
@@ -75,6 +76,7 @@ async def index(
         results, newest = await _put(request, runtime)
     if wait == "all" and not await _applied_by_all(newest, runtime):
         response.status_code = 202
+    request.state.ids = [result.id for result in results if result.error is None]
     items = [IndexItem.of(result) for result in results]
     failed = [item.error for item in items if item.error]
     if len(failed) == len(items):
@@ -88,11 +90,11 @@ async def index(
 
 
 async def _put(request: Request, runtime: Runtime) -> tuple[list[PutResult], int]:
-    writer, model = runtime.serving.writer, runtime.model.id
+    writer, model, caller = runtime.serving.writer, runtime.model.id, caller_of(request)
     most = runtime.settings.max_images
     async with read_form(request, most, "GPQ_MAX_IMAGES") as fields, wanted(request):
         return await runtime.image_requests.run(
-            lambda: writer.put(requests.index_uploads(fields, model))
+            lambda: writer.put(requests.index_uploads(fields, model, caller))
         )
 
 

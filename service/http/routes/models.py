@@ -11,10 +11,10 @@ from gpq.model.graph import GRAPH
 from gpq.model.weights import WEIGHTS
 from service.database.records import StoredModel
 from service.http import requests
+from service.http.admin_replies import ActiveReply, ModelRowReply, ModelsReply
 from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime, database_route
 from service.http.openapi import FILE, body, form
-from service.http.replies import ActiveReply, ModelRowReply, ModelsReply
 from service.models import activation, artifacts, trial
 from service.runtime import Runtime
 from service.settings import FEED_POLL_SECONDS

@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.http.request_head import LimitedProtocol
+from service.http.middleware.request_head import LimitedProtocol
 
 Connect = Callable[[], socket.socket]
 

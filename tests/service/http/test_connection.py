@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.http import connection, reply_limit
-from service.http.reply_limit import ReplyLimit
+from service.http.middleware import connection, reply_limit
+from service.http.middleware.reply_limit import ReplyLimit
 
 MIB = 2**20
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"

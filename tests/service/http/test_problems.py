@@ -24,6 +24,8 @@ EXPECTED = {
     errors.NoThumbnail: (404, "no-thumbnail"),
     errors.NoSuchModel: (404, "no-such-model"),
     errors.NoSuchJob: (404, "no-such-job"),
+    errors.NoSuchKey: (404, "no-such-key"),
+    errors.InvalidRequest: (422, "invalid-field"),
     errors.ModelError: (409, "conflict"),
     errors.JobError: (409, "conflict"),
     errors.DumpError: (409, "conflict"),
@@ -46,7 +48,7 @@ def leaves(kind: type[Exception]) -> set[type[Exception]]:
 def make(kind: type[Exception]) -> Exception:
     if kind in (errors.WaitedTooLong, errors.ClientGone):
         return kind()
-    return kind(7) if kind is errors.NoSuchJob else kind("why")
+    return kind(7) if kind in (errors.NoSuchJob, errors.NoSuchKey) else kind("why")
 
 
 @pytest.mark.parametrize("kind", EXPECTED, ids=lambda kind: kind.__name__)

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from service.http import request_head
+from service.http.middleware import request_head
 
 LINE = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 SECONDS = 0.5

@@ -8,8 +8,8 @@ import asyncio
 import json
 from http import HTTPStatus
 
-from service.http.connection import BoundedProtocol
 from service.http.handlers import HEADERS, MEDIA_TYPE
+from service.http.middleware.connection import BoundedProtocol
 from service.http.problems import Problem
 
 MAX_URL_BYTES = 16 * 2**10

@@ -1,28 +1,39 @@
-"""Counts requests and measures their stages, for metrics and the Server-Timing header."""
+"""Counts requests, measures their stages and records writes.
+
+The measurements are for metrics and the Server-Timing header, the records for the audit log.
+"""
 
 import time
+from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access.audit import Audit
 from service.telemetry import timing
 from service.telemetry.metrics import Metrics
 
 STAGES = ("decode", "queue", "encode", "scan", "db")
+SAFE = ("GET", "HEAD", "OPTIONS")
+SEARCHES = ("/search", "/search/batch")
 UNKNOWN = "(none)"  # label of requests that match no route
 
 
 class RequestTimer:
-    """ASGI middleware that counts each request and reports where its time went."""
+    """ASGI middleware that counts each request and reports where its time went.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    Routes may leave the ids of the images that they have changed in ``request.state.ids``.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, audit: Audit) -> None:
+        self.app, self.metrics, self.audit = app, metrics, audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
+        state = scope.setdefault("state", {})  # before the scope is copied
         status = 500
 
         async def send_timed(message: Message) -> None:
@@ -38,6 +49,7 @@ class RequestTimer:
                 await self.app(scope, receive, send_timed)
             finally:
                 self._count(scope, status, spent, time.perf_counter() - started)
+                self._record(scope, status, state)
 
     def _count(self, scope: Scope, status: int, spent: timing.Spent, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNKNOWN)
@@ -46,6 +58,20 @@ class RequestTimer:
         self.metrics.seconds.labels(method, route).observe(seconds)
         for stage, stage_seconds in spent.items():
             self.metrics.stage_seconds.labels(stage).observe(stage_seconds)
+
+    def _record(self, scope: Scope, status: int, state: dict[str, Any]) -> None:
+        route = getattr(scope.get("route"), "path", UNKNOWN)
+        if scope["method"] in SAFE or route == UNKNOWN or route in SEARCHES:
+            return
+        caller, client = state.get("caller"), scope.get("client")
+        self.audit.record(
+            caller.name if caller else "unknown",
+            f"{scope['method']} {route}",
+            path=scope["path"],
+            ids=state.get("ids", []),
+            status=status,
+            address=client[0] if client else "",
+        )
 
 
 def _server_timing(spent: timing.Spent, total: float) -> str:
