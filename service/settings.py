@@ -123,6 +123,9 @@ class Settings(BaseSettings):
         ge=1,
         description="requests a second of each key, or of each address without one; more get 429",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="lines of the log: text, or JSON with the id of each request"
+    )
     audit_log: Path | None = Field(
         None, description="file that gets a JSON line for each write and each act of administration"
     )

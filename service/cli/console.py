@@ -11,6 +11,7 @@ from gpq import __version__
 SERVE = "serve"
 SERVICE = {
     SERVE: "run the search service, with GPQ_* settings",
+    "doctor": "check the installation part by part",
     "import": "store many images",
     "models": "change the model while the service runs",
     "jobs": "show and cancel imports and re-indexes",

@@ -16,6 +16,7 @@ from service.database.migrate import migrate
 from service.database.store import Store
 from service.errors import ServiceError
 from service.settings import Settings, misspelt
+from service.telemetry import logs
 
 USAGE = """\
 python -m service
@@ -29,6 +30,9 @@ python -m service import FOLDER|MANIFEST|TAR
 
 python -m service jobs list|failures N|cancel N
     Shows and cancels imports and re-indexes, including those of services.
+
+python -m service doctor
+    Checks the installation part by part, and changes nothing.
 
 python -m service keys create NAME --scope SCOPE|list|revoke N
     Manages the API keys of the database.
@@ -66,10 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="[import|jobs|models|keys|export|restore|backup|migrate]"
+        dest="command", metavar="[doctor|import|jobs|models|keys|export|restore|backup|migrate]"
     )
     migration = commands.add_parser("migrate", help="migrate the database to a schema revision")
     migration.add_argument("revision", nargs="?", default="head", help="default: head, the newest")
+    commands.add_parser("doctor", help="check the installation")
     jobs.add_import_arguments(commands.add_parser("import", help="store many images"))
     jobs.add_arguments(commands.add_parser("jobs", help="show and cancel jobs"))
     backup.add_arguments(commands)
@@ -80,9 +85,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     spin_briefly()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    logs.set_up("text")  # until the settings are known
     try:
         settings = Settings()
+        logs.set_up(settings.log_format)
         for warning in misspelt(os.environ):
             log.warning(warning)
         if arguments.command not in (None, "migrate"):
@@ -109,6 +115,10 @@ def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
         return _migrate(settings, arguments.revision)
     if arguments.command == "models":
         return models.run(arguments, settings)
+    if arguments.command == "doctor":
+        from service.cli import doctor  # loads the engines, which other commands don't need
+
+        return doctor.run(settings)
     if arguments.command == "keys":
         return keys.run(arguments, settings)
     if arguments.command == "import":
@@ -124,6 +134,8 @@ def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _require_database(settings: Settings, command: str) -> None:
     """Raises ValueError if the database does not exist and the command must not create it."""
+    if command == "doctor":
+        return
     if file := engine.missing_file(settings.database_url):
         if command not in COMMANDS_THAT_CREATE:
             raise ValueError(f"GPQ_DATABASE_URL: there is no database {file}")

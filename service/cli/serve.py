@@ -37,6 +37,8 @@ def run(settings: Settings) -> int:
         port=settings.port,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
+        log_config=None,  # the root logger writes its lines too
+        access_log=False,  # RequestTimer logs requests, with their ids
         http=LimitedProtocol,
     )
     for thread in threading.enumerate():

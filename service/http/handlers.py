@@ -1,6 +1,6 @@
 """Replies to every error with RFC 9457 problem+json, in one shape on every route.
 
-{"type", "title", "status", "detail", "instance", "code", …}
+{"type", "title", "status", "detail", "instance", "code", "request", …}
 """
 
 import errno
@@ -53,6 +53,7 @@ def response(request: Request, problem: Problem) -> JSONResponse:
         "detail": problem.detail,
         "instance": request.url.path,
         "code": problem.code,
+        "request": request.scope.get("state", {}).get("request_id", ""),
         **problem.more,
     }
     return ProblemResponse(body, problem.status, headers={**HEADERS, **problem.headers})

@@ -243,6 +243,7 @@ class ProblemReply(Reply):
     detail: str
     instance: str
     code: str
+    request: str = ""
 
     example = {
         "type": "about:blank",
@@ -251,4 +252,5 @@ class ProblemReply(Reply):
         "detail": "there is no image 'cat-9'",
         "instance": "/images/cat-9",
         "code": "no-such-image",
+        "request": "9f2c1e0d5b7a4c33",
     }

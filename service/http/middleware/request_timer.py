@@ -3,24 +3,30 @@
 The measurements are for metrics and the Server-Timing header, the records for the audit log.
 """
 
+import logging
 import time
 from typing import Any
+from urllib.parse import quote
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.audit import Audit
 from service.telemetry import timing
+from service.telemetry.logs import new_request_id, request_id
 from service.telemetry.metrics import Metrics
 
 STAGES = ("decode", "queue", "encode", "scan", "db")
 SAFE = ("GET", "HEAD", "OPTIONS")
 SEARCHES = ("/search", "/search/batch")
+log = logging.getLogger("gpq.access")
 UNKNOWN = "(none)"  # label of requests that match no route
 
 
 class RequestTimer:
-    """ASGI middleware that counts each request and reports where its time went.
+    """ASGI middleware that counts and logs each request and reports where its time went.
+
+    A request has an id, which the client may give as X-Request-Id.
 
     Routes may leave the ids of the images that they have changed in ``request.state.ids``.
     """
@@ -34,6 +40,9 @@ class RequestTimer:
             return
         started = time.perf_counter()
         state = scope.setdefault("state", {})  # before the scope is copied
+        given = Headers(scope=scope).get("x-request-id", "")
+        state["request_id"] = new_request_id(given)
+        request_id.set(state["request_id"])
         status = 500
 
         async def send_timed(message: Message) -> None:
@@ -41,15 +50,19 @@ class RequestTimer:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 total = time.perf_counter() - started
-                MutableHeaders(scope=message)["Server-Timing"] = _server_timing(spent, total)
+                headers = MutableHeaders(scope=message)
+                headers["Server-Timing"] = _server_timing(spent, total)
+                headers["X-Request-Id"] = state["request_id"]
             await send(message)
 
         with timing.collected() as spent:
             try:
                 await self.app(scope, receive, send_timed)
             finally:
-                self._count(scope, status, spent, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._count(scope, status, spent, seconds)
                 self._record(scope, status, state)
+                _log(scope, status, seconds)
 
     def _count(self, scope: Scope, status: int, spent: timing.Spent, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNKNOWN)
@@ -71,7 +84,19 @@ class RequestTimer:
             ids=state.get("ids", []),
             status=status,
             address=client[0] if client else "",
+            request=state["request_id"],
         )
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    client = scope.get("client")
+    address, path = client[0] if client else "-", quote(scope["path"])
+    milliseconds = round(seconds * 1000, 1)
+    log.info(
+        "%s %s %s %d in %s ms", address, scope["method"], path, status, milliseconds,
+        extra={"address": address, "method": scope["method"], "path": path, "status": status,
+               "ms": milliseconds},
+    )  # fmt: skip
 
 
 def _server_timing(spent: timing.Spent, total: float) -> str:
