@@ -8,11 +8,13 @@
 # make sanitize  compares the C++ code with plain loops under address and undefined-behaviour
 #                sanitizers
 # make fuzz      compares the scan's C++ code with plain loops under clang's fuzzer
+# make fuzz-input    damages images, archives, manifests, index files and requests at random, and checks
+#                that the service only ever accepts or refuses them
 # make neon      compares the scan's C++ code for ARM with plain loops under qemu
 # make gpu       on a machine with a CUDA device: runs the CUDA tests, measures the scan, trains
 #                models and draws docs/gpu.png
 #
-# Every target except the last four creates .venv first; it needs Python 3.11 or newer.
+# Every target except sanitize, fuzz, neon and gpu creates .venv first; it needs Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +31,7 @@ INSTALLED := $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt \
 SANITIZED := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
-.PHONY: run setup test check bench compose crash sanitize fuzz neon gpu system
+.PHONY: run setup test check bench compose crash sanitize fuzz fuzz-input neon gpu system
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -67,6 +69,9 @@ fuzz:
 	@mkdir -p runs
 	clang++ $(SANITIZED) -fsanitize=fuzzer -DLIBFUZZER -DGPQ_SMALL $(KERNEL_CHECK) -o runs/fuzzed
 	runs/fuzzed -max_total_time=$(SECONDS)
+
+fuzz-input: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 # Needs the Debian packages g++-aarch64-linux-gnu and qemu-user.
 neon:
