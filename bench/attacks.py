@@ -3,13 +3,13 @@
     python -m bench.attacks                          about 10 minutes
     python -m bench.attacks --before /tmp/before     also the service of another checkout
 
-Each attack begins with a new service with default settings and ends after at most SECONDS; then the
-clients go. A good client searches four times a second with a small image, from before the attack
-until the service is idle. The results have, for each attack: how long a reply took, the processor
-time and the largest memory of the service with its processes, the replies to the good client, its
-slowest answer, and how long the service went on after the attack. With --memory the service runs in
-a control group with so many bytes (as root, with cgroup v1 or v2). Results are written to
-bench/results/attacks.json.
+Each attack begins with a new service with default settings; after SECONDS, or when it has its
+replies, its clients go. A good client searches four times a second with a small image, from before
+the attack until the service is idle. The results have, for each attack: how long it took, the
+processor time and the largest memory of the service with its processes, the replies to the good
+client, its slowest answer, and how long the service went on after the attack. With --memory the
+service runs in a control group with so many bytes (as root, with cgroup v1 or v2). Results are
+written to bench/results/attacks.json.
 """
 
 import argparse
@@ -206,7 +206,8 @@ def measure(run: Callable[[Attack], None], root: Path | None, memory: int) -> di
             time.sleep(1)
             began = time.monotonic()
             with Attack(server) as attack:
-                run(attack)
+                with suppress(OSError):  # the service closed a connection
+                    run(attack)
                 took = time.monotonic() - began
             ended = time.monotonic()
             idle = _until_idle(server, ended)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from harness import ROOT
@@ -30,21 +31,30 @@ def environment(**settings: object) -> dict[str, str]:
 
 def resident_bytes(process: int | str = "self") -> int:
     """Returns the resident memory of a process in bytes; ``process``: its id."""
-    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_resident_bytes(process: int) -> int:
     """Returns the largest resident memory that a process had, in bytes (proc(5), VmHWM)."""
-    status = Path(f"/proc/{process}/status").read_text().splitlines()
-    line = next(line for line in status if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
+    try:
+        status = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0
+    peaks = [int(line.split()[1]) for line in status if line.startswith("VmHWM:")]
+    return sum(peaks) * 1024
 
 
 def children(process: int) -> list[int]:
     """Returns the processes that a process has started, and that still run."""
-    threads = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
+    found: list[int] = []
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found += map(int, thread.read_text().split())
+    return found
 
 
 def processor_seconds(process: int) -> float:

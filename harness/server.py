@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -91,7 +92,8 @@ class Server:
     def forget_peak_rss(self) -> None:
         """Resets what ``peak_rss`` returns to the current memory (proc(5), clear_refs)."""
         for process in self._family():
-            Path(f"/proc/{process}/clear_refs").write_text("5")
+            with suppress(OSError):  # it has ended
+                Path(f"/proc/{process}/clear_refs").write_text("5")
 
     def peak_rss(self) -> int:
         """Returns the largest resident memory since ``forget_peak_rss``, in bytes.

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -73,6 +74,7 @@ class Runtime:
         configured = [key.get_secret_value() for key in settings.api_keys]
         self.keys = KeyRing(self.store.keys, configured)
         self.rates, self.audit = Rates(settings.rate_limit), Audit(settings.audit_log)
+        self.audit.check()
         self.maintenance = Maintenance(self.store, self.originals, settings.feed_seconds)
         self.metrics, self.latency = Metrics(), Latency()
         self.decoder = open_decoder(settings, killed=self.metrics.decoders_ended.inc)
@@ -227,7 +229,7 @@ class Runtime:
         logging.getLogger("alembic").setLevel(logging.WARNING)  # or alembic would log every attempt
         active = self.store.models.adopt(self._configured.id, self._files)
         model = self._configured if active == self._configured.id else self._stored(active)
-        self.keys.start()
+        self.keys.refresh()
         serving = self._build_serving(model)
         self._serving = serving
         self.maintenance.claim()
@@ -237,10 +239,12 @@ class Runtime:
         serving.follower.start()
         self.maintenance.start()
         serving.loader.start()
+        self.keys.start()
         self.jobs.start()
         self._files = {}  # the database has them
         self.not_ready = None
-        self.decoder.start()
+        with suppress(Unavailable):  # otherwise they start with their first image
+            self.decoder.start()
         log.info("ready: %d images, model %s", len(serving.follower.index), self.model.id)
 
     def _stored(self, active: str) -> Model:

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(256 * 2**20, ge=2**10, description="largest request body, in bytes")
     max_pixels: int = Field(
-        DEFAULT_MAX_PIXELS, ge=1, description="largest image, in pixels (width × height)"
+        DEFAULT_MAX_PIXELS, ge=1, le=10**12, description="largest image, in pixels (width × height)"
     )
     max_images: int = Field(1000, ge=1, le=10_000, description="most images in one request")
     max_waiting: int = Field(
@@ -105,11 +105,13 @@ class Settings(BaseSettings):
     decode_seconds: float = Field(
         10,
         gt=0,
+        le=3600,
         description="processor seconds that decoding one image may take before it is refused",
     )
     request_seconds: float = Field(
         300,
         gt=0,
+        le=86_400,
         description="processor seconds that decoding all images of one request may take; the rest "
         "is refused",
     )
@@ -127,7 +129,9 @@ class Settings(BaseSettings):
         "text", description="lines of the log: text, or JSON with the id of each request"
     )
     audit_log: Path | None = Field(
-        None, description="file that gets a JSON line for each write and each act of administration"
+        None,
+        description="file that gets a JSON line for each write and each act of administration over "
+        "HTTP, and for `gpq keys`",
     )
     feed_seconds: int = Field(
         86_400,

@@ -26,13 +26,8 @@ def signature(data: bytes) -> str | None:
     """Returns the supported format whose signature ``data`` has, or None."""
     if brands := _brands(data):
         name = "AVIF" if brands & AVIF_BRANDS else "HEIF" if brands & HEIC_BRANDS else None
-        return name if name in formats() and name in Image.OPEN else None
-    for name in formats():
-        accept = Image.OPEN[name][1] if name in Image.OPEN else None
-        # If Pillow was built without the format, accept returns a message instead of True.
-        if accept is not None and accept(data[:SIGNATURE_BYTES]) is True:
-            return name
-    return None
+        return name if name in formats() and _accepts(name, data) else None
+    return next((name for name in formats() if _accepts(name, data)), None)
 
 
 def media_type(data: bytes) -> str | None:
@@ -46,6 +41,12 @@ def why_unknown(data: bytes) -> str:
     if _brands(data) & HEIC_BRANDS:
         return "HEIC is not supported by this installation; install the extra gpq[heic]"
     return f"not an image of a supported format ({', '.join(formats())})"
+
+
+def _accepts(name: str, data: bytes) -> bool:
+    accept = Image.OPEN[name][1] if name in Image.OPEN else None
+    # If Pillow was built without the format, accept returns a message instead of True.
+    return accept is not None and accept(data[:SIGNATURE_BYTES]) is True
 
 
 def _brands(data: bytes) -> set[bytes]:

@@ -29,15 +29,12 @@ Entry = tuple[int, int, int, bytes]  # tag, type, count, and the value or its pl
 
 
 def orientation(image: Image.Image) -> int:
-    """Returns 1 to 8 (TIFF 6.0, section 8) from the Exif data of an open image, or else from its
+    """Returns 1 to 8 (TIFF 6.0, section 8) from the Exif data of a loaded image, or else from its
     XMP data; 1 if neither has one that can be read."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return UPRIGHT  # Pillow has turned it as it was loaded
     exif = image.info.get("exif")
-    if isinstance(exif, bytes):
-        found = _of_exif(exif)
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        found = image.tag_v2.get(ORIENTATION)
-    else:
-        found = None
+    found = _of_exif(exif) if isinstance(exif, bytes) else None
     if found is None and isinstance(xmp := image.info.get("xmp"), bytes):
         match = XMP.search(xmp)
         found = int(match[1]) if match else None

@@ -24,6 +24,11 @@ class Audit:
         self.path = path
         self._writing = threading.Lock()
 
+    def check(self) -> None:
+        """Raises OSError if the file cannot be written."""
+        if self.path is not None:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, MODE))
+
     def record(self, who: str, action: str, **more: Any) -> None:
         """``action``: a method and a route, or a command. ``more``: ids, status, address."""
         if self.path is None:

@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from service.concurrency.periodic import PeriodicThread
 from service.database.keys import KeyTable
 from service.database.records import Key, Scope
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, Refused
 from service.settings import ID_PATTERN
 
 SCOPES: tuple[Scope, ...] = ("search", "index", "admin")
 SECRET_PREFIX = "gpq_"  # by which tools that look for leaked secrets find ours
 SECRET_BYTES = 32
+LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 MAX_NAME, MAX_PREFIX = 64, 128
 REFRESH_SECONDS = 1.0  # how long another process accepts a key that was revoked
 MOST_KNOWN = 10_000  # pairs of an address and a key
@@ -55,12 +57,12 @@ class KeyRing:
         self._keys: dict[str, Key] = {}
         self._known: dict[tuple[str, str], None] = {}  # address and hash, the oldest first
         self._uses: dict[int, float] = {}
-        self._changing = threading.Lock()
+        self.loaded = False  # whether the keys of the database are known
+        self._changing, self._reading = threading.Lock(), threading.Lock()
         self._thread = PeriodicThread("keys", self._follow, REFRESH_SECONDS)
 
     def start(self) -> None:
-        """Reads the keys, and follows the database from then on. Raises SQLAlchemyError."""
-        self.refresh()
+        """Follows the database from now on."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -71,12 +73,9 @@ class KeyRing:
         """Whether requests need a key: there is one, even if it has expired."""
         return bool(self._configured or self._keys)
 
-    @property
-    def has_admin(self) -> bool:
-        """Whether some valid key has the scope admin."""
-        now = time.time()
-        stored = any("admin" in key.scopes and key.valid(now) for key in self._keys.values())
-        return bool(self._configured) or stored
+    def is_configured(self, secret: str) -> bool:
+        """Whether a secret is one of the settings."""
+        return _sha256(secret) in self._configured
 
     def known(self, address: str, secret: str) -> bool:
         """Whether an address has used a secret successfully not long ago."""
@@ -105,7 +104,9 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Reads the keys of the database. Raises SQLAlchemyError."""
-        self._keys = {key.sha256: key for key in self.table.all()}
+        with self._reading:  # or an older answer could replace a newer one
+            self._keys = {key.sha256: key for key in self.table.all()}
+            self.loaded = True
 
     def _follow(self) -> None:
         """Known keys stay while the database does not answer."""
@@ -123,10 +124,12 @@ def create(
     scopes: Iterable[Scope],
     prefix: str = "",
     expires: float | None = None,
+    configured: bool = False,
 ) -> tuple[Key, str]:
     """Adds a key, and returns it with its secret, which is not kept.
 
-    Raises InvalidRequest, SQLAlchemyError.
+    ``configured``: whether the settings have keys, which can manage others. Raises InvalidRequest,
+    SQLAlchemyError; Refused if nobody could manage keys afterwards.
     """
     scopes = frozenset(scopes)
     if not scopes or not scopes <= set(SCOPES):
@@ -135,10 +138,18 @@ def create(
         raise InvalidRequest(f"name: 1 to {MAX_NAME} printable characters")
     if prefix:
         _check_prefix(prefix, scopes)
-    if expires is not None and expires <= time.time():
-        raise InvalidRequest("expires: the time has passed")
+    if expires is not None and not time.time() < expires < LATEST:
+        raise InvalidRequest("expires: give a time from now to the year 2199")
+    if not configured and "admin" not in scopes and not any(map(manages_keys, table.all())):
+        raise Refused(
+            "from the first key on, every request needs one: create one with the scope admin first"
+        )
     secret = SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     return table.add(name, _sha256(secret), scopes, prefix, expires), secret
+
+
+def manages_keys(key: Key) -> bool:
+    return "admin" in key.scopes and key.valid(time.time())
 
 
 def _check_prefix(prefix: str, scopes: frozenset[Scope]) -> None:

@@ -9,6 +9,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 WRONG_KEYS_A_MINUTE = 10  # of one address
+MINUTE, MOST_TRIED = 60.0, 10_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Rates:
     def __init__(self, limit: int | None) -> None:
         self._limit = RateLimitItemPerSecond(limit) if limit else None
         self._wrong = RateLimitItemPerMinute(WRONG_KEYS_A_MINUTE)
+        self._tried: dict[tuple[str, int], float] = {}  # when, the oldest first
         self._counter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def count(self, caller: str) -> Standing | None:
@@ -43,7 +45,15 @@ class Rates:
         allowed = self._counter.hit(self._limit, "requests", caller)
         return self._standing(self._limit, allowed, "requests", caller)
 
-    def count_wrong_key(self, address: str) -> None:
+    def count_wrong_key(self, address: str, secret: str) -> None:
+        """Counts a secret once a minute, so that a client with an old key blocks nobody."""
+        now, tried = time.monotonic(), (address, hash(secret))
+        if now - self._tried.get(tried, -math.inf) < MINUTE:
+            return
+        self._tried.pop(tried, None)
+        self._tried[tried] = now
+        if len(self._tried) > MOST_TRIED:
+            self._tried.pop(next(iter(self._tried)))
         self._counter.hit(self._wrong, "wrong", address)
 
     def may_try(self, address: str) -> Standing:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from gpq import scan
 from gpq.engine import engines
 from gpq.engine.engines import Options
 from gpq.errors import GPQError
+from gpq.model import artifact
 from gpq.model.model import Model
 from gpq.system import device
+from service.access.audit import Audit
 from service.database import engine
 from service.database.feed import current_time
+from service.database.migrate import revisions
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
 from service.errors import ServiceError
@@ -32,7 +36,8 @@ from service.settings import NONE, Settings
 
 CLOCK_SECONDS = 5.0  # how far the clock of the database may be off
 FREE_BYTES = 2**30
-SEARCHED = 10
+SEARCHED, SEARCHED_PARTS = 10, 100  # hits, and parts of the codes, which memory must hold
+UPLOADS = "uploads"
 WRONG = (GPQError, ServiceError, SQLAlchemyError, OSError, ValueError)
 
 
@@ -44,6 +49,7 @@ class Doctor:
         self.new = engine.missing_file(settings.database_url)
         # Opening a new one would create its folder.
         self.store = None if self.new else Store(settings.database_url)
+        self.tables = False  # whether the database has the tables of this version
         self.model: Model | None = None
 
     def close(self) -> None:
@@ -66,17 +72,34 @@ class Doctor:
 
     def access(self) -> str:
         settings = self.settings
-        keys = len(settings.api_keys)
-        open_to = "anybody who reaches it" if settings.allow_anonymous else "this machine only"
-        who = f"holders of one of {keys} keys in GPQ_API_KEYS" if keys else open_to
-        return f"listens on {settings.host} port {settings.port}, for {who}"
+        Audit(settings.audit_log).check()
+        return f"listens on {settings.host} port {settings.port}"
 
     def database(self) -> str:
         if self.store is None:
             return f"{self.new} does not exist yet; the service creates it when it starts"
-        images = self.store.images.count()
+        revision, newest = revisions(self.store.database)
+        if revision is None:
+            return "it answers, and is empty; the service creates its tables when it starts"
+        if revision != newest:
+            raise ValueError(
+                f"its schema has revision {revision}, this version of the program {newest}: the "
+                "service migrates an older one when it starts, and refuses a newer one"
+            )
+        self.tables = True
+        images, keys = self.store.images.count(), self._keys()
         url = sa.make_url(self.settings.database_url).render_as_string(hide_password=True)
-        return f"{url} answers and holds {images:,} images"
+        return f"{url} answers and holds {images:,} images; requests {keys}"
+
+    def _keys(self) -> str:
+        assert self.store is not None
+        stored = self.store.keys.all()
+        valid = sum(key.valid(time.time()) for key in stored) + len(self.settings.api_keys)
+        if not stored and not self.settings.api_keys:
+            return "need no key"
+        if not valid:
+            raise ValueError("all keys have expired or are revoked: create one, `gpq keys create`")
+        return f"need one of {valid} keys"
 
     def clock(self) -> str:
         if self.store is None:
@@ -94,7 +117,8 @@ class Doctor:
         place = self.settings.image_store
         if place == NONE:
             return "GPQ_IMAGE_STORE is none: no thumbnails, and no re-index"
-        if "://" not in place and not Path(place).is_dir():
+        folder = Path(place.removeprefix("file://"))
+        if "://" not in str(place).removeprefix("file://") and not folder.is_dir():
             return f"{place} does not exist yet; the service creates it when it starts"
         open_originals(place).has("0" * 64, 0)
         return "it answers"
@@ -103,7 +127,7 @@ class Doctor:
         lines = []
         for what, folder in self._folders().items():
             free = shutil.disk_usage(folder).free
-            if free < FREE_BYTES:
+            if free < (2 * self.settings.max_body_bytes if what == UPLOADS else FREE_BYTES):
                 raise ValueError(f"only {free / 2**20:,.0f} MB are free for {what} in {folder}")
             if not os.access(folder, os.W_OK):
                 raise ValueError(f"{what}: {folder} cannot be written by this user")
@@ -125,19 +149,32 @@ class Doctor:
             self.model = artifacts.load(files, options)
         else:
             self.model = engines.load(artifacts.find(settings.model), options)
+        self._check_configured()
         origin = "of the database" if files else f"{settings.model}"
         return (
             f"{self.model.id[:12]} ({origin}) computes its golden codes with "
             f"{self.model.network.engine} on {self.model.network.device}"
         )
 
+    def _check_configured(self) -> None:
+        """Raises ValueError if GPQ_MODEL was set to a model that the database has never known."""
+        if self.store is None or not self.tables or not self.store.models.all():
+            return
+        if "model" in self.settings.model_fields_set:
+            wanted = artifact.load(artifacts.find(self.settings.model)).id
+            if not self.store.models.ever_known(wanted):
+                raise ValueError(
+                    f"GPQ_MODEL is {wanted[:12]}, which the database has never known: the service "
+                    "does not start with it; see docs/operating.md on changing the model"
+                )
+
     def scan_engine(self) -> str:
         name, reason = scan.choose(self.settings.scan)
         return f"{name}: {reason}"
 
     def feed(self) -> str:
-        if self.store is None:
-            return "empty, there is no database yet"
+        if self.store is None or not self.tables:
+            return "not read, there are no tables yet"
         head = self.store.feed.head()
         alive = self.store.replicas.alive()
         behind = [each.name for each in alive if head - each.applied > 0]
@@ -154,25 +191,29 @@ class Doctor:
             raise ValueError("not tried, because the model cannot be loaded")
         model, began = self.model, time.perf_counter()
         codes = None
-        if self.store is not None:
+        if self.store is not None and self.tables:
             with self.store.feed.snapshot(model.id) as snapshot:
-                codes = Codes.gather(snapshot.parts, model.code_bytes)
+                some = islice(snapshot.parts, SEARCHED_PARTS)
+                codes = Codes.gather(some, model.code_bytes)
         index = Index(model.id, model.codebook.M, self.settings.scan, codes)
         with closing(open_decoder(self.settings)) as decoder:
             image = decoder.decode_one(_picture(), model)
         table = model.lut(image.pixels[model.id][None])
         hits = len(index.search(table, SEARCHED)[0]) if len(index) else 0
+        if len(index) and not hits:
+            raise ValueError(f"no hits among {len(index):,} codes")
         seconds = time.perf_counter() - began
         return f"{hits} hits among {len(index):,} codes, {seconds:.1f} s with loading them"
 
     def _files(self) -> dict[str, bytes]:
         """Returns the files of the active model of the database, if it has one."""
-        known = () if self.store is None else self.store.models.all()
-        active = [model.id for model in known if model.active]
-        return self.store.models.files(active[0]) if self.store and active else {}
+        if self.store is None or not self.tables:
+            return {}
+        active = [model.id for model in self.store.models.all() if model.active]
+        return self.store.models.files(active[0]) if active else {}
 
     def _folders(self) -> dict[str, Path]:
-        found = {"uploads": Path(tempfile.gettempdir())}
+        found = {UPLOADS: Path(tempfile.gettempdir())}
         store = self.settings.image_store
         if "://" not in store and store != NONE:
             found["originals"] = _existing(Path(store))

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         migrate(store.database)
         if arguments.action == "create":
-            _create(store, audit, arguments)
+            _create(store, audit, arguments, bool(settings.api_keys))
         elif arguments.action == "revoke":
             _revoke(store, audit, arguments.number)
         else:
@@ -56,13 +56,13 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         store.close()
 
 
-def _create(store: Store, audit: Audit, arguments: argparse.Namespace) -> None:
+def _create(store: Store, audit: Audit, arguments: argparse.Namespace, configured: bool) -> None:
     days = arguments.days
     if days is not None and not 0 < days < 100_000:
         raise InvalidRequest("--days: give a number above 0")
     expires = None if days is None else time.time() + days * DAY_SECONDS
     key, secret = keys.create(
-        store.keys, arguments.name, arguments.scope, arguments.prefix, expires
+        store.keys, arguments.name, arguments.scope, arguments.prefix, expires, configured
     )
     audit.record(who_runs_commands(), "keys create", key=key.number, name=key.name)
     print(secret)

@@ -16,6 +16,36 @@ Step = Callable[[Any], Future[Any]]
 LOOK_SECONDS = 1.0  # between looks at work that has begun and outlasts the budget
 
 
+def done(result: Any) -> Future[Any]:
+    """Returns a future that has its result already."""
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
+
+
+def then(first: Future[Any], change: Callable[[Any], Any]) -> Future[Any]:
+    """Returns a future with the changed result of another one, or with its error.
+
+    If the first is cancelled, so is the other, and the other way round.
+    """
+    second: Future[Any] = Future()
+
+    def pass_on(_: Future[Any]) -> None:
+        if first.cancelled():
+            second.cancel()
+            second.set_running_or_notify_cancel()
+        elif not second.set_running_or_notify_cancel():
+            return
+        elif error := first.exception():
+            second.set_exception(error)
+        else:
+            second.set_result(change(first.result()))
+
+    second.add_done_callback(lambda _: first.cancel())
+    first.add_done_callback(pass_on)
+    return second
+
+
 async def result_of(first: Future[Any], *steps: Step) -> Any:
     """Waits for a future and then for each step, and returns the last result.
 

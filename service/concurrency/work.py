@@ -43,7 +43,7 @@ class Receiving:
     def replaceable(self) -> bool:
         """Whether another request may take its place."""
         seconds = time.monotonic() - self._began
-        return seconds > REPLACED_SECONDS and self.rate < REPLACED_BYTES_A_SECOND
+        return not self.why and seconds > REPLACED_SECONDS and self.rate < REPLACED_BYTES_A_SECOND
 
     def end(self, why: str) -> None:
         """Ends the request with SlowBody."""

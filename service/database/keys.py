@@ -1,6 +1,7 @@
 """Reads and writes API keys."""
 
 from collections.abc import Iterable, Mapping
+from time import time
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -8,6 +9,7 @@ from sqlalchemy.engine import Connection
 from service.database.engine import Database, now
 from service.database.records import Key, Scope
 from service.database.schema import keys
+from service.errors import Refused
 
 
 class KeyTable:
@@ -43,11 +45,20 @@ class KeyTable:
 
         return self.database.write(add)
 
-    def revoke(self, number: int) -> Key | None:
-        """Revokes a key and returns it; None if there is none of that number."""
+    def revoke(self, number: int, *, keep_admin: bool = False) -> Key | None:
+        """Revokes a key and returns it; None if there is none of that number.
+
+        ``keep_admin``: raises Refused if no valid key with the scope admin would remain.
+        """
 
         def revoke(connection: Connection) -> Key | None:
             this = keys.c.number == number
+            others = map(_key, connection.execute(_keys().where(~this)))
+            if keep_admin and not any("admin" in k.scopes and k.valid(time()) for k in others):
+                raise Refused(
+                    "this is the last key that can manage keys: create another one with the scope "
+                    "admin first, or use `gpq keys revoke`"
+                )
             change = sa.update(keys).where(this, keys.c.revoked.is_(None))
             connection.execute(change.values(revoked=now()))
             row = connection.execute(_keys().where(this)).one_or_none()

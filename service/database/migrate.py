@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 import migrations
@@ -16,8 +18,7 @@ def migrate(database: Database, revision: str = "head") -> None:
 
     Raises NewerSchema if this version does not know ``revision``, or the database's.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config = _config()
     with database.transaction() as connection:
         config.attributes["connection"] = connection
         try:
@@ -31,3 +32,16 @@ def migrate(database: Database, revision: str = "head") -> None:
                 "or, if a newer version migrated the database, run that version, or its "
                 "`python -m service migrate` to go back"
             ) from error
+
+
+def revisions(database: Database) -> tuple[str | None, str | None]:
+    """Returns the revision of the schema, None without tables, and the newest one."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    with database.read() as connection:
+        return MigrationContext.configure(connection).get_current_revision(), newest
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config

@@ -18,6 +18,13 @@ class PixelBudget:
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
+    def take_now(self, pixels: int) -> bool:
+        """Takes pixels if there is room and nobody waits for his turn; returns whether."""
+        with self._changed:
+            there_is = not self._waiting and self._has_room(pixels)
+            self._taken += pixels if there_is else 0
+            return there_is
+
     def take(self, pixels: int, wanted: Callable[[], bool]) -> bool:
         """Waits for its turn. Returns False, and takes nothing, if ``wanted`` becomes false."""
         turn = object()

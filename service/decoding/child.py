@@ -49,6 +49,10 @@ class _Made:
     parts: list[memoryview]
 
 
+class _NoRoom(Exception):
+    """A large image has to wait."""
+
+
 class Child:
     """Answers tasks, one after the other."""
 
@@ -83,6 +87,8 @@ class Child:
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
         try:
             return self._output(data, task)
+        except _NoRoom:
+            return {"later": True}
         except ImageError as error:
             return error_to_json(error)
         except MemoryError:
@@ -120,10 +126,11 @@ class Child:
         return decode.decode(data, self.max_pixels, shrink_to, self._announce)
 
     def _announce(self, pixels: int) -> None:
-        """Asks the service to wait until there is room for a large image."""
+        """Asks the service for room for a large image. Raises _NoRoom."""
         if pixels > LARGE_PIXELS:
             self.line.send({"pixels": pixels})
-            self.line.receive()
+            if not self.line.receive()["go"]:
+                raise _NoRoom
 
 
 def main(arguments: list[str]) -> None:

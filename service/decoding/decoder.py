@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpq.errors import ImageError
+from gpq.errors import BrokenImage, ImageError
 from gpq.model.model import Model
 from service.concurrency import wait_budget
 from service.concurrency.batcher import Batcher
-from service.concurrency.futures import Step, result_of
+from service.concurrency.futures import Step, done, result_of, then
 from service.concurrency.groups import groups
 from service.concurrency.wait_budget import WaitBudget
 from service.concurrency.work import Work
 from service.decoding.pool import DecodePool
-from service.decoding.process import ProcessLimits
-from service.decoding.task import Input, Output, Task
+from service.decoding.process import Made, ProcessLimits
+from service.decoding.task import Input, Later, Output, Task
 from service.settings import Settings
 from service.telemetry import timing
 
@@ -29,7 +29,7 @@ THUMBNAIL_PIXELS = 256  # longer side of a thumbnail
 GROUP, GROUP_BYTES = 8, 65_536  # small images that a process decodes at a time
 IMPORT_GROUP_BYTES = 2**20  # for an import, which has many callers and no hurry
 # Memory of a process beyond its program: the file, perhaps twice, and copies of the pixels.
-BASE_BYTES, BYTES_PER_PIXEL = 128 * 2**20, 12
+BASE_BYTES, BYTES_PER_PIXEL = 128 * 2**20, 10
 
 T = TypeVar("T")
 
@@ -67,8 +67,11 @@ class Decoder:
     def __init__(self, pool: DecodePool, group_bytes: int = GROUP_BYTES) -> None:
         self._pool = pool
         # In groups, because handing over a small image takes as long as decoding it.
-        self._groups: Batcher[Task, _File, Output | ImageError] = Batcher(
+        self._groups: Batcher[Task, _File, Made] = Batcher(
             "decode", self._run, GROUP_BYTES, pool.size, lambda file: file.weight
+        )
+        self._large: Batcher[Task, _File, Output | ImageError] = Batcher(
+            "decode-large", self._run_large, 1
         )
         self._group_bytes = group_bytes
         self._most_groups = 2 * pool.size  # of one caller in the queue; the others wait, unread
@@ -80,6 +83,7 @@ class Decoder:
     def close(self) -> None:
         """Cancels waiting work, and ends decoding in progress with Unavailable."""
         self._groups.close()
+        self._large.close()
         self._pool.close()
 
     async def decode(self, read: Callable[[], bytes], size: int, model: Model, *steps: Step) -> Any:
@@ -88,12 +92,16 @@ class Decoder:
         The first step gets the DecodedImage; see ``result_of``. Raises ImageError.
         """
         task = _task([model])
+        file = _File(read, size, wait_budget.current().work)
+
+        def settle(made: Sequence[Made]) -> Future[Sequence[Output | ImageError]]:
+            return self._settled(task, [file], made)
 
         def first_step(made: Sequence[Output | ImageError]) -> Future[Any]:
             return steps[0](_decoded(_only(made), task, [model]))
 
-        file = _File(read, size, wait_budget.current().work)
-        return await result_of(self._groups.submit(task, [file]), first_step, *steps[1:])
+        group = self._groups.submit(task, [file])
+        return await result_of(group, settle, first_step, *steps[1:])
 
     def decode_one(self, data: bytes, model: Model) -> DecodedImage:
         """Decodes one image for a model. Raises ImageError."""
@@ -109,13 +117,16 @@ class Decoder:
         budget, task = wait_budget.current(), _task(models)
         later = WaitBudget(math.inf, budget.work)
         decoded: list[DecodedImage | ImageError] = []
-        decoding: deque[tuple[WaitBudget, Future[Sequence[Output | ImageError]]]] = deque()
+        decoding: deque[tuple[WaitBudget, list[_File], Future[Sequence[Made]]]] = deque()
 
         def take_next() -> None:
-            waits, group = decoding.popleft()
+            waits, files, group = decoding.popleft()
+            made = waits.result_of(group)
+            with wait_budget.spending(later):  # what has begun is finished
+                settled = later.result_of(self._settled(task, files, made))
             decoded.extend(
-                made if isinstance(made, ImageError) else _decoded(made, task, models)
-                for made in waits.result_of(group)
+                each if isinstance(each, ImageError) else _decoded(each, task, models)
+                for each in settled
             )
 
         for group in groups(uploads, GROUP, len, self._group_bytes):
@@ -123,7 +134,7 @@ class Decoder:
             # Only the first group is subject to the caller's budget.
             waits = later if decoding or decoded else budget
             with wait_budget.spending(waits):
-                decoding.append((waits, self._groups.submit(task, files)))
+                decoding.append((waits, files, self._groups.submit(task, files)))
             if len(decoding) == self._most_groups:
                 take_next()
         while decoding:
@@ -134,11 +145,35 @@ class Decoder:
         """Returns a WebP of at most THUMBNAIL_PIXELS a side. Raises ImageError."""
         budget, task = wait_budget.current(), Task(thumbnail=THUMBNAIL_PIXELS)
         file = _File(lambda: data, len(data), budget.work)
-        return _only(budget.result_of(self._groups.submit(task, [file]))).data
+        made = budget.result_of(self._groups.submit(task, [file]))
+        return _only(budget.result_of(self._settled(task, [file], made))).data
 
-    def _run(self, task: Task, files: Sequence[_File]) -> list[Output | ImageError]:
+    def _settled(
+        self, task: Task, files: Sequence[_File], made: Sequence[Made]
+    ) -> Future[Sequence[Output | ImageError]]:
+        """Decodes the images that had to wait, one after the other; the future has all."""
+        pairs = zip(files, made, strict=True)
+        waiting = [file for file, each in pairs if isinstance(each, Later)]
+        if not waiting:
+            return done(made)
+        submitted = self._large.submit(task, waiting)
+        return then(submitted, lambda found: _filled(made, found))
+
+    def _run_large(self, task: Task, files: Sequence[_File]) -> list[Output | ImageError]:
         with timing.stage("decode"):
-            return self._pool.run(task, [file.read() for file in files], [f.work for f in files])
+            return [self._wait(task, file) for file in files]
+
+    def _wait(self, task: Task, file: _File) -> Output | ImageError:
+        data = _content(file)
+        return self._pool.run_waiting(task, data, file.work) if isinstance(data, bytes) else data
+
+    def _run(self, task: Task, files: Sequence[_File]) -> list[Made]:
+        with timing.stage("decode"):
+            read = [_content(file) for file in files]
+            whole = [data for data in read if isinstance(data, bytes)]
+            works = [f.work for f, data in zip(files, read, strict=True) if isinstance(data, bytes)]
+            made = iter(self._pool.run(task, whole, works) if whole else [])
+            return [next(made) if isinstance(data, bytes) else data for data in read]
 
 
 def open_decoder(
@@ -153,6 +188,14 @@ def open_decoder(
         BASE_BYTES + 2 * settings.max_body_bytes + BYTES_PER_PIXEL * settings.max_pixels,
     )
     return Decoder(DecodePool(settings.decode_threads, limits, killed), group_bytes)
+
+
+def _content(file: _File) -> bytes | ImageError:
+    """Reads a file. The upload of a client that is gone may be closed already."""
+    try:
+        return file.read()
+    except (OSError, ValueError) as error:
+        return BrokenImage(f"the upload cannot be read: {error}")
 
 
 def _task(models: Iterable[Model]) -> Task:
@@ -171,6 +214,14 @@ def _decoded(output: Output, task: Task, models: Iterable[Model]) -> DecodedImag
         pixels[each], place = flat.reshape(3, size, size), place + flat.size
     by_model = {model.id: pixels[_input(model)] for model in models}
     return DecodedImage(output.width, output.height, by_model)
+
+
+def _filled(
+    made: Sequence[Made], found: Sequence[Output | ImageError]
+) -> list[Output | ImageError]:
+    """Puts what was found in the places of those that had to wait."""
+    rest = iter(found)
+    return [next(rest) if isinstance(each, Later) else each for each in made]
 
 
 def _only(outcomes: Sequence[T | ImageError]) -> T:

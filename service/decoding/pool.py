@@ -10,8 +10,8 @@ from queue import Empty, SimpleQueue
 from gpq.errors import BrokenImage, DecodeLimit, ImageError
 from service.concurrency.work import Work
 from service.decoding.budget import PixelBudget
-from service.decoding.process import DecodeProcess, Ended, ProcessLimits, Unwanted
-from service.decoding.task import Output, Task
+from service.decoding.process import DecodeProcess, Ended, Made, ProcessLimits, Unwanted
+from service.decoding.task import Later, Output, Task
 from service.errors import ClientGone, Unavailable
 
 REQUEST_LIMIT = (
@@ -23,7 +23,8 @@ log = logging.getLogger("gpq.service")
 
 
 class DecodePool:
-    """``size`` processes; as many threads may call ``run`` at the same time.
+    """``size`` processes, and one for large images that have to wait. As many threads may call
+    ``run`` at the same time.
 
     ``killed``: is called when a process had to be killed, or ended by itself.
     """
@@ -34,54 +35,77 @@ class DecodePool:
         self.size, self.limits, self._killed = size, limits, killed
         self._budget = PixelBudget(limits.max_pixels)
         self._places: SimpleQueue[_Place] = SimpleQueue()
-        self._all = [_Place(limits) for _ in range(size)]
-        for place in self._all:
+        self._waiting_places: SimpleQueue[_Place] = SimpleQueue()
+        self._all = [_Place(limits) for _ in range(size + 1)]
+        for place in self._all[:-1]:
             self._places.put(place)
+        self._waiting_places.put(self._all[-1])
 
     def start(self) -> None:
         """Starts the processes now; otherwise each starts with its first image."""
-        for place in self._all:
+        for place in self._all[:-1]:
             place.start()
 
     def close(self) -> None:
         """Ends all processes, and the tasks in progress with Unavailable."""
         for place in self._all:
             place.close()
-        with suppress(Empty):
-            while True:
-                self._places.get_nowait().end()
+        for places in (self._places, self._waiting_places):
+            idle = []
+            with suppress(Empty):
+                while True:
+                    idle.append(places.get_nowait())
+            for place in idle:
+                place.end()
+                places.put(place)  # for a thread that still comes; it gets Unavailable
 
-    def run(
-        self, task: Task, files: Sequence[bytes], works: Sequence[Work]
-    ) -> list[Output | ImageError]:
-        """Does a task, and returns an output or an error for each file.
+    def run(self, task: Task, files: Sequence[bytes], works: Sequence[Work]) -> list[Made]:
+        """Does a task, and returns an output or an error for each file; LATER for a large image
+        that has to wait for others.
 
         ``works``: the request that each file belongs to. Raises Unavailable if no process can be
         started, ClientGone if all requests are abandoned.
         """
+        return self._allowed(self._places, task, files, works)
+
+    def run_waiting(self, task: Task, file: bytes, work: Work) -> Output | ImageError:
+        """Does a task for one large image, when there is room, in a process of its own: the others
+        go on meanwhile. Call it on one thread at a time. Raises as ``run``."""
+        (made,) = self._allowed(self._waiting_places, task, [file], [work])
+        assert not isinstance(made, Later)  # it has waited
+        return made
+
+    def _allowed(
+        self,
+        places: "SimpleQueue[_Place]",
+        task: Task,
+        files: Sequence[bytes],
+        works: Sequence[Work],
+    ) -> list[Made]:
+        """Leaves out the files of requests that have taken too much time."""
         allowed = [n for n, work in enumerate(works) if work.decode_seconds > 0]
-        made: list[Output | ImageError] = [DecodeLimit(REQUEST_LIMIT)] * len(files)
+        made: list[Made] = [DecodeLimit(REQUEST_LIMIT)] * len(files)
         if allowed:
-            place = self._places.get()
+            place = places.get()
             try:
                 found = self._run(
                     place, task, [files[n] for n in allowed], [works[n] for n in allowed]
                 )
             finally:
-                self._places.put(place)
+                places.put(place)
             for n, each in zip(allowed, found, strict=True):
                 made[n] = each
         return made
 
     def _run(
         self, place: "_Place", task: Task, files: Sequence[bytes], works: Sequence[Work]
-    ) -> list[Output | ImageError]:
+    ) -> list[Made]:
         try:
             return self._try(place, task, files, works)
         except Ended as error:
             if len(files) > 1:  # finds out which of them it was
                 alone = zip(files, works, strict=True)
-                return [self._run(place, task, [data], [work])[0] for data, work in alone]
+                return [self._alone(place, task, data, work) for data, work in alone]
             if error.status == -signal.SIGPROF:
                 works[0].decode_seconds -= self.limits.seconds
                 return [self._why(error.status)]
@@ -90,22 +114,31 @@ class DecodePool:
         except Ended as error:
             return [self._why(error.status)]
 
+    def _alone(self, place: "_Place", task: Task, data: bytes, work: Work) -> Made:
+        try:
+            return self._run(place, task, [data], [work])[0]
+        except ClientGone as error:  # the others of the group still wait
+            return BrokenImage(str(error))
+
     def _try(
         self, place: "_Place", task: Task, files: Sequence[bytes], works: Sequence[Work]
-    ) -> list[Output | ImageError]:
+    ) -> list[Made]:
         """Raises Ended if the process ends."""
         if not _wanted(works):
             raise ClientGone
         process = place.start()
         taken = 0
 
-        def admit(pixels: int) -> None:
+        def admit(pixels: int) -> bool:
             nonlocal taken
             self._budget.give(taken)  # the image before is done
             taken = 0
-            if not self._budget.take(pixels, lambda: _wanted(works)):
+            if place is not self._all[-1]:
+                there_is_room = self._budget.take_now(pixels)
+            elif not (there_is_room := self._budget.take(pixels, lambda: _wanted(works))):
                 raise Unwanted
-            taken = pixels
+            taken = pixels if there_is_room else 0
+            return there_is_room
 
         try:
             reply = process.run(task, files, admit, lambda: _wanted(works))

@@ -9,11 +9,22 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gpq.errors import ImageError
-from service.decoding.task import ImageFile, Line, Output, Task, error_from_json
+from service.decoding.task import (
+    LATER,
+    ImageFile,
+    Later,
+    Line,
+    Output,
+    Task,
+    error_from_json,
+)
 
+ROOT = Path(__file__).resolve().parent.parent.parent  # the folder that the program is in
+Made = Output | ImageError | Later
 LOOK_SECONDS = 0.25  # between looks at whether the work is still wanted
 # Beyond the limit of processor time: for a process that sleeps, or a machine that is overloaded.
 PATIENCE = 6
@@ -39,7 +50,7 @@ class Unwanted(Exception):
 class Reply:
     """What was made of each file, and the processor time that it took, in seconds."""
 
-    made: list[Output | ImageError]
+    made: list[Made]
     seconds: float
 
 
@@ -65,7 +76,7 @@ class DecodeProcess:
         numbers = [*inherited, limits.seconds, limits.max_pixels, limits.memory_bytes]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.decoding.child", *map(str, numbers)],
+                [sys.executable, "-P", "-m", "service.decoding.child", *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=inherited,
@@ -83,13 +94,14 @@ class DecodeProcess:
         self,
         task: Task,
         files: Sequence[bytes],
-        admit: Callable[[int], None],
+        admit: Callable[[int], bool],
         wanted: Callable[[], bool],
     ) -> Reply:
         """Does a task for each file.
 
-        ``admit`` is called before a large image is decoded, with its pixels. Raises Ended; Unwanted
-        if ``wanted`` becomes false.
+        ``admit`` is called before a large image is decoded, with its pixels, and says whether there
+        is room; without room the image becomes LATER. Raises Ended; Unwanted if ``wanted`` becomes
+        false.
         """
         patience = PATIENCE * self.limits.seconds * len(files)
         try:
@@ -97,20 +109,18 @@ class DecodeProcess:
             self._line.send({**task.to_json(), "lengths": [len(data) for data in files]})
             reply = self._reply(patience, wanted)
             while "pixels" in reply:
-                admit(reply["pixels"])
-                self._line.send({})
+                self._line.send({"go": admit(reply["pixels"])})
                 reply = self._reply(patience, wanted)
-        except (EOFError, OSError) as error:
+            outputs = self._file.read([each.get("bytes", 0) for each in reply["files"]])
+            made = [_made(*each) for each in zip(reply["files"], outputs, strict=True)]
+            seconds = float(reply["seconds"])
+            if len(made) != len(files):
+                raise ValueError(f"{len(made)} replies to {len(files)} files")
+        # What an image that has taken over the process may reply counts as its end.
+        except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Ended(self.close()) from error
         self.files_done += len(files)
-        outputs = self._file.read([each.get("bytes", 0) for each in reply["files"]])
-        made = [
-            error_from_json(each)
-            if "error" in each
-            else Output(each["width"], each["height"], data)
-            for each, data in zip(reply["files"], outputs, strict=True)
-        ]
-        return Reply(made, reply["seconds"])
+        return Reply(made, seconds)
 
     def kill(self) -> None:
         """Kills the process, whatever thread uses it; that one gets Ended."""
@@ -136,9 +146,19 @@ class DecodeProcess:
                 self._process.send_signal(signal.SIGPROF)
 
 
+def _made(reply: dict[str, Any], data: bytes) -> Made:
+    if "later" in reply:
+        return LATER
+    if "error" in reply:
+        return error_from_json(reply)
+    return Output(reply["width"], reply["height"], data)
+
+
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if _is_passed_on(name)}
-    return {**kept, **SINGLE_THREAD}
+    # -P keeps the current folder, where anything may lie, off the path of imports.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**kept, **SINGLE_THREAD, "PYTHONPATH": path}
 
 
 def _is_passed_on(name: str) -> bool:

@@ -25,7 +25,7 @@ ERRORS: dict[str, type[ImageError]] = {
 }
 Input = tuple[int, int | None]  # size and shrink_to of a network's input, as in Preprocess
 log = logging.getLogger("gpq.service")
-MESSAGE_BYTES = 65_536
+MESSAGE_BYTES, MOST_BYTES = 65_536, 2**20  # of a part that is received, and of a message
 KEPT_BYTES = 4 * 2**20  # of a file that is kept from one task to the next
 UNEXPECTED = ""  # in place of the name of an error
 
@@ -48,6 +48,13 @@ class Task:
     def from_json(cls, values: dict[str, Any]) -> "Task":
         inputs = tuple((size, shrink_to) for size, shrink_to in values["inputs"])
         return cls(inputs, values["thumbnail"])
+
+
+class Later:
+    """The type of ``LATER``."""
+
+
+LATER = Later()  # a large image that has to wait until there is room
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,8 @@ class Line:
             if not part:
                 raise EOFError
             self._received += part
+            if len(self._received) > MOST_BYTES:
+                raise EOFError
         text, _, self._received = self._received.partition(b"\n")
         values: dict[str, Any] = json.loads(text)
         return values
@@ -147,5 +156,8 @@ class ImageFile:
     def _read(self, length: int, place: int) -> bytes:
         data = os.pread(self.descriptor, length, place)
         while len(data) < length:  # a call reads 2 GiB at most
-            data += os.pread(self.descriptor, length - len(data), place + len(data))
+            more = os.pread(self.descriptor, length - len(data), place + len(data))
+            if not more:
+                raise EOFError
+            data += more
         return data

@@ -7,13 +7,14 @@ from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import FormData, Headers
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser, MultipartPart
 
 from service.concurrency import wait_budget
 from service.concurrency.work import Receiving
 from service.errors import Busy
 from service.http.problems import Problem
 
+FREE_TEXT_BYTES = 64 * 2**10  # of each form, which do not count, so that usual ones always come in
 MAX_TEXT_BYTES = 128 * 2**20  # of the text fields of all forms; their JSON takes some times more
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
 MAX_FIELDS = 4  # text fields of a form
@@ -31,6 +32,7 @@ class _Form(MultiPartParser):
 
     ended = False
     text_bytes = 0  # taken of the budget
+    _received_text = 0
 
     def __init__(
         self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int
@@ -42,12 +44,25 @@ class _Form(MultiPartParser):
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current_part.file is None:
-            _texts.take(end - start)
-            self.text_bytes += end - start
+            self._received_text += end - start
+            if self._received_text > FREE_TEXT_BYTES:
+                _texts.take(end - start)
+                self.text_bytes += end - start
         super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         self.ended = True
+
+    def forget(self) -> None:
+        """Frees text and files now: an error refers to this parser until its reply is sent, and a
+        file that was cut is in no form."""
+        for file in self._files_to_close_on_error:
+            file.close()
+        self.items.clear()
+        self._current_part = MultipartPart()
+        self._file_parts_to_write.clear()
+        _texts.give(self.text_bytes)
+        self.text_bytes = 0
 
 
 @asynccontextmanager
@@ -70,13 +85,13 @@ async def form(request: Request, max_files: int, setting: str = "") -> AsyncIter
         try:
             parsed = await _parse(parser, max_files, setting)
         except BaseException:
-            _texts.give(parser.text_bytes)
+            parser.forget()
             raise
     try:
         yield parsed
     finally:
         await parsed.close()
-        _texts.give(parser.text_bytes)
+        parser.forget()
 
 
 async def _parse(parser: _Form, max_files: int, setting: str) -> FormData:

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -180,3 +181,16 @@ def test_unfinished_requests_leave_room_for_others(random_model: Path, tmp_path:
         assert server.http.get("/stats").status_code == 200
         for connection in connections:
             connection.close()
+
+
+def test_large_images_do_not_keep_small_ones_waiting(random_model: Path, tmp_path: Path) -> None:
+    large = hostile.transparent_png(9_000)
+    with Server(tmp_path, model=random_model, decode_threads=2) as server:
+        server.index(png(0), ids='["good"]')
+        with ThreadPoolExecutor(8) as pool:
+            replies = [pool.submit(server.search, large) for _ in range(8)]
+            time.sleep(1)
+            slowest = max(seconds_of_search(server) for _ in range(10))
+            assert not all(reply.done() for reply in replies)
+            assert {reply.result().status_code for reply in replies} == {200}
+    assert slowest < 4  # eight large ones take ten seconds

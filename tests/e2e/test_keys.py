@@ -11,6 +11,8 @@ import pytest
 from harness import commands
 from harness.images import png
 from harness.server import Server
+from service.app import create_app
+from service.settings import Settings
 from tests.conftest import new_database
 
 FILES = {"images": ("x.png", png(0))}
@@ -132,6 +134,7 @@ def test_keys_are_listed_without_their_secrets(server: Server) -> None:
         {"name": "x", "scopes": ["search"], "prefix": "a"}, {"name": "", "scopes": ["search"]},
         {"name": "x", "scopes": ["search"], "expires": "2001-01-01T00:00:00Z"},
         {"name": "x", "scopes": ["search"], "expires": "soon"},
+        {"name": "x", "scopes": ["search"], "expires": "9999-12-31T23:59:59-14:00"},
         {"name": "x", "scopes": ["search"], "more": 1},
     ],
 )  # fmt: skip
@@ -154,9 +157,10 @@ def test_the_command_line_manages_the_same_keys(server: Server, random_model: Pa
     number = line.split()[0]
     commands.service("keys", "revoke", number, folder=server.folder, **settings)
     deadline = time.monotonic() + 5
-    while http.get("/images").status_code == 200:
+    while (status := http.get("/images").status_code) == 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert status == 401
     failed = commands.run("keys", "revoke", "99999", folder=server.folder, **settings)
     assert failed.returncode == 1 and "no key 99999" in failed.stderr
 
@@ -196,8 +200,10 @@ def test_wrong_keys_are_limited_and_right_ones_go_on(random_model: Path, tmp_pat
     with Server(tmp_path, model=random_model, api_keys="right,other") as server:
         right = client(server, "right")
         assert right.get("/images").status_code == 200
+        old = client(server, "old")  # the same wrong key again and again blocks nobody
+        assert [old.get("/images").status_code for _ in range(15)] == [401] * 15
         statuses = [client(server, f"wrong{n}").get("/images").status_code for n in range(15)]
-        assert statuses[:10] == [401] * 10 and statuses[-1] == 429
+        assert statuses[:9] == [401] * 9 and statuses[-1] == 429
         refused = client(server, "other").get("/images")  # a key that it might have guessed
         assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
         assert refused.json()["code"] == "too-many-wrong-keys"
@@ -209,6 +215,8 @@ def test_a_rate_has_a_limit_and_says_so(random_model: Path, tmp_path: Path) -> N
         first, second = client(server, "a"), client(server, "b")
         replies = [first.get("/images") for _ in range(12)]
         assert replies[0].headers["RateLimit-Policy"] == '"default";q=5;w=1'
+        searched = first.post("/search", files={"image": ("x.png", png(0))})
+        assert "RateLimit" in searched.headers
         assert replies[0].headers["RateLimit"].startswith('"default";r=')
         refused = [reply for reply in replies if reply.status_code == 429]
         assert refused and refused[0].json()["code"] == "too-many-requests"
@@ -216,3 +224,20 @@ def test_a_rate_has_a_limit_and_says_so(random_model: Path, tmp_path: Path) -> N
         assert second.get("/images").status_code == 200
         time.sleep(2)
         assert first.get("/images").status_code == 200
+
+
+def test_every_route_but_the_public_ones_asks_for_a_key(random_model: Path, tmp_path: Path) -> None:
+    app = create_app(
+        Settings(model=random_model, database_url=f"sqlite:///{tmp_path}/a.db", image_store="none")
+    )
+    spec = app.openapi()["paths"]
+    asked = {path for path, of in spec.items() if all("security" in each for each in of.values())}
+    assert set(spec) - asked == {"/livez", "/readyz"}
+    assert len(asked) > 15
+
+
+def test_a_client_does_not_choose_its_address(random_model: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, model=random_model, rate_limit=3) as server:
+        headers = [{"X-Forwarded-For": f"not an address {n}\n"[:-1]} for n in range(12)]
+        replies = [server.http.get("/images", headers=each) for each in headers]
+        assert 429 in [reply.status_code for reply in replies]

@@ -16,7 +16,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection.
 
     When too many are open, a new one replaces the one that has waited longest for its first
-    request. If all have a request, the new connection is closed.
+    request, or else one that has its reply before its body. If all have a request that is being
+    handled, the new connection is closed.
     """
 
     _looking: asyncio.TimerHandle | None = None
@@ -45,12 +46,24 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self) -> None:
-        others = (each for each in self.connections if isinstance(each, BoundedProtocol))
-        waiting = [each for each in others if not each.replying and each is not self]
-        # One that has had a reply is at rest, and is closed soon.
-        order = sorted(waiting, key=lambda each: (each.cycle is not None, each.waiting_since))
-        oldest = order[0] if order else self
+        others = [each for each in self.connections if isinstance(each, BoundedProtocol)]
+        free = [each for each in others if each is not self and each.dispensable is not None]
+        oldest = min(free, key=lambda each: (each.dispensable, each.waiting_since), default=self)
         oldest.transport.abort()
+
+    @property
+    def dispensable(self) -> int | None:
+        """How soon the connection makes room for another, 0 first; None if it never does."""
+        if self.transport.is_closing():
+            return None
+        if not self.replying:
+            return 0 if self.cycle is None else 1  # one that has had a reply is closed soon anyway
+        # It has its reply, and only the rest of a body is awaited that nobody wants.
+        return 2 if self.cycle.response_started and self.cycle.more_body else None
+
+    def resume_writing(self) -> None:
+        self._unread_since = time.monotonic()  # the client has read nearly all
+        super().resume_writing()
 
     def _look(self) -> None:
         """Ends the connection if the client has read too little since the last mark."""

@@ -5,9 +5,12 @@ The measurements are for metrics and the Server-Timing header, the records for t
 
 import logging
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+import anyio
+from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +21,7 @@ from service.telemetry.metrics import Metrics
 
 STAGES = ("decode", "queue", "encode", "scan", "db")
 SAFE = ("GET", "HEAD", "OPTIONS")
+MOST_PATH = 300  # characters of a path in the audit log
 SEARCHES = ("/search", "/search/batch")
 log = logging.getLogger("gpq.access")
 UNKNOWN = "(none)"  # label of requests that match no route
@@ -28,7 +32,8 @@ class RequestTimer:
 
     A request has an id, which the client may give as X-Request-Id.
 
-    Routes may leave the ids of the images that they have changed in ``request.state.ids``.
+    Routes leave what they have changed in ``request.state.about``, and headers of every reply in
+    ``request.state.headers``.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, audit: Audit) -> None:
@@ -53,6 +58,7 @@ class RequestTimer:
                 headers = MutableHeaders(scope=message)
                 headers["Server-Timing"] = _server_timing(spent, total)
                 headers["X-Request-Id"] = state["request_id"]
+                headers.update(state.get("headers", {}))
             await send(message)
 
         with timing.collected() as spent:
@@ -61,8 +67,8 @@ class RequestTimer:
             finally:
                 seconds = time.perf_counter() - started
                 self._count(scope, status, spent, seconds)
-                self._record(scope, status, state)
                 _log(scope, status, seconds)
+                await self._record(scope, status, state)
 
     def _count(self, scope: Scope, status: int, spent: timing.Spent, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNKNOWN)
@@ -72,20 +78,20 @@ class RequestTimer:
         for stage, stage_seconds in spent.items():
             self.metrics.stage_seconds.labels(stage).observe(stage_seconds)
 
-    def _record(self, scope: Scope, status: int, state: dict[str, Any]) -> None:
+    async def _record(self, scope: Scope, status: int, state: dict[str, Any]) -> None:
+        """Records what somebody who has a key, if any are needed, has changed or tried to."""
         route = getattr(scope.get("route"), "path", UNKNOWN)
-        if scope["method"] in SAFE or route == UNKNOWN or route in SEARCHES:
-            return
         caller, client = state.get("caller"), scope.get("client")
-        self.audit.record(
-            caller.name if caller else "unknown",
-            f"{scope['method']} {route}",
-            path=scope["path"],
-            ids=state.get("ids", []),
-            status=status,
-            address=client[0] if client else "",
-            request=state["request_id"],
-        )
+        read = scope["method"] in SAFE or route in SEARCHES
+        if self.audit.path is None or caller is None or read or route == UNKNOWN:
+            return
+        more = {
+            "path": scope["path"][:MOST_PATH], **state.get("about", {}), "status": status,
+            "address": client[0] if client else "", "request": state["request_id"],
+        }  # fmt: skip
+        write = partial(self.audit.record, caller.name, f"{scope['method']} {route}", **more)
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(write)
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

@@ -74,9 +74,9 @@ async def index(
     """Stores images. Each succeeds or fails alone, and is searchable before the reply is sent."""
     with runtime.image_requests.admit():
         results, newest = await _put(request, runtime)
+    request.state.about = {"ids": [result.id for result in results if result.error is None]}
     if wait == "all" and not await _applied_by_all(newest, runtime):
         response.status_code = 202
-    request.state.ids = [result.id for result in results if result.error is None]
     items = [IndexItem.of(result) for result in results]
     failed = [item.error for item in items if item.error]
     if len(failed) == len(items):

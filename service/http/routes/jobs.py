@@ -36,6 +36,7 @@ async def ask_import(request: Request, response: Response, runtime: ReadyRuntime
     images stored already are only read."""
     with runtime.image_requests.admit():
         source = await requests.import_json(request)
+        request.state.about = {"source": source}
         return await runtime.image_requests.run(lambda: _import(source, response, runtime))
 
 

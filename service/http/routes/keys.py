@@ -1,13 +1,13 @@
 """Routes below /keys: API keys."""
 
-import time
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
-from service.database.records import Key
-from service.errors import NoSuchKey, Refused
+from service.errors import NoSuchKey
 from service.http import requests
 from service.http.admin_replies import KeyReply, KeysReply, NewKeyReply
 from service.http.dependencies import ReadyRuntime, database_route
@@ -38,7 +38,9 @@ async def create(request: Request, runtime: ReadyRuntime) -> NewKeyReply:
     request needs one."""
     with runtime.image_requests.admit():
         wanted = await requests.key_json(request)
-        return await runtime.image_requests.run(lambda: _create(wanted, runtime))
+        made = await runtime.image_requests.run(lambda: _create(wanted, runtime))
+        request.state.about = {"key": made.number, "name": made.name, "scopes": made.scopes}
+        return made
 
 
 @router.get("/keys", summary="List the keys", response_model=KeysReply)
@@ -52,31 +54,23 @@ def page(runtime: ReadyRuntime) -> KeysReply:
 @database_route
 def revoke(number: Number, runtime: ReadyRuntime) -> KeyReply:
     """Makes a key invalid, at once here and within about a second in other processes."""
-    others = (key for key in runtime.store.keys.all() if key.number != number)
-    if not runtime.settings.api_keys and not any(map(_manages_keys, others)):
-        raise Refused(
-            "this is the last key that can manage keys: create another one with the scope admin "
-            "first, or use `gpq keys revoke`"
-        )
-    key = runtime.store.keys.revoke(number)
+    key = runtime.store.keys.revoke(number, keep_admin=not runtime.settings.api_keys)
     if key is None:
         raise NoSuchKey(number)
-    runtime.keys.refresh()
+    _refresh(runtime)
     return KeyReply.of(key)
 
 
 def _create(wanted: KeyBody, runtime: Runtime) -> NewKeyReply:
-    if not runtime.keys.has_admin and "admin" not in wanted.scopes:
-        raise Refused(
-            "from the first key on, every request needs one: create one with the scope admin first"
-        )
     expires = wanted.expires.timestamp() if wanted.expires else None
+    configured = bool(runtime.settings.api_keys)
     key, secret = keys.create(
-        runtime.store.keys, wanted.name, wanted.scopes, wanted.prefix, expires
+        runtime.store.keys, wanted.name, wanted.scopes, wanted.prefix, expires, configured
     )
-    runtime.keys.refresh()
+    _refresh(runtime)
     return NewKeyReply(key=secret, **KeyReply.of(key).model_dump())
 
 
-def _manages_keys(key: Key) -> bool:
-    return "admin" in key.scopes and key.valid(time.time())
+def _refresh(runtime: Runtime) -> None:
+    with suppress(SQLAlchemyError):  # the change is made, and the ring follows soon
+        runtime.keys.refresh()

@@ -63,6 +63,7 @@ async def add(request: Request, response: Response, runtime: ReadyRuntime) -> Mo
                 name: await part.read() for name, part in zip(NAMES, parts, strict=True) if part
             }
         id = await admission.run(lambda: _add(files, runtime))
+        request.state.about = {"model": id}
         response.headers["Location"] = f"/models/{id}"
         return await admission.run(lambda: _reply(id, runtime))
 

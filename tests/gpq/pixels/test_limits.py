@@ -108,3 +108,10 @@ def test_transparency_of_a_large_image_is_that_of_a_small_one() -> None:
     for top in (0, 1400, 2950):
         part = np.asarray(load(encoded(Image.fromarray(pixels[top : top + 50]))))
         assert np.array_equal(whole[top : top + 50], part)
+
+
+def test_a_tiff_is_turned_by_its_tag_and_never_by_xmp() -> None:
+    image = Image.new("RGB", (40, 20))
+    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
+    assert load(encoded(image, "TIFF", tiffinfo={274: 1, 700: xmp})).size == (40, 20)
+    assert load(encoded(image, "TIFF", tiffinfo={274: 6})).size == (20, 40)

@@ -44,7 +44,7 @@ def test_a_running_service_is_checked_with_its_images(random_model: Path, tmp_pa
         ({"database_url": "postgresql://nobody@127.0.0.1:1/x"}, "database", "127.0.0.1"),
         ({"model": "/nowhere"}, "model", "/nowhere"),
         ({"image_store": "s3://bucket-that-is-not/there"}, "image store", ""),
-        ({"scan": "cuda"}, "scan engine", "CUDA"),
+        ({"engine": "onnxruntime", "model": "/nowhere"}, "model", "/nowhere"),
     ],
 )
 def test_a_part_that_does_not_work_is_named(

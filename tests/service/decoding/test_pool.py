@@ -18,7 +18,7 @@ from harness.images import encoded, png
 from service.concurrency.work import Work
 from service.decoding.pool import DecodePool
 from service.decoding.process import ProcessLimits
-from service.decoding.task import Output, Task
+from service.decoding.task import Later, Output, Task
 from service.errors import ClientGone, Unavailable
 
 MEGAPIXELS = 10**6
@@ -47,7 +47,7 @@ def slow() -> bytes:
 
 
 def processes(pool: DecodePool) -> list[int]:
-    return [place.start()._process.pid for place in pool._all]
+    return [place.start()._process.pid for place in pool._all[: pool.size]]
 
 
 def test_pixels_are_those_of_the_library_to_the_bit(pools) -> None:
@@ -148,27 +148,30 @@ def test_a_process_knows_no_secrets_of_the_service(pools, monkeypatch: pytest.Mo
     monkeypatch.setenv("PGPASSWORD", "secret")
     (process,) = processes(pools())
     time.sleep(0.2)
-    assert "secret" not in Path(f"/proc/{process}/environ").read_text()
+    found = Path(f"/proc/{process}/environ").read_text()
+    assert "PATH=" in found and "secret" not in found
 
 
-def test_large_images_wait_for_each_other(pools) -> None:
+def test_a_large_image_without_room_is_left_for_later(pools) -> None:
     pool = pools(size=2, pixels=30 * MEGAPIXELS)
     large = encoded(Image.effect_noise((5000, 5000), 50), compress_level=1)
-    taken: list[int] = []
-    take = pool._budget.take
+    task = Task(((32, None),))
+    assert pool._budget.take_now(20 * MEGAPIXELS)
+    found = pool.run(task, [png(1), large, png(2)], [Work()] * 3)
+    assert [type(each) for each in found] == [Output, Later, Output]
+    waiting = threading.Timer(0.5, pool._budget.give, [20 * MEGAPIXELS])
+    waiting.start()
+    began = time.monotonic()
+    assert isinstance(pool.run_waiting(task, large, Work()), Output)
+    assert time.monotonic() - began > 0.4
+    assert pool._budget._taken == 0
+    assert isinstance(pool.run(task, [large], [Work()])[0], Output)  # there is room
 
-    def watched(pixels: int, wanted) -> bool:
-        granted = take(pixels, wanted)
-        taken.append(pool._budget._taken)
-        return granted
 
-    pool._budget.take = watched  # type: ignore[method-assign]
-    threads = [
-        threading.Thread(target=pool.run, args=(Task(((32, None),)), [large, large], [Work()] * 2))
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert taken == [25 * MEGAPIXELS] * 4
+def test_waiting_for_room_ends_when_the_work_is_abandoned(pools) -> None:
+    pool, work = pools(pixels=30 * MEGAPIXELS), Work()
+    large = encoded(Image.new("L", (5000, 5000)))
+    assert pool._budget.take_now(20 * MEGAPIXELS)
+    threading.Timer(0.5, work.abandon).start()
+    with pytest.raises(ClientGone):
+        pool.run_waiting(TASK, large, work)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.http.middleware import connection, reply_limit
+from service.http.middleware.body_limit import BodyLimit
 from service.http.middleware.reply_limit import ReplyLimit
 
 MIB = 2**20
@@ -141,3 +142,21 @@ def test_large_replies_that_nobody_reads_are_bounded(
     with connect() as third:
         third.sendall(GET % (60 * MIB))  # larger than the limit, but alone
         assert len(received(third, 60 * MIB)) >= 60 * MIB
+
+
+def test_a_body_that_nobody_wants_makes_room(
+    serve: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
+    app = Starlette(routes=[Route("/{size}", bytes_of)])
+    app.add_middleware(BodyLimit, max_bytes=MIB)
+    connect = serve(app)
+    lingering = [connect() for _ in range(3)]
+    for client in lingering:
+        client.sendall(b"GET /5 HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    with connect() as client:
+        client.sendall(GET % 5)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    for client in lingering:
+        client.close()
