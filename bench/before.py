@@ -10,8 +10,11 @@ four times, and keeps the originals. Results are written to bench/results/before
 """
 
 import argparse
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,11 +23,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import load, photographs
-from bench.database import filled_service
+from bench.database import sqlite_url
 from bench.imports import imported
 from bench.machine import describe
 from bench.output import RESULTS, save
-from harness import processes
+from harness import ROOT, processes
 from harness.images import EXAMPLES
 from harness.models import DEFAULT
 from harness.server import Server
@@ -44,6 +47,18 @@ def code_of(root: Path | None) -> Iterator[None]:
         yield
     finally:
         processes.import_path.pop(0)
+
+
+def fill(folder: Path, rows: int, root: Path) -> None:
+    """Fills a database by the code of a checkout, which an older one could not read otherwise."""
+    program = "import sys; from bench.database import fill; from pathlib import Path; "
+    program += "fill(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))"
+    subprocess.run(
+        [sys.executable, "-c", program, sqlite_url(folder), str(rows), str(DEFAULT)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=True,
+    )
 
 
 def searches(
@@ -129,8 +144,10 @@ def compare_searches(
     with ExitStack() as stack:
         servers = {}
         for name, root in checkouts.items():
+            fill(folder / name, options.rows, root or ROOT)
+            settings = {"database_url": sqlite_url(folder / name), "image_store": "none"}
             with code_of(root):
-                service = filled_service(folder / name, options.rows, DEFAULT)
+                service = Server(folder / name, model=DEFAULT, **settings)
                 servers[name] = stack.enter_context(service)
         for size, image in tqdm(photographs.by_size().items(), desc="searches"):
             file.write_bytes(image)

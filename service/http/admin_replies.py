@@ -121,8 +121,8 @@ class KeyReply(Reply):
 
     example: ClassVar[dict[str, Any]] = {
         "number": 1, "name": "shop", "scopes": ["search"], "prefix": "",
-        "created": "2026-11-29T12:00:00Z", "expires": "2030-01-01T00:00:00Z", "revoked": None,
-        "used": "2026-11-29T12:30:00Z",
+        "created": "2026-11-29T12:00:00Z", "expires": "2030-01-01T00:00:00Z",
+        "revoked": "2027-02-01T09:00:00Z", "used": "2026-11-29T12:30:00Z",
     }  # fmt: skip
 
     @classmethod
@@ -145,7 +145,6 @@ class NewKeyReply(KeyReply):
     example: ClassVar[dict[str, Any]] = {
         **KeyReply.example,
         "key": "gpq_(43 characters)",
-        "used": None,
     }
 
 
