@@ -12,6 +12,7 @@ from torch import Tensor
 from gpq.pixels.preprocess import Preprocess
 from trainer.data import datasets
 from trainer.data.images import ArrayImages, FileImages, Images
+from trainer.data.labels import labels_of, read_labelled
 from trainer.data.listing import (
     MANIFESTS,
     Listing,
@@ -227,7 +228,7 @@ def listed(root: Path, dataset: str, rules: Preprocess, most: int | None = None)
     return ListedSet(
         root,
         FileImages(chosen.files, rules),
-        _labels(chosen, classes),
+        labels_of(chosen, classes),
         FileImages(others.files, rules) if others else None,
         classes,
         outside,
@@ -294,8 +295,8 @@ def retrieval_set(root: Path, dataset: str, rules: Preprocess) -> RetrievalSet:
             f"{root}: {len(foreign)} queries have no class of the database; their classes: {names}"
         )
     classes = tuple(sorted(known.union(asked.classes)))
-    pixels, labels, skipped = _labelled(stored, classes, rules, "database")
-    queries, query_labels, more_skipped = _labelled(asked, classes, rules, "queries")
+    pixels, labels, skipped = read_labelled(stored, classes, rules, "database")
+    queries, query_labels, more_skipped = read_labelled(asked, classes, rules, "queries")
     return RetrievalSet(
         queries, query_labels, pixels, labels, classes, skipped=skipped + more_skipped
     )
@@ -338,22 +339,5 @@ def _read_leave_one_out(root: Path, listing: Listing, rules: Preprocess) -> Retr
             f"{root} has no images to evaluate on: expected train/<class>/* and "
             "test/<class>/*, or <class>/*, or a manifest"
         )
-    pixels, labels, skipped = _labelled(listing, listing.classes, rules, root.name)
+    pixels, labels, skipped = read_labelled(listing, listing.classes, rules, root.name)
     return leave_one_out(pixels, labels, listing.classes, skipped)
-
-
-def _labelled(
-    listing: Listing, classes: Sequence[str], rules: Preprocess, what: str
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Reads images; returns pixels (N,3,S,S), labels (N,C) uint8, and a line per skipped file."""
-    pixels, kept, skipped = read_images(listing.files, rules, what)
-    return pixels, _labels(listing, classes)[kept], skipped
-
-
-def _labels(listing: Listing, classes: Sequence[str]) -> Tensor:
-    """Returns labels (N,C) uint8, 1 for each class of a file."""
-    position = {name: i for i, name in enumerate(classes)}
-    labels = torch.zeros(len(listing), len(classes), dtype=torch.uint8)
-    for row, names in enumerate(listing.labels):
-        labels[row, [position[name] for name in names]] = 1
-    return labels
