@@ -105,7 +105,10 @@ class DecodePool:
         except Ended as error:
             if len(files) > 1:  # finds out which of them it was
                 alone = zip(files, works, strict=True)
-                return [self._alone(place, task, data, work) for data, work in alone]
+                made = [self._alone(place, task, data, work) for data, work in alone]
+                if not _wanted(works):
+                    raise ClientGone from error
+                return made
             if error.status == -signal.SIGPROF:
                 works[0].decode_seconds -= self.limits.seconds
                 return [self._why(error.status)]

@@ -109,6 +109,8 @@ class DecodeProcess:
             self._line.send({**task.to_json(), "lengths": [len(data) for data in files]})
             reply = self._reply(patience, wanted)
             while "pixels" in reply:
+                if not wanted():
+                    raise Unwanted
                 self._line.send({"go": admit(reply["pixels"])})
                 reply = self._reply(patience, wanted)
             outputs = self._file.read([each.get("bytes", 0) for each in reply["files"]])

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -46,6 +46,17 @@ def form(files: list[bytes]) -> tuple[bytes, bytes]:
 def connect(server: Server) -> socket.socket:
     host, _, port = server.url.removeprefix("http://").partition(":")
     return socket.create_connection((host, int(port)), timeout=30)
+
+
+@contextmanager
+def connections_to(server: Server, number: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(connect(server)) for _ in range(number)]
+
+
+def reply_on(connection: socket.socket) -> bytes:
+    """Returns all bytes until the service closes the connection."""
+    return b"".join(iter(lambda: connection.recv(4096), b""))
 
 
 def family_seconds(server: Server) -> float:
@@ -134,19 +145,17 @@ def test_bodies_that_never_end_lose_their_places(random_model: Path, tmp_path: P
     with Server(tmp_path, model=random_model, max_waiting=8) as server:
         server.index(png(0), ids='["good"]')
         head, _ = form([png(1)])
-        connections = [connect(server) for _ in range(8)]
-        for connection in connections:
-            connection.sendall(head)
-        time.sleep(0.5)
-        assert_problem(server.search(png(0)), 429, "busy")
-        time.sleep(5.5)  # until another request may take the place of a slow body
-        for _ in range(5):
-            assert seconds_of_search(server) < 5
-        ended, _, _ = select.select(connections, [], [], 10)
-        reply = ended[0].recv(4096)
+        with connections_to(server, 8) as connections:
+            for connection in connections:
+                connection.sendall(head)
+            time.sleep(0.5)
+            assert_problem(server.search(png(0)), 429, "busy")
+            time.sleep(5.5)  # until another request may take the place of a slow body
+            for _ in range(5):
+                assert seconds_of_search(server) < 5
+            ended, _, _ = select.select(connections, [], [], 10)
+            reply = reply_on(ended[0])
         assert reply.startswith(b"HTTP/1.1 408") and b"slow-body" in reply
-        for connection in connections:
-            connection.close()
 
 
 def test_half_open_forms_have_little_text_in_memory(random_model: Path, tmp_path: Path) -> None:
@@ -157,14 +166,12 @@ def test_half_open_forms_have_little_text_in_memory(random_model: Path, tmp_path
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         )
         before = server.rss()
-        connections = [connect(server) for _ in range(20)]
-        for connection in connections:
-            with suppress(OSError):  # refused, and closed
-                connection.sendall(head + field + bytes(17 * 2**20))
-        time.sleep(1)
-        assert server.rss() - before < 400 * 2**20
-        for connection in connections:
-            connection.close()
+        with connections_to(server, 20) as connections:
+            for connection in connections:
+                with suppress(OSError):  # refused, and closed
+                    connection.sendall(head + field + bytes(17 * 2**20))
+            time.sleep(1)
+            assert server.rss() - before < 400 * 2**20
         time.sleep(1)
         reply = server.index(png(1), metadata='[{"a": 1}]')  # the room is free again
         assert reply.status_code == 200
@@ -173,14 +180,12 @@ def test_half_open_forms_have_little_text_in_memory(random_model: Path, tmp_path
 def test_unfinished_requests_leave_room_for_others(random_model: Path, tmp_path: Path) -> None:
     with Server(tmp_path, model=random_model) as server:
         server.index(png(0), ids='["good"]')
-        connections = [connect(server) for _ in range(1100)]
-        for connection in connections:
-            with suppress(OSError):
-                connection.sendall(b"GET /stats HTTP/1.1\r\n")
-        assert seconds_of_search(server) < 5
-        assert server.http.get("/stats").status_code == 200
-        for connection in connections:
-            connection.close()
+        with connections_to(server, 1100) as connections:
+            for connection in connections:
+                with suppress(OSError):
+                    connection.sendall(b"GET /stats HTTP/1.1\r\n")
+            assert seconds_of_search(server) < 5
+            assert server.http.get("/stats").status_code == 200
 
 
 def test_large_images_do_not_keep_small_ones_waiting(random_model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from gpq.errors import BrokenImage, DecodeLimit, UnknownFormat
 from gpq.pixels import decode
 from gpq.pixels.preprocess import Preprocess
+from harness import hostile
 from harness.images import encoded, png
 from service.concurrency.work import Work
 from service.decoding.pool import DecodePool
@@ -42,8 +43,8 @@ def pools() -> Iterator:
 
 @pytest.fixture(scope="module")
 def slow() -> bytes:
-    """A PNG that takes about half a second."""
-    return encoded(Image.effect_noise((4000, 4000), 50), compress_level=1)
+    """A small PNG that takes about half a second."""
+    return hostile.black_png(7000)
 
 
 def processes(pool: DecodePool) -> list[int]:
@@ -123,6 +124,21 @@ def test_abandoned_work_ends_at_once(pools, slow: bytes) -> None:
     with pytest.raises(ClientGone):
         pool.run(TASK, [png(1)], [work])
     assert isinstance(pool.run(TASK, [png(1)], [Work()])[0], Output)
+
+
+def test_abandoned_work_ends_between_images(pools, slow: bytes, monkeypatch) -> None:
+    monkeypatch.setattr("service.decoding.process.LOOK_SECONDS", 60)
+    pool, work = pools(), Work()
+    threading.Timer(0.5, work.abandon).start()
+    with pytest.raises(ClientGone):
+        pool.run(TASK, [slow] * 40, [work] * 40)
+
+
+def test_abandoned_work_ends_although_a_process_ended(pools, slow: bytes) -> None:
+    pool, work = pools(seconds=0.1), Work()
+    threading.Timer(0.5, work.abandon).start()
+    with pytest.raises(ClientGone):
+        pool.run(TASK, [slow] * 40, [work] * 40)
 
 
 def test_a_request_has_a_limit_for_all_its_images(pools, slow: bytes) -> None:
