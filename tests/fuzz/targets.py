@@ -161,7 +161,7 @@ def _index_file_seed() -> bytes:
         return path.read_bytes()
 
 
-def _request_seeds() -> list[bytes]:
+def request_seeds() -> list[bytes]:
     part = b'--b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
     image = part % (b"image", b'; filename="x"', png(1))
     images = part % (b"images", b'; filename="x"', png(1))
@@ -189,5 +189,5 @@ def targets() -> dict[str, Target]:
         "jsonl": Target([rows], _source(".jsonl")),
         "csv": Target([table], _source(".csv")),
         "index file": Target([_index_file_seed()], _index_files),
-        "requests": Target(_request_seeds(), _requests),
+        "requests": Target(request_seeds(), _requests),
     }

@@ -1,6 +1,6 @@
 """Posts damaged images to a service, and checks that it refuses or stores them and nothing else.
 
-    python -m bench.mutated                 100,000 images of every format, about a minute
+    python -m bench.attacks.mutated                 100,000 images of every format, about a minute
 
 The images are those of tests/image_cases.py, damaged at random, in requests of BATCH to POST /index
 from a few clients. Each item of a reply has a status of its own. Results are written to
