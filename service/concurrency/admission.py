@@ -96,4 +96,9 @@ class Admission:
 
     async def on_thread(self, work: Callable[[], R]) -> R:
         """Runs work on a thread at once: for a caller that holds a turn, or needs little time."""
-        return await to_thread.run_sync(work, limiter=self._threads)
+        return await to_thread.run_sync(_measured, work, limiter=self._threads)
+
+
+def _measured(work: Callable[[], R]) -> R:
+    with timing.working():
+        return work()

@@ -39,7 +39,7 @@ class _Request(Generic[K, I, R]):
         if not self.answer.set_running_or_notify_cancel():
             return False
         waited = time.perf_counter() - self.submitted
-        timing.add("queue", waited, self.spent)
+        self.spent.add("queue", waited)
         try:
             self.budget.spend(waited)
         except (WaitedTooLong, ClientGone) as error:
@@ -143,16 +143,17 @@ class Batcher(Generic[K, I, R]):
         if not batch:
             return
         try:
-            with timing.collected() as spent:
+            with timing.collected() as spent, timing.working():
                 items = [item for request in batch for item in request.items]
                 results = self.work(batch[0].key, items)
         except BaseException as error:
             for request in batch:
                 request.answer.set_exception(error)
             return
-        done = 0
+        done, size = 0, sum(request.size for request in batch)
         for request in batch:
-            for name, seconds in spent.items():
-                timing.add(name, seconds, request.spent)
+            for name, seconds in spent.stages.items():
+                request.spent.add(name, seconds)
+            request.spent.add_cpu(spent.cpu * request.size / size)
             request.answer.set_result(results[done : done + len(request.items)])
             done += len(request.items)

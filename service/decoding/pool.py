@@ -13,6 +13,7 @@ from service.decoding.budget import PixelBudget
 from service.decoding.process import DecodeProcess, Ended, Made, ProcessLimits, Unwanted
 from service.decoding.task import Later, Output, Task
 from service.errors import ClientGone, Unavailable
+from service.telemetry import timing
 
 REQUEST_LIMIT = (
     "the images of this request take more processor time than GPQ_REQUEST_SECONDS allows; send "
@@ -160,6 +161,7 @@ class DecodePool:
             self._budget.give(taken)
         if process.files_done >= FILES_EACH:
             place.end()
+        timing.current().add_cpu(reply.seconds)
         for work in works:
             work.decode_seconds -= reply.seconds / len(works)
         return reply.made

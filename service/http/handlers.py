@@ -46,6 +46,7 @@ class ProblemResponse(JSONResponse):
 
 def response(request: Request, problem: Problem) -> JSONResponse:
     """Returns the reply to a request that met a problem."""
+    request_id = request.scope.get("state", {}).get("request_id", "")
     body = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -53,10 +54,11 @@ def response(request: Request, problem: Problem) -> JSONResponse:
         "detail": problem.detail,
         "instance": request.url.path,
         "code": problem.code,
-        "request": request.scope.get("state", {}).get("request_id", ""),
+        "request": request_id,
         **problem.more,
     }
-    return ProblemResponse(body, problem.status, headers={**HEADERS, **problem.headers})
+    headers = {**HEADERS, "X-Request-Id": request_id, **problem.headers}
+    return ProblemResponse(body, problem.status, headers=headers)
 
 
 def install(app: FastAPI) -> None:

@@ -29,11 +29,11 @@ def set_up(format: Format) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def new_request_id(given: str) -> str:
+def new_request_id(given: str = "") -> str:
     """Returns the id that a client gave to its request, if it is one, or a new id."""
     return given if GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def _add_request(record: logging.LogRecord) -> bool:
-    record.request = request_id.get()
+    record.request = getattr(record, "request", "") or request_id.get()
     return True

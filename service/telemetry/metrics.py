@@ -30,6 +30,19 @@ class Metrics:
             registry=registry,
             buckets=SECONDS,
         )
+        self.cpu_seconds = Histogram(
+            "gpq_request_cpu_seconds",
+            "Processor seconds of the threads and decoding processes that worked for a request",
+            ["method", "route"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.received_bytes = Counter(
+            "gpq_received_bytes", "Bytes of bodies received", ["method", "route"], registry=registry
+        )
+        self.sent_bytes = Counter(
+            "gpq_sent_bytes", "Bytes of bodies sent", ["method", "route"], registry=registry
+        )
         self.batch = Histogram(
             "gpq_batch_size",
             "Images encoded, or queries scanned, in one batch",

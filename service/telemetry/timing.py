@@ -1,11 +1,35 @@
-"""Measures where the time of a request goes: decode, queue, encode, scan, db."""
+"""Measures what a request takes: the time of its stages, and of processors.
 
+The stages are decode, queue, encode, scan and db.
+"""
+
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Spent = dict[str, float]  # seconds by stage; the sum over all threads
+
+class Spent:
+    """What a request has taken until now; any thread may add to it.
+
+    ``stages``: seconds by stage, the sum over all threads. ``cpu``: seconds of processors, in
+    threads and decoding processes that worked for the request; not those of the event loop.
+    """
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self.cpu = 0.0
+        self._changing = threading.Lock()
+
+    def add(self, stage: str, seconds: float) -> None:
+        with self._changing:
+            self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+    def add_cpu(self, seconds: float) -> None:
+        with self._changing:
+            self.cpu += seconds
+
 
 _spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
 
@@ -13,7 +37,7 @@ _spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
 @contextmanager
 def collected() -> Iterator[Spent]:
     """Collects what this context, and copies of it on other threads, spend."""
-    spent: Spent = {}
+    spent = Spent()
     token = _spent.set(spent)
     try:
         yield spent
@@ -22,15 +46,9 @@ def collected() -> Iterator[Spent]:
 
 
 def current() -> Spent:
-    """Returns the times collected in this context; a new dict if none are collected."""
+    """Returns what this context collects; a new object if it collects nothing."""
     spent = _spent.get()
-    return {} if spent is None else spent
-
-
-def add(stage: str, seconds: float, spent: Spent | None = None) -> None:
-    """Adds seconds to a stage of ``spent``, by default the one of this context."""
-    spent = current() if spent is None else spent
-    spent[stage] = spent.get(stage, 0.0) + seconds
+    return Spent() if spent is None else spent
 
 
 @contextmanager
@@ -40,4 +58,14 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        add(name, time.perf_counter() - started)
+        current().add(name, time.perf_counter() - started)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Adds the processor time of this thread in the context."""
+    started = time.thread_time()
+    try:
+        yield
+    finally:
+        current().add_cpu(time.thread_time() - started)

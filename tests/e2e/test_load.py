@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.images import encoded, noise, png
 from harness.server import Server
 
+LARGE = encoded(noise(1, (1000, 800)))
+
 
 def scores(reply: httpx.Response) -> list[float]:
     return [hit["score"] for hit in reply.json()["results"]]
@@ -44,6 +46,25 @@ def test_every_reply_reports_where_its_time_went(server: Server) -> None:
     assert timing["readyz"].keys() == timing["missing"].keys() == {"total"}
     spent = {name: float(value) for name, value in timing["search"].items()}
     assert 0 < sum(spent.values()) - spent["total"] <= spent["total"] + 0.1
+
+
+def test_metrics_have_the_cost_of_requests(server: Server) -> None:
+    before = metrics(server)
+    searched, listed = [server.search(LARGE) for _ in range(3)], server.http.get("/images")
+    after = metrics(server)
+
+    def grown(name: str, *labels: str) -> float:
+        return after[name, labels] - before.get((name, labels), 0)
+
+    search, images = ("POST", "/search"), ("GET", "/images")
+    assert grown("gpq_request_cpu_seconds_count", *search) == 3
+    decode = grown("gpq_stage_seconds_sum", "decode")
+    assert decode / 3 < grown("gpq_request_cpu_seconds_sum", *search) < 30
+    assert 0 < grown("gpq_request_cpu_seconds_sum", *images) < 1
+    assert 0 <= grown("gpq_received_bytes_total", *search) - 3 * len(LARGE) < 3000
+    assert grown("gpq_received_bytes_total", *images) == 0
+    assert grown("gpq_sent_bytes_total", *search) == sum(len(each.content) for each in searched)
+    assert grown("gpq_sent_bytes_total", *images) == len(listed.content)
 
 
 def test_metrics_count_requests_by_route_and_never_by_path(server: Server) -> None:

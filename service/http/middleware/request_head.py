@@ -6,16 +6,19 @@ application, so no check of a key or of a body comes before it.
 
 import asyncio
 import json
+import logging
 from http import HTTPStatus
 
 from service.http.handlers import HEADERS, MEDIA_TYPE
 from service.http.middleware.connection import BoundedProtocol
 from service.http.problems import Problem
+from service.telemetry.logs import new_request_id
 
 MAX_URL_BYTES = 16 * 2**10
 MAX_HEAD_BYTES = 64 * 2**10  # the URL and all headers
 MAX_HEADERS = 100
 HEAD_SECONDS = 30  # how long a head may take to arrive
+log = logging.getLogger("gpq.access")
 
 
 class LimitedProtocol(BoundedProtocol):
@@ -112,8 +115,12 @@ class LimitedProtocol(BoundedProtocol):
         title = HTTPStatus(problem.status).phrase
         content = {"type": "about:blank", "title": title, "status": problem.status}
         content |= {"detail": problem.detail, "instance": "", "code": problem.code}
-        body = json.dumps(content).encode()
+        id = new_request_id()
+        body = json.dumps({**content, "request": id}).encode()
         headers = {**HEADERS, "Content-Type": MEDIA_TYPE, "Content-Length": len(body)}
+        headers["X-Request-Id"] = id
+        about = {"request": id, "status": problem.status}
+        log.info("refused %d: %s", problem.status, problem.detail, extra=about)
         lines = [f"HTTP/1.1 {problem.status} {title}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)

@@ -5,6 +5,7 @@ The measurements are for metrics and the Server-Timing header, the records for t
 
 import logging
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -48,10 +49,16 @@ class RequestTimer:
         given = Headers(scope=scope).get("x-request-id", "")
         state["request_id"] = new_request_id(given)
         request_id.set(state["request_id"])
-        status = 500
+        status, received, sent = 500, 0, 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
 
         async def send_timed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 total = time.perf_counter() - started
@@ -60,22 +67,27 @@ class RequestTimer:
                 headers["X-Request-Id"] = state["request_id"]
                 headers.update(state.get("headers", {}))
             await send(message)
+            sent += len(message.get("body", b""))
 
         with timing.collected() as spent:
             try:
-                await self.app(scope, receive, send_timed)
+                await self.app(scope, receive_counted, send_timed)
             finally:
                 seconds = time.perf_counter() - started
-                self._count(scope, status, spent, seconds)
-                _log(scope, status, seconds)
+                cost = _Cost(status, seconds, spent, received, sent)
+                self._count(scope, cost)
+                _log(scope, cost)
                 await self._record(scope, status, state)
 
-    def _count(self, scope: Scope, status: int, spent: timing.Spent, seconds: float) -> None:
+    def _count(self, scope: Scope, cost: "_Cost") -> None:
         route = getattr(scope.get("route"), "path", UNKNOWN)
         method = scope["method"] if route != UNKNOWN else UNKNOWN
-        self.metrics.requests.labels(method, route, status).inc()
-        self.metrics.seconds.labels(method, route).observe(seconds)
-        for stage, stage_seconds in spent.items():
+        self.metrics.requests.labels(method, route, cost.status).inc()
+        self.metrics.seconds.labels(method, route).observe(cost.seconds)
+        self.metrics.cpu_seconds.labels(method, route).observe(cost.spent.cpu)
+        self.metrics.received_bytes.labels(method, route).inc(cost.received)
+        self.metrics.sent_bytes.labels(method, route).inc(cost.sent)
+        for stage, stage_seconds in cost.spent.stages.items():
             self.metrics.stage_seconds.labels(stage).observe(stage_seconds)
 
     async def _record(self, scope: Scope, status: int, state: dict[str, Any]) -> None:
@@ -94,18 +106,31 @@ class RequestTimer:
             await to_thread.run_sync(write)
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
+@dataclass(frozen=True)
+class _Cost:
+    """What a request has taken. ``received``, ``sent``: bytes of the bodies."""
+
+    status: int
+    seconds: float
+    spent: timing.Spent
+    received: int
+    sent: int
+
+
+def _log(scope: Scope, cost: _Cost) -> None:
     client = scope.get("client")
     address, path = client[0] if client else "-", quote(scope["path"])
-    milliseconds = round(seconds * 1000, 1)
+    milliseconds = round(cost.seconds * 1000, 1)
     log.info(
-        "%s %s %s %d in %s ms", address, scope["method"], path, status, milliseconds,
-        extra={"address": address, "method": scope["method"], "path": path, "status": status,
-               "ms": milliseconds},
+        "%s %s %s %d in %s ms", address, scope["method"], path, cost.status, milliseconds,
+        extra={"address": address, "method": scope["method"], "path": path, "status": cost.status,
+               "ms": milliseconds, "cpu_ms": round(cost.spent.cpu * 1000, 1),
+               "received_bytes": cost.received, "sent_bytes": cost.sent},
     )  # fmt: skip
 
 
 def _server_timing(spent: timing.Spent, total: float) -> str:
     """Returns a Server-Timing header (W3C), in milliseconds."""
-    named = {**{stage: spent[stage] for stage in STAGES if stage in spent}, "total": total}
+    stages = {stage: spent.stages[stage] for stage in STAGES if stage in spent.stages}
+    named = {**stages, "total": total}
     return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in named.items())

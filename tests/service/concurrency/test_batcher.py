@@ -157,8 +157,27 @@ def test_each_request_is_timed_in_the_queue_and_in_its_batch() -> None:
         time.sleep(0.1)
         work.go.set()
         assert (first.result(10), second.result(10)) == ([2], [2])
-    assert first_times["queue"] < 0.1 <= second_times["queue"]
-    assert second_times["encode"] >= 0.01
+    assert first_times.stages["queue"] < 0.1 <= second_times.stages["queue"]
+    assert second_times.stages["encode"] >= 0.01
+
+
+def test_requests_share_the_processor_time_of_their_batch_by_size() -> None:
+    def work(key: str, items: Sequence[int]) -> Sequence[int]:
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+        return items
+
+    taken = []
+    with closing(Batcher("batch", work, 8)) as batcher:
+        first = batcher.submit("a", [0])
+        for items in ([1], [1, 2, 3]):
+            with timing.collected() as spent:
+                taken.append((spent, batcher.submit("a", items)))
+        for _, future in taken:
+            future.result(10)
+    assert first.result(10) == [0]
+    assert [spent.cpu for spent, _ in taken] == pytest.approx([0.05, 0.15], rel=0.2)
 
 
 def test_the_next_request_starts_the_threads_that_could_not_start_before(
