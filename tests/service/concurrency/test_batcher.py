@@ -162,7 +162,10 @@ def test_each_request_is_timed_in_the_queue_and_in_its_batch() -> None:
 
 
 def test_requests_share_the_processor_time_of_their_batch_by_size() -> None:
+    begun = threading.Event()
+
     def work(key: str, items: Sequence[int]) -> Sequence[int]:
+        begun.set()
         until = time.thread_time() + 0.2
         while time.thread_time() < until:
             pass
@@ -171,6 +174,7 @@ def test_requests_share_the_processor_time_of_their_batch_by_size() -> None:
     taken = []
     with closing(Batcher("batch", work, 8)) as batcher:
         first = batcher.submit("a", [0])
+        assert begun.wait(10)
         for items in ([1], [1, 2, 3]):
             with timing.collected() as spent:
                 taken.append((spent, batcher.submit("a", items)))
