@@ -26,9 +26,11 @@ class ImportFolder:
     def open(self, name: str) -> Source:
         """Opens a source. Raises SourceError if it cannot be read here."""
         try:
-            return open_source(self._resolved(name), self.path, self.max_bytes)
-        except (ValueError, OSError, RuntimeError) as error:  # odd names, circles of links
-            raise SourceError(str(error)) from error
+            return open_source(self._resolved(name), self.path, self.max_bytes, name)
+        except OSError as error:  # its text has a path of this machine
+            raise SourceError(f"{name}: {error.strerror}") from error
+        except (ValueError, RuntimeError) as error:  # odd names, circles of links
+            raise SourceError(f"{name} does not name a folder or file") from error
 
     def _resolved(self, name: str) -> Path:
         if self.path is None:

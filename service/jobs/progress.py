@@ -67,8 +67,14 @@ class JobRun:
         interrupted = self._interrupted_state if self.stop.is_set() else "done"
         state: JobState = "failed" if error else interrupted
         with self._changing:
-            self.job = replace(self.job, state=state, detail=_storable(str(error or self.outcome)))
+            self.job = replace(self.job, state=state, detail=_storable(self._detail(error)))
         self._report()
+
+    def _detail(self, error: BaseException | None) -> str:
+        """Says what happened, without the paths of this machine, which are in the log."""
+        if isinstance(error, OSError) and error.strerror:
+            return f"{error.strerror}; the log has the details"
+        return str(error or self.outcome)
 
     def expect(self, total: int, done: int | None = None) -> None:
         """Sets the number of entries. ``done``: restarts the job's count at that number."""

@@ -34,24 +34,26 @@ class Source(Protocol):
     def entries(self, stop: Event) -> Iterator[Entry]: ...
 
 
-def open_source(path: Path, within: Path | None, max_bytes: int) -> Source:
+def open_source(path: Path, within: Path | None, max_bytes: int, name: str | None = None) -> Source:
     """Opens a folder, a .csv or .jsonl manifest, or a .tar archive, which may be compressed.
 
     ``within``: a folder outside of which nothing may be read. ``max_bytes``: size limit of one
-    image. Raises SourceError if ``path`` is none of these or is not within ``within``.
+    image. ``name``: what errors call the source; by default its path. Raises SourceError if
+    ``path`` is none of these or is not within ``within``.
     """
+    name = str(path) if name is None else name
     if within is not None and not is_within(path, within):
-        raise SourceError(f"{path} is not within {within}")
+        raise SourceError(f"{name} is not within the import folder")
     if path.is_dir():
         return Folder(path, within, max_bytes)
     if not path.is_file():
-        raise SourceError(f"there is no folder or file {path}")
+        raise SourceError(f"there is no folder or file {name}")
     if path.name.lower().endswith(TARS):
         return Tar(path, within, max_bytes)
     if path.suffix.lower() in MANIFESTS:
         return Manifest(path, within, max_bytes)
     known = ", ".join((*MANIFESTS, *TARS))
-    raise SourceError(f"{path} is neither a folder nor a file of a known kind ({known})")
+    raise SourceError(f"{name} is neither a folder nor a file of a known kind ({known})")
 
 
 class Folder:
@@ -81,7 +83,8 @@ class Folder:
         try:
             yield from files_below(self.root, closed=self._leads_away)
         except OSError as error:
-            raise SourceError(f"{error.filename}: {error.strerror}") from error
+            place = os.path.relpath(error.filename, self.root)
+            raise SourceError(f"{place}: {error.strerror}") from error
 
 
 class Manifest:
@@ -106,7 +109,7 @@ class Manifest:
         try:
             yield from (_csv if of_csv else _json_lines)(self.path, self.within)
         except TableError as error:
-            raise SourceError(str(error)) from error
+            raise SourceError(str(error).replace(str(self.path), self.path.name)) from error
         except SourceError as error:
             raise SourceError(f"{self.path.name}: {error}") from error
 
