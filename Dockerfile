@@ -13,7 +13,7 @@ RUN apt-get update -q && apt-get install -qy --no-install-recommends g++
 RUN python -m venv --without-pip /venv
 WORKDIR /app
 # The largest layer comes first, because it does not change with the code.
-ARG EXTRAS=heic,s3
+ARG EXTRAS=heic,s3,tracing
 COPY docker/requirements.py /tmp/
 COPY pyproject.toml constraints.txt ./
 # The files that are deleted again serve Intel's GPUs and NPUs, models of other programs, programs in
@@ -34,6 +34,10 @@ COPY migrations migrations
 RUN mkdir examples models \
  && python -m pip --python /venv/bin/python install --no-deps -e . \
  && python -m compileall -q .
+# The list of all Python packages of the image (CycloneDX).
+RUN python -m pip install -c constraints.txt cyclonedx-bom \
+ && python -m cyclonedx_py environment --pyproject pyproject.toml --output-format JSON \
+      --output-file /app/sbom.json /venv/bin/python
 
 FROM python:3.11-slim-bookworm
 ARG PACKAGES=

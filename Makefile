@@ -11,6 +11,8 @@
 # make fuzz-input    damages images, archives, manifests, index files and requests at random, and checks
 #                that the service only ever accepts or refuses them
 # make neon      compares the scan's C++ code for ARM with plain loops under qemu
+# make sbom      lists the installed packages, with versions and licences (CycloneDX), in runs/sbom.json
+# make audit     looks all pinned packages up in the list of known weaknesses; needs pypi.org
 # make gpu       on a machine with a CUDA device: runs the CUDA tests, measures the scan, trains
 #                models and draws docs/gpu.png
 #
@@ -31,7 +33,7 @@ INSTALLED := $(VENV)/pip.stamp pyproject.toml setup.py constraints.txt \
 SANITIZED := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SUDOLESS_APT := $(shell test "$$(id -u)" = 0 && command -v apt-get)
 
-.PHONY: run setup test check bench compose crash sanitize fuzz fuzz-input neon gpu system
+.PHONY: run setup test check bench compose crash sanitize fuzz fuzz-input neon sbom audit gpu system
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -78,6 +80,14 @@ neon:
 	@mkdir -p runs
 	aarch64-linux-gnu-g++ -static -O2 -DGPQ_SMALL $(KERNEL_CHECK) -o runs/neon
 	qemu-aarch64 runs/neon $(SECONDS)
+
+sbom: $(VENV)/dev.stamp
+	@mkdir -p runs
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-format JSON \
+	  --output-file runs/sbom.json $(BIN)/python
+
+audit: $(VENV)/dev.stamp
+	$(BIN)/pip-audit --strict -r constraints.txt --no-deps --disable-pip
 
 # Does not create .venv: a machine with a CUDA device usually comes with its own build of torch.
 gpu:

@@ -13,6 +13,7 @@ from service.http.middleware.body_limit import BodyLimit, HeadAsGet
 from service.http.middleware.boundary import Boundary, ResponseHeaders
 from service.http.middleware.reply_limit import ReplyLimit
 from service.http.middleware.request_timer import RequestTimer
+from service.http.middleware.tracing import open_tracing
 from service.http.replies import ProblemReply
 from service.http.routes import images, index, jobs, keys, models, page, search, system
 from service.http.security import allow, allow_images
@@ -27,6 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises GPQError, ValueError, OSError or ArgumentError if a setting names something unusable.
     """
+    tracing = open_tracing()
     runtime = Runtime(settings)
 
     @asynccontextmanager
@@ -35,6 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         # On a new thread: the others may all wait for a silent database.
         await to_thread.run_sync(runtime.stop, limiter=CapacityLimiter(1))
+        if tracing is not None:
+            await to_thread.run_sync(tracing.close)
 
     app = FastAPIOffline(
         title="GPQ image search",
@@ -50,9 +54,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Boundary, settings=settings)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(ReplyLimit)
-    app.add_middleware(RequestTimer, metrics=runtime.metrics, audit=runtime.audit)
+    app.add_middleware(RequestTimer, metrics=runtime.metrics, audit=runtime.audit, tracing=tracing)
     app.add_middleware(HeadAsGet)
     app.add_middleware(ResponseHeaders)
+    if tracing is not None:
+        tracing.install(app)
     for router, check in (
         (index.router, allow("index")),
         (search.router, allow("search")),

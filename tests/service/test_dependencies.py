@@ -56,8 +56,9 @@ def test_the_service_imports_only_packages_that_are_installed_with_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}
     distributions = packages_distributions()
-    # torch and what comes with it are needed only on a GPU; torchvision only in training.
-    optional = {"torch", "torchvision", "triton"}
+    # torch and what comes with it are needed only on a GPU; torchvision only in training;
+    # opentelemetry where traces are wanted.
+    optional = {"torch", "torchvision", "triton", "opentelemetry"}
     with_fastapi = {"anyio", "starlette"}
     needed = set().union(*map(imported, OURS)) - optional - with_fastapi
     names = {n: {found.lower().replace("_", "-") for found in distributions[n]} for n in needed}
@@ -86,6 +87,12 @@ def test_an_image_gets_the_dependencies_and_those_of_its_extras() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:
         requirements("heic,none")
     assert failure.value.stderr == "error: pyproject.toml has no extra 'none'\n"
+
+
+def test_nothing_imports_opentelemetry_unless_traces_are_wanted() -> None:
+    script = "import sys, service.app; print('opentelemetry.sdk' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_an_image_for_gpus_has_one_onnxruntime() -> None:

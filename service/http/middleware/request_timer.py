@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.audit import Audit
+from service.http.middleware.tracing import Tracing
 from service.telemetry import timing
 from service.telemetry.logs import new_request_id, request_id
 from service.telemetry.metrics import Metrics
@@ -37,8 +38,10 @@ class RequestTimer:
     ``request.state.headers``.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, audit: Audit) -> None:
-        self.app, self.metrics, self.audit = app, metrics, audit
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, audit: Audit, tracing: Tracing | None = None
+    ) -> None:
+        self.app, self.metrics, self.audit, self.tracing = app, metrics, audit, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,6 +69,9 @@ class RequestTimer:
                 headers["Server-Timing"] = _server_timing(spent, total)
                 headers["X-Request-Id"] = state["request_id"]
                 headers.update(state.get("headers", {}))
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if self.tracing is not None and last:
+                self.tracing.record(spent, state["request_id"])
             await send(message)
             sent += len(message.get("body", b""))
 
