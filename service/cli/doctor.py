@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -41,6 +41,24 @@ UPLOADS = "uploads"
 WRONG = (GPQError, ServiceError, SQLAlchemyError, OSError, ValueError)
 
 
+def rights(status: Path = Path("/proc/self/status")) -> str:
+    """Says what the process may do on its machine; most of it is known on Linux alone."""
+    user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    place = "read-only" if os.statvfs("/").f_flag & os.ST_RDONLY else "writable for who may"
+    known: dict[str, str] = {}
+    with suppress(OSError):
+        known = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+    if "CapEff" not in known:
+        return f"runs as {user}; the root folder is {place}"
+    capabilities = int(known["CapEff"], 16).bit_count()
+    gains = "cannot gain rights" if known.get("NoNewPrivs") == "1" else "can gain rights"
+    calls = "filtered" if known.get("Seccomp") == "2" else "not filtered"
+    return (
+        f"runs as {user} with {capabilities or 'no'} capabilities and {gains}; system calls are "
+        f"{calls}; the root folder is {place}"
+    )
+
+
 class Doctor:
     """Checks that follow each other; those that need what another found come after it."""
 
@@ -59,6 +77,7 @@ class Doctor:
     def checks(self) -> list[tuple[str, Callable[[], str]]]:
         return [
             ("settings", self.access),
+            ("rights", rights),
             ("database", self.database),
             ("clock", self.clock),
             ("image store", self.image_store),

@@ -74,6 +74,12 @@ def precision_at_10(project: Project, sample: dict[str, bytes]) -> float:
     return right / (10 * len(sample))
 
 
+def limit(project: Project, v2: str, v1: str) -> int:
+    """Returns a limit of the service's control group; files of cgroup v2 and v1."""
+    files = f"cat /sys/fs/cgroup/{v2} /sys/fs/cgroup/{v1} 2>/dev/null; true"
+    return int(project.inside("sh", "-c", files))
+
+
 def check(project: Project) -> None:
     """Runs all checks one after the other; raises AssertionError at the first that fails."""
     sample = example_images()
@@ -94,6 +100,13 @@ def check(project: Project) -> None:
 
     assert project.inside("id", "-u").strip() == "10001"
     assert "Read-only" in project.inside("sh", "-c", "touch /tmp/x; touch /app/x 2>&1; true")
+    found = project.inside("gpq", "doctor")
+    for rights in ("user 10001 with no capabilities and cannot gain", "are filtered", "read-only"):
+        assert rights in found, found
+    listed = json.loads(project.inside("cat", "/app/sbom.json"))["components"]
+    assert {"fastapi", "pillow", "openvino"} <= {each["name"].lower() for each in listed}
+    assert limit(project, "memory.max", "memory/memory.limit_in_bytes") < 2**40
+    assert limit(project, "pids.max", "pids/pids.max") == 512
     assert project.inside("sh", "-c", "command -v gcc cc make; true") == ""
     assert "No module named" in project.inside("sh", "-c", "python -c 'import torch' 2>&1; true")
     assert project.inside("gpq", "jobs", "list") == "there are no jobs\n"
@@ -104,8 +117,9 @@ def check(project: Project) -> None:
     again = "python -m service models add models/photos 2>&1; true"
     assert "was added already" in project.inside("sh", "-c", again)
     print(
-        "the service is not root, its root file system is read-only and has no compiler; "
-        "the database is not published"
+        "the service is not root, has no capabilities, cannot gain rights, and its system calls "
+        "are filtered; its root file system is read-only and has no compiler; its memory and its "
+        "number of processes are limited; the database is not published"
     )
 
     project.compose("down")

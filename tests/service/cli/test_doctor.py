@@ -6,10 +6,11 @@ import pytest
 from harness import commands
 from harness.images import png
 from harness.server import Server
+from service.cli.doctor import rights
 
 CHECKS = [
-    "settings", "database", "clock", "image store", "disk", "decoding", "model", "scan engine",
-    "feed", "search",
+    "settings", "rights", "database", "clock", "image store", "disk", "decoding", "model",
+    "scan engine", "feed", "search",
 ]  # fmt: skip
 
 
@@ -36,6 +37,22 @@ def test_a_running_service_is_checked_with_its_images(random_model: Path, tmp_pa
         assert "holds 2 images" in done.stdout and "2 hits among 2 codes" in done.stdout
         assert "1 running processes follow it" in done.stdout
         assert sorted(tmp_path.rglob("*.*")) == before
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("CapEff:\t0000000000000000\nNoNewPrivs:\t1\n", "no capabilities and cannot gain"),
+        ("CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\n", "14 capabilities and can gain"),
+        ("CapEff:\t0000000000000001\nSeccomp:\t2\n", "system calls are filtered"),
+        ("CapEff:\t0000000000000001\nSeccomp:\t0\n", "system calls are not filtered"),
+        ("", "runs as"),
+    ],
+)
+def test_the_rights_of_the_process_are_told(tmp_path: Path, status: str, said: str) -> None:
+    (tmp_path / "status").write_text(status)
+    assert said in rights(tmp_path / "status")
+    assert "the root folder is" in rights(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
