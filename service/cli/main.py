@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpq.errors import GPQError
 from gpq.system.openmp import spin_briefly
+from service.access.audit import Audit, who_runs_commands
 from service.cli import backup, jobs, keys, models
 from service.database import engine
 from service.database.migrate import migrate
@@ -47,6 +48,11 @@ python -m service migrate REVISION
     Migrates the database to a revision of the schema, up or down. Go back before you install an
     older version of the program. No service may run meanwhile.
 """
+# Commands, and actions of commands, that the audit log records; keys records its own.
+RECORDED = {
+    "migrate", "import", "export", "restore", "backup", "models add", "models save",
+    "models reindex", "models activate", "models rollback", "models prune", "jobs cancel",
+}  # fmt: skip
 COMMANDS_THAT_CREATE = ("import", "restore", "keys")  # commands that may create the SQLite file
 log = logging.getLogger("gpq.service")
 
@@ -96,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 logging.getLogger(quiet).setLevel(logging.WARNING)
         if arguments.command:
             _require_database(settings, arguments.command)
-        return _run_command(arguments, settings)
+        return _run_recorded(arguments, settings)
     except ValidationError as error:
         for problem in error.errors():
             place = "GPQ_" + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
@@ -108,6 +114,19 @@ def _run(arguments: argparse.Namespace) -> int:
     ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+def _run_recorded(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Runs the command, and records it in the audit log if it changes or copies something."""
+    given = {name: str(value) for name, value in vars(arguments).items() if value is not None}
+    action = " ".join(given.pop(name) for name in ("command", "action") if name in given)
+    status = 1
+    try:
+        status = _run_command(arguments, settings)
+    finally:
+        if action in RECORDED:
+            Audit(settings.audit_log).record(who_runs_commands(), action, exit=status, **given)
+    return status
 
 
 def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
