@@ -44,6 +44,19 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
             )
         ],
     ),
+    (
+        "Processor time a second, by route",
+        "s",
+        [(f"sum by (route) (rate(gpq_request_cpu_seconds_sum{RATE}))", "{{route}}")],
+    ),
+    (
+        "Bytes a second, by route",
+        "Bps",
+        [
+            (f"sum by (route) (rate(gpq_received_bytes_total{RATE}))", "to {{route}}"),
+            (f"sum by (route) (rate(gpq_sent_bytes_total{RATE}))", "from {{route}}"),
+        ],
+    ),
     ("Requests with images in progress", "short", [("gpq_requests_inside", "{{instance}}")]),
     (
         "Images or queries in a batch",
