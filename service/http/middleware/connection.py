@@ -10,6 +10,7 @@ MAX_CONNECTIONS = 1000
 LOOK_SECONDS = 5.0  # between looks at what a client has read
 # How long a client may take to read so many bytes, or all that wait for it.
 REPLY_SECONDS, REPLY_BYTES = 30.0, 65_536
+ABORT = "gpq.abort"  # the extension of the ASGI scope that ends the connection at once
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -35,6 +36,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._looking is not None:
             self._looking.cancel()
         super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
 
     def on_response_complete(self) -> None:
         self.waiting_since = time.monotonic()

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -142,6 +143,28 @@ def test_large_replies_that_nobody_reads_are_bounded(
     with connect() as third:
         third.sendall(GET % (60 * MIB))  # larger than the limit, but alone
         assert len(received(third, 60 * MIB)) >= 60 * MIB
+
+
+def test_replies_that_are_read_slowly_make_room_for_others(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_limit, "MOST_BYTES", 50 * MIB)
+    monkeypatch.setattr(reply_limit, "REPLACED_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "REPLY_SECONDS", 30)
+    with connect() as slow, connect() as slower, connect() as good:
+        slow.sendall(GET % (20 * MIB))
+        slower.sendall(GET % (20 * MIB))
+        begin = received(slow, 8 * MIB)
+        monkeypatch.setattr(reply_limit, "REPLACED_BYTES_A_SECOND", 8 * MIB / 0.7)
+        good.sendall(GET % (20 * MIB))
+        assert good.recv(MIB).startswith(b"HTTP/1.1 503")  # for the slow ones still have time
+        time.sleep(0.7)
+        good.sendall(GET % (20 * MIB))
+        assert len(received(good, 20 * MIB)) >= 20 * MIB
+        with suppress(ConnectionResetError):
+            assert len(received(slower, 20 * MIB)) < 20 * MIB
+        rest = received(slow, 20 * MIB - len(begin))  # there is room for both
+        assert len(begin) + len(rest) >= 20 * MIB
 
 
 def test_a_body_that_nobody_wants_makes_room(
