@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     audit_log: Path | None = Field(
         None,
         description="file that gets a JSON line for each write and each act of administration over "
-        "HTTP, and for `gpq keys`",
+        "HTTP or by a command",
     )
     feed_seconds: int = Field(
         86_400,
