@@ -9,6 +9,7 @@ ServiceError
 │   ├── DuplicateId       two images of one request have the same id
 │   ├── InvalidMetadata   metadata that is not a JSON object
 │   ├── MetadataTooLarge  metadata over the size limit
+│   ├── InvalidFilter     a filter that cannot be used
 │   ├── TooManyResults    a reply that would be too large
 │   └── SourceError       an import source that cannot be read
 ├── NotFound
@@ -54,6 +55,10 @@ class DuplicateId(InvalidRequest):
 
 class InvalidMetadata(InvalidRequest):
     """The metadata of an image is not a JSON object, or not one that can be stored."""
+
+
+class InvalidFilter(InvalidRequest):
+    """A filter cannot be used; the message says which part of it, and why."""
 
 
 class MetadataTooLarge(InvalidRequest):

@@ -20,6 +20,7 @@ from service.access.rates import Rates
 from service.catalogue.exact import ExactSearch
 from service.catalogue.images import Catalogue
 from service.catalogue.ingest import ImageWriter, Ingest
+from service.catalogue.masks import Masks
 from service.catalogue.searcher import Searcher
 from service.concurrency.admission import Admission
 from service.database.migrate import migrate
@@ -177,7 +178,8 @@ class Runtime:
         loader = ModelLoader(self.store, follower, self.encoder, self.options)
         ingest = Ingest(self.decoder, self.encoder, self.originals)
         watch = self.metrics.batch.labels("scan").observe
-        exact = ExactSearch(self.store.feed, follower, watch)
+        masks = Masks(self.store.feed, follower, self.settings.filter_bytes)
+        exact = ExactSearch(self.store.feed, follower, masks, watch)
         return Serving(
             follower=follower,
             loader=loader,

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         ge=1,
         description="threads of the network on the CPU; set fewer if other programs share it",
     )
+    filter_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        description="memory of the filters that searches used last, in bytes; one may take more",
+    )
     rate_limit: int | None = Field(
         None,
         ge=1,

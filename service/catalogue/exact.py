@@ -6,17 +6,21 @@ database assigns seqs in commit order (``database.feed.append``), the same for e
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
+from gpq.scan import Mask
+from service.catalogue.masks import UPDATE_AFTER, KeptMask, Masks
+from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.batcher import Batcher
 from service.database.feed import FeedTable
 from service.database.records import Resolved
 from service.errors import ModelChanged, Unavailable
 from service.index.follower import FeedFollower
+from service.index.index import Index
 from service.telemetry import timing
 
 SCAN_TRIES = 8
@@ -38,11 +42,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """The options that all queries of one batch share. ``model``: the model's id."""
+    """The options that all queries of one batch share. ``model``: the model's id. ``selection``:
+    the images to search."""
 
     model: str
     k: int
     min_score: float
+    selection: Selection = EVERYTHING
 
 
 class ExactSearch:
@@ -57,9 +63,10 @@ class ExactSearch:
         self,
         feed: FeedTable,
         follower: FeedFollower,
+        masks: Masks,
         watch: Callable[[int], object] = lambda n: None,
     ) -> None:
-        self.feed, self.follower = feed, follower
+        self.feed, self.follower, self.masks = feed, follower, masks
         self._watch = watch
         self._batches: Batcher[ScanOptions, NDArray[np.float32], list[Hit]] = Batcher(
             "scan", self._scan, SCANNED_TOGETHER
@@ -99,23 +106,23 @@ class ExactSearch:
         """
         luts, k = np.stack(tables), options.k
         for _ in range(SCAN_TRIES):
-            applied = self.follower.applied  # read before the scan: the index is at least as new
-            index = self.follower.indexes.get(options.model)
-            if index is None:
-                raise ModelChanged(f"the codes of model {options.model} are not loaded here")
+            view = self._view(options)
             with timing.stage("scan"):
-                found = index.search(luts, k)
+                found = view.index.search(luts, k, view.mask)
             with timing.stage("db"):
                 resolved = self.feed.resolve(
-                    {seq for of_one in found for seq, _ in of_one}, applied
+                    {seq for of_one in found for seq, _ in of_one}, view.mark
                 )
             if resolved.model != options.model:
                 raise ModelChanged(f"the active model is {resolved.model}, not {options.model}")
             if not resolved.complete:
+                self.masks.forget(options.selection)
                 self._catch_up()
                 continue
-            ranked = overlay(luts, found, k, resolved)
+            ranked = overlay(luts, found, k, _selected(options.selection, resolved))
             missing = _most_missing(found, ranked, k, options)
+            if view.kept is not None and (missing > 0 or len(resolved.changes) > UPDATE_AFTER):
+                self.masks.update(options.selection, view.kept, resolved)
             if missing <= 0:
                 return [_hits(of_one, options, resolved) for of_one in ranked]
             # Let the index drop the deleted codes, and ask for more hits next time.
@@ -123,12 +130,42 @@ class ExactSearch:
             k += missing + SPARE
         raise Unavailable("images change faster than they can be searched; try again")
 
+    def _view(self, options: ScanOptions) -> "_View":
+        """Returns what to scan. Raises ModelChanged, WaitedTooLong."""
+        if not options.selection.is_everything:
+            kept = self.masks.find(options.selection, options.model)
+            return _View(kept.index, kept.mark, kept.mask, kept)
+        applied = self.follower.applied  # read before the index, which is at least as new
+        index = self.follower.indexes.get(options.model)
+        if index is None:
+            raise ModelChanged(f"the codes of model {options.model} are not loaded here")
+        return _View(index, applied)
+
     def _catch_up(self) -> None:
         """Raises Unavailable, not ModelChanged, so that the search is not repeated."""
         try:
             self.follower.catch_up()
         except ModelChanged as error:
             raise Unavailable(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _View:
+    """What one scan sees: rows of an index that reflects all changes up to number ``mark``."""
+
+    index: Index
+    mark: int
+    mask: Mask | None = None
+    kept: KeptMask | None = None
+
+
+def _selected(selection: Selection, resolved: Resolved) -> Resolved:
+    """Returns what was resolved without the images that do not belong to the selection."""
+    if selection.is_everything:
+        return resolved
+    images = {seq: image for seq, image in resolved.images.items() if selection.has(*image)}
+    codes = {seq: code for seq, code in resolved.codes.items() if seq in images}
+    return replace(resolved, images=images, codes=codes)
 
 
 def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.float32]:
@@ -150,12 +187,11 @@ def overlay(
     If the scan returned k hits, codes that rank below the last one are unknown, so a new image
     that ranks there is left out.
     """
-    fresh = [change for change in resolved.changes if change.seq in resolved.images]
-    fresh_scores = scores(luts, [change.codes[str(resolved.model)] for change in fresh])
+    fresh_scores = scores(luts, list(resolved.codes.values()))
     overlaid = []
     for of_one, row in zip(found, fresh_scores.tolist(), strict=True):
         current = {seq: score for seq, score in of_one if seq in resolved.images}
-        current |= {change.seq: score for change, score in zip(fresh, row, strict=True)}
+        current |= zip(resolved.codes, row, strict=True)
         ranked = sorted(current.items(), key=_rank)
         if len(of_one) == k:
             ranked = [hit for hit in ranked if _rank(hit) <= _rank(of_one[-1])]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gpq.errors import ImageError
 from gpq.pixels import formats
+from service.catalogue.selection import Selection
 from service.database.records import CodeCounts, StoredImage
 from service.database.store import Store
 from service.decoding.decoder import Decoder
@@ -15,6 +16,8 @@ from service.originals.keys import Parts
 from service.originals.originals import Originals
 from service.settings import ID_PATTERN
 
+READ_TOGETHER, MOST_READ = 1_000, 50_000  # images read for one page of a selection
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -23,6 +26,14 @@ class ImageFile:
     sha256: str
     media_type: str
     content: Parts | bytes
+
+
+@dataclass(frozen=True)
+class ImagePage:
+    """Images in seq order. ``next``: the seq after which the next page begins; None at the end."""
+
+    images: list[StoredImage]
+    next: int | None
 
 
 class Catalogue:
@@ -42,9 +53,26 @@ class Catalogue:
             raise NoSuchImage(id)
         return image
 
-    def page(self, after: int, limit: int) -> list[StoredImage]:
-        """Returns at most ``limit`` images in seq order, from the first after seq ``after``."""
-        return self.store.images.page(after, limit)
+    def page(self, after: int, limit: int, selection: Selection) -> ImagePage:
+        """Returns at most ``limit`` images of a selection in seq order, after seq ``after``.
+
+        Reads MOST_READ images at most, so a page may have fewer although others follow.
+        """
+        if selection.is_everything:
+            images = self.store.images.page(after, limit)
+            return ImagePage(images, images[-1].seq if len(images) == limit else None)
+        found: list[StoredImage] = []
+        for _ in range(MOST_READ // READ_TOGETHER):
+            part = self.store.images.page(after, READ_TOGETHER)
+            for image in part:
+                if selection.has(image.id, image.metadata):
+                    found.append(image)
+                    if len(found) == limit:
+                        return ImagePage(found, image.seq)
+            if len(part) < READ_TOGETHER:
+                return ImagePage(found, None)
+            after = part[-1].seq
+        return ImagePage(found, after)
 
     def code_counts(self, head: int) -> CodeCounts:
         """Counts the codes of the active model, at feed number ``head`` or later.

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.catalogue.exact import ExactSearch, Hit, ScanOptions, scores
+from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
 from service.database.images import ImageTable
@@ -37,17 +38,20 @@ from service.originals.originals import Originals
 MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch
 SEARCH_TRIES = 8
 
+Q = TypeVar("Q")
 R = TypeVar("R")
 log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of a search. ``exclude_same``: leaves out images with the query's bytes."""
+    """Options of a search. ``exclude_same``: leaves out images with the query's bytes.
+    ``selection``: the images to search."""
 
     k: int
     min_score: float
     exclude_same: bool
+    selection: Selection = EVERYTHING
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,20 @@ class Searcher:
         """Returns the images nearest to a stored one, itself included. Raises NoSuchImage."""
         return await self._repeated(self._by_id, id, options)
 
-    async def _repeated(self, search: Callable[..., Awaitable[R]], *arguments: object) -> R:
+    async def _repeated(
+        self,
+        search: Callable[[Q, SearchOptions, Model], Awaitable[R]],
+        query: Q,
+        options: SearchOptions,
+    ) -> R:
         """Calls ``search`` with the active model; again if another one became active meanwhile."""
         for _ in range(SEARCH_TRIES):
             model = self.encoder.models[self.follower.model]
             try:
-                return await search(*arguments, model)
+                if not options.selection.is_everything:  # on its own thread, which may block
+                    find = partial(self.exact.masks.find, options.selection, model.id)
+                    await self.admission.run(find)
+                return await search(query, options, model)
             except ModelChanged:
                 await self.admission.run(self.follower.catch_up)
         raise Unavailable("models change faster than images can be searched; try again")
@@ -118,7 +130,8 @@ class Searcher:
         excluded: list[set[str]] = [set()] * len(files)
         if options.exclude_same:
             excluded = await self.admission.run(partial(self._ids_of_uploads, files))
-        scan = ScanOptions(model.id, options.k + max(map(len, excluded)), options.min_score)
+        most = options.k + max(map(len, excluded))
+        scan = ScanOptions(model.id, most, options.min_score, options.selection)
         if len(files) == 1:
             found = [await self._nearest(files[0], scan, model)]
         else:
@@ -171,19 +184,19 @@ class Searcher:
         return [self.images.ids_of(hashlib.sha256(_read(file)).hexdigest()) for file in files]
 
     async def _by_id(self, id: str, options: SearchOptions, model: Model) -> SearchAnswer:
-        k, min_score = options.k, options.min_score
+        k, min_score, selection = options.k, options.min_score, options.selection
         stored = await self.admission.run(partial(self._stored_query, id, options, model))
         lut = stored.query
         if by_original := isinstance(lut, DecodedImage):
             lut = (await result_of(self.encoder.lut(lut, model)))[0]
-        scan = ScanOptions(model.id, k + len(stored.excluded), min_score)
+        scan = ScanOptions(model.id, k + len(stored.excluded), min_score, selection)
         hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
         if options.exclude_same:
             hits = _without(hits, stored.excluded, k)
         elif id not in [hit.id for hit in hits]:
             # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
             own = await self.admission.run(partial(self._own_hit, id, lut, model))
-            if own.score >= min_score:
+            if own.score >= min_score and selection.has(own.id, own.metadata):
                 hits[k - 1 :] = [own]
         return SearchAnswer([hits], "original" if by_original else "code", model.id)
 

@@ -12,6 +12,7 @@ from service.database.models import all_models
 from service.database.records import (
     Change,
     Changes,
+    Described,
     Mark,
     Resolved,
     Snapshot,
@@ -57,6 +58,14 @@ class FeedTable:
             parts = self.database.stream(connection, query, CODES_AT_A_TIME)
             yield Snapshot(Mark(head, created or 0.0), known, parts)
 
+    @contextmanager
+    def described(self) -> Iterator[Described]:
+        """Opens a snapshot of the ids and the metadata of all images, and the feed's head."""
+        with self.database.snapshot() as connection:
+            query = sa.select(images.c.seq, images.c.id, images.c.metadata).order_by(images.c.seq)
+            parts = self.database.stream(connection, query, CODES_AT_A_TIME)
+            yield Described(_head(connection), parts)
+
     def resolve(self, seqs: Iterable[int], after: int) -> Resolved:
         """Returns the images behind ``seqs`` and those put after feed number ``after``, and the
         changes since then, all of one moment."""
@@ -67,11 +76,16 @@ class FeedTable:
             known = all_models(connection)
             page = _page(connection, after, PAGE, known)
             values = all_state(connection)
+            active = active_of(known)
             removed = {change.removes for change in page}
-            added = {change.seq for change in page if change.codes}
-            stored = _ids_and_metadata(connection, sorted((added | wanted) - removed))
+            added = {change.seq: change.codes for change in page if change.codes}
+            described = {change.describes for change in page if change.describes} - added.keys()
+            changed = (added.keys() | described | wanted) - removed
+            stored = _ids_and_metadata(connection, sorted(changed))
+            changed_codes = _codes(connection, known, active, sorted(described & stored.keys()))
+        changed_codes |= {seq: each[str(active)] for seq, each in added.items() if seq in stored}
         complete = len(page) < PAGE and int(values.get(PRUNED, 0)) <= after
-        return Resolved(stored, page, complete, active_of(known))
+        return Resolved(stored, page, complete, active, changed_codes)
 
     def _resolve_unchanged(self, seqs: set[int], after: int) -> Resolved | None:
         """Resolves with one statement, in a quarter of the time; None if there are changes."""
@@ -81,7 +95,7 @@ class FeedTable:
         if newest is not None and newest > after:
             return None
         stored = {seq: (id, metadata) for *_, seq, id, metadata in rows if seq is not None}
-        return Resolved(stored, [], (pruned or 0) <= after, model)
+        return Resolved(stored, [], (pruned or 0) <= after, model, {})
 
     def head(self) -> int:
         """Returns the newest feed number ever committed."""
@@ -161,10 +175,24 @@ def _ids_and_metadata(connection: Connection, seqs: list[int]) -> dict[int, tupl
     return found
 
 
+def _codes(
+    connection: Connection, known: tuple[StoredModel, ...], model: str | None, seqs: list[int]
+) -> dict[int, bytes]:
+    """Returns the codes of images under a model, by seq."""
+    number = next((row.number for row in known if row.id == model), 0)
+    query = sa.select(codes.c.seq, codes.c.code).where(codes.c.model == number)
+    found: dict[int, bytes] = {}
+    for first in range(0, len(seqs), SEQS_IN_A_QUERY):
+        part = codes.c.seq.in_(seqs[first : first + SEQS_IN_A_QUERY])
+        found |= {row.seq: row.code for row in connection.execute(query.where(part))}
+    return found
+
+
 def _page(
     connection: Connection, after: int, limit: int, known: tuple[StoredModel, ...]
 ) -> list[Change]:
-    query = sa.select(feed.c.seq, feed.c.removes, feed.c.created).where(feed.c.seq > after)
+    query = sa.select(feed.c.seq, feed.c.removes, feed.c.created, feed.c.describes)
+    query = query.where(feed.c.seq > after)
     page = connection.execute(query.order_by(feed.c.seq).limit(limit)).all()
     if not page:
         return []
@@ -174,7 +202,10 @@ def _page(
     by_seq: dict[int, dict[str, bytes]] = {}
     for model, seq, code in connection.execute(added.where(codes.c.model.in_(ids), between)):
         by_seq.setdefault(seq, {})[ids[model]] = code
-    return [Change(row.seq, row.removes, by_seq.get(row.seq, {}), row.created) for row in page]
+    return [
+        Change(row.seq, row.removes, by_seq.get(row.seq, {}), row.created, row.describes)
+        for row in page
+    ]
 
 
 def _head(connection: Connection) -> int:

@@ -105,13 +105,14 @@ class Change:
 
     ``seq``: its feed number. ``removes``: the seq of the codes that it removes, or None.
     ``codes``: the codes that it adds, by model id; empty for a delete, and if the image was
-    changed again since.
+    changed again since. ``describes``: the seq of the image whose metadata it replaces, or None.
     """
 
     seq: int
     removes: int | None
     codes: Mapping[str, bytes]
     created: float = 0.0
+    describes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,15 @@ class Resolved:
 
     ``images``: (id, metadata) by seq. ``changes``: those after the feed number that the caller
     named; ``complete`` is False if there are more, or some were pruned. ``model``: the id of the
-    active model.
+    active model. ``codes``: under that model, of the images that were put or described since, by
+    seq.
     """
 
     images: dict[int, tuple[str, str | None]]
     changes: list[Change]
     complete: bool
     model: str | None
+    codes: Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,17 @@ class Snapshot:
 
     head: Mark
     models: tuple[StoredModel, ...]
+    parts: Iterator[list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class Described:
+    """The ids and the metadata of all images at one moment.
+
+    ``head``: the number of the newest change. ``parts``: lists of (seq, id, metadata), in order.
+    """
+
+    head: int
     parts: Iterator[list[tuple[Any, ...]]]
 
 

@@ -71,6 +71,8 @@ feed = sa.Table(
     sa.Column("seq", Sequence, primary_key=True, autoincrement=True),
     # The seq of the codes that this change removes; the codes that it adds have its own seq.
     sa.Column("removes", sa.BigInteger, nullable=True),
+    # The seq of the image whose metadata this change replaced; a trigger writes such changes.
+    sa.Column("describes", sa.BigInteger, nullable=True),
     # Seconds since the epoch. A clock may be set back, so these need not ascend with seq.
     sa.Column("created", sa.Double, nullable=False, server_default="0"),
     sqlite_autoincrement=True,

@@ -27,6 +27,11 @@ class Problem(Exception):
         self.headers, self.more = headers or {}, more
 
 
+def outside(prefix: str, where: str = "") -> Problem:
+    """Returns the reply to a request for images with other ids than those of a key's prefix."""
+    return Problem(403, "prefix", f"{where}this key is for ids that begin with {prefix!r}")
+
+
 # The status and code of each error. The first class that an error is an instance of counts.
 REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (gpq_errors.EmptyFile, 400, "empty-file"),
@@ -40,6 +45,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.DuplicateId, 422, "duplicate-id"),
     (errors.InvalidMetadata, 422, "invalid-metadata"),
     (errors.MetadataTooLarge, 422, "metadata-too-large"),
+    (errors.InvalidFilter, 422, "invalid-filter"),
     (errors.TooManyResults, 422, "too-many-results"),
     (errors.SourceError, 422, "invalid-source"),
     (errors.NoSuchImage, 404, "no-such-image"),

@@ -11,12 +11,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from starlette.datastructures import FormData, UploadFile
 
 from service.access.keys import Caller
+from service.catalogue import filters
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
 from service.catalogue.searcher import SearchOptions
+from service.catalogue.selection import Selection
 from service.database.records import KEEP, Scope
 from service.http.bodies import json_body, parse_json
-from service.http.problems import Problem
+from service.http.problems import Problem, outside
 from service.settings import ID_PATTERN
 
 MAX_RESULTS = 1000  # largest k of a search
@@ -26,6 +28,7 @@ MAX_ECHOED_ID = 200  # characters of an invalid id that the error echoes
 MAX_ECHOED_NAME = 255  # characters of a file's name that the reply echoes
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # JSON with \u escapes and spaces is longer
+MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
 MAX_PATH = 4096  # characters of the source of an import
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -49,9 +52,18 @@ class SearchFields(BaseModel):
         str, Field(description="id of the expected model; 409 if another is active")
     ] = ""
 
-    @property
-    def options(self) -> SearchOptions:
-        return SearchOptions(self.k, self.min_score, self.exclude_same)
+    filter: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="chooses the images to search by their metadata; in a form, JSON text",
+            examples=[{"brand": "acme", "price": {"lt": 20}}],
+        ),
+    ] = None
+
+    def options(self, caller: Caller) -> SearchOptions:
+        """Raises InvalidFilter."""
+        selection = _selection(self.filter, caller)
+        return SearchOptions(self.k, self.min_score, self.exclude_same, selection)
 
 
 class SearchByIdBody(SearchFields):
@@ -95,7 +107,7 @@ class KeyBody(BaseModel):
     ]
     prefix: Annotated[
         str,
-        Field(max_length=128, description="what the ids must begin with; only with `index` alone"),
+        Field(max_length=128, description="what ids must begin with; not with `admin`"),
     ] = ""
     expires: Annotated[
         AwareDatetime | None, Field(description="when the key becomes invalid, ISO 8601")
@@ -145,20 +157,32 @@ def index_uploads(fields: FormData, active_model: str, caller: Caller) -> list[U
     ]
 
 
-def search_form(fields: FormData, active_model: str) -> tuple[UploadFile, SearchOptions]:
+def selection_of_text(filter: str, caller: Caller) -> Selection:
+    """Returns the images of a filter, given as JSON text or "" for all, that a caller may see.
+
+    Raises Problem 422, InvalidFilter.
+    """
+    return _selection(parse_json(filter, "filter") if filter else None, caller)
+
+
+def search_form(
+    fields: FormData, active_model: str, caller: Caller
+) -> tuple[UploadFile, SearchOptions]:
     """Returns the ``image`` of POST /search and the options beside it."""
     files = fields.getlist("image")
     if len(files) != 1:
         raise Problem(422, "missing-field", "image: send exactly one file part of that name")
-    return _file(files[0], "image"), _options(fields, "image", active_model)
+    return _file(files[0], "image"), _options(fields, "image", active_model, caller)
 
 
-def batch_form(fields: FormData, active_model: str) -> tuple[list[UploadFile], SearchOptions]:
+def batch_form(
+    fields: FormData, active_model: str, caller: Caller
+) -> tuple[list[UploadFile], SearchOptions]:
     """Returns the ``images`` of POST /search/batch and the options beside them."""
     files = fields.getlist("images")
     if not files:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
-    options = _options(fields, "images", active_model)
+    options = _options(fields, "images", active_model, caller)
     if len(files) * options.k > MAX_BATCH_RESULTS:
         raise Problem(
             422,
@@ -183,11 +207,18 @@ def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile, UploadFile 
     return _file(fields["config"], "config"), _file(fields["weights"], "weights"), graph
 
 
-async def search_json(request: Request, active_model: str) -> tuple[str, SearchOptions]:
-    """Returns the id and the options of the JSON body of POST /search."""
+async def search_json(
+    request: Request, active_model: str, caller: Caller
+) -> tuple[str, SearchOptions]:
+    """Returns the id and the options of the JSON body of POST /search.
+
+    Raises Problem 403 if the id is beyond the prefix of the caller's key.
+    """
     body = _validate(SearchByIdBody, await json_body(request, MAX_JSON_BYTES))
     _require_model(body.model, active_model)
-    return body.id, body.options
+    if not body.id.startswith(caller.prefix):
+        raise outside(caller.prefix)
+    return body.id, body.options(caller)
 
 
 async def import_json(request: Request) -> str:
@@ -211,15 +242,21 @@ def _without_empty(fields: FormData) -> FormData:
     return FormData([(name, value) for name, value in fields.multi_items() if value != ""])
 
 
-def _options(fields: FormData, image: str, active_model: str) -> SearchOptions:
+def _options(fields: FormData, image: str, active_model: str, caller: Caller) -> SearchOptions:
     given = [name for name, _ in fields.multi_items() if name != image]
     for name in sorted(set(given)):
         if given.count(name) > 1:
             raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
     rest = {name: value for name, value in _without_empty(fields).multi_items() if name != image}
+    if isinstance(text := rest.get("filter"), str):
+        rest["filter"] = parse_json(text, "filter")
     search = _validate(SearchFields, rest)
     _require_model(search.model, active_model)
-    return search.options
+    return search.options(caller)
+
+
+def _selection(value: Any, caller: Caller) -> Selection:
+    return Selection(None if value is None else filters.parse(value), caller.prefix)
 
 
 def _require_model(wanted: str | None, active_model: str) -> None:
@@ -284,8 +321,7 @@ def _array(fields: FormData, name: str, length: int) -> list[Any] | None:
 def _require_prefix(ids: list[Any], caller: Caller) -> None:
     for place, id in enumerate(ids):
         if not (isinstance(id, str) and id.startswith(caller.prefix)):
-            detail = f"ids[{place}]: this key is for ids that begin with {caller.prefix!r}"
-            raise Problem(403, "prefix", detail)
+            raise outside(caller.prefix, f"ids[{place}]: ")
 
 
 def _id(value: Any, place: int) -> str | None:

@@ -14,7 +14,7 @@ from service.access.keys import ANYBODY, Caller
 from service.access.rates import Standing
 from service.database.records import Scope
 from service.errors import Unavailable
-from service.http.problems import Problem
+from service.http.problems import Problem, outside
 from service.runtime import Runtime
 from service.settings import is_address
 
@@ -50,19 +50,14 @@ async def allow_images(request: Request, credentials: Credentials) -> None:
     needed: tuple[Scope, ...] = ("search", "index") if reading else ("index",)
     if not caller.may(needed):
         raise Problem(403, "scope", f"this key lacks the scope {' or '.join(needed)}")
-    if not request.path_params.get("id", "").startswith(caller.prefix):
-        raise outside(caller)
+    if not request.path_params.get("id", caller.prefix).startswith(caller.prefix):
+        raise outside(caller.prefix)
 
 
 def caller_of(request: Request) -> Caller:
     """Returns who sends a request that was admitted."""
     caller: Caller = getattr(request.state, "caller", ANYBODY)
     return caller
-
-
-def outside(caller: Caller) -> Problem:
-    """Returns the reply to a request for images that the key may not touch."""
-    return Problem(403, "prefix", f"this key is for ids that begin with {caller.prefix!r}")
 
 
 def _caller(

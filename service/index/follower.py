@@ -70,6 +70,7 @@ class FeedFollower:
         self._new_index = new_index
         self.indexes: Mapping[str, Index] = {model: new_index(model, None)}  # by model id
         self._last = BEGINNING  # the last change applied
+        self.history = 0  # is increased when the changes before are unknown, or another history's
         self._catching_up = threading.Lock()
         self._answered_at = time.monotonic()
         self._failing = False
@@ -168,7 +169,9 @@ class FeedFollower:
         self._follow_active(changes.models)
         if not _follow_on(changes, self._last):
             log.warning("feed: the changes after %d are unknown; reloading", self._last.seq)
+            self.history += 1
             self._load()
+            self.history += 1  # whoever read the database meanwhile may have seen either
             return True
         if not changes.page:
             return False

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
+from gpq.scan import Mask
 from service.database.records import Change
 from service.index.seqs import Seqs
 
 COMPACT_ROWS = 100_000  # with fewer removed codes, compacting never pays
 CHECKSUM_ROWS = 1 << 16  # rows hashed at a time
+MASKED_TOGETHER = 1 << 20  # rows compared with seqs at a time
 
 Pairs = Sequence[Any]  # (seq, code)
 
@@ -75,13 +77,41 @@ class Index:
                 self._add([c.seq for c in added], [c.codes[self.model] for c in added])
             self._remove([c.removes for c in changes if c.removes is not None])
 
-    def search(self, luts: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
-        """Returns the k best (seq, score) for each look-up table of ``luts`` (Q,M,K) float32."""
-        rows, scores = self._scanner.search(luts, k)
+    @property
+    def rows(self) -> int:
+        """The number of rows, with those of removed codes."""
+        return len(self._seqs)
+
+    def search(
+        self, luts: NDArray[np.float32], k: int, mask: Mask | None = None
+    ) -> list[list[tuple[int, float]]]:
+        """Returns the k best (seq, score) for each look-up table of ``luts`` (Q,M,K) float32.
+
+        ``mask``: the rows to search.
+        """
+        rows, scores = self._scanner.search(luts, k, mask)
         return [
             list(zip(self._seqs[found[found >= 0]].tolist(), score.tolist(), strict=False))
             for found, score in zip(rows, scores, strict=True)
         ]
+
+    def mask(self, seqs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns which rows (n,) have one of these seqs, which must ascend."""
+        count = self.rows
+        mask = np.zeros(count, dtype=np.bool_)
+        for first in range(0, count, MASKED_TOGETHER):
+            own = self._seqs[np.arange(first, min(first + MASKED_TOGETHER, count))]
+            low, high = np.searchsorted(seqs, (own[0], own[-1] + 1))
+            mask[first : first + len(own)] = np.isin(own, seqs[low:high], assume_unique=True)
+        return mask
+
+    def seqs(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the seqs of rows."""
+        return self._seqs[rows]
+
+    def rows_of(self, seqs: Iterable[int]) -> NDArray[np.int64]:
+        """Returns the rows of seqs; a seq that no row has is skipped."""
+        return self._seqs.rows_of(np.array(list(seqs), dtype=np.int64))
 
     def codes(self) -> Codes:
         """Returns the codes that are not removed, and their seqs."""

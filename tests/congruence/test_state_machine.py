@@ -1,7 +1,7 @@
 """Compares any sequence of put, replace, describe, delete and search with a dictionary."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,16 @@ from tests.oracle import Oracle
 
 IDS = st.sampled_from([f"id-{n}" for n in range(6)])
 SEEDS = st.integers(0, 7)
+FILTERS = st.sampled_from(
+    [
+        ({"n": 1}, lambda n: n == 1),
+        ({"n": {"lt": 2}}, lambda n: n is not None and n < 2),
+        ({"n": {"exists": False}}, lambda n: n is None),
+        ({"not": {"n": {"any": [0, 3]}}}, lambda n: n not in (0, 3)),
+        ({"or": [{"n": None}, {"n": {"gte": 3}}]}, lambda n: n is None or n >= 3),
+    ]
+)
+Chosen = Callable[[int | None], bool]
 METADATA = st.none() | st.fixed_dictionaries({"n": st.integers(0, 3)})
 
 
@@ -101,6 +111,29 @@ class Machine(RuleBasedStateMachine):
         for seed, entry in zip(seeds, reply.json()["queries"], strict=True):
             self._assert_results(entry["results"], seed, k)
 
+    @rule(seed=SEEDS, k=st.integers(1, 8), chosen=FILTERS)
+    def search_filtered(self, seed: int, k: int, chosen: tuple[dict, Chosen]) -> None:
+        reply = self.server.search(png(seed), k=k, filter=json.dumps(chosen[0]))
+        assert reply.status_code == 200, reply.text
+        self._assert_results(reply.json()["results"], seed, k, chosen[1])
+
+    @rule(id=IDS, chosen=FILTERS)
+    def search_filtered_by_id(self, id: str, chosen: tuple[dict, Chosen]) -> None:
+        reply = self.server.http.post("/search", json={"id": id, "k": 8, "filter": chosen[0]})
+        assert reply.status_code == (200 if id in self.kept else 404)
+        if id in self.kept:
+            self._assert_results(reply.json()["results"], self.kept[id].seed, 8, chosen[1])
+
+    @rule(chosen=FILTERS)
+    def list_filtered(self, chosen: tuple[dict, Chosen]) -> None:
+        reply = self.server.http.get("/images", params={"filter": json.dumps(chosen[0])})
+        expected = [id for id in self.kept if chosen[1](self._n(id))]
+        found = [image["id"] for image in reply.json()["images"]]
+        assert found == sorted(expected, key=lambda id: self.kept[id].order)
+
+    def _n(self, id: str) -> int | None:
+        return (self.kept[id].metadata or {}).get("n")
+
     @rule(id=IDS)
     def search_by_id(self, id: str) -> None:
         reply = self.server.http.post("/search", json={"id": id, "k": 8})
@@ -108,11 +141,13 @@ class Machine(RuleBasedStateMachine):
         if id in self.kept:
             self._assert_results(reply.json()["results"], self.kept[id].seed, 8)
 
-    def _assert_results(self, results: list[dict], seed: int, k: int) -> None:
+    def _assert_results(
+        self, results: list[dict], seed: int, k: int, chosen: Chosen = lambda n: True
+    ) -> None:
         def rank(id: str) -> tuple[float, int]:
             return -self.oracle.score(seed, self.kept[id].seed), self.kept[id].order
 
-        expected = sorted(self.kept, key=rank)[:k]
+        expected = sorted((id for id in self.kept if chosen(self._n(id))), key=rank)[:k]
         assert [hit["id"] for hit in results] == expected
         for hit in results:
             kept = self.kept[hit["id"]]

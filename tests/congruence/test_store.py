@@ -63,14 +63,24 @@ def test_codes_of_a_model_that_the_database_does_not_hold_are_refused(store: Sto
     assert store.images.get("b") is None
 
 
-def test_a_change_of_metadata_keeps_the_seq_and_adds_nothing_to_the_feed(store: Store) -> None:
-    store.images.put([put("a", 1, '{"x":1}')])
+def test_a_change_of_metadata_keeps_the_seq_and_is_in_the_feed(store: Store) -> None:
+    store.images.put([put("b", 1), put("a", 1, '{"x":1}')])
     assert statuses(store, [put("a", 1, '{"x":1}')]) == ["unchanged"]
     assert statuses(store, [put("a", 1, '{"x":2}')]) == ["replaced"]
     assert store.images.get("a").metadata == '{"x":2}'
     assert statuses(store, [put("a", 1, None)]) == ["replaced"]
-    assert store.images.get("a").metadata is None
-    assert head(store) == store.images.get("a").seq == 1
+    assert store.images.describe("a", None) and not store.images.describe("c", None)
+    assert store.images.describe("a", '{"x":3}')
+    assert store.images.get("a").metadata == '{"x":3}'
+    assert store.images.get("a").seq == 2
+    found = store.feed.resolve([1], 2)
+    assert [(c.seq, c.removes, c.codes, c.describes) for c in found.changes] == [
+        (seq, None, {}, 2) for seq in (3, 4, 5)
+    ]
+    assert found.images == {1: ("b", None), 2: ("a", '{"x":3}')}
+    assert found.codes == {2: b"\x01"}
+    store.images.delete("a")
+    assert store.feed.resolve([1], 2).codes == {}
 
 
 def test_the_feed_lists_every_change_in_order(store: Store) -> None:
@@ -214,7 +224,7 @@ def test_describe_changes_only_the_metadata(store: Store) -> None:
     assert store.images.describe("a", None) is True
     assert store.images.get("a").metadata is None
     assert store.images.describe("none", None) is False
-    assert head(store) == 1
+    assert head(store) == 3  # each of the two changes is in the feed
 
 
 def test_pruning_deletes_old_changes_and_records_it(store: Store) -> None:

@@ -102,11 +102,21 @@ def test_a_prefix_is_a_border(server: Server) -> None:
     assert http.get("/images/mine-1").status_code == 200
     for method, path in (
         ("GET", "/images/other"), ("GET", "/images/other/content"), ("DELETE", "/images/other"),
-        ("GET", "/images"), ("PATCH", "/images/other"),
+        ("PATCH", "/images/other"),
     ):  # fmt: skip
         reply = http.request(method, path, json={} if method == "PATCH" else None)
         assert (reply.status_code, reply.json()["code"]) == (403, "prefix"), (method, path)
     assert root.get("/images/other").status_code == 200
+    _, reader = new_key(server, "search", prefix="mine-")
+    for caller in (reader, http):
+        assert [image["id"] for image in caller.get("/images").json()["images"]] == ["mine-1"]
+    found = reader.post("/search", files={"image": FILES["images"]}).json()["results"]
+    assert [hit["id"] for hit in found] == ["mine-1"]
+    batch = reader.post("/search/batch", files=FILES, data={"k": 1000}).json()["queries"]
+    assert [hit["id"] for hit in batch[0]["results"]] == ["mine-1"]
+    assert reader.post("/search", json={"id": "mine-1"}).json()["results"][0]["id"] == "mine-1"
+    reply = reader.post("/search", json={"id": "other"})
+    assert (reply.status_code, reply.json()["code"]) == (403, "prefix")
 
 
 def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
@@ -131,7 +141,7 @@ def test_keys_are_listed_without_their_secrets(server: Server) -> None:
     "body",
     [
         {}, {"name": "x"}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["root"]},
-        {"name": "x", "scopes": ["search"], "prefix": "a"}, {"name": "", "scopes": ["search"]},
+        {"name": "x", "scopes": ["admin"], "prefix": "a"}, {"name": "", "scopes": ["search"]},
         {"name": "x", "scopes": ["search"], "expires": "2001-01-01T00:00:00Z"},
         {"name": "x", "scopes": ["search"], "expires": "soon"},
         {"name": "x", "scopes": ["search"], "expires": "9999-12-31T23:59:59-14:00"},

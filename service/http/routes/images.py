@@ -15,12 +15,21 @@ from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, databas
 from service.http.openapi import body
 from service.http.replies import ImageReply, ListReply
 from service.http.requests import MetadataBody
+from service.http.security import caller_of
 
 router = APIRouter()
 
 Id = Annotated[str, Path(description="id of a stored image", examples=["cat-1"])]
 Cursor = Annotated[
     str, Query(pattern="^[0-9]{1,18}$", description="`next_cursor` of the page before")
+]
+FilterText = Annotated[
+    str,
+    Query(
+        max_length=requests.MAX_FILTER_TEXT,
+        description="JSON object that chooses images by their metadata, as in `POST /search`",
+        examples=['{"shelf": {"lt": 5}}'],
+    ),
 ]
 PATCH_BODY = {
     "application/json": {
@@ -49,12 +58,22 @@ def _image_replies(media_type: str, description: str) -> dict[int | str, dict[st
 
 @router.get("/images", summary="List the stored images", response_model=ListReply)
 @database_route
-def page(runtime: ReadyRuntime, limit: Limit = DEFAULT_PAGE, cursor: Cursor = "0") -> ListReply:
+def page(
+    request: Request,
+    runtime: ReadyRuntime,
+    limit: Limit = DEFAULT_PAGE,
+    cursor: Cursor = "0",
+    filter: FilterText = "",
+) -> ListReply:
     """Lists images in order of storing. An image replaced meanwhile moves to the end; no image is
-    left out."""
-    found = runtime.serving.catalogue.page(int(cursor), limit)
-    next_cursor = str(found[-1].seq) if len(found) == limit else None
-    return ListReply(images=[ImageReply.of(image) for image in found], next_cursor=next_cursor)
+    left out. With a filter, a page may have fewer images than `limit` although others follow; the
+    last one has no `next_cursor`."""
+    selection = requests.selection_of_text(filter, caller_of(request))
+    found = runtime.serving.catalogue.page(int(cursor), limit, selection)
+    return ListReply(
+        images=[ImageReply.of(image) for image in found.images],
+        next_cursor=None if found.next is None else str(found.next),
+    )
 
 
 @router.get("/images/{id}", summary="Describe an image", response_model=ImageReply)

@@ -19,6 +19,7 @@ from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
 from service.http.replies import BatchReply, ItemError, SearchReply
 from service.http.requests import MAX_BATCH_RESULTS, SearchByIdBody, SearchFields
+from service.http.security import caller_of
 from service.runtime import Runtime
 
 router = APIRouter()
@@ -28,7 +29,7 @@ SEARCH_BODY = {
     **form({"image": "(the file query.jpg)", "k": 5}, "image", image=FILE, **OPTIONS),
     "application/json": {
         "schema": SearchByIdBody.model_json_schema(),
-        "example": {"id": "cat-1", "k": 5, "min_score": 0.2},
+        "example": {"id": "cat-1", "k": 5, "filter": {"shelf": {"lt": 5}}},
     },
 }
 BATCH_BODY = form(
@@ -87,12 +88,12 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
 async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     if media_type(request) == "application/json":
-        id, options = await requests.search_json(request, model)
+        id, options = await requests.search_json(request, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():
                 return await searcher.by_id(id, options)
     async with read_form(request, max_files=1) as fields:
-        file, options = requests.search_form(fields, model)
+        file, options = requests.search_form(fields, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():
                 return await searcher.by_uploads([file.file], options)
@@ -101,7 +102,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
 async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        files, options = requests.batch_form(fields, model)
+        files, options = requests.batch_form(fields, model, caller_of(request))
         async with wanted(request):
             return await searcher.by_uploads([file.file for file in files], options)
 

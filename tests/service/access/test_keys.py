@@ -80,7 +80,7 @@ def test_other_processes_follow_and_the_last_use_is_kept(
         ([], "", None),
         (["admin"], "", 10.0**11),
         (["root"], "", None),
-        (["search"], "a-", None),
+        (["search"], "a b", None),
         (["index", "admin"], "a-", None),
         (["index"], "a/b", None),
         (["search"], "", 1.0),

@@ -8,7 +8,7 @@ from service.database.records import Change, Resolved
 
 def test_a_search_with_many_results_looks_them_up_a_few_queries_at_a_time() -> None:
     unused: Any = None
-    exact = ExactSearch(unused, unused)
+    exact = ExactSearch(unused, unused, unused)
     sizes: list[int] = []
 
     def search(options: ScanOptions, tables: Any) -> list[list[Hit]]:
@@ -25,7 +25,8 @@ def test_a_search_with_many_results_looks_them_up_a_few_queries_at_a_time() -> N
 
 
 def resolved(*seqs: int, changes: tuple[Change, ...] = ()) -> Resolved:
-    return Resolved({seq: (str(seq), None) for seq in seqs}, [*changes], True, "m")
+    codes = {change.seq: change.codes["m"] for change in changes if change.codes}
+    return Resolved({seq: (str(seq), None) for seq in seqs}, [*changes], True, "m", codes)
 
 
 def test_changes_since_the_scan_are_laid_over_its_hits() -> None:

@@ -1,0 +1,141 @@
+"""Keeps, for selections that searches use, which rows of the index belong to them.
+
+A mask shows the images as of some change of the feed. A search applies the later changes to its
+hits (``exact``); when they become many, they are applied to the mask.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpq.scan import Mask
+from service.catalogue.selection import Selection
+from service.concurrency import wait_budget
+from service.database.feed import FeedTable
+from service.database.records import Resolved
+from service.errors import ModelChanged, WaitedTooLong
+from service.index.follower import FeedFollower
+from service.index.index import Index
+
+UPDATE_AFTER = 512  # changes that searches apply themselves
+BYTES_PER_CODE = 10  # of a prepared code, beside the code itself
+
+
+@dataclass(frozen=True)
+class KeptMask:
+    """The rows of an index that belong to a selection.
+
+    ``index``: of the model that was searched. ``mark``: the feed number from which on searches
+    apply changes. ``history``: of the feed, as in ``FeedFollower``.
+    """
+
+    index: Index
+    mask: Mask
+    mark: int
+    history: int
+
+    @property
+    def bytes(self) -> int:
+        rows = self.mask.rows
+        each = self.index.code_bytes + BYTES_PER_CODE
+        return rows.nbytes + each * int(np.count_nonzero(rows))
+
+
+class Masks:
+    """The masks of the selections that were used last. ``most_bytes``: of all masks together, with
+    the codes that engines prepare for them; one mask may have more."""
+
+    def __init__(self, feed: FeedTable, follower: FeedFollower, most_bytes: int) -> None:
+        self.feed, self.follower, self.most_bytes = feed, follower, most_bytes
+        self._kept: OrderedDict[Selection, KeptMask] = OrderedDict()
+        self._changing = threading.Lock()
+        self._building = threading.Lock()  # one reads all metadata at a time
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, selection: Selection, model: str) -> KeptMask:
+        """Returns the mask of a selection for the index of a model.
+
+        The first time, reads the metadata of all images: a second or two for a million. Raises
+        ModelChanged if the index is not loaded here, WaitedTooLong, SQLAlchemyError.
+        """
+        if kept := self._current(selection, model):
+            return kept
+        seconds = min(max(0.0, wait_budget.current().left), threading.TIMEOUT_MAX)
+        if not self._building.acquire(timeout=seconds):
+            raise WaitedTooLong
+        try:
+            kept = self._current(selection, model)
+            while kept is None:
+                self._keep(selection, self._build(selection, model))
+                kept = self._current(selection, model)
+            return kept
+        finally:
+            self._building.release()
+
+    def forget(self, selection: Selection) -> None:
+        """Drops a mask that is too far behind the feed."""
+        with self._changing:
+            self._kept.pop(selection, None)
+
+    def update(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> None:
+        """Applies the changes since ``kept.mark``, as far as the index has their rows."""
+        reached = self.follower.applied  # read before the rows are
+        changes = [change for change in resolved.changes if change.seq <= reached]
+        if not changes:
+            return
+        rows = np.zeros(kept.index.rows, dtype=np.bool_)
+        rows[: len(kept.mask.rows)] = kept.mask.rows
+        changed = {change.seq for change in changes if change.codes}
+        changed |= {change.describes for change in changes if change.describes is not None}
+        inside = [seq for seq in changed if _has(selection, resolved, seq)]
+        rows[kept.index.rows_of(changed.difference(inside))] = False
+        rows[kept.index.rows_of(inside)] = True
+        self._keep(selection, KeptMask(kept.index, Mask(rows), changes[-1].seq, kept.history))
+
+    def _current(self, selection: Selection, model: str) -> KeptMask | None:
+        """Returns a mask that is kept, for the rows of the index as it is now."""
+        index = self.follower.indexes.get(model)
+        if index is None:
+            raise ModelChanged(f"the codes of model {model} are not loaded here")
+        with self._changing:
+            kept = self._kept.get(selection)
+            if kept is None or kept.history != self.follower.history:
+                return None
+            self._kept.move_to_end(selection)
+        if kept.index is index:
+            return kept
+        # It was compacted, or the model is another one; the images are the same.
+        seqs = kept.index.seqs(np.flatnonzero(kept.mask.rows))
+        moved = KeptMask(index, Mask(index.mask(seqs)), kept.mark, kept.history)
+        self._keep(selection, moved)
+        return moved
+
+    def _build(self, selection: Selection, model: str) -> KeptMask:
+        history, applied = self.follower.history, self.follower.applied
+        index = self.follower.indexes.get(model)
+        if index is None:
+            raise ModelChanged(f"the codes of model {model} are not loaded here")
+        with self.feed.described() as described:
+            seqs = [
+                np.array([seq for seq, id, text in part if selection.has(id, text)], dtype=np.int64)
+                for part in described.parts
+            ]
+        found: NDArray[np.int64] = np.concatenate([np.empty(0, dtype=np.int64), *seqs])
+        return KeptMask(index, Mask(index.mask(found)), min(applied, described.head), history)
+
+    def _keep(self, selection: Selection, kept: KeptMask) -> None:
+        with self._changing:
+            self._kept[selection] = kept
+            self._kept.move_to_end(selection)
+            most = self.most_bytes
+            while len(self._kept) > 1 and sum(k.bytes for k in self._kept.values()) > most:
+                self._kept.popitem(last=False)
+
+
+def _has(selection: Selection, resolved: Resolved, seq: int) -> bool:
+    return seq in resolved.images and selection.has(*resolved.images[seq])
