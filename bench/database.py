@@ -1,7 +1,7 @@
 """Fills a database with random codes, and runs the service over it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,10 +38,15 @@ def filled_service(
         yield server
 
 
-def fill(url: str, rows: int, model: Path = SHIPPED) -> None:
+def fill(
+    url: str,
+    rows: int,
+    model: Path = SHIPPED,
+    metadata: Callable[[int], str | None] = lambda seq: None,
+) -> None:
     """Writes rows as ``Store.put`` leaves them, but in bulk and with uniformly random codes.
 
-    ``model``: folder of the model that the codes are stored for.
+    ``model``: folder of the model that the codes are stored for. ``metadata``: of each seq.
     """
     store, loaded = Store(url), artifact.load(model)
     migrate(store.database)
@@ -53,11 +58,15 @@ def fill(url: str, rows: int, model: Path = SHIPPED) -> None:
     for first in tqdm(range(0, rows, CHUNK), desc=url.partition(":")[0], unit_scale=CHUNK):
         seqs = range(first + 1, min(first + CHUNK, rows) + 1)
         image = {"width": 640, "height": 480, "bytes": 50_000}
-        image |= {"created": "2026-11-21T00:00:00.000Z", "metadata": None}
+        image |= {"created": "2026-11-21T00:00:00.000Z"}
         with store.database.transaction() as connection:
             connection.execute(
                 sa.insert(images),
-                [{"id": f"{n:032x}", "seq": n, "sha256": f"{n:064x}", **image} for n in seqs],
+                [
+                    {"id": f"{n:032x}", "seq": n, "sha256": f"{n:064x}", **image}
+                    | {"metadata": metadata(n)}
+                    for n in seqs
+                ],
             )
             connection.execute(
                 sa.insert(codes_table),

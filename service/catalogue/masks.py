@@ -20,7 +20,7 @@ from service.errors import ModelChanged, WaitedTooLong
 from service.index.follower import FeedFollower
 from service.index.index import Index
 
-UPDATE_AFTER = 512  # changes that searches apply themselves
+UPDATE_AFTER = 600  # changes that searches apply themselves
 BYTES_PER_CODE = 10  # of a prepared code, beside the code itself
 
 

@@ -1,0 +1,161 @@
+"""Measures filtered searches at a million images, on SQLite and Postgres.
+
+    python -m bench.filters                      about 10 minutes
+    python -m bench.filters --rows 100000
+
+The codes are random, with the length of the default model's, and the filters choose half, a
+hundredth and a thousandth of the images, by numbers and by strings. Times are those of the search
+behind a look-up table: the scan, and the hits from the database. For each filter: its first use,
+the median of later uses beside that of unfiltered searches in the same rounds, the share of the
+exact hits that were found (by a scan of the chosen codes alone), and the memory that it keeps.
+Results are written to bench/results/filters.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bench.database import fill, sqlite_url
+from bench.machine import describe
+from bench.output import RESULTS, save
+from gpq import scan
+from gpq.model import artifact
+from gpq.system import memory
+from harness.models import DEFAULT
+from harness.postgres import Postgres
+from harness.processes import resident_bytes
+from service.catalogue.exact import ExactSearch, ScanOptions
+from service.catalogue.filters import parse
+from service.catalogue.masks import Masks
+from service.catalogue.selection import EVERYTHING, Selection
+from service.database.store import Store
+from service.index.follower import FeedFollower
+from service.index.index import Codes, Index
+
+K = 10
+QUERIES = 16  # different look-up tables
+SHARES = (0.5, 0.01, 0.001)
+FILTER_BYTES = 256 * 2**20
+MIB = 2**20
+
+
+def metadata(seq: int) -> str:
+    """Returns metadata of about 100 bytes; ``rank`` is spread evenly over 0 to 999."""
+    rank = seq * 7919 % 1000
+    values = {"rank": rank, "name": f"item-{seq}", "brand": f"b{rank:03}", "tags": ["new", "red"]}
+    return json.dumps({**values, "size": {"width": seq % 90}}, separators=(",", ":"))
+
+
+def filters() -> dict[str, dict[str, Any]]:
+    """Returns filters by what they choose."""
+    by_number = {f"rank, {s:.1%}": {"rank": {"lt": round(1000 * s)}} for s in SHARES}
+    by_string = {f"brand, {s:.1%}": {"brand": {"lt": f"b{round(1000 * s):03}"}} for s in SHARES[1:]}
+    return by_number | by_string
+
+
+class Searches:
+    """The part of a service that searches, over one database."""
+
+    def __init__(self, url: str, M: int, model: str) -> None:
+        def new_index(id: str, codes: Codes | None) -> Index:
+            return Index(id, M, "auto", codes)
+
+        self.store, self.model, self.M = Store(url), model, M
+        self.follower = FeedFollower(self.store, new_index, model)
+        self.follower.load()
+        self.masks = Masks(self.store.feed, self.follower, FILTER_BYTES)
+        self.exact = ExactSearch(self.store.feed, self.follower, self.masks)
+
+    def close(self) -> None:
+        self.exact.close()
+        self.store.close()
+
+    def ids(self, lut: NDArray[np.float32], selection: Selection) -> list[str]:
+        options = ScanOptions(self.model, K, -1.0, selection)
+        (hits,) = self.exact.submit(options, [lut]).result()
+        return [hit.id for hit in hits]
+
+    def expected(self, lut: NDArray[np.float32], rows: NDArray[np.bool_]) -> list[str]:
+        """Returns the hits of the reference among the codes of some rows."""
+        codes = self.follower.index.codes()
+        chosen = np.flatnonzero(rows)
+        best, _ = scan.build(codes.packed[chosen], self.M, "reference").search(lut[None], K)
+        return [f"{codes.seqs[chosen[row]]:032x}" for row in best[0] if row >= 0]
+
+
+def measure(searches: Searches, rounds: int) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    luts = rng.uniform(-1, 1, (QUERIES, searches.M, 16)).astype(np.float32) / searches.M
+    searches.ids(luts[0], EVERYTHING)
+    found: dict[str, Any] = {}
+    for name, value in tqdm(filters().items()):
+        selection = Selection(parse(value))
+        memory.give_back()
+        before, began = resident_bytes(), time.perf_counter()
+        searches.ids(luts[0], selection)
+        first = time.perf_counter() - began
+        times: dict[str, list[float]] = {"filtered": [], "unfiltered": []}
+        for turn in range(rounds):
+            lut = luts[turn % QUERIES]
+            for kind, chosen in (("filtered", selection), ("unfiltered", EVERYTHING)):
+                began = time.perf_counter()
+                searches.ids(lut, chosen)
+                times[kind].append(time.perf_counter() - began)
+        rows = searches.masks.find(selection, searches.model).mask.rows
+        same = [searches.ids(lut, selection) == searches.expected(lut, rows) for lut in luts[:4]]
+        medians = {kind: statistics.median(seconds) for kind, seconds in times.items()}
+        found[name] = {
+            "images": int(np.count_nonzero(rows)),
+            "first_ms": round(1000 * first),
+            "filtered_ms": round(1000 * medians["filtered"], 2),
+            "unfiltered_ms": round(1000 * medians["unfiltered"], 2),
+            "ratio": round(medians["filtered"] / medians["unfiltered"], 3),
+            "exact": sum(same) / len(same),
+            "kept_mb": round((resident_bytes() - before) / MIB, 1),
+        }
+        print(name, found[name], flush=True)
+    return found
+
+
+@contextmanager
+def databases(folder: Path, kinds: list[str]) -> Iterator[dict[str, str]]:
+    """Returns the URLs of empty databases, by kind."""
+    with ExitStack() as stack:
+        urls = {"sqlite": sqlite_url(folder)}
+        if "postgres" in kinds:
+            urls["postgres"] = stack.enter_context(Postgres()).create_database()
+        yield {kind: urls[kind] for kind in kinds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--databases", nargs="+", default=["sqlite", "postgres"])
+    parser.add_argument("--out", type=Path, default=RESULTS / "filters.json")
+    options = parser.parse_args()
+    model = artifact.load(DEFAULT)
+    found: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        databases(Path(folder), options.databases) as urls,
+    ):
+        for kind, url in urls.items():
+            fill(url, options.rows, DEFAULT, metadata)
+            with closing(Searches(url, model.codebook.M, model.id)) as searches:
+                found[kind] = measure(searches, options.rounds)
+    save({"machine": describe(), "rows": options.rows, "k": K, **found}, options.out)
+
+
+if __name__ == "__main__":
+    main()
