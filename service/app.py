@@ -15,7 +15,7 @@ from service.http.middleware.reply_limit import ReplyLimit
 from service.http.middleware.request_timer import RequestTimer
 from service.http.middleware.tracing import open_tracing
 from service.http.replies import ProblemReply
-from service.http.routes import images, index, jobs, keys, models, page, search, system
+from service.http.routes import fields, images, index, jobs, keys, models, page, search, system
 from service.http.security import allow, allow_images
 from service.runtime import Runtime
 from service.settings import Settings
@@ -67,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, tags=["images"], dependencies=[Depends(check)])
     for router in (models.router, jobs.router):
         app.include_router(router, tags=["models and jobs"], dependencies=[Depends(allow("admin"))])
+    app.include_router(fields.router, tags=["filters"], dependencies=[Depends(allow("admin"))])
     app.include_router(keys.router, tags=["keys"], dependencies=[Depends(allow("admin"))])
     anybody = allow("search", "index", early=True)  # metrics tell that the database is down
     app.include_router(system.router, tags=["service"], dependencies=[Depends(anybody)])

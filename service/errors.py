@@ -18,7 +18,8 @@ ServiceError
 │   ├── NoThumbnail       the original cannot be decoded any more
 │   ├── NoSuchModel
 │   ├── NoSuchJob
-│   └── NoSuchKey
+│   ├── NoSuchKey
+│   └── NoSuchField       no filter field has this name
 ├── Refused               the state of the catalogue does not allow the request
 │   ├── ModelError        the state of a model does not allow it
 │   ├── JobError          the state of a job does not allow it
@@ -104,6 +105,13 @@ class NoSuchJob(NotFound):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"there is no job {number}")
+
+
+class NoSuchField(NotFound):
+    """No filter field has the given name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no filter field {name!r}")
 
 
 class NoSuchKey(NotFound):

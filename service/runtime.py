@@ -18,6 +18,7 @@ from service.access.audit import Audit
 from service.access.keys import KeyRing
 from service.access.rates import Rates
 from service.catalogue.exact import ExactSearch
+from service.catalogue.fields import FilterFields
 from service.catalogue.images import Catalogue
 from service.catalogue.ingest import ImageWriter, Ingest
 from service.catalogue.masks import Masks
@@ -77,6 +78,7 @@ class Runtime:
         self.rates, self.audit = Rates(settings.rate_limit), Audit(settings.audit_log)
         self.audit.check()
         self.maintenance = Maintenance(self.store, self.originals, settings.feed_seconds)
+        self.fields = FilterFields(self.store.fields)
         self.metrics, self.latency = Metrics(), Latency()
         self.decoder = open_decoder(settings, killed=self.metrics.decoders_ended.inc)
         self.encoder = Encoder(self.metrics.batch.labels("encode").observe, self.device)
@@ -147,6 +149,7 @@ class Runtime:
         self._starter.join(timeout=STOP_SECONDS)
         self.jobs.stop()
         self.maintenance.stop()
+        self.fields.stop()
         self.keys.stop()
         if self._serving is not None:
             self._serving.loader.stop()
@@ -178,7 +181,7 @@ class Runtime:
         loader = ModelLoader(self.store, follower, self.encoder, self.options)
         ingest = Ingest(self.decoder, self.encoder, self.originals)
         watch = self.metrics.batch.labels("scan").observe
-        masks = Masks(self.store.feed, follower, self.settings.filter_bytes)
+        masks = Masks(self.store.feed, self.store.fields, follower, self.settings.filter_bytes)
         exact = ExactSearch(self.store.feed, follower, masks, watch)
         return Serving(
             follower=follower,
@@ -240,6 +243,7 @@ class Runtime:
         # Nothing below may raise: a retry would start the threads twice.
         serving.follower.start()
         self.maintenance.start()
+        self.fields.start()
         serving.loader.start()
         self.keys.start()
         self.jobs.start()

@@ -20,10 +20,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import orjson
 
+from service.database.records import Bound, FieldValue
 from service.errors import InvalidFilter
 
 MAX_DEPTH = 8  # filters inside one another
@@ -32,6 +34,7 @@ MAX_OPERANDS = 1000  # values of all conditions together
 MAX_TEXT = 1000  # characters of a name or of a value
 MAX_KEYS = 16  # of the objects inside one another that a field's name goes through
 
+Kind = Literal["number", "text", "moment"]
 Values = list[Any]  # of one field of one image: strings, numbers, booleans and objects
 Condition = Callable[[Values], bool]
 Test = Callable[[Mapping[str, Any]], bool]
@@ -43,9 +46,13 @@ OPERATORS = ("eq", *COMPARISONS, "any", "all", "prefix", "exists")
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter that was checked. ``text``: its JSON; filters with equal texts are equal."""
+    """A filter that was checked.
+
+    ``text``: its JSON; filters with equal texts are equal. ``bounds``: what must hold, at least.
+    """
 
     text: str
+    bounds: tuple[Bound, ...]
     _test: Test
 
     def __eq__(self, other: object) -> bool:
@@ -61,40 +68,64 @@ class Filter:
 
 def parse(value: Any, where: str = "filter") -> Filter:
     """Returns a filter. Raises InvalidFilter; the message begins with the place of the error."""
-    return Filter(json.dumps(value, sort_keys=True), _Parser().filter(value, where, MAX_DEPTH))
+    parser = _Parser()
+    test = parser.filter(value, where, MAX_DEPTH, certain=True)
+    return Filter(json.dumps(value, sort_keys=True), tuple(parser.bounds), test)
+
+
+def field_name(name: str, where: str) -> str:
+    """Returns the one way to write the name of a field. Raises InvalidFilter."""
+    return _joined(_keys(name, where))
+
+
+def values_of(name: str, metadata: str | None) -> list[FieldValue]:
+    """Returns the values of a field, which ``Bound`` compares, in metadata as JSON text."""
+    if metadata is None:
+        return []
+    found = _values(_parsed(metadata), list(_keys_of(name)))
+    return list(dict.fromkeys(filter(None, map(_field_value, found))))
 
 
 class _Parser:
     """Parses one filter, and counts its parts."""
 
     def __init__(self) -> None:
+        self.bounds: list[Bound] = []
         self._conditions = self._operands = 0
 
-    def filter(self, value: Any, where: str, depth: int) -> Test:
+    def filter(self, value: Any, where: str, depth: int, *, certain: bool) -> Test:
+        """``certain``: whether this part must hold for the whole filter to hold."""
         if not isinstance(value, dict):
             raise InvalidFilter(f"{where}: expected an object")
         if depth == 0:
             raise InvalidFilter(f"{where}: filters may be nested {MAX_DEPTH} deep")
         tests = [
-            self._part(name, part, f"{where}.{name[:MAX_TEXT]}", depth)
+            self._part(name, part, f"{where}.{name[:MAX_TEXT]}", depth, certain)
             for name, part in value.items()
         ]
         return tests[0] if len(tests) == 1 else lambda metadata: all(t(metadata) for t in tests)
 
-    def _part(self, name: str, value: Any, where: str, depth: int) -> Test:
+    def _part(self, name: str, value: Any, where: str, depth: int, certain: bool) -> Test:
         if name == "not":
-            test = self.filter(value, where, depth - 1)
+            test = self.filter(value, where, depth - 1, certain=False)
             return lambda metadata: not test(metadata)
         if name in ("and", "or"):
             if not isinstance(value, list) or not value:
                 raise InvalidFilter(f"{where}: expected a list of filters")
-            tests = [self.filter(each, f"{where}[{n}]", depth - 1) for n, each in enumerate(value)]
+            certain = certain and (name == "and" or len(value) == 1)
+            tests = [
+                self.filter(each, f"{where}[{n}]", depth - 1, certain=certain)
+                for n, each in enumerate(value)
+            ]
             joined = all if name == "and" else any
             return lambda metadata: joined(test(metadata) for test in tests)
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise InvalidFilter(f"{where}: a filter has at most {MAX_CONDITIONS} conditions")
-        return _at(_keys(name, where), self._condition(value, where))
+        keys, condition = _keys(name, where), self._condition(value, where)
+        if certain:
+            self.bounds += _bounds(_joined(keys), value)
+        return _at(keys, condition)
 
     def _condition(self, value: Any, where: str) -> Condition:
         if value is None:
@@ -171,6 +202,40 @@ class _Parser:
         raise InvalidFilter(f"{where}: expected a string, a number, true, false or a date")
 
 
+def _bounds(field: str, value: Any) -> Iterable[Bound]:
+    """Yields what a condition, which was checked, asks of the values of a field, at least."""
+    operators = value if isinstance(value, dict) and "date" not in value else {"eq": value}
+    for name, operand in operators.items():
+        if name in ("eq", "any", "all"):
+            operands = operand if isinstance(operand, list) else [operand]
+            found = [_part_of(each) for each in operands[: 1 if name == "all" else None]]
+            kinds = {kind for kind, _ in found}
+            if len(kinds) == 1 and (kind := kinds.pop()) is not None:
+                yield Bound(field, kind, equal=tuple(part for _, part in found))
+        elif name in COMPARISONS:
+            kind, part = _part_of(operand)
+            if kind is not None:
+                low = name in ("gt", "gte")
+                yield Bound(field, kind, low=part if low else None, high=None if low else part)
+        elif name == "prefix":
+            yield Bound(field, "text", prefix=operand)
+
+
+def _part_of(operand: Any) -> tuple[Kind | None, Any]:
+    """Returns the part of a ``FieldValue`` that an operand is compared with, and its value."""
+    if isinstance(operand, dict):
+        return "moment", _moment(operand["date"])
+    if isinstance(operand, str):
+        return "text", operand
+    return ("number", _float(operand)) if isinstance(operand, int | float) else (None, None)
+
+
+def _field_value(value: Any) -> FieldValue | None:
+    if type(value) is str:
+        return FieldValue(text=value, moment=_moment(value))
+    return FieldValue(_float(value)) if type(value) in (int, float, bool) else None
+
+
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise InvalidFilter(f"{where}: expected a list of values")
@@ -188,6 +253,13 @@ def _keys(name: str, where: str) -> list[str]:
     if ".".join(parts) != name or not parts or parts[-1] == "\\":
         raise InvalidFilter(f"{where}: a key is missing beside a dot, or after a backslash")
     return keys
+
+
+_keys_of = cache(lambda name: tuple(_keys(name, "field")))
+
+
+def _joined(keys: Iterable[str]) -> str:
+    return ".".join(re.sub(r"([.\\])", r"\\\1", key) for key in keys)
 
 
 def _at(keys: list[str], condition: Condition) -> Test:

@@ -6,7 +6,9 @@ hits (``exact``); when they become many, they are applied to the mask.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,16 @@ from gpq.scan import Mask
 from service.catalogue.selection import Selection
 from service.concurrency import wait_budget
 from service.database.feed import FeedTable
+from service.database.fields import FieldTable
 from service.database.records import Resolved
 from service.errors import ModelChanged, WaitedTooLong
 from service.index.follower import FeedFollower
 from service.index.index import Index
 
 UPDATE_AFTER = 600  # changes that searches apply themselves
+# How many images a filter field may leave; with more, all metadata are read as quickly.
+LEAST_CANDIDATES, CANDIDATES_SHARE = 1000, 20
+MOST_TRIED = 4  # conditions of a filter
 BYTES_PER_CODE = 10  # of a prepared code, beside the code itself
 
 
@@ -48,8 +54,11 @@ class Masks:
     """The masks of the selections that were used last. ``most_bytes``: of all masks together, with
     the codes that engines prepare for them; one mask may have more."""
 
-    def __init__(self, feed: FeedTable, follower: FeedFollower, most_bytes: int) -> None:
-        self.feed, self.follower, self.most_bytes = feed, follower, most_bytes
+    def __init__(
+        self, feed: FeedTable, fields: FieldTable, follower: FeedFollower, most_bytes: int
+    ) -> None:
+        self.feed, self.fields, self.follower = feed, fields, follower
+        self.most_bytes = most_bytes
         self._kept: OrderedDict[Selection, KeptMask] = OrderedDict()
         self._changing = threading.Lock()
         self._building = threading.Lock()  # one reads all metadata at a time
@@ -60,7 +69,8 @@ class Masks:
     def find(self, selection: Selection, model: str) -> KeptMask:
         """Returns the mask of a selection for the index of a model.
 
-        The first time, reads the metadata of all images: a second or two for a million. Raises
+        The first time, reads the metadata of all images, a second or two for a million, or of
+        those that a filter field leaves. Raises
         ModelChanged if the index is not loaded here, WaitedTooLong, SQLAlchemyError.
         """
         if kept := self._current(selection, model):
@@ -120,13 +130,25 @@ class Masks:
         index = self.follower.indexes.get(model)
         if index is None:
             raise ModelChanged(f"the codes of model {model} are not loaded here")
+        seqs, head = self._by_fields(selection) or self._by_all(selection)
+        return KeptMask(index, Mask(index.mask(seqs)), min(applied, head), history)
+
+    def _by_fields(self, selection: Selection) -> tuple[NDArray[np.int64], int] | None:
+        """Returns the seqs of a selection, and the change that they reflect at least, by a filter
+        field; None if none helps."""
+        bounds = selection.filter.bounds if selection.filter else ()
+        most = max(LEAST_CANDIDATES, len(self.follower.index) // CANDIDATES_SHARE)
+        for bound in bounds[:MOST_TRIED]:
+            with self.fields.candidates(bound, most) as found:
+                if found is not None and found.head - found.seq <= UPDATE_AFTER:
+                    return _seqs(selection, found.rows), found.seq
+        return None
+
+    def _by_all(self, selection: Selection) -> tuple[NDArray[np.int64], int]:
+        """Does the same by the metadata of all images."""
         with self.feed.described() as described:
-            seqs = [
-                np.array([seq for seq, id, text in part if selection.has(id, text)], dtype=np.int64)
-                for part in described.parts
-            ]
-        found: NDArray[np.int64] = np.concatenate([np.empty(0, dtype=np.int64), *seqs])
-        return KeptMask(index, Mask(index.mask(found)), min(applied, described.head), history)
+            parts = [_seqs(selection, part) for part in described.parts]
+        return np.concatenate([np.empty(0, dtype=np.int64), *parts]), described.head
 
     def _keep(self, selection: Selection, kept: KeptMask) -> None:
         with self._changing:
@@ -135,6 +157,11 @@ class Masks:
             most = self.most_bytes
             while len(self._kept) > 1 and sum(k.bytes for k in self._kept.values()) > most:
                 self._kept.popitem(last=False)
+
+
+def _seqs(selection: Selection, rows: Iterable[tuple[Any, ...]]) -> NDArray[np.int64]:
+    """Returns the seqs of the rows (seq, id, metadata) that belong to a selection."""
+    return np.array([seq for seq, id, text in rows if selection.has(id, text)], dtype=np.int64)
 
 
 def _has(selection: Selection, resolved: Resolved, seq: int) -> bool:

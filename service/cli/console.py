@@ -15,6 +15,7 @@ SERVICE = {
     "import": "store many images",
     "models": "change the model while the service runs",
     "jobs": "show and cancel imports and re-indexes",
+    "fields": "list, add and remove filter fields, on which new filters are quick",
     "keys": "create, list and revoke API keys",
     "export": "write images, codes and models to a file, for another database",
     "restore": "read an exported file into a database without images",

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from gpq.errors import GPQError
 from gpq.system.openmp import spin_briefly
 from service.access.audit import Audit, who_runs_commands
-from service.cli import backup, jobs, keys, models
+from service.cli import backup, fields, jobs, keys, models
 from service.database import engine
 from service.database.migrate import migrate
 from service.database.store import Store
@@ -35,6 +35,9 @@ python -m service jobs list|failures N|cancel N
 python -m service doctor
     Checks the installation part by part, and changes nothing.
 
+python -m service fields list|add NAME|remove NAME
+    Manages the filter fields, on which new filters are quick.
+
 python -m service keys create NAME --scope SCOPE|list|revoke N
     Manages the API keys of the database.
 
@@ -52,6 +55,7 @@ python -m service migrate REVISION
 RECORDED = {
     "migrate", "import", "export", "restore", "backup", "models add", "models save",
     "models reindex", "models activate", "models rollback", "models prune", "jobs cancel",
+    "fields add", "fields remove",
 }  # fmt: skip
 COMMANDS_THAT_CREATE = ("import", "restore", "keys")  # commands that may create the SQLite file
 log = logging.getLogger("gpq.service")
@@ -76,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="[doctor|import|jobs|models|keys|export|restore|backup|migrate]"
+        dest="command",
+        metavar="[doctor|import|jobs|models|fields|keys|export|restore|backup|migrate]",
     )
     migration = commands.add_parser("migrate", help="migrate the database to a schema revision")
     migration.add_argument("revision", nargs="?", default="head", help="default: head, the newest")
@@ -85,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_arguments(commands.add_parser("jobs", help="show and cancel jobs"))
     backup.add_arguments(commands)
     models.add_arguments(commands.add_parser("models", help="change the model"))
+    fields.add_arguments(commands.add_parser("fields", help="manage filter fields"))
     keys.add_arguments(commands.add_parser("keys", help="manage API keys"))
     return parser
 
@@ -138,6 +144,8 @@ def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
         from service.cli import doctor  # loads the engines, which other commands don't need
 
         return doctor.run(settings)
+    if arguments.command == "fields":
+        return fields.run(arguments, settings)
     if arguments.command == "keys":
         return keys.run(arguments, settings)
     if arguments.command == "import":

@@ -50,7 +50,7 @@ class FeedTable:
     def snapshot(self, model: str) -> Iterator[Snapshot]:
         """Opens a snapshot of all codes of one model, the feed's head and the models."""
         with self.database.snapshot() as connection:
-            head, known = _head(connection), all_models(connection)
+            head, known = head_of(connection), all_models(connection)
             created = connection.scalar(sa.select(feed.c.created).where(feed.c.seq == head))
             number = next((row.number for row in known if row.id == model), 0)
             query = sa.select(codes.c.seq, codes.c.code).order_by(codes.c.seq)
@@ -64,7 +64,7 @@ class FeedTable:
         with self.database.snapshot() as connection:
             query = sa.select(images.c.seq, images.c.id, images.c.metadata).order_by(images.c.seq)
             parts = self.database.stream(connection, query, CODES_AT_A_TIME)
-            yield Described(_head(connection), parts)
+            yield Described(head_of(connection), parts)
 
     def resolve(self, seqs: Iterable[int], after: int) -> Resolved:
         """Returns the images behind ``seqs`` and those put after feed number ``after``, and the
@@ -100,13 +100,13 @@ class FeedTable:
     def head(self) -> int:
         """Returns the newest feed number ever committed."""
         with self.database.read() as connection:
-            return _head(connection)
+            return head_of(connection)
 
     def lag(self, applied: int) -> tuple[int, float]:
         """Returns the feed's head, and the age in seconds of the oldest change past ``applied``."""
         oldest = sa.select(now() - feed.c.created).where(feed.c.seq > applied)
         with self.database.read() as connection:
-            head = _head(connection)
+            head = head_of(connection)
             waiting = connection.scalar(oldest.order_by(feed.c.seq).limit(1))
         return head, max(0.0, float(waiting or 0))
 
@@ -208,7 +208,7 @@ def _page(
     ]
 
 
-def _head(connection: Connection) -> int:
+def head_of(connection: Connection) -> int:
     """Returns the newest feed number ever committed, even if it was pruned."""
     newest = sa.select(sa.func.max(feed.c.seq)).scalar_subquery()
     pruned = pruned_seq().scalar_subquery()

@@ -185,6 +185,64 @@ class Described:
 
 
 @dataclass(frozen=True)
+class FilterField:
+    """A field of the metadata that has an index.
+
+    ``filled``: the seq up to which images have their values in it; None if all have, and -1 if
+    the field is removed, and its values are being deleted.
+    """
+
+    number: int
+    name: str
+    filled: int | None
+
+    @property
+    def complete(self) -> bool:
+        return self.filled is None
+
+    @property
+    def removed(self) -> bool:
+        return self.filled == -1
+
+
+@dataclass(frozen=True)
+class FieldValue:
+    """A value of a field: a number, or a string with the moment that it names, if any."""
+
+    number: float | None = None
+    text: str | None = None
+    moment: float | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a filter asks of the values of a field, at least.
+
+    ``kind``: which part of a ``FieldValue``. ``equal``: it is one of these. ``low``, ``high``: it
+    is at least, and at most, this. ``prefix``: it begins so.
+    """
+
+    field: str
+    kind: Literal["number", "text", "moment"]
+    equal: tuple[float | str, ...] | None = None
+    low: float | str | None = None
+    high: float | str | None = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The images within a bound at one moment, at least those as of change ``seq``.
+
+    ``head``: the newest change. ``rows``: (seq, id, metadata), in seq order.
+    """
+
+    seq: int
+    head: int
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
 class Replica:
     """A running process, as it described itself ``age`` seconds ago.
 

@@ -9,6 +9,8 @@ replicas      one row for each running process: what it has applied and how long
 jobs          one row for each import and re-index: its progress and its process
 job_failures  the entries that a job could not use, and why
 keys          one row for each API key: what it may do, and the hash of its secret
+filter_fields one row for each filter field: a field of the metadata that has an index
+filter_values the values of filter fields, by the seq of their images
 state         values that all processes share, such as the name of the database
 """
 
@@ -16,6 +18,9 @@ import sqlalchemy as sa
 
 # SQLite gives AUTOINCREMENT (no reuse) to INTEGER keys only.
 Sequence = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# Ordered by code point, whatever the locale of the database.
+ByCodePoint = sa.String(200).with_variant(sa.String(200, collation="C"), "postgresql")
 
 metadata = sa.MetaData()
 
@@ -95,6 +100,31 @@ state = sa.Table(
     metadata,
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+
+filter_fields = sa.Table(
+    "filter_fields",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    # The seq up to which images have their values here; null if all have.
+    sa.Column("filled", sa.BigInteger, nullable=True),
+    sqlite_autoincrement=True,
+)
+
+filter_values = sa.Table(
+    "filter_values",
+    metadata,
+    sa.Column("field", sa.Integer, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False, index=True),
+    # One of these: a number (of a boolean 0 or 1), or the beginning of a string and the moment
+    # that it names, if any, in seconds since the epoch.
+    sa.Column("number", sa.Double, nullable=True),
+    sa.Column("text", ByCodePoint, nullable=True),
+    sa.Column("moment", sa.Double, nullable=True),
+    sa.Index("ix_filter_values_number", "field", "number", "seq"),
+    sa.Index("ix_filter_values_text", "field", "text", "seq"),
+    sa.Index("ix_filter_values_moment", "field", "moment", "seq"),
 )
 
 jobs = sa.Table(

@@ -10,6 +10,7 @@ from service.database.schema import state
 
 IDENTITY = "identity"  # a random name of the database
 PRUNED = "pruned"  # the newest number removed from the feed
+FIELDS_SEQ = "filter_fields_seq"  # the newest change that the values of filter fields reflect
 PREVIOUS_MODEL = "previous_model"  # the model that was active before
 RETIRED_MODELS = "retired_models"  # ids of deleted models, separated by spaces
 MODEL_HISTORY = PREVIOUS_MODEL, RETIRED_MODELS

@@ -3,6 +3,7 @@ processes hold in memory follows it through the feed."""
 
 from service.database.engine import Database
 from service.database.feed import FeedTable
+from service.database.fields import FieldTable
 from service.database.images import ImageTable
 from service.database.jobs import JobTable
 from service.database.keys import KeyTable
@@ -18,6 +19,7 @@ class Store:
         self.database = Database(url)
         self.images = ImageTable(self.database)
         self.feed = FeedTable(self.database)
+        self.fields = FieldTable(self.database)
         self.models = ModelTable(self.database)
         self.replicas = ReplicaTable(self.database)
         self.jobs = JobTable(self.database)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from service.database.records import Job, Key, Scope, StoredModel
-from service.http.replies import EXAMPLE_MODEL, Reply
+from service.http.replies import EXAMPLE_MODEL, FieldReply, Reply
 
 
 class JobReply(Reply):
@@ -152,6 +152,12 @@ class KeysReply(Reply):
     keys: list[KeyReply]
 
     example: ClassVar[dict[str, Any]] = {"keys": [KeyReply.example]}
+
+
+class FieldsReply(Reply):
+    fields: list[FieldReply]
+
+    example: ClassVar[dict[str, Any]] = {"fields": [FieldReply.example]}
 
 
 def _time(seconds: float | None) -> datetime | None:

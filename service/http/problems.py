@@ -53,6 +53,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.NoThumbnail, 404, "no-thumbnail"),
     (errors.NoSuchModel, 404, "no-such-model"),
     (errors.NoSuchJob, 404, "no-such-job"),
+    (errors.NoSuchField, 404, "no-such-field"),
     (errors.NoSuchKey, 404, "no-such-key"),
     (errors.InvalidRequest, 422, "invalid-field"),
     (errors.Refused, 409, "conflict"),

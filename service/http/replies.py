@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.catalogue.ingest import PutResult
 from service.catalogue.metadata import decode_metadata
-from service.database.records import Replica, StoredImage
+from service.database.records import FilterField, Replica, StoredImage
 from service.http.problems import Problem, problem_of
 
 EXAMPLE_MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
@@ -194,6 +194,17 @@ class NetworkReply(Reply):
     reason: str
 
 
+class FieldReply(Reply):
+    name: str
+    complete: bool
+
+    @classmethod
+    def of(cls, field: FilterField) -> "FieldReply":
+        return cls(name=field.name, complete=field.complete)
+
+    example: ClassVar[dict[str, Any]] = {"name": "price", "complete": True}
+
+
 class StatsReply(Reply):
     images: int
     engine: str
@@ -202,6 +213,7 @@ class StatsReply(Reply):
     unique_codes: int
     largest_tie: int
     feed: FeedReply
+    filter_fields: list[FieldReply]
     checksum: ChecksumReply | None = None
     version: str
 
@@ -226,6 +238,7 @@ class StatsReply(Reply):
                 {"name": "web-1:7:5f0c2a1b", "applied": 1310, "age_s": 0.4, "search_p99_ms": 21.5}
             ],
         },
+        "filter_fields": [FieldReply.example],
         "version": "0.1.0",
     }
 

@@ -158,7 +158,7 @@ def test_masks_follow_changes_and_new_rows_and_are_few(store: Store) -> None:
         return Index(model, 2, "reference", codes)
 
     follower = FeedFollower(store, new_index, "m")
-    kept_masks = Masks(store.feed, follower, 10**6)
+    kept_masks = Masks(store.feed, store.fields, follower, 10**6)
     red, blue = (Selection(parse({"colour": colour})) for colour in ("red", "blue"))
     store.images.put([put(f"i{n}", n, "red" if n % 2 else "blue") for n in range(10)])
     follower.load()
@@ -182,7 +182,7 @@ def test_masks_follow_changes_and_new_rows_and_are_few(store: Store) -> None:
     assert seqs(blue) == [3, 5, 7, 9, 13] and 12 not in seqs(red)[:6]
     follower.history += 1  # as when the database was restored
     assert seqs(red) == [1, 2, 4, 6, 8, 10]
-    small = Masks(store.feed, follower, 1)
+    small = Masks(store.feed, store.fields, follower, 1)
     for n in range(5):
         small.find(Selection(parse({"colour": f"c{n}"})), "m")
     assert len(small) == 1
@@ -193,7 +193,7 @@ def test_searches_apply_many_changes_to_their_mask(
 ) -> None:
     monkeypatch.setattr(exact, "UPDATE_AFTER", 3)
     follower = FeedFollower(store, lambda model, codes: Index(model, 2, "reference", codes), "m")
-    kept_masks = Masks(store.feed, follower, 10**6)
+    kept_masks = Masks(store.feed, store.fields, follower, 10**6)
     searcher = ExactSearch(store.feed, follower, kept_masks)
     selection = Selection(parse(RED))
     store.images.put([put(f"i{n}", n, "red" if n % 2 else "blue") for n in range(10)])

@@ -362,6 +362,7 @@ OPERATIONS = {
     ("post", "/models/{id}/activate"), ("post", "/models/rollback"), ("post", "/jobs/import"),
     ("post", "/jobs/reindex"), ("get", "/jobs"), ("get", "/jobs/{number}"),
     ("delete", "/jobs/{number}"), ("get", "/jobs/{number}/failures"),
+    ("get", "/fields"), ("put", "/fields/{name}"), ("delete", "/fields/{name}"),
     ("get", "/keys"), ("post", "/keys"), ("delete", "/keys/{number}"),
 }  # fmt: skip
 WITHOUT_BODY = {"/models/{id}/activate", "/models/rollback", "/jobs/reindex"}

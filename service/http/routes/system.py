@@ -10,6 +10,7 @@ from service.http.dependencies import AnyRuntime, ReadyRuntime, database_route
 from service.http.replies import (
     ChecksumReply,
     FeedReply,
+    FieldReply,
     ModelReply,
     NetworkReply,
     ReplicaReply,
@@ -82,6 +83,7 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
         unique_codes=counts.unique,
         largest_tie=counts.largest_tie,
         feed=FeedReply(applied=applied, head=head, lag_s=round(lag, 3), replicas=replicas),
+        filter_fields=[FieldReply.of(field) for field in runtime.store.fields.all()],
         checksum=_checksum(runtime) if checksum else None,
         version=__version__,
     )

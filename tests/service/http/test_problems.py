@@ -18,6 +18,7 @@ EXPECTED = {
     errors.InvalidMetadata: (422, "invalid-metadata"),
     errors.MetadataTooLarge: (422, "metadata-too-large"),
     errors.TooManyResults: (422, "too-many-results"),
+    errors.NoSuchField: (404, "no-such-field"),
     errors.InvalidFilter: (422, "invalid-filter"),
     errors.SourceError: (422, "invalid-source"),
     errors.NoSuchImage: (404, "no-such-image"),
