@@ -1,9 +1,11 @@
-"""Prunes the feed, deletes leftover codes and old jobs, and sweeps unused originals."""
+"""Prunes the feed, deletes leftover codes and old jobs, sweeps unused originals, and returns free
+memory to the system."""
 
 import logging
 import math
 import time
 
+from gpq.system import memory
 from service.concurrency.periodic import PeriodicThread
 from service.database.feed import PAGE
 from service.database.store import Store
@@ -38,6 +40,8 @@ class Maintenance:
         self._thread.stop()
 
     def _maintain(self) -> None:
+        # The allocator keeps what many large requests took, in pieces, for each thread.
+        memory.give_back()
         self._prune()
         self.store.models.sweep()
         if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
