@@ -10,6 +10,7 @@ ServiceError
 │   ├── InvalidMetadata   metadata that is not a JSON object
 │   ├── MetadataTooLarge  metadata over the size limit
 │   ├── InvalidFilter     a filter that cannot be used
+│   ├── InvalidCursor     a cursor that is not one of this service
 │   ├── TooManyResults    a reply that would be too large
 │   └── SourceError       an import source that cannot be read
 ├── NotFound
@@ -60,6 +61,10 @@ class InvalidMetadata(InvalidRequest):
 
 class InvalidFilter(InvalidRequest):
     """A filter cannot be used; the message says which part of it, and why."""
+
+
+class InvalidCursor(InvalidRequest):
+    """A cursor was not made by this service, or was changed."""
 
 
 class MetadataTooLarge(InvalidRequest):

@@ -55,6 +55,7 @@ class Serving:
     catalogue: Catalogue
     writer: ImageWriter
     exact: ExactSearch
+    cursor_key: bytes
     searcher: Searcher
 
 
@@ -189,6 +190,7 @@ class Runtime:
             catalogue=Catalogue(self.store, follower, self.decoder, self.originals),
             writer=ImageWriter(self.store, follower, loader, ingest),
             exact=exact,
+            cursor_key=self.store.state.cursor_key(),
             searcher=Searcher(
                 self.store.images,
                 self.originals,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpq import scan
 from gpq.scan import Mask
+from service.catalogue.cursor import Place
 from service.catalogue.masks import UPDATE_AFTER, KeptMask, Masks
 from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.batcher import Batcher
@@ -33,22 +34,24 @@ Found = list[tuple[int, float]]  # (seq, score), in order
 
 @dataclass(frozen=True)
 class Hit:
-    """One search result. ``metadata``: a JSON object as text, or None."""
+    """One search result. ``metadata``: a JSON object as text, or None. ``seq``: of the image."""
 
     id: str
     score: float
     metadata: str | None
+    seq: int
 
 
 @dataclass(frozen=True)
 class ScanOptions:
     """The options that all queries of one batch share. ``model``: the model's id. ``selection``:
-    the images to search."""
+    the images to search. ``after``: the last hit before those that are wanted."""
 
     model: str
     k: int
     min_score: float
     selection: Selection = EVERYTHING
+    after: Place | None = None
 
 
 class ExactSearch:
@@ -87,6 +90,17 @@ class ExactSearch:
         """Yields the hits of many queries, some queries at a time."""
         return self._batches.parts(options, luts)
 
+    def total(self, model: str, selection: Selection) -> int:
+        """Counts the images of a selection at one moment. Raises as searches do."""
+        for _ in range(SCAN_TRIES):
+            kept = self.masks.find(selection, model)
+            resolved = self.feed.resolve([], kept.mark)
+            if resolved.complete:
+                return self.masks.count(selection, kept, resolved)
+            self.masks.forget(selection)
+            self._catch_up()
+        raise Unavailable("images change faster than they can be counted; try again")
+
     def _scan(self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
         self._watch(len(luts))
         most = max(1, RESOLVED_TOGETHER // options.k)
@@ -105,10 +119,11 @@ class ExactSearch:
         and applied to the hits of the scan.
         """
         luts, k = np.stack(tables), options.k
+        after = None if options.after is None else (options.after.score, options.after.seq)
         for _ in range(SCAN_TRIES):
             view = self._view(options)
             with timing.stage("scan"):
-                found = view.index.search(luts, k, view.mask)
+                found = view.index.search(luts, k, view.mask, after)
             with timing.stage("db"):
                 resolved = self.feed.resolve(
                     {seq for of_one in found for seq, _ in of_one}, view.mark
@@ -119,7 +134,7 @@ class ExactSearch:
                 self.masks.forget(options.selection)
                 self._catch_up()
                 continue
-            ranked = overlay(luts, found, k, _selected(options.selection, resolved))
+            ranked = overlay(luts, found, k, _selected(options.selection, resolved), after)
             missing = _most_missing(found, ranked, k, options)
             if view.kept is not None and (missing > 0 or len(resolved.changes) > UPDATE_AFTER):
                 self.masks.update(options.selection, view.kept, resolved)
@@ -180,9 +195,13 @@ def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.floa
 
 
 def overlay(
-    luts: NDArray[np.float32], found: list[Found], k: int, resolved: Resolved
+    luts: NDArray[np.float32],
+    found: list[Found],
+    k: int,
+    resolved: Resolved,
+    after: tuple[float, int] | None = None,
 ) -> list[Found]:
-    """Returns the hits with later changes applied, in order.
+    """Returns the hits with later changes applied, in order. ``after``: as in ``Index.search``.
 
     If the scan returned k hits, codes that rank below the last one are unknown, so a new image
     that ranks there is left out.
@@ -193,6 +212,9 @@ def overlay(
         current = {seq: score for seq, score in of_one if seq in resolved.images}
         current |= zip(resolved.codes, row, strict=True)
         ranked = sorted(current.items(), key=_rank)
+        if after is not None:
+            last = _rank((after[1], after[0]))
+            ranked = [hit for hit in ranked if _rank(hit) > last]
         if len(of_one) == k:
             ranked = [hit for hit in ranked if _rank(hit) <= _rank(of_one[-1])]
         overlaid.append(ranked)
@@ -214,4 +236,6 @@ def _most_missing(found: list[Found], ranked: list[Found], k: int, options: Scan
 
 def _hits(ranked: Found, options: ScanOptions, resolved: Resolved) -> list[Hit]:
     best = [(seq, score) for seq, score in ranked[: options.k] if score >= options.min_score]
-    return [Hit(resolved.images[seq][0], score, resolved.images[seq][1]) for seq, score in best]
+    return [
+        Hit(resolved.images[seq][0], score, resolved.images[seq][1], seq) for seq, score in best
+    ]

@@ -107,6 +107,20 @@ class Masks:
         rows[kept.index.rows_of(inside)] = True
         self._keep(selection, KeptMask(kept.index, Mask(rows), changes[-1].seq, kept.history))
 
+    def count(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> int:
+        """Counts the images of a selection; ``resolved``: all changes since ``kept.mark``."""
+        rows = kept.mask.rows
+        touched = {
+            seq
+            for change in resolved.changes
+            for seq in (change.seq, change.removes, change.describes)
+            if seq is not None
+        }
+        before = kept.index.rows_of(touched)
+        before = before[before < len(rows)]
+        inside = sum(_has(selection, resolved, seq) for seq in touched)
+        return int(np.count_nonzero(rows)) - int(np.count_nonzero(rows[before])) + inside
+
     def _current(self, selection: Selection, model: str) -> KeptMask | None:
         """Returns a mask that is kept, for the rows of the index as it is now."""
         index = self.follower.indexes.get(model)

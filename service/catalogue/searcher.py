@@ -10,6 +10,7 @@ waits.
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from gpq.errors import ImageError
 from gpq.model.model import Model
+from service.catalogue.cursor import Cursor, Place
 from service.catalogue.exact import ExactSearch, Hit, ScanOptions, scores
 from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.admission import Admission
@@ -30,11 +32,21 @@ from service.concurrency.futures import result_of
 from service.database.images import ImageTable
 from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage, Decoder
-from service.errors import ModelChanged, NoSuchImage, TooManyResults, Unavailable, WaitedTooLong
+from service.decoding.task import Region
+from service.errors import (
+    ModelChanged,
+    NoOriginal,
+    NoSuchImage,
+    Refused,
+    TooManyResults,
+    Unavailable,
+    WaitedTooLong,
+)
 from service.index.follower import FeedFollower
 from service.models.encoder import Encoder
 from service.originals.originals import Originals
 
+Compared = Literal["image", "original", "code"]
 MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch
 SEARCH_TRIES = 8
 
@@ -46,12 +58,15 @@ log = logging.getLogger("gpq.service")
 @dataclass(frozen=True)
 class SearchOptions:
     """Options of a search. ``exclude_same``: leaves out images with the query's bytes.
-    ``selection``: the images to search."""
+    ``selection``: the images to search. ``pages``: whether the answer says how to go on.
+    ``region``: the part of the queries that is searched for."""
 
     k: int
     min_score: float
     exclude_same: bool
     selection: Selection = EVERYTHING
+    pages: bool = False
+    region: Region | None = None
 
 
 @dataclass(frozen=True)
@@ -59,23 +74,27 @@ class SearchAnswer:
     """``queries``: for each query its hits, or the error of its image.
 
     ``query``: what was compared: the upload, the stored original or the stored code. ``model``: id
-    of the model.
+    of the model. ``next``: where the next page begins, if there may be one. ``total``: number of
+    images of the selection.
     """
 
     queries: list[list[Hit] | ImageError]
-    query: Literal["image", "original", "code"]
+    query: Compared
     model: str
+    next: Cursor | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
 class StoredQuery:
     """A stored image as a query: its pixels, or the look-up table (M,K) of its code.
 
-    ``excluded``: ids to leave out of the hits.
+    ``excluded``: ids to leave out of the hits. ``sha256``: of its bytes.
     """
 
     query: DecodedImage | NDArray[np.float32]
     excluded: set[str]
+    sha256: str
 
 
 class Searcher:
@@ -106,6 +125,10 @@ class Searcher:
         """Returns the images nearest to a stored one, itself included. Raises NoSuchImage."""
         return await self._repeated(self._by_id, id, options)
 
+    async def by_cursor(self, cursor: Cursor, options: SearchOptions) -> SearchAnswer:
+        """Returns the next page of a search. Raises Refused if another model is active now."""
+        return await self._repeated(self._by_cursor, cursor, options)
+
     async def _repeated(
         self,
         search: Callable[[Q, SearchOptions, Model], Awaitable[R]],
@@ -127,23 +150,78 @@ class Searcher:
     async def _by_uploads(
         self, files: Sequence[BinaryIO], options: SearchOptions, model: Model
     ) -> SearchAnswer:
+        if options.pages:
+            return await self._first_page(files[0], options, model)
         excluded: list[set[str]] = [set()] * len(files)
         if options.exclude_same:
             excluded = await self.admission.run(partial(self._ids_of_uploads, files))
         most = options.k + max(map(len, excluded))
         scan = ScanOptions(model.id, most, options.min_score, options.selection)
         if len(files) == 1:
-            found = [await self._nearest(files[0], scan, model)]
+            found = [await self._nearest(files[0], scan, model, options.region)]
         else:
-            found = await self._nearest_to_each(files, scan, model)
+            found = await self._nearest_to_each(files, scan, model, options.region)
         queries = [
             hits if isinstance(hits, ImageError) else _without(hits, ids, options.k)
             for hits, ids in zip(found, excluded, strict=True)
         ]
         return SearchAnswer(queries, "image", model.id)
 
+    async def _first_page(
+        self, file: BinaryIO, options: SearchOptions, model: Model
+    ) -> SearchAnswer:
+        read, size = partial(_read, file), file.seek(0, SEEK_END)
+        try:
+            luts = await self.decoder.decode(
+                read, size, model, partial(self.encoder.lut, model=model), region=options.region
+            )
+        except ImageError as error:
+            return SearchAnswer([error], "image", model.id)
+        sha256 = ""
+        if options.exclude_same:
+            sha256 = await self.admission.run(lambda: hashlib.sha256(read()).hexdigest())
+        return await self._page(luts[0], options, model, "image", sha256)
+
+    async def _by_cursor(
+        self, cursor: Cursor, options: SearchOptions, model: Model
+    ) -> SearchAnswer:
+        if cursor.model != model.id:
+            raise Refused(
+                f"cursor: the search used model {cursor.model}, but {model.id} is active now; "
+                "search again"
+            )
+        return await self._page(
+            cursor.table, options, model, cursor.query, cursor.excluded, cursor.after
+        )
+
+    async def _page(
+        self,
+        table: NDArray[np.float32],
+        options: SearchOptions,
+        model: Model,
+        query: Compared,
+        excluded: str,
+        after: Place | None = None,
+    ) -> SearchAnswer:
+        """Returns a page of hits. ``excluded``: the sha256 whose images are left out, or ""."""
+        ids: set[str] = set()
+        if excluded:
+            ids = await self.admission.run(partial(self.images.ids_of, excluded))
+        k, min_score, selection = options.k, options.min_score, options.selection
+        scan = ScanOptions(model.id, k + len(ids), min_score, selection, after)
+        hits = _without((await result_of(self.exact.submit(scan, [table])))[0], ids, k)
+        total = None
+        if not selection.is_everything:
+            total = await self.admission.run(partial(self.exact.total, model.id, selection))
+        following = None
+        if len(hits) == k:
+            chosen = selection.filter and json.loads(selection.filter.text)
+            place = Place(hits[-1].score, hits[-1].seq)
+            following = Cursor(model.id, table, place, query, chosen, excluded, k, min_score)
+        return SearchAnswer([hits], query, model.id, following, total)
+
     async def _nearest(
-        self, file: BinaryIO, scan: ScanOptions, model: Model
+        self, file: BinaryIO, scan: ScanOptions, model: Model, region: Region | None
     ) -> list[Hit] | ImageError:
         try:
             found: list[list[Hit]] = await self.decoder.decode(
@@ -152,16 +230,21 @@ class Searcher:
                 model,
                 partial(self.encoder.lut, model=model),
                 partial(self.exact.submit, scan),
+                region=region,
             )
         except ImageError as error:
             return error
         return found[0]
 
     async def _nearest_to_each(
-        self, files: Sequence[BinaryIO], scan: ScanOptions, model: Model
+        self,
+        files: Sequence[BinaryIO],
+        scan: ScanOptions,
+        model: Model,
+        region: Region | None,
     ) -> list[list[Hit] | ImageError]:
         async with self.admission.turn():  # limits how many batches hold pixels at the same time
-            decode = partial(self.decoder.decode_all, map(_read, files), [model])
+            decode = partial(self.decoder.decode_all, map(_read, files), [model], region)
             decoded = await self.admission.on_thread(decode)
             images = [image for image in decoded if isinstance(image, DecodedImage)]
             luts = await self.encoder.luts(images, model)
@@ -189,36 +272,47 @@ class Searcher:
         lut = stored.query
         if by_original := isinstance(lut, DecodedImage):
             lut = (await result_of(self.encoder.lut(lut, model)))[0]
+        compared: Compared = "original" if by_original else "code"
+        if options.pages:
+            excluded = stored.sha256 if options.exclude_same else ""
+            return await self._page(lut, options, model, compared, excluded)
         scan = ScanOptions(model.id, k + len(stored.excluded), min_score, selection)
         hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
         if options.exclude_same:
             hits = _without(hits, stored.excluded, k)
-        elif id not in [hit.id for hit in hits]:
+        elif options.region is None and id not in [hit.id for hit in hits]:
             # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
             own = await self.admission.run(partial(self._own_hit, id, lut, model))
             if own.score >= min_score and selection.has(own.id, own.metadata):
                 hits[k - 1 :] = [own]
-        return SearchAnswer([hits], "original" if by_original else "code", model.id)
+        return SearchAnswer([hits], compared, model.id)
 
     def _stored_query(self, id: str, options: SearchOptions, model: Model) -> StoredQuery:
-        """Decodes the original of an image; if it cannot be read, uses the table of its code."""
+        """Decodes the original of an image; if it cannot be read, uses the table of its code.
+
+        Raises NoOriginal if a region is wanted and the original cannot be read.
+        """
         image = self._get(id)
         excluded = self.images.ids_of(image.sha256) | {id} if options.exclude_same else set()
         try:
             data = self.originals.get(image.sha256)
             if data is not None:
-                return StoredQuery(self.decoder.decode_one(data, model), excluded)
+                decoded = self.decoder.decode_one(data, model, options.region)
+                return StoredQuery(decoded, excluded, image.sha256)
         except WaitedTooLong:
             raise
         except (ImageError, Unavailable) as error:
             # The limits were lowered, the file was damaged, or the store does not answer.
-            log.warning("original %s cannot be read, searching by code: %s", image.sha256, error)
-        return StoredQuery(self.encoder.lut_of_code(self._code_of(image, model), model), excluded)
+            log.warning("original %s cannot be read: %s", image.sha256, error)
+        if options.region is not None:
+            raise NoOriginal(id)
+        lut = self.encoder.lut_of_code(self._code_of(image, model), model)
+        return StoredQuery(lut, excluded, image.sha256)
 
     def _own_hit(self, id: str, lut: NDArray[np.float32], model: Model) -> Hit:
         image = self._get(id)
         score = float(scores(lut[None], [self._code_of(image, model)])[0, 0])
-        return Hit(id, score, image.metadata)
+        return Hit(id, score, image.metadata, image.seq)
 
     def _get(self, id: str) -> StoredImage:
         image = self.images.get(id)

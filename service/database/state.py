@@ -1,5 +1,6 @@
 """Reads and writes the state table: names and values that all processes share."""
 
+import secrets
 import uuid
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from service.database.schema import state
 
 IDENTITY = "identity"  # a random name of the database
 PRUNED = "pruned"  # the newest number removed from the feed
+CURSOR_KEY = "cursor_key"  # signs the cursors of searches
 FIELDS_SEQ = "filter_fields_seq"  # the newest change that the values of filter fields reflect
 PREVIOUS_MODEL = "previous_model"  # the model that was active before
 RETIRED_MODELS = "retired_models"  # ids of deleted models, separated by spaces
@@ -35,6 +37,18 @@ class StateTable:
             return known
 
         return self.database.write(identify)
+
+    def cursor_key(self) -> bytes:
+        """Returns the key that signs cursors; the first call creates it."""
+
+        def create(connection: Connection) -> str:
+            known = all_state(connection).get(CURSOR_KEY)
+            if known is None:
+                known = secrets.token_hex(32)
+                set_state(connection, CURSOR_KEY, known)
+            return known
+
+        return bytes.fromhex(self.database.write(create))
 
 
 def all_state(connection: Connection) -> dict[str, str]:

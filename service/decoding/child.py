@@ -9,6 +9,7 @@ SIGPROF. BYTES is the memory that decoding may take. The program ends when the s
 
 import gc
 import io
+import math
 import os
 import resource
 import signal
@@ -32,6 +33,7 @@ from service.decoding.task import (
     ImageFile,
     Input,
     Line,
+    Region,
     Task,
     error_to_json,
 )
@@ -114,12 +116,15 @@ class Child:
         made: dict[Input, memoryview] = {}
         width = height = 0
         for scale in {shrink_to for _, shrink_to in task.inputs}:
-            full = self._decode(data, scale)
+            full = self._decode(data, _scale(scale, task.region))
             width, height = full.width, full.height
+            shown = full.image
+            if task.region:
+                shown = shown.crop(task.region.box(*shown.size))
             for each in task.inputs:
                 if each[1] == scale:
-                    made[each] = Preprocess(each[0]).prepare(full.image).data.cast("B")
-            del full  # before the next one is decoded
+                    made[each] = Preprocess(each[0]).prepare(shown).data.cast("B")
+            del full, shown  # before the next one is decoded
         return _Made(width, height, [made[each] for each in task.inputs])
 
     def _decode(self, data: bytes, shrink_to: int | None) -> decode.Decoded:
@@ -131,6 +136,13 @@ class Child:
             self.line.send({"pixels": pixels})
             if not self.line.receive()["go"]:
                 raise _NoRoom
+
+
+def _scale(shrink_to: int | None, region: Region | None) -> int | None:
+    """Returns the ``shrink_to`` of a whole image that leaves the region as many pixels."""
+    if shrink_to is None or region is None:
+        return shrink_to
+    return math.ceil(shrink_to / min(region.width, region.height))
 
 
 def main(arguments: list[str]) -> None:

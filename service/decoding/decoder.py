@@ -21,7 +21,7 @@ from service.concurrency.wait_budget import WaitBudget
 from service.concurrency.work import Work
 from service.decoding.pool import DecodePool
 from service.decoding.process import Made, ProcessLimits
-from service.decoding.task import Input, Later, Output, Task
+from service.decoding.task import Input, Later, Output, Region, Task
 from service.settings import Settings
 from service.telemetry import timing
 
@@ -86,12 +86,20 @@ class Decoder:
         self._large.close()
         self._pool.close()
 
-    async def decode(self, read: Callable[[], bytes], size: int, model: Model, *steps: Step) -> Any:
+    async def decode(
+        self,
+        read: Callable[[], bytes],
+        size: int,
+        model: Model,
+        *steps: Step,
+        region: Region | None = None,
+    ) -> Any:
         """Decodes one image of ``size`` bytes for a model, and takes it through further steps.
 
-        The first step gets the DecodedImage; see ``result_of``. Raises ImageError.
+        ``region``: the part that the model sees. The first step gets the DecodedImage; see
+        ``result_of``. Raises ImageError.
         """
-        task = _task([model])
+        task = _task([model], region)
         file = _File(read, size, wait_budget.current().work)
 
         def settle(made: Sequence[Made]) -> Future[Sequence[Output | ImageError]]:
@@ -103,18 +111,21 @@ class Decoder:
         group = self._groups.submit(task, [file])
         return await result_of(group, settle, first_step, *steps[1:])
 
-    def decode_one(self, data: bytes, model: Model) -> DecodedImage:
-        """Decodes one image for a model. Raises ImageError."""
-        return _only(self.decode_all([data], [model]))
+    def decode_one(self, data: bytes, model: Model, region: Region | None = None) -> DecodedImage:
+        """Decodes one image for a model, as ``decode``. Raises ImageError."""
+        return _only(self.decode_all([data], [model], region))
 
     def decode_all(
-        self, uploads: Iterable[bytes], models: Collection[Model]
+        self,
+        uploads: Iterable[bytes],
+        models: Collection[Model],
+        region: Region | None = None,
     ) -> list[DecodedImage | ImageError]:
         """Decodes images for some models, in parallel; an error takes the place of its image.
 
-        ``uploads`` is read as processes become free.
+        ``uploads`` is read as processes become free. ``region``: the part that the models see.
         """
-        budget, task = wait_budget.current(), _task(models)
+        budget, task = wait_budget.current(), _task(models, region)
         later = WaitBudget(math.inf, budget.work)
         decoded: list[DecodedImage | ImageError] = []
         decoding: deque[tuple[WaitBudget, list[_File], Future[Sequence[Made]]]] = deque()
@@ -198,8 +209,8 @@ def _content(file: _File) -> bytes | ImageError:
         return BrokenImage(f"the upload cannot be read: {error}")
 
 
-def _task(models: Iterable[Model]) -> Task:
-    return Task(tuple(dict.fromkeys(map(_input, models))))
+def _task(models: Iterable[Model], region: Region | None) -> Task:
+    return Task(tuple(dict.fromkeys(map(_input, models))), region=region)
 
 
 def _input(model: Model) -> Input:

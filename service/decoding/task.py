@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from socket import SO_RCVTIMEO, SOL_SOCKET
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpq.errors import BrokenImage, DecodeLimit, EmptyFile, ImageError, TooManyPixels, UnknownFormat
 
@@ -30,24 +30,43 @@ KEPT_BYTES = 4 * 2**20  # of a file that is kept from one task to the next
 UNEXPECTED = ""  # in place of the name of an error
 
 
+class Region(NamedTuple):
+    """A part of an upright image, in fractions of its width and height, from its upper left."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Returns the corners in pixels, of one pixel at least."""
+        left = min(int(self.x * width), width - 1)
+        top = min(int(self.y * height), height - 1)
+        right = max(left + 1, min(width, round((self.x + self.width) * width)))
+        bottom = max(top + 1, min(height, round((self.y + self.height) * height)))
+        return left, top, right, bottom
+
+
 @dataclass(frozen=True)
 class Task:
     """How to decode a group of files.
 
-    ``inputs``: the network inputs to prepare.
+    ``inputs``: the network inputs to prepare. ``region``: the part of the images that they show.
     ``thumbnail``: longer side of a WebP to make instead, in pixels; 0 for none.
     """
 
     inputs: tuple[Input, ...] = ()
     thumbnail: int = 0
+    region: Region | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"inputs": self.inputs, "thumbnail": self.thumbnail}
+        return {"inputs": self.inputs, "thumbnail": self.thumbnail, "region": self.region}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Task":
         inputs = tuple((size, shrink_to) for size, shrink_to in values["inputs"])
-        return cls(inputs, values["thumbnail"])
+        region = values["region"] and Region(*values["region"])
+        return cls(inputs, values["thumbnail"], region)
 
 
 class Later:

@@ -81,12 +81,16 @@ class SearchReply(Reply):
     model: str
     took_ms: float
     query: Literal["image", "original", "code"]
+    total: int | None
+    next_cursor: str | None
 
     example = {
         "results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}],
         "model": EXAMPLE_MODEL,
         "took_ms": 4.2,
         "query": "image",
+        "total": None,
+        "next_cursor": None,
     }
 
 

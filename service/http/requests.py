@@ -7,16 +7,27 @@ read a JSON body what ``bodies.json_body`` raises.
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from starlette.datastructures import FormData, UploadFile
 
 from service.access.keys import Caller
 from service.catalogue import filters
+from service.catalogue.cursor import Cursor
+from service.catalogue.cursor import decode as decode_cursor
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
 from service.catalogue.searcher import SearchOptions
 from service.catalogue.selection import Selection
 from service.database.records import KEEP, Scope
+from service.decoding.task import Region
 from service.http.bodies import json_body, parse_json
 from service.http.problems import Problem, outside
 from service.settings import ID_PATTERN
@@ -28,10 +39,41 @@ MAX_ECHOED_ID = 200  # characters of an invalid id that the error echoes
 MAX_ECHOED_NAME = 255  # characters of a file's name that the reply echoes
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # JSON with \u escapes and spaces is longer
+LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
+MAX_CURSOR = 32 * 2**10  # characters
 MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
 MAX_PATH = 4096  # characters of the source of an import
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
+
+
+class RegionBody(BaseModel):
+    """A part of an upright image, in fractions of its width and height."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"x": 0.25, "y": 0.1, "width": 0.5, "height": 0.5}},
+    )
+
+    x: Annotated[float, Field(ge=0, lt=1, description="left edge")]
+    y: Annotated[float, Field(ge=0, lt=1, description="upper edge")]
+    width: Annotated[float, Field(gt=0, le=1, description="of the part")]
+    height: Annotated[float, Field(gt=0, le=1, description="of the part")]
+
+    @model_validator(mode="after")
+    def _inside(self) -> "RegionBody":
+        if self.x + self.width > 1 + ROUNDING or self.y + self.height > 1 + ROUNDING:
+            raise ValueError("the part leaves the image: x + width and y + height are at most 1")
+        if min(self.width, self.height) < LEAST_SIDE:
+            raise ValueError(f"width and height are at least {LEAST_SIDE}")
+        return self
+
+
+REGION_SCHEMA = {
+    **RegionBody.model_json_schema(),
+    "description": "part of the query to search for, in fractions of its upright width and height; "
+    "in a form, JSON text",
+}
 
 
 class SearchFields(BaseModel):
@@ -60,10 +102,34 @@ class SearchFields(BaseModel):
         ),
     ] = None
 
+    region: Annotated[RegionBody | None, WithJsonSchema(REGION_SCHEMA)] = None
+    pages: Annotated[
+        bool,
+        Field(description="whether the reply has `next_cursor`, to go on, and `total`"),
+    ] = False
+
     def options(self, caller: Caller) -> SearchOptions:
         """Raises InvalidFilter."""
         selection = _selection(self.filter, caller)
-        return SearchOptions(self.k, self.min_score, self.exclude_same, selection)
+        region = None if self.region is None else Region(**self.region.model_dump())
+        return SearchOptions(
+            self.k, self.min_score, self.exclude_same, selection, self.pages, region
+        )
+
+
+class SearchByCursorBody(BaseModel):
+    """JSON body of a search that goes on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[
+        str,
+        Field(max_length=MAX_CURSOR, description="`next_cursor` of the page before; only with `k`"),
+    ]
+    k: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_RESULTS, description="most results to return; as before if left out"),
+    ] = None
 
 
 class SearchByIdBody(SearchFields):
@@ -183,6 +249,8 @@ def batch_form(
     if not files:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
     options = _options(fields, "images", active_model, caller)
+    if options.pages:
+        raise Problem(422, "invalid-field", "pages: search for one image at a time")
     if len(files) * options.k > MAX_BATCH_RESULTS:
         raise Problem(
             422,
@@ -208,13 +276,21 @@ def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile, UploadFile 
 
 
 async def search_json(
-    request: Request, active_model: str, caller: Caller
-) -> tuple[str, SearchOptions]:
-    """Returns the id and the options of the JSON body of POST /search.
+    request: Request, active_model: str, caller: Caller, cursor_key: bytes
+) -> tuple[str | Cursor, SearchOptions]:
+    """Returns the id or the cursor, and the options, of the JSON body of POST /search.
 
-    Raises Problem 403 if the id is beyond the prefix of the caller's key.
+    Raises Problem 403 if the id is beyond the prefix of the caller's key, InvalidCursor.
     """
-    body = _validate(SearchByIdBody, await json_body(request, MAX_JSON_BYTES))
+    value = await json_body(request, MAX_JSON_BYTES)
+    if isinstance(value, dict) and "cursor" in value:
+        wanted = _validate(SearchByCursorBody, value)
+        cursor = decode_cursor(wanted.cursor, cursor_key)
+        selection = _selection(cursor.filter, caller)
+        return cursor, SearchOptions(
+            wanted.k or cursor.k, cursor.min_score, False, selection, pages=True
+        )
+    body = _validate(SearchByIdBody, value)
     _require_model(body.model, active_model)
     if not body.id.startswith(caller.prefix):
         raise outside(caller.prefix)
@@ -248,8 +324,9 @@ def _options(fields: FormData, image: str, active_model: str, caller: Caller) ->
         if given.count(name) > 1:
             raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
     rest = {name: value for name, value in _without_empty(fields).multi_items() if name != image}
-    if isinstance(text := rest.get("filter"), str):
-        rest["filter"] = parse_json(text, "filter")
+    for name in ("filter", "region"):
+        if isinstance(text := rest.get(name), str):
+            rest[name] = parse_json(text, name)
     search = _validate(SearchFields, rest)
     _require_model(search.model, active_model)
     return search.options(caller)

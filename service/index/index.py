@@ -83,13 +83,18 @@ class Index:
         return len(self._seqs)
 
     def search(
-        self, luts: NDArray[np.float32], k: int, mask: Mask | None = None
+        self,
+        luts: NDArray[np.float32],
+        k: int,
+        mask: Mask | None = None,
+        after: tuple[float, int] | None = None,
     ) -> list[list[tuple[int, float]]]:
         """Returns the k best (seq, score) for each look-up table of ``luts`` (Q,M,K) float32.
 
-        ``mask``: the rows to search.
+        ``mask``: the rows to search. ``after``: only those that follow this (score, seq).
         """
-        rows, scores = self._scanner.search(luts, k, mask)
+        place = None if after is None else (after[0], self._seqs.rows_up_to(after[1]) - 1)
+        rows, scores = self._scanner.search(luts, k, mask, place)
         return [
             list(zip(self._seqs[found[found >= 0]].tolist(), score.tolist(), strict=False))
             for found, score in zip(rows, scores, strict=True)

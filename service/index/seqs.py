@@ -61,6 +61,16 @@ class Seqs:
         self._missing[first:last] = missing
         self._count = last
 
+    def rows_up_to(self, seq: int) -> int:
+        """Returns the number of rows whose seq is at most ``seq``."""
+        count = self._count
+        chunk = int(np.searchsorted(self._bases[: -(-count // CHUNK)], seq, side="right")) - 1
+        if chunk < 0:
+            return 0
+        first = chunk * CHUNK
+        own = self[np.arange(first, min(first + CHUNK, count))]
+        return first + int(np.searchsorted(own, seq, side="right"))
+
     def rows_of(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the rows of seqs, given in any order; a seq that no row has is skipped."""
         chunks = np.searchsorted(self._bases[: -(-self._count // CHUNK)], seqs, side="right") - 1

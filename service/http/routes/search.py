@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from gpq.errors import ImageError
+from service.catalogue.cursor import Cursor
 from service.catalogue.exact import Hit
 from service.catalogue.searcher import SearchAnswer
 from service.http import requests
@@ -18,17 +19,30 @@ from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
 from service.http.replies import BatchReply, ItemError, SearchReply
-from service.http.requests import MAX_BATCH_RESULTS, SearchByIdBody, SearchFields
+from service.http.requests import (
+    MAX_BATCH_RESULTS,
+    SearchByCursorBody,
+    SearchByIdBody,
+    SearchFields,
+)
 from service.http.security import caller_of
 from service.runtime import Runtime
 
 router = APIRouter()
 
 OPTIONS = SearchFields.model_json_schema()["properties"]
+JSON_SCHEMA = {
+    "type": "object",
+    "properties": {
+        **SearchByIdBody.model_json_schema()["properties"],
+        "cursor": SearchByCursorBody.model_json_schema()["properties"]["cursor"],
+    },
+    "description": "either with `id`, or with `cursor` and at most `k` beside it",
+}
 SEARCH_BODY = {
     **form({"image": "(the file query.jpg)", "k": 5}, "image", image=FILE, **OPTIONS),
     "application/json": {
-        "schema": SearchByIdBody.model_json_schema(),
+        "schema": JSON_SCHEMA,
         "example": {"id": "cat-1", "k": 5, "filter": {"shelf": {"lt": 5}}},
     },
 }
@@ -56,6 +70,7 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
     started = time.perf_counter()
     with runtime.image_requests.admit():
         answer = await _search(request, runtime)
+    following = answer.next
     hits = answer.queries[0]
     if isinstance(hits, ImageError):
         raise hits
@@ -63,6 +78,8 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
         "model": answer.model,
         "took_ms": _milliseconds_since(started),
         "query": answer.query,
+        "total": answer.total,
+        "next_cursor": following and following.encode(runtime.serving.cursor_key),
     }
     return _reply("results", _results(hits), rest)
 
@@ -88,10 +105,14 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
 async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     if media_type(request) == "application/json":
-        id, options = await requests.search_json(request, model, caller_of(request))
+        query, options = await requests.search_json(
+            request, model, caller_of(request), runtime.serving.cursor_key
+        )
         async with wanted(request):
             with runtime.latency.measured():
-                return await searcher.by_id(id, options)
+                if isinstance(query, Cursor):
+                    return await searcher.by_cursor(query, options)
+                return await searcher.by_id(query, options)
     async with read_form(request, max_files=1) as fields:
         file, options = requests.search_form(fields, model, caller_of(request))
         async with wanted(request):

@@ -19,6 +19,7 @@ EXPECTED = {
     errors.MetadataTooLarge: (422, "metadata-too-large"),
     errors.TooManyResults: (422, "too-many-results"),
     errors.NoSuchField: (404, "no-such-field"),
+    errors.InvalidCursor: (422, "invalid-cursor"),
     errors.InvalidFilter: (422, "invalid-filter"),
     errors.SourceError: (422, "invalid-source"),
     errors.NoSuchImage: (404, "no-such-image"),

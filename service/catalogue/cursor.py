@@ -1,0 +1,85 @@
+"""Cursors of searches: where the next page of hits begins.
+
+A cursor has all that the next page needs, the look-up table of the query too, so any process can
+continue a search, however deep. It is signed, so that clients cannot make their own.
+"""
+
+import binascii
+import hashlib
+import hmac
+import json
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidCursor
+
+VERSION = 1
+SIGNATURE_BYTES = 32
+HEAD = struct.Struct("<BI")  # version, and bytes of the JSON before the table
+K = 16  # codewords of a codebook
+
+
+@dataclass(frozen=True)
+class Place:
+    """The last hit of a page: the next one begins after it."""
+
+    score: float
+    seq: int
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A search that goes on.
+
+    ``model``: its id. ``table``: the look-up table (M,K) float32. ``after``: the last hit so far.
+    ``query``: as in ``SearchAnswer``. ``filter``: as JSON, or None. ``excluded``: the sha256 whose
+    images are left out, or "". ``k``, ``min_score``: as in ``SearchOptions``.
+    """
+
+    model: str
+    table: NDArray[np.float32]
+    after: Place
+    query: Literal["image", "original", "code"]
+    filter: Any
+    excluded: str
+    k: int
+    min_score: float
+
+    def encode(self, key: bytes) -> str:
+        """Returns URL-safe text."""
+        values = {
+            "model": self.model, "score": self.after.score, "seq": self.after.seq,
+            "query": self.query, "filter": self.filter, "excluded": self.excluded, "k": self.k,
+            "min_score": self.min_score,
+        }  # fmt: skip
+        head = json.dumps(values).encode()
+        table = np.ascontiguousarray(self.table, dtype="<f4").tobytes()
+        data = HEAD.pack(VERSION, len(head)) + head + table
+        return urlsafe_b64encode(_signature(data, key) + data).decode()
+
+
+def decode(text: str, key: bytes) -> Cursor:
+    """Returns the cursor of a text. Raises InvalidCursor."""
+    try:
+        raw = urlsafe_b64decode(text.encode("ascii"))
+    except (ValueError, binascii.Error) as error:
+        raise InvalidCursor("cursor: it is not one of this service") from error
+    signature, data = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _signature(data, key)):
+        raise InvalidCursor("cursor: it is not one of this service, or was changed")
+    version, length = HEAD.unpack_from(data)
+    if version != VERSION:
+        raise InvalidCursor("cursor: it comes from another version; search again")
+    values = json.loads(data[HEAD.size : HEAD.size + length])
+    table = np.frombuffer(data, "<f4", offset=HEAD.size + length).reshape(-1, K)
+    after = Place(values.pop("score"), values.pop("seq"))
+    return Cursor(table=table.astype(np.float32), after=after, **values)
+
+
+def _signature(data: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, data, hashlib.sha256)
