@@ -21,6 +21,7 @@ from service.errors import InvalidCursor
 VERSION = 1
 SIGNATURE_BYTES = 32
 HEAD = struct.Struct("<BI")  # version, and bytes of the JSON before the table
+Compared = Literal["image", "original", "code", "examples"]
 K = 16  # codewords of a codebook
 
 
@@ -37,16 +38,16 @@ class Cursor:
     """A search that goes on.
 
     ``model``: its id. ``table``: the look-up table (M,K) float32. ``after``: the last hit so far.
-    ``query``: as in ``SearchAnswer``. ``filter``: as JSON, or None. ``excluded``: the sha256 whose
-    images are left out, or "". ``k``, ``min_score``: as in ``SearchOptions``.
+    ``query``: as in ``SearchAnswer``. ``filter``: as JSON, or None. ``excluded``: the sha256 of
+    bytes whose images are left out. ``k``, ``min_score``: as in ``SearchOptions``.
     """
 
     model: str
     table: NDArray[np.float32]
     after: Place
-    query: Literal["image", "original", "code"]
+    query: Compared
     filter: Any
-    excluded: str
+    excluded: list[str]
     k: int
     min_score: float
 

@@ -17,15 +17,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from io import SEEK_END
-from typing import BinaryIO, Literal, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpq.errors import ImageError
 from gpq.model.model import Model
-from service.catalogue.cursor import Cursor, Place
+from service.catalogue.cursor import Compared, Cursor, Place
 from service.catalogue.exact import ExactSearch, Hit, ScanOptions, scores
+from service.catalogue.examples import Example, combined
 from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
@@ -46,7 +47,6 @@ from service.index.follower import FeedFollower
 from service.models.encoder import Encoder
 from service.originals.originals import Originals
 
-Compared = Literal["image", "original", "code"]
 MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch
 SEARCH_TRIES = 8
 
@@ -73,7 +73,8 @@ class SearchOptions:
 class SearchAnswer:
     """``queries``: for each query its hits, or the error of its image.
 
-    ``query``: what was compared: the upload, the stored original or the stored code. ``model``: id
+    ``query``: what was compared: the upload, the stored original, the stored code, or examples.
+    ``model``: id
     of the model. ``next``: where the next page begins, if there may be one. ``total``: number of
     images of the selection.
     """
@@ -124,6 +125,15 @@ class Searcher:
     async def by_id(self, id: str, options: SearchOptions) -> SearchAnswer:
         """Returns the images nearest to a stored one, itself included. Raises NoSuchImage."""
         return await self._repeated(self._by_id, id, options)
+
+    async def by_examples(
+        self, examples: Sequence[Example], options: SearchOptions
+    ) -> SearchAnswer:
+        """Returns the images with the best weighted mean of the scores with the examples.
+
+        Raises ImageError for an example that cannot be decoded, NoSuchImage.
+        """
+        return await self._repeated(self._by_examples, examples, options)
 
     async def by_cursor(self, cursor: Cursor, options: SearchOptions) -> SearchAnswer:
         """Returns the next page of a search. Raises Refused if another model is active now."""
@@ -177,10 +187,39 @@ class Searcher:
             )
         except ImageError as error:
             return SearchAnswer([error], "image", model.id)
-        sha256 = ""
+        excluded = []
         if options.exclude_same:
-            sha256 = await self.admission.run(lambda: hashlib.sha256(read()).hexdigest())
-        return await self._page(luts[0], options, model, "image", sha256)
+            excluded = [await self.admission.run(lambda: hashlib.sha256(read()).hexdigest())]
+        return await self._page(luts[0], options, model, "image", excluded)
+
+    async def _by_examples(
+        self, examples: Sequence[Example], options: SearchOptions, model: Model
+    ) -> SearchAnswer:
+        async with self.admission.turn():
+            read = partial(self._read_examples, examples, options, model)
+            queries, hashes = await self.admission.on_thread(read)
+            decoded = [query for query in queries if isinstance(query, DecodedImage)]
+            luts = iter(await self.encoder.luts(decoded, model))
+        tables = [next(luts) if isinstance(query, DecodedImage) else query for query in queries]
+        excluded = hashes if options.exclude_same else []
+        return await self._page(combined(examples, tables), options, model, "examples", excluded)
+
+    def _read_examples(
+        self, examples: Sequence[Example], options: SearchOptions, model: Model
+    ) -> tuple[list[DecodedImage | NDArray[np.float32]], list[str]]:
+        """Returns the pixels or the table of each example, and the sha256 of its bytes."""
+        queries: list[DecodedImage | NDArray[np.float32]] = []
+        hashes = []
+        for example in examples:
+            if isinstance(example.query, str):
+                stored = self._stored_query(example.query, options, model)
+                queries.append(stored.query)
+                hashes.append(stored.sha256)
+            else:
+                data = _read(example.query)
+                queries.append(self.decoder.decode_one(data, model))
+                hashes.append(hashlib.sha256(data).hexdigest())
+        return queries, hashes
 
     async def _by_cursor(
         self, cursor: Cursor, options: SearchOptions, model: Model
@@ -200,16 +239,18 @@ class Searcher:
         options: SearchOptions,
         model: Model,
         query: Compared,
-        excluded: str,
+        excluded: Sequence[str],
         after: Place | None = None,
     ) -> SearchAnswer:
-        """Returns a page of hits. ``excluded``: the sha256 whose images are left out, or ""."""
+        """Returns a page of hits. ``excluded``: the sha256 of bytes whose images are left out."""
         ids: set[str] = set()
         if excluded:
-            ids = await self.admission.run(partial(self.images.ids_of, excluded))
+            ids = await self.admission.run(partial(self._ids_of_bytes, excluded))
         k, min_score, selection = options.k, options.min_score, options.selection
         scan = ScanOptions(model.id, k + len(ids), min_score, selection, after)
         hits = _without((await result_of(self.exact.submit(scan, [table])))[0], ids, k)
+        if not options.pages:
+            return SearchAnswer([hits], query, model.id)
         total = None
         if not selection.is_everything:
             total = await self.admission.run(partial(self.exact.total, model.id, selection))
@@ -217,7 +258,7 @@ class Searcher:
         if len(hits) == k:
             chosen = selection.filter and json.loads(selection.filter.text)
             place = Place(hits[-1].score, hits[-1].seq)
-            following = Cursor(model.id, table, place, query, chosen, excluded, k, min_score)
+            following = Cursor(model.id, table, place, query, chosen, [*excluded], k, min_score)
         return SearchAnswer([hits], query, model.id, following, total)
 
     async def _nearest(
@@ -262,6 +303,10 @@ class Searcher:
         hits = iter(found)
         return [image if isinstance(image, ImageError) else next(hits) for image in decoded]
 
+    def _ids_of_bytes(self, hashes: Sequence[str]) -> set[str]:
+        """Returns the ids of the stored images with these sha256."""
+        return {id for sha256 in hashes for id in self.images.ids_of(sha256)}
+
     def _ids_of_uploads(self, files: Sequence[BinaryIO]) -> list[set[str]]:
         """Returns, for each upload, the ids of the stored images with the same bytes."""
         return [self.images.ids_of(hashlib.sha256(_read(file)).hexdigest()) for file in files]
@@ -274,7 +319,7 @@ class Searcher:
             lut = (await result_of(self.encoder.lut(lut, model)))[0]
         compared: Compared = "original" if by_original else "code"
         if options.pages:
-            excluded = stored.sha256 if options.exclude_same else ""
+            excluded = [stored.sha256] if options.exclude_same else []
             return await self._page(lut, options, model, compared, excluded)
         scan = ScanOptions(model.id, k + len(stored.excluded), min_score, selection)
         hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]

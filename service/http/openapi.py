@@ -15,7 +15,9 @@ def body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def form(example: dict[str, Any], required: str, **fields: dict[str, Any]) -> dict[str, Any]:
-    """Describes a multipart form."""
-    schema = {"type": "object", "required": [required], "properties": fields}
+def form(example: dict[str, Any], required: str | None, **fields: dict[str, Any]) -> dict[str, Any]:
+    """Describes a multipart form. ``required``: the field that it must have, if there is one."""
+    schema = {"type": "object", "properties": fields}
+    if required is not None:
+        schema["required"] = [required]
     return {"multipart/form-data": {"schema": schema, "example": example}}

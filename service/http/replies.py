@@ -80,7 +80,7 @@ class SearchReply(Reply):
     results: list[Result]
     model: str
     took_ms: float
-    query: Literal["image", "original", "code"]
+    query: Literal["image", "original", "code", "examples"]
     total: int | None
     next_cursor: str | None
 

@@ -4,6 +4,8 @@ Every function may raise Problem 409 or 422, InvalidMetadata or MetadataTooLarge
 read a JSON body what ``bodies.json_body`` raises.
 """
 
+import re
+from collections.abc import Collection
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
@@ -22,6 +24,7 @@ from service.access.keys import Caller
 from service.catalogue import filters
 from service.catalogue.cursor import Cursor
 from service.catalogue.cursor import decode as decode_cursor
+from service.catalogue.examples import NEGATIVE_WEIGHT, Example
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
 from service.catalogue.searcher import SearchOptions
@@ -39,6 +42,7 @@ MAX_ECHOED_ID = 200  # characters of an invalid id that the error echoes
 MAX_ECHOED_NAME = 255  # characters of a file's name that the reply echoes
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # JSON with \u escapes and spaces is longer
+MOST_EXAMPLES = 16  # positive ones, and as many negative ones
 LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
 MAX_CURSOR = 32 * 2**10  # characters
 MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
@@ -115,6 +119,30 @@ class SearchFields(BaseModel):
         return SearchOptions(
             self.k, self.min_score, self.exclude_same, selection, self.pages, region
         )
+
+
+class ExampleBody(BaseModel):
+    """A stored image as an example."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
+    weight: Annotated[
+        float, Field(gt=0, le=100, allow_inf_nan=False, description="how much it counts")
+    ] = 1.0
+
+
+class SearchByExamplesBody(SearchFields):
+    """JSON body of a search by several stored images."""
+
+    positive: Annotated[
+        list[ExampleBody],
+        Field(min_length=1, max_length=MOST_EXAMPLES, description="what hits are like"),
+    ]
+    negative: Annotated[
+        list[ExampleBody],
+        Field(max_length=MOST_EXAMPLES, description="what hits are not like"),
+    ] = []
 
 
 class SearchByCursorBody(BaseModel):
@@ -233,12 +261,18 @@ def selection_of_text(filter: str, caller: Caller) -> Selection:
 
 def search_form(
     fields: FormData, active_model: str, caller: Caller
-) -> tuple[UploadFile, SearchOptions]:
-    """Returns the ``image`` of POST /search and the options beside it."""
+) -> tuple[UploadFile | list[Example], SearchOptions]:
+    """Returns the ``image`` of POST /search, or its examples, and the options beside it.
+
+    Raises Problem 403 if the id of an example is beyond the prefix of the caller's key.
+    """
+    if "positive" in fields or "negative" in fields:
+        options = _options(fields, ("positive", "negative"), active_model, caller)
+        return _examples(fields, caller), _without_region(options)
     files = fields.getlist("image")
     if len(files) != 1:
         raise Problem(422, "missing-field", "image: send exactly one file part of that name")
-    return _file(files[0], "image"), _options(fields, "image", active_model, caller)
+    return _file(files[0], "image"), _options(fields, ("image",), active_model, caller)
 
 
 def batch_form(
@@ -248,7 +282,7 @@ def batch_form(
     files = fields.getlist("images")
     if not files:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
-    options = _options(fields, "images", active_model, caller)
+    options = _options(fields, ("images",), active_model, caller)
     if options.pages:
         raise Problem(422, "invalid-field", "pages: search for one image at a time")
     if len(files) * options.k > MAX_BATCH_RESULTS:
@@ -277,8 +311,9 @@ def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile, UploadFile 
 
 async def search_json(
     request: Request, active_model: str, caller: Caller, cursor_key: bytes
-) -> tuple[str | Cursor, SearchOptions]:
-    """Returns the id or the cursor, and the options, of the JSON body of POST /search.
+) -> tuple[str | Cursor | list[Example], SearchOptions]:
+    """Returns the id, the cursor or the examples, and the options, of the JSON body of
+    POST /search.
 
     Raises Problem 403 if the id is beyond the prefix of the caller's key, InvalidCursor.
     """
@@ -290,6 +325,12 @@ async def search_json(
         return cursor, SearchOptions(
             wanted.k or cursor.k, cursor.min_score, False, selection, pages=True
         )
+    if isinstance(value, dict) and value.keys() & {"positive", "negative"}:
+        several = _validate(SearchByExamplesBody, value)
+        _require_model(several.model, active_model)
+        examples = [Example(each.id, each.weight) for each in several.positive]
+        examples += [Example(e.id, -NEGATIVE_WEIGHT * e.weight) for e in several.negative]
+        return _checked(examples, caller), _without_region(several.options(caller))
     body = _validate(SearchByIdBody, value)
     _require_model(body.model, active_model)
     if not body.id.startswith(caller.prefix):
@@ -318,12 +359,45 @@ def _without_empty(fields: FormData) -> FormData:
     return FormData([(name, value) for name, value in fields.multi_items() if value != ""])
 
 
-def _options(fields: FormData, image: str, active_model: str, caller: Caller) -> SearchOptions:
-    given = [name for name, _ in fields.multi_items() if name != image]
+def _examples(fields: FormData, caller: Caller) -> list[Example]:
+    """Returns the examples of a form: each part is a file or the id of a stored image."""
+    examples = []
+    for name, weight in (("positive", 1.0), ("negative", -NEGATIVE_WEIGHT)):
+        parts = fields.getlist(name)
+        least = 1 if name == "positive" else 0
+        if not least <= len(parts) <= MOST_EXAMPLES:
+            detail = f"{name}: send {least} to {MOST_EXAMPLES} parts, files or ids of stored images"
+            raise Problem(422, "invalid-field", detail)
+        for part in parts:
+            if isinstance(part, str) and not re.fullmatch(ID_PATTERN, part):
+                raise Problem(422, "invalid-id", f"{name}: {part[:MAX_ECHOED_ID]!r} is not an id")
+            examples.append(Example(part if isinstance(part, str) else part.file, weight))
+    return _checked(examples, caller)
+
+
+def _checked(examples: list[Example], caller: Caller) -> list[Example]:
+    """Raises Problem 403 if an id is beyond the prefix of the caller's key."""
+    for example in examples:
+        if isinstance(example.query, str) and not example.query.startswith(caller.prefix):
+            raise outside(caller.prefix)
+    return examples
+
+
+def _without_region(options: SearchOptions) -> SearchOptions:
+    if options.region is not None:
+        raise Problem(422, "invalid-field", "region: search for one image at a time")
+    return options
+
+
+def _options(
+    fields: FormData, images: Collection[str], active_model: str, caller: Caller
+) -> SearchOptions:
+    given = [name for name, _ in fields.multi_items() if name not in images]
     for name in sorted(set(given)):
         if given.count(name) > 1:
             raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
-    rest = {name: value for name, value in _without_empty(fields).multi_items() if name != image}
+    sent = _without_empty(fields).multi_items()
+    rest = {name: value for name, value in sent if name not in images}
     for name in ("filter", "region"):
         if isinstance(text := rest.get(name), str):
             rest[name] = parse_json(text, name)

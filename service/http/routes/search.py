@@ -21,6 +21,8 @@ from service.http.problems import problem_of
 from service.http.replies import BatchReply, ItemError, SearchReply
 from service.http.requests import (
     MAX_BATCH_RESULTS,
+    MOST_EXAMPLES,
+    ExampleBody,
     SearchByCursorBody,
     SearchByIdBody,
     SearchFields,
@@ -31,16 +33,26 @@ from service.runtime import Runtime
 router = APIRouter()
 
 OPTIONS = SearchFields.model_json_schema()["properties"]
+EXAMPLES = {
+    name: {
+        "type": "array",
+        "items": {"oneOf": [FILE, {"type": "string"}]},
+        "description": f"in place of `image`: files or ids of stored images that hits are {like}",
+    }
+    for name, like in (("positive", "like"), ("negative", "not like"))
+}
 JSON_SCHEMA = {
     "type": "object",
     "properties": {
         **SearchByIdBody.model_json_schema()["properties"],
         "cursor": SearchByCursorBody.model_json_schema()["properties"]["cursor"],
+        **{name: {"type": "array", "items": ExampleBody.model_json_schema()} for name in EXAMPLES},
     },
-    "description": "either with `id`, or with `cursor` and at most `k` beside it",
+    "description": "with `id`, with `positive` and `negative` examples, or with `cursor` and at "
+    "most `k` beside it",
 }
 SEARCH_BODY = {
-    **form({"image": "(the file query.jpg)", "k": 5}, "image", image=FILE, **OPTIONS),
+    **form({"image": "(the file query.jpg)", "k": 5}, None, image=FILE, **EXAMPLES, **OPTIONS),
     "application/json": {
         "schema": JSON_SCHEMA,
         "example": {"id": "cat-1", "k": 5, "filter": {"shelf": {"lt": 5}}},
@@ -110,14 +122,18 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
         )
         async with wanted(request):
             with runtime.latency.measured():
+                if isinstance(query, list):
+                    return await searcher.by_examples(query, options)
                 if isinstance(query, Cursor):
                     return await searcher.by_cursor(query, options)
                 return await searcher.by_id(query, options)
-    async with read_form(request, max_files=1) as fields:
-        file, options = requests.search_form(fields, model, caller_of(request))
+    async with read_form(request, max_files=2 * MOST_EXAMPLES) as fields:
+        uploads, options = requests.search_form(fields, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():
-                return await searcher.by_uploads([file.file], options)
+                if isinstance(uploads, list):
+                    return await searcher.by_examples(uploads, options)
+                return await searcher.by_uploads([uploads.file], options)
 
 
 async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
