@@ -40,7 +40,7 @@ LOOK_SECONDS = 0.25
 MIB = 2**20
 
 
-class GoodClient:
+class SteadySearcher:
     """Searches in a thread. ``statuses``: replies by status; ``slowest``: of the 200s, in
     seconds."""
 
@@ -50,7 +50,7 @@ class GoodClient:
         self._url, self._done = url, threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "GoodClient":
+    def __enter__(self) -> "SteadySearcher":
         self._thread.start()
         return self
 
@@ -83,7 +83,7 @@ def measure(run: Callable[[Attack], None], root: Path | None, memory: int) -> di
         server.index(png(0), ids='["good"]')
         server.search(png(0))
         before = watch.processor_time(server)
-        with watch.Peak(server) as peak, GoodClient(server.url) as client:
+        with watch.Peak(server) as peak, SteadySearcher(server.url) as client:
             time.sleep(1)
             began = time.monotonic()
             with Attack(server, SECONDS) as attack:

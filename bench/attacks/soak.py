@@ -176,6 +176,7 @@ def main() -> None:
         with ExitStack() as running:
             for client in clients:
                 running.enter_context(client)
+            more: dict[str, Any] = {}
             soak = Soak(server, clients, options.seed)
             with tqdm(total=round(options.minutes * 60 / ROUND_SECONDS)) as bar:
                 while time.monotonic() < until and server.process.poll() is None:

@@ -4,7 +4,6 @@ A cursor has all that the next page needs, the look-up table of the query too, s
 continue a search, however deep. It is signed, so that clients cannot make their own.
 """
 
-import binascii
 import hashlib
 import hmac
 import json
@@ -16,13 +15,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpq.model.codebook import K
 from service.errors import InvalidCursor
 
 VERSION = 1
 SIGNATURE_BYTES = 32
+FOREIGN = (
+    "cursor: it is not one of this database's services, or was changed; send next_cursor as it "
+    "was, or search again"
+)
 HEAD = struct.Struct("<BI")  # version, and bytes of the JSON before the table
 Compared = Literal["image", "original", "code", "examples"]
-K = 16  # codewords of a codebook
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,11 @@ def decode(text: str, key: bytes) -> Cursor:
     """Returns the cursor of a text. Raises InvalidCursor."""
     try:
         raw = urlsafe_b64decode(text.encode("ascii"))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidCursor("cursor: it is not one of this service") from error
+    except ValueError as error:
+        raise InvalidCursor(FOREIGN) from error
     signature, data = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
     if not hmac.compare_digest(signature, _signature(data, key)):
-        raise InvalidCursor("cursor: it is not one of this service, or was changed")
+        raise InvalidCursor(FOREIGN)
     version, length = HEAD.unpack_from(data)
     if version != VERSION:
         raise InvalidCursor("cursor: it comes from another version; search again")

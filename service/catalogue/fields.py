@@ -9,7 +9,8 @@ PAUSE_SECONDS = 0.01  # between pages, so that other writes get their turn
 
 
 class FilterFields:
-    """Every process does this; the pages of their work follow each other."""
+    """Applies the feed to the filter fields. Every process runs one; each page is one transaction,
+    so they take turns."""
 
     def __init__(self, table: FieldTable) -> None:
         self.table = table

@@ -18,9 +18,9 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -52,14 +52,8 @@ class Filter:
     """
 
     text: str
-    bounds: tuple[Bound, ...]
-    _test: Test
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Filter) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
+    bounds: tuple[Bound, ...] = field(compare=False)
+    _test: Test = field(compare=False)
 
     def matches(self, metadata: str | None) -> bool:
         """Returns whether an image with this metadata, a JSON object as text, is chosen."""
@@ -83,7 +77,8 @@ def values_of(name: str, metadata: str | None) -> list[FieldValue]:
     if metadata is None:
         return []
     found = _values(_parsed(metadata), list(_keys_of(name)))
-    return list(dict.fromkeys(filter(None, map(_field_value, found))))
+    values = [_field_value(value) for value in found]
+    return list(dict.fromkeys(value for value in values if value is not None))
 
 
 class _Parser:
@@ -255,7 +250,9 @@ def _keys(name: str, where: str) -> list[str]:
     return keys
 
 
-_keys_of = cache(lambda name: tuple(_keys(name, "field")))
+@lru_cache(MAX_CONDITIONS)
+def _keys_of(name: str) -> tuple[str, ...]:
+    return tuple(_keys(name, "field"))
 
 
 def _joined(keys: Iterable[str]) -> str:

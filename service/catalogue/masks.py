@@ -34,8 +34,8 @@ BYTES_PER_CODE = 10  # of a prepared code, beside the code itself
 class KeptMask:
     """The rows of an index that belong to a selection.
 
-    ``index``: of the model that was searched. ``mark``: the feed number from which on searches
-    apply changes. ``history``: of the feed, as in ``FeedFollower``.
+    ``index``: of the model that was searched. ``mark``: the last change that the mask reflects.
+    ``history``: of the feed, as in ``FeedFollower``.
     """
 
     index: Index
@@ -69,9 +69,8 @@ class Masks:
     def find(self, selection: Selection, model: str) -> KeptMask:
         """Returns the mask of a selection for the index of a model.
 
-        The first time, reads the metadata of all images, a second or two for a million, or of
-        those that a filter field leaves. Raises
-        ModelChanged if the index is not loaded here, WaitedTooLong, SQLAlchemyError.
+        The first time, reads the metadata of all images, or of those that a filter field leaves.
+        Raises ModelChanged if the index is not loaded here, WaitedTooLong, SQLAlchemyError.
         """
         if kept := self._current(selection, model):
             return kept
@@ -153,9 +152,9 @@ class Masks:
         bounds = selection.filter.bounds if selection.filter else ()
         most = max(LEAST_CANDIDATES, len(self.follower.index) // CANDIDATES_SHARE)
         for bound in bounds[:MOST_TRIED]:
-            with self.fields.candidates(bound, most) as found:
-                if found is not None and found.head - found.seq <= UPDATE_AFTER:
-                    return _seqs(selection, found.rows), found.seq
+            found = self.fields.candidates(bound, most)
+            if found is not None and found.head - found.seq <= UPDATE_AFTER:
+                return _seqs(selection, found.rows), found.seq
         return None
 
     def _by_all(self, selection: Selection) -> tuple[NDArray[np.int64], int]:

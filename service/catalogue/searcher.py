@@ -123,7 +123,10 @@ class Searcher:
         return await self._repeated(self._by_uploads, files, options)
 
     async def by_id(self, id: str, options: SearchOptions) -> SearchAnswer:
-        """Returns the images nearest to a stored one, itself included. Raises NoSuchImage."""
+        """Returns the images nearest to a stored one, itself included unless options leave it out.
+
+        Raises NoSuchImage, NoOriginal.
+        """
         return await self._repeated(self._by_id, id, options)
 
     async def by_examples(
@@ -347,6 +350,8 @@ class Searcher:
         except WaitedTooLong:
             raise
         except (ImageError, Unavailable) as error:
+            if options.region is not None and isinstance(error, Unavailable):
+                raise
             # The limits were lowered, the file was damaged, or the store does not answer.
             log.warning("original %s cannot be read: %s", image.sha256, error)
         if options.region is not None:

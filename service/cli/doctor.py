@@ -44,7 +44,7 @@ WRONG = (GPQError, ServiceError, SQLAlchemyError, OSError, ValueError)
 def rights(status: Path = Path("/proc/self/status")) -> str:
     """Says what the process may do on its machine; most of it is known on Linux alone."""
     user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
-    place = "read-only" if os.statvfs("/").f_flag & os.ST_RDONLY else "writable for who may"
+    place = "read-only" if os.statvfs("/").f_flag & os.ST_RDONLY else "not read-only"
     known: dict[str, str] = {}
     with suppress(OSError):
         known = dict(line.split(":\t", 1) for line in status.read_text().splitlines())

@@ -30,10 +30,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         migrate(store.database)
         if arguments.action == "add":
             store.fields.add(field_name(arguments.name, "name"))
-        elif arguments.action == "remove" and not store.fields.remove(
-            field_name(arguments.name, "name")
-        ):
-            raise NoSuchField(arguments.name)
+        if arguments.action == "remove":
+            _remove(store, arguments.name)
         found = store.fields.all()
         for field in found:
             print(f"{field.name}  {'complete' if field.complete else 'being filled'}")
@@ -42,3 +40,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         return 0
     finally:
         store.close()
+
+
+def _remove(store: Store, name: str) -> None:
+    if not store.fields.remove(field_name(name, "name")):
+        raise NoSuchField(name)

@@ -1,4 +1,5 @@
-"""Reads, appends and prunes the feed: one row for each put and delete, in commit order."""
+"""Reads, appends and prunes the feed: one row for each put, delete and change of
+metadata, in commit order."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,17 +1,16 @@
-"""Reads and writes filter fields: fields of the metadata whose values have an index.
+"""Reads and writes filter fields: fields of the metadata whose values the database keeps in order.
 
-The values follow the feed, in pages, a moment behind the images; ``seq`` says how far they are.
+The values follow the feed, in pages, a moment behind the images.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.database.engine import Database
 from service.database.feed import head_of
-from service.database.records import Bound, Candidates, FieldValue, FilterField
+from service.database.records import REMOVED, Bound, Candidates, FieldValue, FilterField
 from service.database.schema import feed, filter_fields, filter_values, images
 from service.database.state import FIELDS_SEQ, PRUNED, all_state, set_state
 from service.errors import Refused
@@ -19,7 +18,6 @@ from service.errors import Refused
 MOST_FIELDS = 16
 PAGE = 600  # images, or changes, whose values are written in one transaction
 MOST_VALUES = 64  # of one field of one image; with more, the image counts as within every bound
-REMOVED = -1  # in the place of ``filled``
 REMOVED_NAME = "."  # and a number: no field is called so
 TEXT = 200  # characters of a string that are kept
 LAST = "\U0010ffff"  # the largest code point
@@ -28,7 +26,7 @@ ValuesOf = Callable[[str, str | None], list[FieldValue]]  # of a field's name an
 
 
 class FieldTable:
-    """The tables of filter fields. ``values_of``: returns the values of a field in metadata.
+    """The tables of filter fields.
 
     Every method raises SQLAlchemyError if the database does not answer.
     """
@@ -65,7 +63,7 @@ class FieldTable:
 
     def advance(self, values_of: ValuesOf) -> bool:
         """Applies the next changes, and fills new fields, by one page; returns whether more may
-        follow."""
+        follow. ``values_of``: returns the values of a field in metadata."""
         with self.database.read() as connection:
             fields = _fields(connection)
             behind = int(all_state(connection).get(FIELDS_SEQ, 0)) != head_of(connection)
@@ -73,28 +71,25 @@ class FieldTable:
             return False
         return self.database.write(lambda connection: _advance(connection, values_of))
 
-    @contextmanager
-    def candidates(self, bound: Bound, most: int) -> Iterator[Candidates | None]:
-        """Opens a snapshot of the images whose values are within a bound, at least.
+    def candidates(self, bound: Bound, most: int) -> Candidates | None:
+        """Returns the images whose values are within a bound, at least, all of one moment.
 
         None if the field has no values yet, or more than ``most`` images are within the bound.
         """
         with self.database.snapshot() as connection:
             number = _complete(connection, bound.field)
             if number is None:
-                yield None
-                return
+                return None
             one = filter_values.c.field
             inside = sa.select(filter_values.c.seq).where(one == number, _within(bound))
             within = inside.union_all(sa.select(filter_values.c.seq).where(one == -number))
             counted = sa.select(sa.func.count()).select_from(within.limit(most + 1).subquery())
             if (connection.scalar(counted) or 0) > most:
-                yield None
-                return
+                return None
             query = sa.select(images.c.seq, images.c.id, images.c.metadata)
             rows = connection.execute(query.where(images.c.seq.in_(within)).order_by(images.c.seq))
             seq = int(all_state(connection).get(FIELDS_SEQ, 0))
-            yield Candidates(seq, head_of(connection), [tuple(row) for row in rows])
+            return Candidates(seq, head_of(connection), [tuple(row) for row in rows])
 
 
 def kept_text(text: str) -> str:

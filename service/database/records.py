@@ -184,12 +184,15 @@ class Described:
     parts: Iterator[list[tuple[Any, ...]]]
 
 
+REMOVED = -1  # in the place of ``FilterField.filled``
+
+
 @dataclass(frozen=True)
 class FilterField:
-    """A field of the metadata that has an index.
+    """A field of the metadata whose values the database keeps in order.
 
-    ``filled``: the seq up to which images have their values in it; None if all have, and -1 if
-    the field is removed, and its values are being deleted.
+    ``filled``: the seq up to which the values of images are there; None if all are, and REMOVED if
+    the values of a removed field are being deleted.
     """
 
     number: int
@@ -202,7 +205,7 @@ class FilterField:
 
     @property
     def removed(self) -> bool:
-        return self.filled == -1
+        return self.filled == REMOVED
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ replicas      one row for each running process: what it has applied and how long
 jobs          one row for each import and re-index: its progress and its process
 job_failures  the entries that a job could not use, and why
 keys          one row for each API key: what it may do, and the hash of its secret
-filter_fields one row for each filter field: a field of the metadata that has an index
+filter_fields one row for each filter field, whose values are kept in order
 filter_values the values of filter fields, by the seq of their images
 state         values that all processes share, such as the name of the database
 """
@@ -107,7 +107,7 @@ filter_fields = sa.Table(
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
-    # The seq up to which images have their values here; null if all have.
+    # The seq up to which the values of images are there; null if all are, -1 if it is removed.
     sa.Column("filled", sa.BigInteger, nullable=True),
     sqlite_autoincrement=True,
 )
@@ -115,6 +115,7 @@ filter_fields = sa.Table(
 filter_values = sa.Table(
     "filter_values",
     metadata,
+    # Negative: the image has too many values, and counts as within every bound.
     sa.Column("field", sa.Integer, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False, index=True),
     # One of these: a number (of a boolean 0 or 1), or the beginning of a string and the moment

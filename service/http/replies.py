@@ -81,16 +81,16 @@ class SearchReply(Reply):
     model: str
     took_ms: float
     query: Literal["image", "original", "code", "examples"]
-    total: int | None
-    next_cursor: str | None
+    total: int | None = None
+    next_cursor: str | None = None
 
     example = {
         "results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}],
         "model": EXAMPLE_MODEL,
         "took_ms": 4.2,
         "query": "image",
-        "total": None,
-        "next_cursor": None,
+        "total": 120,
+        "next_cursor": "oNqXvD…",
     }
 
 

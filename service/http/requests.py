@@ -31,6 +31,7 @@ from service.catalogue.searcher import SearchOptions
 from service.catalogue.selection import Selection
 from service.database.records import KEEP, Scope
 from service.decoding.task import Region
+from service.errors import InvalidFilter
 from service.http.bodies import json_body, parse_json
 from service.http.problems import Problem, outside
 from service.settings import ID_PATTERN
@@ -45,6 +46,7 @@ MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # JSON with \u escapes and spa
 MOST_EXAMPLES = 16  # positive ones, and as many negative ones
 LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
 MAX_CURSOR = 32 * 2**10  # characters
+MAX_PAGED_FILTER = 16 * 2**10  # characters of a filter, which its cursors contain
 MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
 MAX_PATH = 4096  # characters of the source of an import
 
@@ -52,7 +54,7 @@ Arguments = TypeVar("Arguments", bound=BaseModel)
 
 
 class RegionBody(BaseModel):
-    """A part of an upright image, in fractions of its width and height."""
+    """A region: a part of an upright image, in fractions of its width and height."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -61,13 +63,15 @@ class RegionBody(BaseModel):
 
     x: Annotated[float, Field(ge=0, lt=1, description="left edge")]
     y: Annotated[float, Field(ge=0, lt=1, description="upper edge")]
-    width: Annotated[float, Field(gt=0, le=1, description="of the part")]
-    height: Annotated[float, Field(gt=0, le=1, description="of the part")]
+    width: Annotated[float, Field(gt=0, le=1, description="of the region")]
+    height: Annotated[float, Field(gt=0, le=1, description="of the region")]
 
     @model_validator(mode="after")
     def _inside(self) -> "RegionBody":
         if self.x + self.width > 1 + ROUNDING or self.y + self.height > 1 + ROUNDING:
-            raise ValueError("the part leaves the image: x + width and y + height are at most 1")
+            raise ValueError(
+                "the region leaves the image: x + width and y + height must be at most 1"
+            )
         if min(self.width, self.height) < LEAST_SIDE:
             raise ValueError(f"width and height are at least {LEAST_SIDE}")
         return self
@@ -115,6 +119,9 @@ class SearchFields(BaseModel):
     def options(self, caller: Caller) -> SearchOptions:
         """Raises InvalidFilter."""
         selection = _selection(self.filter, caller)
+        if self.pages and selection.filter and len(selection.filter.text) > MAX_PAGED_FILTER:
+            limit = f"with pages it has at most {MAX_PAGED_FILTER:,} characters of JSON"
+            raise InvalidFilter(f"filter: {limit}; shorten it, or search without pages")
         region = None if self.region is None else Region(**self.region.model_dump())
         return SearchOptions(
             self.k, self.min_score, self.exclude_same, selection, self.pages, region

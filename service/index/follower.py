@@ -70,7 +70,7 @@ class FeedFollower:
         self._new_index = new_index
         self.indexes: Mapping[str, Index] = {model: new_index(model, None)}  # by model id
         self._last = BEGINNING  # the last change applied
-        self.history = 0  # is increased when the changes before are unknown, or another history's
+        self.history = 0  # counts reloads, after which the feed may be another one
         self._catching_up = threading.Lock()
         self._answered_at = time.monotonic()
         self._failing = False

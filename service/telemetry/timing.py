@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-MOST_SPANS = 200  # of one request; a long one has more
+MOST_SPANS = 200  # of one request; later ones are not kept
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ def inside(store: Store, chosen: dict[str, Any]) -> list[set[str]]:
     """Returns the ids within each bound of a filter."""
     found = []
     for bound in parse(chosen).bounds:
-        with store.fields.candidates(bound, 10**6) as candidates:
-            assert candidates is not None
-            found.append({id for _, id, _ in candidates.rows})
+        candidates = store.fields.candidates(bound, 10**6)
+        assert candidates is not None
+        found.append({id for _, id, _ in candidates.rows})
     return found
 
 

@@ -58,8 +58,7 @@ def test_metrics_have_the_cost_of_requests(server: Server) -> None:
 
     search, images = ("POST", "/search"), ("GET", "/images")
     assert grown("gpq_request_cpu_seconds_count", *search) == 3
-    decode = grown("gpq_stage_seconds_sum", "decode")
-    assert decode / 3 < grown("gpq_request_cpu_seconds_sum", *search) < 30
+    assert 0.005 < grown("gpq_request_cpu_seconds_sum", *search) < 30  # decoding takes more
     assert 0 < grown("gpq_request_cpu_seconds_sum", *images) < 1
     assert 0 <= grown("gpq_received_bytes_total", *search) - 3 * len(LARGE) < 3000
     assert grown("gpq_received_bytes_total", *images) == 0

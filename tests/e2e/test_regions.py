@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.images import encoded, png
+from harness.images import encoded, noise, png
 from harness.server import Server
 from tests.e2e.test_hostile import assert_problem
 
@@ -22,7 +22,7 @@ def scores(reply: Any) -> dict[str, float]:
 
 
 def photograph() -> Image.Image:
-    return Image.effect_noise((400, 300), 80).convert("RGB")
+    return noise(1, (400, 300))
 
 
 def test_a_part_of_an_image_is_searched_for(server: Server) -> None:
@@ -61,7 +61,7 @@ def _orientation(value: int) -> bytes:
 def test_a_small_part_of_a_large_jpeg_keeps_its_pixels(server: Server) -> None:
     """Whole JPEGs are decoded at a fraction of their size; a part must not be."""
     buffer = io.BytesIO()
-    Image.effect_noise((3200, 2400), 80).convert("RGB").save(buffer, "JPEG", quality=95)
+    noise(2, (3200, 2400)).save(buffer, "JPEG", quality=95)
     small = {"x": 0.5, "y": 0.5, "width": 0.05, "height": 0.05}
     part = Image.open(io.BytesIO(buffer.getvalue())).crop((1600, 1200, 1760, 1320))
     server.index(png(0), ids='["region-0"]')

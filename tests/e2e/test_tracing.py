@@ -75,7 +75,8 @@ def test_a_request_is_traced_with_its_stages(
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "shop-9"}
         reply = server.http.post("/search", files={"image": png(1)}, headers=headers)
         assert reply.status_code == 200
-        server.http.get("/metrics")
+        for path in ("/metrics", "/livez", "/images/metrics-1"):
+            server.http.get(path)
     spans = [span for span in collector.spans if span.trace_id.hex() == TRACE]
     (request,) = [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
     assert request.name == "POST /search" and request.parent_span_id.hex() == PARENT
@@ -90,7 +91,8 @@ def test_a_request_is_traced_with_its_stages(
         assert request.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= request.end_time_unix_nano
     assert collector.services == {"gpq"}
-    assert not [span for span in collector.spans if "metrics" in span.name]
+    requests = [span.name for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
+    assert sorted(set(requests)) == ["GET /images/{id}", "POST /index", "POST /search"]
 
 
 def test_a_collector_that_is_down_costs_no_request(random_model: Path, tmp_path: Path) -> None:

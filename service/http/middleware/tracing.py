@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SERVICE_NAME = "gpq"  # if OTEL_SERVICE_NAME does not say otherwise
-UNTRACED = "livez,readyz,metrics"  # routes that are asked for all the time
+UNTRACED = "^[^/]*//[^/]*/(livez|readyz|metrics)$"  # URLs that are asked for all the time
 STOP_MILLISECONDS = 2000  # how long a stop waits for the collector
 NEEDED = (
     "OTEL_EXPORTER_OTLP_ENDPOINT is set, but the program lacks the packages that send traces: "
@@ -45,7 +45,10 @@ class Tracing:
         )
 
     def record(self, spent: Spent, request_id: str) -> None:
-        """Adds the stages of the current request to its span, which its last byte ends."""
+        """Adds the stages of the current request to its span.
+
+        Call it before the last byte is sent, which ends the span.
+        """
         span = self._current()
         if span.is_recording():
             span.set_attributes({"gpq.request_id": request_id, "gpq.cpu_seconds": spent.cpu})

@@ -66,7 +66,7 @@ BATCH_BODY = form(
         "items": FILE,
         "description": f"files; images × k is at most {MAX_BATCH_RESULTS}",
     },
-    **OPTIONS,
+    **{name: schema for name, schema in OPTIONS.items() if name != "pages"},
 )
 
 
@@ -82,8 +82,7 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
     started = time.perf_counter()
     with runtime.image_requests.admit():
         answer = await _search(request, runtime)
-    following = answer.next
-    hits = answer.queries[0]
+    hits, following = answer.queries[0], answer.next
     if isinstance(hits, ImageError):
         raise hits
     rest = {
@@ -91,7 +90,7 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
         "took_ms": _milliseconds_since(started),
         "query": answer.query,
         "total": answer.total,
-        "next_cursor": following and following.encode(runtime.serving.cursor_key),
+        "next_cursor": None if following is None else following.encode(runtime.serving.cursor_key),
     }
     return _reply("results", _results(hits), rest)
 

@@ -162,10 +162,11 @@ def test_each_request_is_timed_in_the_queue_and_in_its_batch() -> None:
 
 
 def test_requests_share_the_processor_time_of_their_batch_by_size() -> None:
-    begun = threading.Event()
+    begun, go = threading.Event(), threading.Event()
 
     def work(key: str, items: Sequence[int]) -> Sequence[int]:
         begun.set()
+        assert go.wait(10)
         until = time.thread_time() + 0.2
         while time.thread_time() < until:
             pass
@@ -178,6 +179,7 @@ def test_requests_share_the_processor_time_of_their_batch_by_size() -> None:
         for items in ([1], [1, 2, 3]):
             with timing.collected() as spent:
                 taken.append((spent, batcher.submit("a", items)))
+        go.set()
         for _, future in taken:
             future.result(10)
     assert first.result(10) == [0]

@@ -29,7 +29,7 @@ def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
             pass
 
     async def read_json() -> None:
-        await requests.search_json(endless("application/json"), "m", ANYBODY)
+        await requests.search_json(endless("application/json"), "m", ANYBODY, b"")
 
     for read in (read_form, read_json):
         with pytest.raises(SlowBody) as caught:
