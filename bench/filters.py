@@ -34,9 +34,10 @@ from gpq.model import artifact
 from harness.models import DEFAULT
 from harness.postgres import Postgres
 from service.catalogue.exact import ExactSearch, ScanOptions
-from service.catalogue.filters import parse, values_of
+from service.catalogue.filters import parse
 from service.catalogue.masks import Masks
 from service.catalogue.selection import EVERYTHING, Selection
+from service.catalogue.values import field_values
 from service.database.store import Store
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
@@ -80,7 +81,8 @@ class Searches:
         self.store.close()
 
     def ids(self, lut: NDArray[np.float32], selection: Selection) -> list[str]:
-        options = ScanOptions(self.model, K, -1.0, selection)
+        kept = None if selection.is_everything else self.masks.find(selection, self.model)
+        options = ScanOptions(self.model, K, -1.0, selection, kept=kept)
         (hits,) = self.exact.submit(options, [lut]).result()
         return [hit.id for hit in hits]
 
@@ -138,7 +140,7 @@ def measure_fields(searches: Searches, rows: int) -> dict[str, Any]:
     began = time.perf_counter()
     for name in ("rank", "brand"):
         searches.store.fields.add(name)
-    while searches.store.fields.advance(values_of):
+    while searches.store.fields.advance(field_values):
         pass
     seconds = time.perf_counter() - began
     times = {

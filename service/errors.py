@@ -28,6 +28,7 @@ ServiceError
 ├── Busy                  too many requests are being handled
 ├── Unavailable           the service cannot answer now; the same request may succeed later
 │   ├── WaitedTooLong     a queue did not give the request its turn in time
+│   ├── MaskOutdated      the mask of a search is too old
 │   └── ModelChanged      the set of models, or the active one, is not the expected one
 ├── SlowBody              the body of the request comes too slowly
 ├── ClientGone            nobody waits for the reply any more
@@ -155,6 +156,13 @@ class WaitedTooLong(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("the request waited too long for its turn; try again")
+
+
+class MaskOutdated(Unavailable):
+    """The mask of a search is too old for the changes since to be applied; it needs a new one."""
+
+    def __init__(self) -> None:
+        super().__init__("images change faster than they can be filtered; try again")
 
 
 class ModelChanged(Unavailable):

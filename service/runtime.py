@@ -71,6 +71,7 @@ class Runtime:
         self.device = device.pick(settings.device)
         self.engine, self.engine_reason = scan.choose(settings.scan)
         limit_decoding(settings.max_pixels)  # of the images in a model's files
+        memory.share_one_arena()
         memory.keep_tensors()
         self.originals = open_originals(settings.image_store)
         self.store = Store(settings.database_url)

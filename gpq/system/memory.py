@@ -4,7 +4,7 @@ import ctypes
 from functools import cache
 
 # <malloc.h>
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -3, -4, -8
 NEVER = -1
 PAD_BYTES = 1 << 30
 LARGE_BYTES = 4 << 20  # blocks of large images are at least this large
@@ -30,6 +30,15 @@ def keep_tensors() -> None:
     """
     _set(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
     _set(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def share_one_arena() -> None:
+    """Lets all threads allocate from one arena; call it before they start.
+
+    ``give_back`` does not return the last free block of the other arenas, which each have up to
+    64 MiB.
+    """
+    _set(M_ARENA_MAX, 1)
 
 
 def return_large_images() -> None:

@@ -6,7 +6,7 @@ database assigns seqs in commit order (``database.feed.append``), the same for e
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.batcher import Batcher
 from service.database.feed import FeedTable
 from service.database.records import Resolved
-from service.errors import ModelChanged, Unavailable
+from service.errors import MaskOutdated, ModelChanged, Unavailable
 from service.index.follower import FeedFollower
 from service.index.index import Index
 from service.telemetry import timing
@@ -45,13 +45,15 @@ class Hit:
 @dataclass(frozen=True)
 class ScanOptions:
     """The options that all queries of one batch share. ``model``: the model's id. ``selection``:
-    the images to search. ``after``: the last hit before those that are wanted."""
+    the images to search. ``after``: the last hit before those that are wanted. ``kept``: the mask
+    of the selection, unless it is everything."""
 
     model: str
     k: int
     min_score: float
     selection: Selection = EVERYTHING
     after: Place | None = None
+    kept: KeptMask | None = field(default=None, compare=False)
 
 
 class ExactSearch:
@@ -96,7 +98,7 @@ class ExactSearch:
             kept = self.masks.find(selection, model)
             resolved = self.feed.resolve([], kept.mark)
             if resolved.complete:
-                return self.masks.count(selection, kept, resolved)
+                return self.masks.total(selection, kept, resolved)
             self.masks.forget(selection)
             self._catch_up()
         raise Unavailable("images change faster than they can be counted; try again")
@@ -120,8 +122,9 @@ class ExactSearch:
         """
         luts, k = np.stack(tables), options.k
         after = None if options.after is None else (options.after.score, options.after.seq)
+        kept = options.kept
         for _ in range(SCAN_TRIES):
-            view = self._view(options)
+            view = self._view(options.model, kept)
             with timing.stage("scan"):
                 found = view.index.search(luts, k, view.mask, after)
             with timing.stage("db"):
@@ -131,13 +134,15 @@ class ExactSearch:
             if resolved.model != options.model:
                 raise ModelChanged(f"the active model is {resolved.model}, not {options.model}")
             if not resolved.complete:
-                self.masks.forget(options.selection)
+                if kept is not None:
+                    self.masks.forget(options.selection)
+                    raise MaskOutdated
                 self._catch_up()
                 continue
             ranked = overlay(luts, found, k, _selected(options.selection, resolved), after)
             missing = _most_missing(found, ranked, k, options)
-            if view.kept is not None and (missing > 0 or len(resolved.changes) > UPDATE_AFTER):
-                self.masks.update(options.selection, view.kept, resolved)
+            if kept is not None and (missing > 0 or len(resolved.changes) > UPDATE_AFTER):
+                kept = self.masks.update(options.selection, kept, resolved)
             if missing <= 0:
                 return [_hits(of_one, options, resolved) for of_one in ranked]
             # Let the index drop the deleted codes, and ask for more hits next time.
@@ -145,15 +150,16 @@ class ExactSearch:
             k += missing + SPARE
         raise Unavailable("images change faster than they can be searched; try again")
 
-    def _view(self, options: ScanOptions) -> "_View":
-        """Returns what to scan. Raises ModelChanged, WaitedTooLong."""
-        if not options.selection.is_everything:
-            kept = self.masks.find(options.selection, options.model)
-            return _View(kept.index, kept.mark, kept.mask, kept)
+    def _view(self, model: str, kept: KeptMask | None) -> "_View":
+        """Returns what to scan. Raises ModelChanged, MaskOutdated."""
+        if kept is not None:
+            if kept.history != self.follower.history:
+                raise MaskOutdated
+            return _View(kept.index, kept.mark, kept.mask)
         applied = self.follower.applied  # read before the index, which is at least as new
-        index = self.follower.indexes.get(options.model)
+        index = self.follower.indexes.get(model)
         if index is None:
-            raise ModelChanged(f"the codes of model {options.model} are not loaded here")
+            raise ModelChanged(f"the codes of model {model} are not loaded here")
         return _View(index, applied)
 
     def _catch_up(self) -> None:
@@ -171,14 +177,20 @@ class _View:
     index: Index
     mark: int
     mask: Mask | None = None
-    kept: KeptMask | None = None
 
 
 def _selected(selection: Selection, resolved: Resolved) -> Resolved:
     """Returns what was resolved without the images that do not belong to the selection."""
     if selection.is_everything:
         return resolved
-    images = {seq: image for seq, image in resolved.images.items() if selection.has(*image)}
+    # The other hits belong to the mask, and have not changed since.
+    changed = {change.seq for change in resolved.changes}
+    changed |= {change.describes for change in resolved.changes if change.describes is not None}
+    images = {
+        seq: image
+        for seq, image in resolved.images.items()
+        if seq not in changed or selection.has(*image)
+    }
     codes = {seq: code for seq, code in resolved.codes.items() if seq in images}
     return replace(resolved, images=images, codes=codes)
 

@@ -1,6 +1,6 @@
 """Keeps the values of filter fields up to date, on a background thread."""
 
-from service.catalogue.filters import values_of
+from service.catalogue.values import field_values
 from service.concurrency.periodic import PeriodicThread
 from service.database.fields import FieldTable
 
@@ -24,5 +24,5 @@ class FilterFields:
 
     def _follow(self) -> None:
         stopping = self._thread.stopping
-        while self.table.advance(values_of) and not stopping.wait(PAUSE_SECONDS):
+        while self.table.advance(field_values) and not stopping.wait(PAUSE_SECONDS):
             pass

@@ -16,30 +16,30 @@ moments: it is written, and the field must be written, as in ISO 8601; without a
 import json
 import math
 import operator
-import re
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Literal
 
-import orjson
-
-from service.database.records import Bound, FieldValue
+from service.catalogue import values as of
+from service.catalogue.values import Key, Metadata, Select, Values
+from service.database.records import Bound
 from service.errors import InvalidFilter
 
 MAX_DEPTH = 8  # filters inside one another
+MAX_PARTS = 200  # filters, and lists of filters
 MAX_CONDITIONS = 100
 MAX_OPERANDS = 1000  # values of all conditions together
-MAX_TEXT = 1000  # characters of a name or of a value
-MAX_KEYS = 16  # of the objects inside one another that a field's name goes through
+MAX_TEXT = 1000  # characters of a string
+MAX_DECLARED = 200  # characters of the name of a filter field
 
 Kind = Literal["number", "text", "moment"]
-Values = list[Any]  # of one field of one image: strings, numbers, booleans and objects
 Condition = Callable[[Values], bool]
-Test = Callable[[Mapping[str, Any]], bool]
-COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge,
+Test = Callable[[Metadata], bool]
+# How to compare, and whether with the smallest or the largest of the values of a field.
+COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], int]] = {
+    "lt": (operator.lt, 0), "lte": (operator.le, 0),
+    "gt": (operator.gt, -1), "gte": (operator.ge, -1),
 }  # fmt: skip
 OPERATORS = ("eq", *COMPARISONS, "any", "all", "prefix", "exists")
 
@@ -57,7 +57,7 @@ class Filter:
 
     def matches(self, metadata: str | None) -> bool:
         """Returns whether an image with this metadata, a JSON object as text, is chosen."""
-        return self._test({} if metadata is None else _parsed(metadata))
+        return self._test(Metadata(metadata))
 
 
 def parse(value: Any, where: str = "filter") -> Filter:
@@ -68,17 +68,11 @@ def parse(value: Any, where: str = "filter") -> Filter:
 
 
 def field_name(name: str, where: str) -> str:
-    """Returns the one way to write the name of a field. Raises InvalidFilter."""
-    return _joined(_keys(name, where))
-
-
-def values_of(name: str, metadata: str | None) -> list[FieldValue]:
-    """Returns the values of a field, which ``Bound`` compares, in metadata as JSON text."""
-    if metadata is None:
-        return []
-    found = _values(_parsed(metadata), list(_keys_of(name)))
-    values = [_field_value(value) for value in found]
-    return list(dict.fromkeys(value for value in values if value is not None))
+    """Returns the one way to write the name of a filter field. Raises InvalidFilter."""
+    written = of.name_of(of.keys_of(name, where))
+    if len(written) > MAX_DECLARED:
+        raise InvalidFilter(f"{where}: a filter field has at most {MAX_DECLARED} characters")
+    return written
 
 
 class _Parser:
@@ -86,14 +80,17 @@ class _Parser:
 
     def __init__(self) -> None:
         self.bounds: list[Bound] = []
-        self._conditions = self._operands = 0
+        self._parts = self._conditions = self._operands = 0
 
     def filter(self, value: Any, where: str, depth: int, *, certain: bool) -> Test:
         """``certain``: whether this part must hold for the whole filter to hold."""
+        self._count(where)
         if not isinstance(value, dict):
             raise InvalidFilter(f"{where}: expected an object")
         if depth == 0:
             raise InvalidFilter(f"{where}: filters may be nested {MAX_DEPTH} deep")
+        if not value and depth < MAX_DEPTH:
+            raise InvalidFilter(f"{where}: expected a condition")
         tests = [
             self._part(name, part, f"{where}.{name[:MAX_TEXT]}", depth, certain)
             for name, part in value.items()
@@ -105,30 +102,39 @@ class _Parser:
             test = self.filter(value, where, depth - 1, certain=False)
             return lambda metadata: not test(metadata)
         if name in ("and", "or"):
-            if not isinstance(value, list) or not value:
-                raise InvalidFilter(f"{where}: expected a list of filters")
-            certain = certain and (name == "and" or len(value) == 1)
-            tests = [
-                self.filter(each, f"{where}[{n}]", depth - 1, certain=certain)
-                for n, each in enumerate(value)
-            ]
-            joined = all if name == "and" else any
-            return lambda metadata: joined(test(metadata) for test in tests)
+            return self._joined(name, value, where, depth, certain)
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise InvalidFilter(f"{where}: a filter has at most {MAX_CONDITIONS} conditions")
-        keys, condition = _keys(name, where), self._condition(value, where)
+        keys, condition = of.keys_of(name, where), self._condition(value, where)
         if certain:
-            self.bounds += _bounds(_joined(keys), value)
+            self.bounds += _bounds(of.name_of(keys), value)
         return _at(keys, condition)
+
+    def _joined(self, name: str, value: Any, where: str, depth: int, certain: bool) -> Test:
+        self._count(where)
+        if not isinstance(value, list) or not value:
+            raise InvalidFilter(f"{where}: expected a list of filters")
+        certain = certain and (name == "and" or len(value) == 1)
+        tests = [
+            self.filter(each, f"{where}[{n}]", depth - 1, certain=certain)
+            for n, each in enumerate(value)
+        ]
+        joined = all if name == "and" else any
+        return lambda metadata: joined(test(metadata) for test in tests)
+
+    def _count(self, where: str) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidFilter(f"{where}: a filter consists of at most {MAX_PARTS} filters")
 
     def _condition(self, value: Any, where: str) -> Condition:
         if value is None:
-            return lambda values: not values
+            return lambda values: not values.found
         if isinstance(value, list):
             raise InvalidFilter(f"{where}: use any or all with a list")
         if not isinstance(value, dict) or "date" in value:
-            return self._equal([value], where)
+            return self._any([value], where)
         if not value:
             raise InvalidFilter(f"{where}: expected one of {', '.join(OPERATORS)}")
         parts = [
@@ -139,194 +145,119 @@ class _Parser:
 
     def _operator(self, name: str, operand: Any, where: str) -> Condition:
         if name == "eq":
-            return self._equal([operand], where)
-        if name in COMPARISONS:
-            convert, wanted = self._operand(operand, where)
-            if isinstance(wanted, bool):
-                raise InvalidFilter(f"{where}: expected a number, a string or a date")
-            compare = COMPARISONS[name]
-            return lambda values: any(compare(found, wanted) for found in convert(values))
+            return self._any([operand], where)
         if name == "any":
-            return self._equal(_list(operand, where), where)
+            return self._any(_list(operand, where), where)
         if name == "all":
-            parts = [self._equal([each], where) for each in _list(operand, where)]
-            return lambda values: all(part(values) for part in parts)
+            return self._all(_list(operand, where), where)
+        if name in COMPARISONS:
+            return self._comparison(name, operand, where)
         if name == "prefix":
-            convert, begin = self._operand(operand, where)
-            if not isinstance(begin, str):
-                raise InvalidFilter(f"{where}: expected a string")
-            return lambda values: any(found.startswith(begin) for found in convert(values))
+            return self._prefix(operand, where)
         if name == "exists":
             if not isinstance(operand, bool):
                 raise InvalidFilter(f"{where}: expected true or false")
-            return lambda values: bool(values) is operand
+            return lambda values: bool(values.found) is operand
         raise InvalidFilter(f"{where}: unknown; the operators are {', '.join(OPERATORS)}")
 
-    def _equal(self, operands: list[Any], where: str) -> Condition:
-        wanted: dict[Callable[[Values], Iterable[Any]], set[Any]] = {}
-        for operand in operands:
-            convert, value = self._operand(operand, where)
-            wanted.setdefault(convert, set()).add(value)
-        (convert, equals), *more = wanted.items()
-        if not more:
-            return lambda values: any(found in equals for found in convert(values))
-        return lambda values: any(
-            found in equals for convert, equals in wanted.items() for found in convert(values)
-        )
+    def _comparison(self, name: str, operand: Any, where: str) -> Condition:
+        select, wanted = self._operand(operand, where)
+        if isinstance(wanted, bool):
+            raise InvalidFilter(f"{where}: expected a number, a string or a date")
+        compare, place = COMPARISONS[name]
 
-    def _operand(
-        self, value: Any, where: str
-    ) -> tuple[Callable[[Values], Iterable[Any]], str | float | bool]:
+        def holds(values: Values) -> bool:
+            found = select(values)
+            return bool(found) and compare(found[place], wanted)
+
+        return holds
+
+    def _prefix(self, operand: Any, where: str) -> Condition:
+        select, begin = self._operand(operand, where)
+        if not isinstance(begin, str) or select is not of.strings:
+            raise InvalidFilter(f"{where}: expected a string")
+
+        def holds(values: Values) -> bool:
+            found = select(values)
+            place = bisect_left(found, begin)  # where those that begin so are, if there are any
+            return place < len(found) and found[place].startswith(begin)
+
+        return holds
+
+    def _any(self, operands: list[Any], where: str) -> Condition:
+        (select, wanted), *more = self._by_type(operands, where)
+        if not more:
+            return lambda values: not wanted.isdisjoint(select(values))
+        parts = [(select, wanted), *more]
+        return lambda values: any(not each.isdisjoint(of_type(values)) for of_type, each in parts)
+
+    def _all(self, operands: list[Any], where: str) -> Condition:
+        parts = self._by_type(operands, where)
+        return lambda values: all(wanted.issubset(select(values)) for select, wanted in parts)
+
+    def _by_type(self, operands: list[Any], where: str) -> list[tuple[Select, set[Any]]]:
+        wanted: dict[Select, set[Any]] = {}
+        for operand in operands:
+            select, value = self._operand(operand, where)
+            wanted.setdefault(select, set()).add(value)
+        return list(wanted.items())
+
+    def _operand(self, value: Any, where: str) -> tuple[Select, str | float | bool]:
         """Returns what selects the values of its type, and the value to compare them with."""
         self._operands += 1
         if self._operands > MAX_OPERANDS:
             raise InvalidFilter(f"{where}: a filter has at most {MAX_OPERANDS} values")
         if isinstance(value, dict) and value.keys() == {"date"}:
-            moment = _moment(value["date"]) if isinstance(value["date"], str) else None
+            moment = of.moment(value["date"]) if isinstance(value["date"], str) else None
             if moment is None:
                 raise InvalidFilter(f"{where}.date: expected a date as in ISO 8601")
-            return _moments, moment
+            return of.moments, moment
         if isinstance(value, str):
-            if len(value) > MAX_TEXT:
-                raise InvalidFilter(f"{where}: a value has at most {MAX_TEXT} characters")
-            return _strings, value
+            if len(value) > MAX_TEXT or not of.is_storable(value):
+                limit = f"at most {MAX_TEXT} characters, and no lone surrogate"
+                raise InvalidFilter(f"{where}: a string has {limit}")
+            return of.strings, value
         if isinstance(value, bool):
-            return _booleans, value
-        if isinstance(value, int | float) and math.isfinite(number := _float(value)):
-            return _numbers, number
+            return of.booleans, value
+        if isinstance(value, int | float) and math.isfinite(number := of.to_float(value)):
+            return of.numbers, number
         raise InvalidFilter(f"{where}: expected a string, a number, true, false or a date")
 
 
-def _bounds(field: str, value: Any) -> Iterable[Bound]:
+def _at(keys: Key, condition: Condition) -> Test:
+    """Applies a condition to the values of a field."""
+    return lambda metadata: condition(metadata.field(keys))
+
+
+def _bounds(name: str, value: Any) -> Iterable[Bound]:
     """Yields what a condition, which was checked, asks of the values of a field, at least."""
     operators = value if isinstance(value, dict) and "date" not in value else {"eq": value}
-    for name, operand in operators.items():
-        if name in ("eq", "any", "all"):
+    for operation, operand in operators.items():
+        if operation in ("eq", "any", "all"):
             operands = operand if isinstance(operand, list) else [operand]
-            found = [_part_of(each) for each in operands[: 1 if name == "all" else None]]
+            found = [_part_of(each) for each in operands[: 1 if operation == "all" else None]]
             kinds = {kind for kind, _ in found}
             if len(kinds) == 1 and (kind := kinds.pop()) is not None:
-                yield Bound(field, kind, equal=tuple(part for _, part in found))
-        elif name in COMPARISONS:
+                yield Bound(name, kind, equal=tuple(part for _, part in found))
+        elif operation in COMPARISONS:
             kind, part = _part_of(operand)
             if kind is not None:
-                low = name in ("gt", "gte")
-                yield Bound(field, kind, low=part if low else None, high=None if low else part)
-        elif name == "prefix":
-            yield Bound(field, "text", prefix=operand)
+                low = operation in ("gt", "gte")
+                yield Bound(name, kind, low=part if low else None, high=None if low else part)
+        elif operation == "prefix":
+            yield Bound(name, "text", prefix=operand)
 
 
 def _part_of(operand: Any) -> tuple[Kind | None, Any]:
     """Returns the part of a ``FieldValue`` that an operand is compared with, and its value."""
     if isinstance(operand, dict):
-        return "moment", _moment(operand["date"])
+        return "moment", of.moment(operand["date"])
     if isinstance(operand, str):
         return "text", operand
-    return ("number", _float(operand)) if isinstance(operand, int | float) else (None, None)
-
-
-def _field_value(value: Any) -> FieldValue | None:
-    if type(value) is str:
-        return FieldValue(text=value, moment=_moment(value))
-    return FieldValue(_float(value)) if type(value) in (int, float, bool) else None
+    return ("number", of.to_float(operand)) if isinstance(operand, int | float) else (None, None)
 
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise InvalidFilter(f"{where}: expected a list of values")
     return value
-
-
-def _keys(name: str, where: str) -> list[str]:
-    """Splits the name of a field at its dots."""
-    parts = re.findall(r"(?:\\.|[^.\\])+|\\", name, re.DOTALL)
-    if len(name) > MAX_TEXT or len(parts) > MAX_KEYS:
-        raise InvalidFilter(
-            f"{where}: a name has at most {MAX_TEXT} characters and {MAX_KEYS} keys"
-        )
-    keys = [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
-    if ".".join(parts) != name or not parts or parts[-1] == "\\":
-        raise InvalidFilter(f"{where}: a key is missing beside a dot, or after a backslash")
-    return keys
-
-
-@lru_cache(MAX_CONDITIONS)
-def _keys_of(name: str) -> tuple[str, ...]:
-    return tuple(_keys(name, "field"))
-
-
-def _joined(keys: Iterable[str]) -> str:
-    return ".".join(re.sub(r"([.\\])", r"\\\1", key) for key in keys)
-
-
-def _at(keys: list[str], condition: Condition) -> Test:
-    """Applies a condition to the values of a field."""
-    first, *rest = keys
-
-    def test(metadata: Mapping[str, Any]) -> bool:
-        value = metadata.get(first)
-        if rest:
-            return condition(_values(value, rest))
-        if type(value) is list:
-            return condition([each for each in value if each is not None])
-        return condition([] if value is None else [value])
-
-    return test
-
-
-def _values(value: Any, keys: list[str]) -> Values:
-    """Returns the values below a value; each element of an array counts."""
-    level = [value]
-    for key in keys:
-        objects = [each for each in _elements(level) if type(each) is dict]
-        level = [each[key] for each in objects if key in each]
-    return [each for each in _elements(level) if each is not None]
-
-
-def _elements(values: Iterable[Any]) -> Iterable[Any]:
-    for value in values:
-        if type(value) is list:
-            yield from value
-        else:
-            yield value
-
-
-def _strings(values: Values) -> Iterable[str]:
-    return [value for value in values if type(value) is str]
-
-
-def _booleans(values: Values) -> Iterable[bool]:
-    return [value for value in values if type(value) is bool]
-
-
-def _numbers(values: Values) -> Iterable[float]:
-    return [_float(value) for value in values if type(value) in (int, float)]
-
-
-def _moments(values: Values) -> Iterable[float]:
-    moments = (_moment(value) for value in values if type(value) is str)
-    return [moment for moment in moments if moment is not None]
-
-
-def _float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _moment(text: str) -> float | None:
-    """Returns seconds since 1970, or None if the text is no date."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _parsed(metadata: str) -> Mapping[str, Any]:
-    try:
-        value = orjson.loads(metadata)
-    except orjson.JSONDecodeError:  # a number beyond float64
-        value = json.loads(metadata)
-    return value if isinstance(value, dict) else {}

@@ -5,9 +5,11 @@ hits (``exact``); when they become many, they are applied to the mask.
 """
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,16 @@ from service.concurrency import wait_budget
 from service.database.feed import FeedTable
 from service.database.fields import FieldTable
 from service.database.records import Resolved
-from service.errors import ModelChanged, WaitedTooLong
+from service.errors import ClientGone, ModelChanged, Unavailable, WaitedTooLong
 from service.index.follower import FeedFollower
 from service.index.index import Index
 
 UPDATE_AFTER = 600  # changes that searches apply themselves
 # How many images a filter field may leave; with more, all metadata are read as quickly.
-LEAST_CANDIDATES, CANDIDATES_SHARE = 1000, 20
+LEAST_CANDIDATES, CANDIDATES_SHARE, MOST_CANDIDATES = 1000, 20, 50_000
+FAR_BEHIND = 5000  # changes; then a mask is made anew
+BUILD_SECONDS = 60
+MOST_MASKS, SELECTION_BYTES = 1000, 4096  # masks, and memory of one beside its rows
 MOST_TRIED = 4  # conditions of a filter
 BYTES_PER_CODE = 10  # of a prepared code, beside the code itself
 
@@ -43,11 +48,14 @@ class KeptMask:
     mark: int
     history: int
 
+    @cached_property
+    def count(self) -> int:
+        """The number of rows that belong to the selection."""
+        return int(np.count_nonzero(self.mask.rows))
+
     @property
     def bytes(self) -> int:
-        rows = self.mask.rows
-        each = self.index.code_bytes + BYTES_PER_CODE
-        return rows.nbytes + each * int(np.count_nonzero(rows))
+        return self.mask.rows.nbytes + self.count * (self.index.code_bytes + BYTES_PER_CODE)
 
 
 class Masks:
@@ -60,6 +68,7 @@ class Masks:
         self.feed, self.fields, self.follower = feed, fields, follower
         self.most_bytes = most_bytes
         self._kept: OrderedDict[Selection, KeptMask] = OrderedDict()
+        self._bytes = 0
         self._changing = threading.Lock()
         self._building = threading.Lock()  # one reads all metadata at a time
 
@@ -72,16 +81,16 @@ class Masks:
         The first time, reads the metadata of all images, or of those that a filter field leaves.
         Raises ModelChanged if the index is not loaded here, WaitedTooLong, SQLAlchemyError.
         """
-        if kept := self._current(selection, model):
+        if kept := self.current(selection, model):
             return kept
         seconds = min(max(0.0, wait_budget.current().left), threading.TIMEOUT_MAX)
         if not self._building.acquire(timeout=seconds):
             raise WaitedTooLong
         try:
-            kept = self._current(selection, model)
+            kept = self.current(selection, model)
             while kept is None:
                 self._keep(selection, self._build(selection, model))
-                kept = self._current(selection, model)
+                kept = self.current(selection, model)
             return kept
         finally:
             self._building.release()
@@ -89,14 +98,16 @@ class Masks:
     def forget(self, selection: Selection) -> None:
         """Drops a mask that is too far behind the feed."""
         with self._changing:
-            self._kept.pop(selection, None)
+            self._drop(selection)
 
-    def update(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> None:
-        """Applies the changes since ``kept.mark``, as far as the index has their rows."""
-        reached = self.follower.applied  # read before the rows are
+    def update(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> KeptMask:
+        """Returns the mask with the changes since ``kept.mark``, as far as the index has them."""
+        reached = self.follower.applied  # read before the index, which has all changes up to it
+        if self.follower.indexes.get(kept.index.model) is not kept.index:
+            return kept  # it was compacted, and follows the feed no more
         changes = [change for change in resolved.changes if change.seq <= reached]
         if not changes:
-            return
+            return kept
         rows = np.zeros(kept.index.rows, dtype=np.bool_)
         rows[: len(kept.mask.rows)] = kept.mask.rows
         changed = {change.seq for change in changes if change.codes}
@@ -104,9 +115,12 @@ class Masks:
         inside = [seq for seq in changed if _has(selection, resolved, seq)]
         rows[kept.index.rows_of(changed.difference(inside))] = False
         rows[kept.index.rows_of(inside)] = True
-        self._keep(selection, KeptMask(kept.index, Mask(rows), changes[-1].seq, kept.history))
+        rows[kept.index.rows_of(c.removes for c in changes if c.removes is not None)] = False
+        updated = KeptMask(kept.index, Mask(rows), changes[-1].seq, kept.history)
+        self._keep(selection, updated)
+        return updated
 
-    def count(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> int:
+    def total(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> int:
         """Counts the images of a selection; ``resolved``: all changes since ``kept.mark``."""
         rows = kept.mask.rows
         touched = {
@@ -118,16 +132,19 @@ class Masks:
         before = kept.index.rows_of(touched)
         before = before[before < len(rows)]
         inside = sum(_has(selection, resolved, seq) for seq in touched)
-        return int(np.count_nonzero(rows)) - int(np.count_nonzero(rows[before])) + inside
+        return kept.count - int(np.count_nonzero(rows[before])) + inside
 
-    def _current(self, selection: Selection, model: str) -> KeptMask | None:
-        """Returns a mask that is kept, for the rows of the index as it is now."""
-        index = self.follower.indexes.get(model)
-        if index is None:
-            raise ModelChanged(f"the codes of model {model} are not loaded here")
+    def current(self, selection: Selection, model: str) -> KeptMask | None:
+        """Returns a mask that is kept, for the rows of the index as it is now; None if there is
+        none, or it is far behind the feed. Raises ModelChanged."""
         with self._changing:
             kept = self._kept.get(selection)
+            index = self.follower.indexes.get(model)  # read now: a mask never goes back to an older
+            if index is None:
+                raise ModelChanged(f"the codes of model {model} are not loaded here")
             if kept is None or kept.history != self.follower.history:
+                return None
+            if self.follower.applied - kept.mark > FAR_BEHIND:
                 return None
             self._kept.move_to_end(selection)
         if kept.index is index:
@@ -150,7 +167,8 @@ class Masks:
         """Returns the seqs of a selection, and the change that they reflect at least, by a filter
         field; None if none helps."""
         bounds = selection.filter.bounds if selection.filter else ()
-        most = max(LEAST_CANDIDATES, len(self.follower.index) // CANDIDATES_SHARE)
+        share = len(self.follower.index) // CANDIDATES_SHARE
+        most = min(max(LEAST_CANDIDATES, share), MOST_CANDIDATES)
         for bound in bounds[:MOST_TRIED]:
             found = self.fields.candidates(bound, most)
             if found is not None and found.head - found.seq <= UPDATE_AFTER:
@@ -160,16 +178,48 @@ class Masks:
     def _by_all(self, selection: Selection) -> tuple[NDArray[np.int64], int]:
         """Does the same by the metadata of all images."""
         with self.feed.described() as described:
-            parts = [_seqs(selection, part) for part in described.parts]
+            parts = [_seqs(selection, part) for part in _watched(described.parts)]
         return np.concatenate([np.empty(0, dtype=np.int64), *parts]), described.head
 
     def _keep(self, selection: Selection, kept: KeptMask) -> None:
+        live, history = set(map(id, self.follower.indexes.values())), self.follower.history
         with self._changing:
+            self._drop(selection)
             self._kept[selection] = kept
-            self._kept.move_to_end(selection)
-            most = self.most_bytes
-            while len(self._kept) > 1 and sum(k.bytes for k in self._kept.values()) > most:
-                self._kept.popitem(last=False)
+            self._bytes += _bytes(selection, kept)
+            # An index that was replaced would stay in memory as long as a mask of it.
+            for other, old in [*self._kept.items()]:
+                if other != selection and (id(old.index) not in live or old.history != history):
+                    self._drop(other)
+            while len(self._kept) > 1 and (
+                self._bytes > self.most_bytes or len(self._kept) > MOST_MASKS
+            ):
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, selection: Selection) -> None:
+        if kept := self._kept.pop(selection, None):
+            self._bytes -= _bytes(selection, kept)
+
+
+def _bytes(selection: Selection, kept: KeptMask) -> int:
+    """Returns the memory of a mask and its selection, whose parsed form takes some times its
+    text."""
+    text = len(selection.filter.text) if selection.filter else 0
+    return kept.bytes + 8 * text + SELECTION_BYTES
+
+
+def _watched(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Raises ClientGone when nobody waits any more, Unavailable after BUILD_SECONDS."""
+    until, work = time.monotonic() + BUILD_SECONDS, wait_budget.current().work
+    for part in parts:
+        if not work.wanted():
+            raise ClientGone
+        if time.monotonic() > until:
+            raise Unavailable(
+                f"the filter takes more than {BUILD_SECONDS} seconds to look at all metadata: use "
+                "fewer conditions, or declare a filter field"
+            )
+        yield part
 
 
 def _seqs(selection: Selection, rows: Iterable[tuple[Any, ...]]) -> NDArray[np.int64]:

@@ -12,14 +12,18 @@ waits.
 import hashlib
 import json
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import SEEK_END
 from typing import BinaryIO, TypeVar
 
+import anyio
 import numpy as np
+from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
 from gpq.errors import ImageError
@@ -27,7 +31,9 @@ from gpq.model.model import Model
 from service.catalogue.cursor import Compared, Cursor, Place
 from service.catalogue.exact import ExactSearch, Hit, ScanOptions, scores
 from service.catalogue.examples import Example, combined
+from service.catalogue.masks import KeptMask
 from service.catalogue.selection import EVERYTHING, Selection
+from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
 from service.database.images import ImageTable
@@ -35,6 +41,7 @@ from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage, Decoder
 from service.decoding.task import Region
 from service.errors import (
+    MaskOutdated,
     ModelChanged,
     NoOriginal,
     NoSuchImage,
@@ -46,6 +53,7 @@ from service.errors import (
 from service.index.follower import FeedFollower
 from service.models.encoder import Encoder
 from service.originals.originals import Originals
+from service.telemetry import timing
 
 MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch
 SEARCH_TRIES = 8
@@ -59,7 +67,8 @@ log = logging.getLogger("gpq.service")
 class SearchOptions:
     """Options of a search. ``exclude_same``: leaves out images with the query's bytes.
     ``selection``: the images to search. ``pages``: whether the answer says how to go on.
-    ``region``: the part of the queries that is searched for."""
+    ``region``: the part of the queries that is searched for. ``kept``: the mask of the selection,
+    which the searcher finds."""
 
     k: int
     min_score: float
@@ -67,6 +76,7 @@ class SearchOptions:
     selection: Selection = EVERYTHING
     pages: bool = False
     region: Region | None = None
+    kept: KeptMask | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,7 @@ class Searcher:
         self.images, self.originals, self.follower = images, originals, follower
         self.decoder, self.encoder, self.exact = decoder, encoder, exact
         self.admission = admission
+        self._new_masks = CapacityLimiter(1)
 
     async def by_uploads(self, files: Sequence[BinaryIO], options: SearchOptions) -> SearchAnswer:
         """Returns the images nearest to each upload. Raises TooManyResults."""
@@ -152,13 +163,31 @@ class Searcher:
         for _ in range(SEARCH_TRIES):
             model = self.encoder.models[self.follower.model]
             try:
-                if not options.selection.is_everything:  # on its own thread, which may block
-                    find = partial(self.exact.masks.find, options.selection, model.id)
-                    await self.admission.run(find)
+                if not options.selection.is_everything:
+                    options = replace(options, kept=await self._mask(options.selection, model.id))
                 return await search(query, options, model)
-            except ModelChanged:
+            except (ModelChanged, MaskOutdated):
                 await self.admission.run(self.follower.catch_up)
         raise Unavailable("models change faster than images can be searched; try again")
+
+    async def _mask(self, selection: Selection, model: str) -> KeptMask:
+        """Returns the mask of a selection. Those that are new take turns of their own, so that
+        they hold no turn of other requests while they wait for each other."""
+        masks, budget, borrower = self.exact.masks, wait_budget.current(), object()
+        kept = await self.admission.on_thread(partial(masks.current, selection, model))
+        if kept is not None:
+            return kept
+        began = time.perf_counter()
+        try:
+            with timing.stage("queue"), anyio.fail_after(budget.left):
+                await self._new_masks.acquire_on_behalf_of(borrower)
+        except TimeoutError as error:
+            raise WaitedTooLong from error
+        try:
+            budget.spend(time.perf_counter() - began)
+            return await self.admission.on_thread(partial(masks.find, selection, model))
+        finally:
+            self._new_masks.release_on_behalf_of(borrower)
 
     async def _by_uploads(
         self, files: Sequence[BinaryIO], options: SearchOptions, model: Model
@@ -169,7 +198,7 @@ class Searcher:
         if options.exclude_same:
             excluded = await self.admission.run(partial(self._ids_of_uploads, files))
         most = options.k + max(map(len, excluded))
-        scan = ScanOptions(model.id, most, options.min_score, options.selection)
+        scan = ScanOptions(model.id, most, options.min_score, options.selection, kept=options.kept)
         if len(files) == 1:
             found = [await self._nearest(files[0], scan, model, options.region)]
         else:
@@ -249,8 +278,10 @@ class Searcher:
         ids: set[str] = set()
         if excluded:
             ids = await self.admission.run(partial(self._ids_of_bytes, excluded))
-        k, min_score, selection = options.k, options.min_score, options.selection
-        scan = ScanOptions(model.id, k + len(ids), min_score, selection, after)
+        k, selection = options.k, options.selection
+        # With negative examples, scores may be below -1.
+        min_score = options.min_score if options.min_score > -1 else -math.inf
+        scan = ScanOptions(model.id, k + len(ids), min_score, selection, after, options.kept)
         hits = _without((await result_of(self.exact.submit(scan, [table])))[0], ids, k)
         if not options.pages:
             return SearchAnswer([hits], query, model.id)
@@ -324,7 +355,9 @@ class Searcher:
         if options.pages:
             excluded = [stored.sha256] if options.exclude_same else []
             return await self._page(lut, options, model, compared, excluded)
-        scan = ScanOptions(model.id, k + len(stored.excluded), min_score, selection)
+        scan = ScanOptions(
+            model.id, k + len(stored.excluded), min_score, selection, kept=options.kept
+        )
         hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
         if options.exclude_same:
             hits = _without(hits, stored.excluded, k)

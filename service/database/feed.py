@@ -24,7 +24,7 @@ from service.database.schema import codes, feed, images, models
 from service.database.state import PRUNED, all_state, pruned_seq, set_state
 
 PAGE = 10_000  # changes read, or pruned, at a time
-CODES_AT_A_TIME = 50_000  # fetched for a snapshot
+CODES_AT_A_TIME, METADATA_AT_A_TIME = 50_000, 2_000  # fetched for a snapshot
 
 
 class FeedTable:
@@ -64,7 +64,7 @@ class FeedTable:
         """Opens a snapshot of the ids and the metadata of all images, and the feed's head."""
         with self.database.snapshot() as connection:
             query = sa.select(images.c.seq, images.c.id, images.c.metadata).order_by(images.c.seq)
-            parts = self.database.stream(connection, query, CODES_AT_A_TIME)
+            parts = self.database.stream(connection, query, METADATA_AT_A_TIME)
             yield Described(head_of(connection), parts)
 
     def resolve(self, seqs: Iterable[int], after: int) -> Resolved:

@@ -3,7 +3,7 @@
 The values follow the feed, in pages, a moment behind the images.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,13 +16,14 @@ from service.database.state import FIELDS_SEQ, PRUNED, all_state, set_state
 from service.errors import Refused
 
 MOST_FIELDS = 16
-PAGE = 600  # images, or changes, whose values are written in one transaction
-MOST_VALUES = 64  # of one field of one image; with more, the image counts as within every bound
+PAGE = 200  # images, or changes, whose values are written in one transaction
+MOST_VALUES = 16  # of one field of one image; with more, the image counts as within every bound
 REMOVED_NAME = "."  # and a number: no field is called so
 TEXT = 200  # characters of a string that are kept
 LAST = "\U0010ffff"  # the largest code point
 
-ValuesOf = Callable[[str, str | None], list[FieldValue]]  # of a field's name and metadata as text
+# Of the names of fields, and metadata as text.
+ValuesOf = Callable[[Sequence[str], str | None], list[list[FieldValue]]]
 
 
 class FieldTable:
@@ -88,7 +89,10 @@ class FieldTable:
                 return None
             query = sa.select(images.c.seq, images.c.id, images.c.metadata)
             rows = connection.execute(query.where(images.c.seq.in_(within)).order_by(images.c.seq))
-            seq = int(all_state(connection).get(FIELDS_SEQ, 0))
+            state = all_state(connection)
+            seq = int(state.get(FIELDS_SEQ, 0))
+            if seq < int(state.get(PRUNED, 0)):
+                return None
             return Candidates(seq, head_of(connection), [tuple(row) for row in rows])
 
 
@@ -118,7 +122,7 @@ def _within(bound: Bound) -> sa.ColumnElement[bool]:
         parts.append(column <= _kept(bound.high))
     if bound.prefix is not None:
         begin = kept_text(bound.prefix)
-        parts += [column >= begin, column <= begin + LAST]
+        parts += [column >= begin, column <= begin + LAST * TEXT]
     return sa.and_(*parts)
 
 
@@ -127,17 +131,17 @@ def _kept(value: float | str) -> float | str:
 
 
 def _advance(connection: Connection, values_of: ValuesOf) -> bool:
-    fields = _fields(connection)
-    for field in fields:
+    kept = [field for field in _fields(connection) if not field.removed]
+    if kept and _follow(connection, kept, values_of):
+        return True
+    for field in _fields(connection):
         if field.removed:
             _clear(connection, field)
             return True
-    more = bool(fields) and _follow(connection, fields, values_of)
-    for field in _fields(connection):
         if field.filled is not None:
             _fill(connection, field, field.filled, values_of)
             return True
-    return more
+    return False
 
 
 def _clear(connection: Connection, field: FilterField) -> None:
@@ -155,7 +159,8 @@ def _follow(connection: Connection, fields: list[FilterField], values_of: Values
     state, head = all_state(connection), head_of(connection)
     after = int(state.get(FIELDS_SEQ, 0))
     if int(state.get(PRUNED, 0)) > after or after > head:  # changes were missed: begin again
-        connection.execute(sa.update(filter_fields).values(filled=0))
+        again = sa.update(filter_fields).where(filter_fields.c.filled.is_distinct_from(REMOVED))
+        connection.execute(again.values(filled=0))
         set_state(connection, FIELDS_SEQ, str(head))
         return True
     query = sa.select(feed.c.seq, feed.c.removes, feed.c.describes).where(feed.c.seq > after)
@@ -187,11 +192,12 @@ def _write(
     old = sa.delete(filter_values).where(filter_values.c.seq.in_(seqs))
     connection.execute(old.where(filter_values.c.field.in_(numbers)))
     query = sa.select(images.c.seq, images.c.metadata).where(images.c.seq.in_(seqs))
+    names = [field.name for field in fields]
     rows = [
         values
         for row in connection.execute(query)
-        for field in fields
-        for values in _rows(field.number, row.seq, values_of(field.name, row.metadata))
+        for field, found in zip(fields, values_of(names, row.metadata), strict=True)
+        for values in _rows(field.number, row.seq, found)
     ]
     if rows:
         connection.execute(sa.insert(filter_values), rows)

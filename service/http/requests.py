@@ -135,7 +135,7 @@ class ExampleBody(BaseModel):
 
     id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
     weight: Annotated[
-        float, Field(gt=0, le=100, allow_inf_nan=False, description="how much it counts")
+        float, Field(ge=0.01, le=100, allow_inf_nan=False, description="how much it counts")
     ] = 1.0
 
 
@@ -407,6 +407,9 @@ def _options(
     rest = {name: value for name, value in sent if name not in images}
     for name in ("filter", "region"):
         if isinstance(text := rest.get(name), str):
+            if len(text) > MAX_JSON_BYTES:
+                detail = f"{name}: {len(text)} characters; at most {MAX_JSON_BYTES}"
+                raise Problem(422, "field-too-large", detail)
             rest[name] = parse_json(text, name)
     search = _validate(SearchFields, rest)
     _require_model(search.model, active_model)

@@ -11,9 +11,10 @@ from harness import commands
 from harness.images import png
 from harness.server import Server
 from service.catalogue import masks
-from service.catalogue.filters import parse, values_of
+from service.catalogue.filters import parse
 from service.catalogue.masks import Masks
 from service.catalogue.selection import Selection
+from service.catalogue.values import field_values
 from service.database import fields as fields_module
 from service.database.records import Put
 from service.database.store import Store
@@ -23,8 +24,9 @@ from service.index.index import Index
 from tests.waiting import until
 
 VALUES: list[Any] = [
-    None, True, False, 0, 1, 2.5, -3, 10**400, 2**53 + 1, "", "a", "ab", "b\0c", "b", "é",
-    "\U0001f600", "x" * 300, "x" * 299 + "y", "2026-03-01", "2026-03-01T01:00:00+02:00",
+    None, True, False, 0, 1, 2.5, -3, 10**400, 2**53 + 1, "", "a", "ab", "ab\U0010ffffz",
+    "b\0c", "b", "é", "\U0001f600",
+    "x" * 300, "x" * 299 + "y", "2026-03-01", "2026-03-01T01:00:00+02:00",
     ["a", 2.5], [], ["a"] * 3,
     {"b": "a"}, {"b": ["é", 1]}, [{"b": 2}, {"b": "b"}], list(range(100)),
 ]  # fmt: skip
@@ -40,7 +42,7 @@ def put(id: str, metadata: Any) -> Put:
 
 
 def fill(store: Store) -> None:
-    while store.fields.advance(values_of):
+    while store.fields.advance(field_values):
         pass
 
 
@@ -86,7 +88,7 @@ def test_fields_follow_changes_in_pages(store: Store, monkeypatch: pytest.Monkey
     store.images.put([put(f"i{n}", {"a": n % 4}) for n in range(10)])
     store.fields.add("a")
     assert [field.complete for field in store.fields.all()] == [False]
-    store.fields.advance(values_of)
+    store.fields.advance(field_values)
     store.images.describe("i0", '{"a":9}')  # before and after the part that is filled
     store.images.describe("i9", '{"a":9}')
     fill(store)

@@ -19,6 +19,7 @@ from service.catalogue.masks import Masks
 from service.catalogue.selection import Selection
 from service.database.records import Put
 from service.database.store import Store
+from service.errors import MaskOutdated
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 
@@ -201,10 +202,11 @@ def test_searches_apply_many_changes_to_their_mask(
     selection = Selection(parse(RED))
     store.images.put([put(f"i{n}", n, "red" if n % 2 else "blue") for n in range(10)])
     follower.load()
-    options = ScanOptions("m", 3, -1.0, selection)
     table = np.arange(32, dtype=np.float32).reshape(2, 16)
 
     def ids() -> list[str]:
+        kept = kept_masks.find(selection, "m")
+        options = ScanOptions("m", 3, -1.0, selection, kept=kept)
         (hits,) = searcher.submit(options, [table]).result(10)
         return [hit.id for hit in hits]
 
@@ -221,3 +223,70 @@ def test_searches_apply_many_changes_to_their_mask(
         assert ids() == ["i8", "i6", "i4"]
         marks.append(kept_masks.find(selection, "m").mark)
     assert marks == [10, 19]
+
+
+def open_follower(store: Store) -> FeedFollower:
+    return FeedFollower(store, lambda model, codes: Index(model, 2, "reference", codes), "m")
+
+
+def test_a_mask_loses_nothing_when_the_index_is_replaced_meanwhile(store: Store) -> None:
+    follower = open_follower(store)
+    kept_masks = Masks(store.feed, store.fields, follower, 10**6)
+    selection = Selection(parse(RED))
+    store.images.put([put(f"i{n}", n, "red") for n in range(5)])
+    follower.load()
+    kept = kept_masks.find(selection, "m")
+    store.images.put([put("new", 9, "red")])
+    follower.catch_up()
+    store.images.put([put("newer", 10, "red")])
+    follower._load()  # has both; the old index has only the first
+    kept_masks.update(selection, kept, store.feed.resolve([], kept.mark))
+    moved = kept_masks.find(selection, "m")
+    assert moved.index is follower.index
+    resolved = store.feed.resolve([], moved.mark)
+    rows = set(moved.index.seqs(np.flatnonzero(moved.mask.rows)).tolist())
+    assert rows | set(resolved.codes) == {1, 2, 3, 4, 5, 6, 7}
+    assert kept_masks.total(selection, moved, resolved) == 7
+    store.images.delete("i0")
+    follower.catch_up()
+    resolved = store.feed.resolve([], moved.mark)
+    updated = kept_masks.update(selection, moved, resolved)
+    assert updated.mark == 8
+    assert kept_masks.total(selection, updated, store.feed.resolve([], updated.mark)) == 6
+
+
+def test_masks_of_replaced_indexes_and_long_filters_do_not_stay(store: Store) -> None:
+    follower = open_follower(store)
+    store.images.put([put("a", 1, "red")])
+    follower.load()
+    kept_masks = Masks(store.feed, store.fields, follower, 10**6)
+    for n in range(20):
+        kept_masks.find(
+            Selection(parse({"colour": {"any": [f"{n}-{m}" for m in range(900)]}})), "m"
+        )
+    assert len(kept_masks) < 20
+    before = kept_masks.find(Selection(parse(RED)), "m")
+    follower._load()
+    kept_masks.find(Selection(parse({"colour": "blue"})), "m")
+    assert all(kept.index is not before.index for kept in kept_masks._kept.values())
+
+
+def test_a_search_with_an_old_mask_asks_for_a_new_one(store: Store) -> None:
+    follower = open_follower(store)
+    store.images.put([put("a", 1, "red")])
+    follower.load()
+    kept_masks = Masks(store.feed, store.fields, follower, 10**6)
+    selection = Selection(parse(RED))
+    options = ScanOptions("m", 3, -1.0, selection, kept=kept_masks.find(selection, "m"))
+    table = np.zeros((2, 16), dtype=np.float32)
+    with closing(ExactSearch(store.feed, follower, kept_masks)) as searcher:
+        assert len(searcher.submit(options, [table]).result(10)[0]) == 1
+        store.images.put([put("b", 1, "red")])
+        while store.feed.prune(-10):
+            pass
+        with pytest.raises(MaskOutdated):
+            searcher.submit(options, [table]).result(10)
+        assert len(kept_masks) == 0
+        follower.history += 1
+        with pytest.raises(MaskOutdated):
+            searcher.submit(options, [table]).result(10)

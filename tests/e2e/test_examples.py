@@ -61,6 +61,13 @@ def test_uploads_and_ids_mix_in_a_form(filled: Server) -> None:
     assert scores(single) == pytest.approx(one, abs=1e-5)
 
 
+def test_scores_below_the_range_are_hits_too(filled: Server) -> None:
+    negative = [{"id": id, "weight": 100} for id in IDS[4:10]]
+    reply = by_ids(filled, positive=[{"id": "example-1", "weight": 0.01}], negative=negative)
+    found = scores(reply)
+    assert found.keys() == set(IDS) and min(found.values()) < -1000
+
+
 def test_examples_are_left_out_paged_and_filtered(filled: Server) -> None:
     body = {"positive": [{"id": "example-1"}, {"id": "example-4"}], "exclude_same": True}
     whole = list(scores(by_ids(filled, **body)))
@@ -84,7 +91,7 @@ def test_examples_are_left_out_paged_and_filtered(filled: Server) -> None:
         ({"negative": [{"id": "example-1"}]}, 422, "positive"),
         ({"positive": [{"id": "example-1"}] * 17}, 422, "positive"),
         ({"positive": [{"id": "a b"}]}, 422, "positive.0.id"),
-        ({"positive": [{"id": "example-1", "weight": 0}]}, 422, "positive.0.weight"),
+        ({"positive": [{"id": "example-1", "weight": 1e-40}]}, 422, "positive.0.weight"),
         ({"positive": [{"id": "example-1", "weight": 1e9}]}, 422, "positive.0.weight"),
         ({"positive": ["example-1"]}, 422, "positive.0"),
         ({"positive": [{"id": "missing"}]}, 404, "missing"),

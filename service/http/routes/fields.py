@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from service.catalogue.filters import MAX_TEXT, field_name
+from service.catalogue.filters import MAX_DECLARED, field_name
 from service.errors import NoSuchField
 from service.http.admin_replies import FieldsReply
 from service.http.dependencies import ReadyRuntime, database_route
@@ -14,7 +14,11 @@ router = APIRouter()
 
 Name = Annotated[
     str,
-    Path(max_length=MAX_TEXT, description="name of a field, as in a filter", examples=["price"]),
+    Path(
+        max_length=2 * MAX_DECLARED,
+        description="name of a field, as in a filter",
+        examples=["price"],
+    ),
 ]
 
 

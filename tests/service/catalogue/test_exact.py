@@ -13,7 +13,7 @@ def test_a_search_with_many_results_looks_them_up_a_few_queries_at_a_time() -> N
 
     def search(options: ScanOptions, tables: Any) -> list[list[Hit]]:
         sizes.append(len(tables))
-        return [[Hit(str(table), 1.0, None)] for table in tables]
+        return [[Hit(str(table), 1.0, None, 1)] for table in tables]
 
     exact._search = search  # type: ignore[method-assign]
     tables: Any = range(64)

@@ -25,7 +25,7 @@ class Encoding:
         self.events: list[str] = []
         self.models = {"m": SimpleNamespace(id="m")}
 
-    def decode_all(self, uploads: Any, models: Any) -> list[DecodedImage]:
+    def decode_all(self, uploads: Any, models: Any, region: Any) -> list[DecodedImage]:
         self.events.append("pixels")
         return [DecodedImage(1, 1, {}) for _ in uploads]
 
@@ -66,8 +66,8 @@ def test_a_batch_with_too_much_metadata_fails_before_all_of_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("service.catalogue.searcher.MAX_REPLY_METADATA", 100)
-    hit = Hit("a", 1.0, '{"n":"' + "x" * 12 + '"}')  # 20 characters
-    bare = Hit("b", 1.0, None)
+    hit = Hit("a", 1.0, '{"n":"' + "x" * 12 + '"}', 1)  # 20 characters
+    bare = Hit("b", 1.0, None, 2)
     found = asyncio.run(search(searcher(Scans(hit, bare), Encoding()), 5))
     assert found == [[hit, bare]] * 5
     scans = Scans(hit, bare)
@@ -83,7 +83,7 @@ def test_a_search_by_id_that_waits_too_long_fails_and_is_not_answered_by_code() 
     originals: Any = SimpleNamespace(get=lambda sha256: b"bytes")
     budget = wait_budget.current
     # Its turn never comes.
-    decoder: Any = SimpleNamespace(decode_one=lambda data, model: budget().result_of(Future()))
+    decoder: Any = SimpleNamespace(decode_one=lambda *_: budget().result_of(Future()))
     follower: Any = SimpleNamespace(model="m")
     admission = Admission(limit=9, threads=1, seconds=0.05)
     coder: Any = Encoding()
