@@ -44,6 +44,7 @@ MAX_ECHOED_NAME = 255  # characters of a file's name that the reply echoes
 MAX_JSON_BYTES = 64 * 2**10  # the JSON body of a search
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # JSON with \u escapes and spaces is longer
 MOST_EXAMPLES = 16  # positive ones, and as many negative ones
+WHOLE = Region(0, 0, 1, 1)
 LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
 MAX_CURSOR = 32 * 2**10  # characters
 MAX_PAGED_FILTER = 16 * 2**10  # characters of a filter, which its cursors contain
@@ -58,7 +59,7 @@ class RegionBody(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"example": {"x": 0.25, "y": 0.1, "width": 0.5, "height": 0.5}},
+        json_schema_extra={"example": {"x": 0, "y": 0, "width": 1, "height": 1}},
     )
 
     x: Annotated[float, Field(ge=0, lt=1, description="left edge")]
@@ -105,8 +106,9 @@ class SearchFields(BaseModel):
     filter: Annotated[
         dict[str, Any] | None,
         Field(
-            description="chooses the images to search by their metadata; in a form, JSON text",
-            examples=[{"brand": "acme", "price": {"lt": 20}}],
+            description="chooses the images to search by their metadata, for example "
+            '`{"brand": "acme", "price": {"lt": 20}}`; in a form, JSON text',
+            examples=[{}],
         ),
     ] = None
 
@@ -123,6 +125,7 @@ class SearchFields(BaseModel):
             limit = f"with pages it has at most {MAX_PAGED_FILTER:,} characters of JSON"
             raise InvalidFilter(f"filter: {limit}; shorten it, or search without pages")
         region = None if self.region is None else Region(**self.region.model_dump())
+        region = None if region == WHOLE else region
         return SearchOptions(
             self.k, self.min_score, self.exclude_same, selection, self.pages, region
         )
@@ -273,6 +276,7 @@ def search_form(
 
     Raises Problem 403 if the id of an example is beyond the prefix of the caller's key.
     """
+    fields = _without_empty(fields)
     if "positive" in fields or "negative" in fields:
         options = _options(fields, ("positive", "negative"), active_model, caller)
         return _examples(fields, caller), _without_region(options)
@@ -417,7 +421,8 @@ def _options(
 
 
 def _selection(value: Any, caller: Caller) -> Selection:
-    return Selection(None if value is None else filters.parse(value), caller.prefix)
+    chosen = None if value in (None, {}) else filters.parse(value)
+    return Selection(chosen, caller.prefix)
 
 
 def _require_model(wanted: str | None, active_model: str) -> None:

@@ -99,7 +99,7 @@ def test_examples_are_left_out_paged_and_filtered(filled: Server) -> None:
         (
             {
                 "positive": [{"id": "example-1"}],
-                "region": {"x": 0, "y": 0, "width": 1, "height": 1},
+                "region": {"x": 0, "y": 0, "width": 1, "height": 0.5},
             },
             422,
             "region",

@@ -1,56 +1,18 @@
-// The web page. It uses the public HTTP API and keeps its state, including the key, in memory only.
+// The web page. It uses the public HTTP API and keeps its state in memory only.
+
+import { $, ask, askJson, form } from "./api.js";
+import { filterOf } from "./filter.js";
+import { region, setRegion, watchRegion } from "./region.js";
 
 const BATCH = 20; // images sent in one request
 const PAGE = 60; // images added to the catalogue at a time
 const STATE_MS = 5000; // interval between updates of the status line
 
-const $ = (id) => document.getElementById(id);
-let key = "";
 let cursor = "0";
 let shown = null; // id of the image in the viewer
 let adding = false;
-
-class ServiceError extends Error {
-  constructor(status, body) {
-    super(body.detail ?? `the service answered with status ${status}`);
-    Object.assign(this, { status, body });
-  }
-}
-
-async function ask(path, options = {}) {
-  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  const reply = await fetch(path, { ...options, headers }).catch(() => {
-    throw new Error("the service cannot be reached");
-  });
-  if (reply.status === 401) {
-    await askForKey();
-    return ask(path, options);
-  }
-  if (!reply.ok) throw new ServiceError(reply.status, await reply.json().catch(() => ({})));
-  return reply;
-}
-
-const askJson = async (path, options) => (await ask(path, options)).json();
-
-let asking = null; // all requests that wait for a key share one dialog
-function askForKey() {
-  asking ??= new Promise((resolve) => {
-    $("key").value = "";
-    $("asking").addEventListener("close", () => {
-      key = $("key").value;
-      asking = null;
-      resolve();
-    }, { once: true });
-    $("asking").showModal();
-  });
-  return asking;
-}
-
-function form(fields) {
-  const data = new FormData();
-  for (const [name, value] of fields) data.append(name, value);
-  return { method: "POST", body: data };
-}
+let query = null; // the file, or the id of the image, that was searched for last
+const marks = new Map(); // ids of examples: true for more like this, false for less
 
 // ---- thumbnails: fetched when they come into view, by script, because <img> cannot send a key
 
@@ -90,8 +52,36 @@ function tile({ id, score }) {
   }
   button.addEventListener("click", () => view(id));
   item.append(button);
+  if (score !== undefined) item.append(marker(id, true), marker(id, false));
   seen.observe(image);
   return item;
+}
+
+function marker(id, like) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "mark";
+  button.textContent = like ? "+" : "−";
+  button.setAttribute("aria-label", `${like ? "More" : "Less"} like ${id}`);
+  button.title = like ? "More like this" : "Less like this";
+  button.dataset.mark = `${like}`;
+  button.addEventListener("click", () => {
+    if (marks.get(id) === like) marks.delete(id);
+    else marks.set(id, like);
+    showMarks();
+  });
+  button.setAttribute("aria-pressed", marks.get(id) === like);
+  return button;
+}
+
+function showMarks() {
+  for (const button of document.querySelectorAll("#results .mark")) {
+    const like = button.dataset.mark === "true";
+    button.setAttribute("aria-pressed", marks.get(button.parentElement.dataset.id) === like);
+  }
+  const more = [...marks.values()].filter((like) => like).length;
+  $("marked").hidden = !marks.size;
+  $("marked-note").textContent = `${more} more like this, ${marks.size - more} less like this`;
 }
 
 // ---- search
@@ -116,23 +106,72 @@ async function search(options, label) {
   }
 }
 
+// Searches for the query again, with the options that the page shows.
+async function searchQuery(examples = false) {
+  if (query === null) return;
+  const stored = typeof query === "string";
+  const fields = [["k", $("k").value], ["exclude_same", true]];
+  try {
+    const chosen = filterOf($("filter").value);
+    if (chosen) fields.push(["filter", chosen]);
+  } catch (error) {
+    $("results-note").textContent = error.message;
+    return;
+  }
+  const label = stored ? query : query.name || "the image";
+  if (examples) {
+    fields.push(["positive", query]);
+    for (const [id, like] of marks) fields.push([like ? "positive" : "negative", id]);
+    await search(form(fields), `${label} and ${marks.size} examples`);
+    return;
+  }
+  const part = region();
+  const about = part ? `a part of ${label}` : label;
+  if (!stored) {
+    if (part) fields.push(["region", JSON.stringify(part)]);
+    await search(form([["image", query], ...fields]), about);
+    return;
+  }
+  const options = Object.fromEntries(fields);
+  const body = JSON.stringify({
+    ...options, id: query, k: Number(options.k), ...(part && { region: part }),
+    ...(options.filter && { filter: parsed(options.filter) }),
+  });
+  await search({ method: "POST", headers: { "Content-Type": "application/json" }, body }, about);
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // the service says what is wrong with it
+  }
+}
+
+function begin(next, url) {
+  query = next;
+  marks.clear();
+  showMarks();
+  setRegion();
+  for (const id of ["query-preview", "region-image"]) $(id).src = url;
+  $("query-preview").hidden = $("region").hidden = false;
+}
+
 async function searchFile(file) {
-  const preview = $("query-preview");
-  preview.src = URL.createObjectURL(file);
-  preview.onload = preview.onerror = () => URL.revokeObjectURL(preview.src);
-  preview.hidden = false;
+  const url = URL.createObjectURL(file);
+  begin(file, url);
+  $("region-image").onload = $("region-image").onerror = () => URL.revokeObjectURL(url);
   $("query-name").textContent = file.name;
-  const fields = [["image", file], ["k", $("k").value], ["exclude_same", true]];
-  await search(form(fields), file.name || "the image");
+  await searchQuery();
 }
 
 async function searchStored(id) {
-  $("query-preview").hidden = false;
-  fill($("query-preview"), `images/${encodeURIComponent(id)}/thumbnail`);
+  begin(id, "");
+  for (const image of ["query-preview", "region-image"]) {
+    fill($(image), `images/${encodeURIComponent(id)}/thumbnail`);
+  }
   $("query-name").textContent = id;
-  const headers = { "Content-Type": "application/json" };
-  const body = JSON.stringify({ id, k: Number($("k").value), exclude_same: true });
-  await search({ method: "POST", headers, body }, id);
+  await searchQuery();
 }
 
 // ---- viewer
@@ -185,12 +224,16 @@ async function deleteImage(id) {
 async function more() {
   $("more").disabled = true;
   try {
-    const page = await askJson(`images?limit=${PAGE}&cursor=${cursor}`);
+    const wanted = { limit: PAGE, cursor, filter: filterOf($("filter").value) };
+    const page = await askJson(`images?${new URLSearchParams(wanted)}`);
     $("catalogue").append(...page.images.map(tile));
     cursor = page.next_cursor;
     $("more").hidden = cursor === null;
     const empty = !$("catalogue").children.length;
-    $("catalogue-note").textContent = empty
+    const chosen = $("filter").value.trim();
+    $("catalogue-note").textContent = empty && chosen
+      ? `No image ${cursor === null ? "" : "so far "}matches ${chosen}.`
+      : empty
       ? "No images are stored yet. Add your own, or load the examples to try the search."
       : "";
   } catch (error) {
@@ -319,6 +362,16 @@ for (const name of ["files", "folder"]) {
     event.target.value = "";
   });
 }
+$("filter").addEventListener("change", () => {
+  reloadCatalogue();
+  searchQuery();
+});
+$("marked-search").addEventListener("click", () => searchQuery(true));
+$("marked-clear").addEventListener("click", () => {
+  marks.clear();
+  showMarks();
+});
+watchRegion(() => searchQuery());
 $("examples").addEventListener("click", addExamples);
 $("more").addEventListener("click", more);
 $("viewer-close").addEventListener("click", () => $("viewer").close());

@@ -36,8 +36,10 @@ OPTIONS = SearchFields.model_json_schema()["properties"]
 EXAMPLES = {
     name: {
         "type": "array",
-        "items": {"oneOf": [FILE, {"type": "string"}]},
-        "description": f"in place of `image`: files or ids of stored images that hits are {like}",
+        "items": FILE,
+        "default": [],  # or forms made from this send a text
+        "description": f"in place of `image`: what hits are {like}, each a file or the id of a "
+        "stored image",
     }
     for name, like in (("positive", "like"), ("negative", "not like"))
 }

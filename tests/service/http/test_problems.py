@@ -35,6 +35,7 @@ EXPECTED = {
     errors.Busy: (429, "busy"),
     errors.Unavailable: (503, "unavailable"),
     errors.WaitedTooLong: (503, "unavailable"),
+    errors.MaskOutdated: (503, "unavailable"),
     errors.ModelChanged: (503, "unavailable"),
     errors.SlowBody: (408, "slow-body"),
     errors.ClientGone: (400, "client-gone"),
@@ -49,7 +50,7 @@ def leaves(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def make(kind: type[Exception]) -> Exception:
-    if kind in (errors.WaitedTooLong, errors.ClientGone):
+    if kind in (errors.WaitedTooLong, errors.ClientGone, errors.MaskOutdated):
         return kind()
     return kind(7) if kind in (errors.NoSuchJob, errors.NoSuchKey) else kind("why")
 
