@@ -22,6 +22,7 @@ from service.catalogue.fields import FilterFields
 from service.catalogue.images import Catalogue
 from service.catalogue.ingest import ImageWriter, Ingest
 from service.catalogue.masks import Masks
+from service.catalogue.queries import Queries
 from service.catalogue.searcher import Searcher
 from service.concurrency.admission import Admission
 from service.database.migrate import migrate
@@ -185,6 +186,7 @@ class Runtime:
         watch = self.metrics.batch.labels("scan").observe
         masks = Masks(self.store.feed, self.store.fields, follower, self.settings.filter_bytes)
         exact = ExactSearch(self.store.feed, follower, masks, watch)
+        queries = Queries(self.store.images, self.originals, self.decoder, self.encoder)
         return Serving(
             follower=follower,
             loader=loader,
@@ -192,15 +194,7 @@ class Runtime:
             writer=ImageWriter(self.store, follower, loader, ingest),
             exact=exact,
             cursor_key=self.store.state.cursor_key(),
-            searcher=Searcher(
-                self.store.images,
-                self.originals,
-                follower,
-                self.decoder,
-                self.encoder,
-                exact,
-                self.image_requests,
-            ),
+            searcher=Searcher(queries, follower, exact, self.image_requests),
         )
 
     def _new_index(self, model: str, codes: Codes | None) -> Index:

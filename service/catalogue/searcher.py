@@ -11,7 +11,6 @@ waits.
 
 import hashlib
 import json
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,30 +28,25 @@ from numpy.typing import NDArray
 from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.catalogue.cursor import Compared, Cursor, Place
-from service.catalogue.exact import ExactSearch, Hit, ScanOptions, scores
+from service.catalogue.exact import ExactSearch, Hit, ScanOptions
 from service.catalogue.examples import Example, combined
 from service.catalogue.masks import KeptMask
+from service.catalogue.queries import Queries, read
 from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
-from service.database.images import ImageTable
-from service.database.records import StoredImage
-from service.decoding.decoder import DecodedImage, Decoder
+from service.decoding.decoder import DecodedImage
 from service.decoding.task import Region
 from service.errors import (
     MaskOutdated,
     ModelChanged,
-    NoOriginal,
-    NoSuchImage,
     Refused,
     TooManyResults,
     Unavailable,
     WaitedTooLong,
 )
 from service.index.follower import FeedFollower
-from service.models.encoder import Encoder
-from service.originals.originals import Originals
 from service.telemetry import timing
 
 MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch
@@ -60,7 +54,6 @@ SEARCH_TRIES = 8
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
@@ -84,9 +77,8 @@ class SearchAnswer:
     """``queries``: for each query its hits, or the error of its image.
 
     ``query``: what was compared: the upload, the stored original, the stored code, or examples.
-    ``model``: id
-    of the model. ``next``: where the next page begins, if there may be one. ``total``: number of
-    images of the selection.
+    ``model``: id of the model. ``next``: where the next page begins, if there may be one.
+    ``total``: number of images of the selection.
     """
 
     queries: list[list[Hit] | ImageError]
@@ -94,18 +86,6 @@ class SearchAnswer:
     model: str
     next: Cursor | None = None
     total: int | None = None
-
-
-@dataclass(frozen=True)
-class StoredQuery:
-    """A stored image as a query: its pixels, or the look-up table (M,K) of its code.
-
-    ``excluded``: ids to leave out of the hits. ``sha256``: of its bytes.
-    """
-
-    query: DecodedImage | NDArray[np.float32]
-    excluded: set[str]
-    sha256: str
 
 
 class Searcher:
@@ -116,16 +96,13 @@ class Searcher:
 
     def __init__(
         self,
-        images: ImageTable,
-        originals: Originals,
+        queries: Queries,
         follower: FeedFollower,
-        decoder: Decoder,
-        encoder: Encoder,
         exact: ExactSearch,
         admission: Admission,
     ) -> None:
-        self.images, self.originals, self.follower = images, originals, follower
-        self.decoder, self.encoder, self.exact = decoder, encoder, exact
+        self.queries, self.follower = queries, follower
+        self.decoder, self.encoder, self.exact = queries.decoder, queries.encoder, exact
         self.admission = admission
         self._new_masks = CapacityLimiter(1)
 
@@ -196,7 +173,7 @@ class Searcher:
             return await self._first_page(files[0], options, model)
         excluded: list[set[str]] = [set()] * len(files)
         if options.exclude_same:
-            excluded = await self.admission.run(partial(self._ids_of_uploads, files))
+            excluded = await self.admission.run(partial(self.queries.ids_of_uploads, files))
         most = options.k + max(map(len, excluded))
         scan = ScanOptions(model.id, most, options.min_score, options.selection, kept=options.kept)
         if len(files) == 1:
@@ -212,46 +189,29 @@ class Searcher:
     async def _first_page(
         self, file: BinaryIO, options: SearchOptions, model: Model
     ) -> SearchAnswer:
-        read, size = partial(_read, file), file.seek(0, SEEK_END)
+        data, size = partial(read, file), file.seek(0, SEEK_END)
         try:
             luts = await self.decoder.decode(
-                read, size, model, partial(self.encoder.lut, model=model), region=options.region
+                data, size, model, partial(self.encoder.lut, model=model), region=options.region
             )
         except ImageError as error:
             return SearchAnswer([error], "image", model.id)
         excluded = []
         if options.exclude_same:
-            excluded = [await self.admission.run(lambda: hashlib.sha256(read()).hexdigest())]
+            excluded = [await self.admission.run(lambda: hashlib.sha256(data()).hexdigest())]
         return await self._page(luts[0], options, model, "image", excluded)
 
     async def _by_examples(
         self, examples: Sequence[Example], options: SearchOptions, model: Model
     ) -> SearchAnswer:
         async with self.admission.turn():
-            read = partial(self._read_examples, examples, options, model)
+            read = partial(self.queries.of_examples, examples, model)
             queries, hashes = await self.admission.on_thread(read)
             decoded = [query for query in queries if isinstance(query, DecodedImage)]
             luts = iter(await self.encoder.luts(decoded, model))
         tables = [next(luts) if isinstance(query, DecodedImage) else query for query in queries]
         excluded = hashes if options.exclude_same else []
         return await self._page(combined(examples, tables), options, model, "examples", excluded)
-
-    def _read_examples(
-        self, examples: Sequence[Example], options: SearchOptions, model: Model
-    ) -> tuple[list[DecodedImage | NDArray[np.float32]], list[str]]:
-        """Returns the pixels or the table of each example, and the sha256 of its bytes."""
-        queries: list[DecodedImage | NDArray[np.float32]] = []
-        hashes = []
-        for example in examples:
-            if isinstance(example.query, str):
-                stored = self._stored_query(example.query, options, model)
-                queries.append(stored.query)
-                hashes.append(stored.sha256)
-            else:
-                data = _read(example.query)
-                queries.append(self.decoder.decode_one(data, model))
-                hashes.append(hashlib.sha256(data).hexdigest())
-        return queries, hashes
 
     async def _by_cursor(
         self, cursor: Cursor, options: SearchOptions, model: Model
@@ -277,7 +237,7 @@ class Searcher:
         """Returns a page of hits. ``excluded``: the sha256 of bytes whose images are left out."""
         ids: set[str] = set()
         if excluded:
-            ids = await self.admission.run(partial(self._ids_of_bytes, excluded))
+            ids = await self.admission.run(partial(self.queries.ids_of_bytes, excluded))
         k, selection = options.k, options.selection
         # With negative examples, scores may be below -1.
         min_score = options.min_score if options.min_score > -1 else -math.inf
@@ -300,7 +260,7 @@ class Searcher:
     ) -> list[Hit] | ImageError:
         try:
             found: list[list[Hit]] = await self.decoder.decode(
-                partial(_read, file),
+                partial(read, file),
                 file.seek(0, SEEK_END),
                 model,
                 partial(self.encoder.lut, model=model),
@@ -319,7 +279,7 @@ class Searcher:
         region: Region | None,
     ) -> list[list[Hit] | ImageError]:
         async with self.admission.turn():  # limits how many batches hold pixels at the same time
-            decode = partial(self.decoder.decode_all, map(_read, files), [model], region)
+            decode = partial(self.decoder.decode_all, map(read, files), [model], region)
             decoded = await self.admission.on_thread(decode)
             images = [image for image in decoded if isinstance(image, DecodedImage)]
             luts = await self.encoder.luts(images, model)
@@ -337,17 +297,9 @@ class Searcher:
         hits = iter(found)
         return [image if isinstance(image, ImageError) else next(hits) for image in decoded]
 
-    def _ids_of_bytes(self, hashes: Sequence[str]) -> set[str]:
-        """Returns the ids of the stored images with these sha256."""
-        return {id for sha256 in hashes for id in self.images.ids_of(sha256)}
-
-    def _ids_of_uploads(self, files: Sequence[BinaryIO]) -> list[set[str]]:
-        """Returns, for each upload, the ids of the stored images with the same bytes."""
-        return [self.images.ids_of(hashlib.sha256(_read(file)).hexdigest()) for file in files]
-
     async def _by_id(self, id: str, options: SearchOptions, model: Model) -> SearchAnswer:
         k, min_score, selection = options.k, options.min_score, options.selection
-        stored = await self.admission.run(partial(self._stored_query, id, options, model))
+        stored = await self.admission.run(partial(self.queries.stored, id, model, options.region))
         lut = stored.query
         if by_original := isinstance(lut, DecodedImage):
             lut = (await result_of(self.encoder.lut(lut, model)))[0]
@@ -355,71 +307,21 @@ class Searcher:
         if options.pages:
             excluded = [stored.sha256] if options.exclude_same else []
             return await self._page(lut, options, model, compared, excluded)
-        scan = ScanOptions(
-            model.id, k + len(stored.excluded), min_score, selection, kept=options.kept
-        )
+        same: set[str] = set()
+        if options.exclude_same:
+            found = partial(self.queries.ids_of_bytes, [stored.sha256])
+            same = await self.admission.run(found) | {id}
+        scan = ScanOptions(model.id, k + len(same), min_score, selection, kept=options.kept)
         hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
         if options.exclude_same:
-            hits = _without(hits, stored.excluded, k)
+            hits = _without(hits, same, k)
         elif options.region is None and id not in [hit.id for hit in hits]:
             # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
-            own = await self.admission.run(partial(self._own_hit, id, lut, model))
+            own = await self.admission.run(partial(self.queries.own_hit, id, lut, model))
             if own.score >= min_score and selection.has(own.id, own.metadata):
                 hits[k - 1 :] = [own]
         return SearchAnswer([hits], compared, model.id)
 
-    def _stored_query(self, id: str, options: SearchOptions, model: Model) -> StoredQuery:
-        """Decodes the original of an image; if it cannot be read, uses the table of its code.
-
-        Raises NoOriginal if a region is wanted and the original cannot be read.
-        """
-        image = self._get(id)
-        excluded = self.images.ids_of(image.sha256) | {id} if options.exclude_same else set()
-        try:
-            data = self.originals.get(image.sha256)
-            if data is not None:
-                decoded = self.decoder.decode_one(data, model, options.region)
-                return StoredQuery(decoded, excluded, image.sha256)
-        except WaitedTooLong:
-            raise
-        except (ImageError, Unavailable) as error:
-            if options.region is not None and isinstance(error, Unavailable):
-                raise
-            # The limits were lowered, the file was damaged, or the store does not answer.
-            log.warning("original %s cannot be read: %s", image.sha256, error)
-        if options.region is not None:
-            raise NoOriginal(id)
-        lut = self.encoder.lut_of_code(self._code_of(image, model), model)
-        return StoredQuery(lut, excluded, image.sha256)
-
-    def _own_hit(self, id: str, lut: NDArray[np.float32], model: Model) -> Hit:
-        image = self._get(id)
-        score = float(scores(lut[None], [self._code_of(image, model)])[0, 0])
-        return Hit(id, score, image.metadata, image.seq)
-
-    def _get(self, id: str) -> StoredImage:
-        image = self.images.get(id)
-        if image is None:
-            raise NoSuchImage(id)
-        return image
-
-    def _code_of(self, image: StoredImage, model: Model) -> bytes:
-        """Returns the code of an image, even if the image was replaced since it was read.
-
-        Raises ModelChanged if the model was deleted, NoSuchImage if the image was.
-        """
-        code = self.images.code(image.seq, model.id)
-        if code is None:
-            code = self.images.code(self._get(image.id).seq, model.id)
-        if code is None:
-            raise ModelChanged(f"image {image.id!r} has no code under model {model.id}")
-        return code
-
 
 def _without(hits: list[Hit], ids: set[str], k: int) -> list[Hit]:
     return [hit for hit in hits if hit.id not in ids][:k]
-
-
-def _read(file: BinaryIO) -> bytes:
-    file.seek(0)
-    return file.read()

@@ -15,6 +15,7 @@ from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, databas
 from service.http.openapi import body
 from service.http.replies import ImageReply, ListReply
 from service.http.requests import MetadataBody
+from service.http.search_requests import MAX_FILTER_TEXT, selection_of_text
 from service.http.security import caller_of
 
 router = APIRouter()
@@ -26,7 +27,7 @@ Cursor = Annotated[
 FilterText = Annotated[
     str,
     Query(
-        max_length=requests.MAX_FILTER_TEXT,
+        max_length=MAX_FILTER_TEXT,
         description="JSON object that chooses images by their metadata, as in `POST /search`",
         examples=['{"shelf": {"lt": 5}}'],
     ),
@@ -68,7 +69,7 @@ def page(
     """Lists images in order of storing. An image replaced meanwhile moves to the end; no image is
     left out. With a filter, a page may have fewer images than `limit` although others follow; the
     last one has no `next_cursor`."""
-    selection = requests.selection_of_text(filter, caller_of(request))
+    selection = selection_of_text(filter, caller_of(request))
     found = runtime.serving.catalogue.page(int(cursor), limit, selection)
     return ListReply(
         images=[ImageReply.of(image) for image in found.images],

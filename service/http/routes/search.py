@@ -11,7 +11,7 @@ from gpq.errors import ImageError
 from service.catalogue.cursor import Cursor
 from service.catalogue.exact import Hit
 from service.catalogue.searcher import SearchAnswer
-from service.http import requests
+from service.http import search_requests
 from service.http.bodies import form as read_form
 from service.http.bodies import media_type
 from service.http.dependencies import ReadyRuntime
@@ -19,7 +19,7 @@ from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
 from service.http.replies import BatchReply, ItemError, SearchReply
-from service.http.requests import (
+from service.http.search_requests import (
     MAX_BATCH_RESULTS,
     MOST_EXAMPLES,
     ExampleBody,
@@ -118,7 +118,7 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
 async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     if media_type(request) == "application/json":
-        query, options = await requests.search_json(
+        query, options = await search_requests.search_json(
             request, model, caller_of(request), runtime.serving.cursor_key
         )
         async with wanted(request):
@@ -129,7 +129,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
                     return await searcher.by_cursor(query, options)
                 return await searcher.by_id(query, options)
     async with read_form(request, max_files=2 * MOST_EXAMPLES) as fields:
-        uploads, options = requests.search_form(fields, model, caller_of(request))
+        uploads, options = search_requests.search_form(fields, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():
                 if isinstance(uploads, list):
@@ -140,7 +140,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
 async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        files, options = requests.batch_form(fields, model, caller_of(request))
+        files, options = search_requests.batch_form(fields, model, caller_of(request))
         async with wanted(request):
             return await searcher.by_uploads([file.file for file in files], options)
 

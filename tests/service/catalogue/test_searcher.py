@@ -10,6 +10,7 @@ import pytest
 
 from gpq.errors import ImageError
 from service.catalogue.exact import Hit
+from service.catalogue.queries import Queries
 from service.catalogue.searcher import Searcher, SearchOptions
 from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
@@ -53,7 +54,7 @@ def searcher(scans: Scans, encoding: Encoding) -> Searcher:
     coder: Any = encoding
     scanner: Any = scans
     admission = Admission(limit=9, threads=1)
-    return Searcher(unused, unused, follower, coder, coder, scanner, admission)
+    return Searcher(Queries(unused, unused, coder, coder), follower, scanner, admission)
 
 
 async def search(searcher: Searcher, images: int) -> list[list[Hit] | ImageError]:
@@ -87,7 +88,7 @@ def test_a_search_by_id_that_waits_too_long_fails_and_is_not_answered_by_code() 
     follower: Any = SimpleNamespace(model="m")
     admission = Admission(limit=9, threads=1, seconds=0.05)
     coder: Any = Encoding()
-    queue = Searcher(images, originals, follower, decoder, coder, unused, admission)
+    queue = Searcher(Queries(images, originals, decoder, coder), follower, unused, admission)
 
     async def main() -> None:
         with admission.admit():

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from service.access.keys import ANYBODY
 from service.concurrency import work
 from service.errors import SlowBody
-from service.http import bodies, requests
+from service.http import bodies, search_requests
 from service.http.problems import problem_of
 
 
@@ -29,7 +29,7 @@ def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
             pass
 
     async def read_json() -> None:
-        await requests.search_json(endless("application/json"), "m", ANYBODY, b"")
+        await search_requests.search_json(endless("application/json"), "m", ANYBODY, b"")
 
     for read in (read_form, read_json):
         with pytest.raises(SlowBody) as caught:
