@@ -92,16 +92,16 @@ class ExactSearch:
         """Yields the hits of many queries, some queries at a time."""
         return self._batches.parts(options, luts)
 
-    def total(self, model: str, selection: Selection) -> int:
-        """Counts the images of a selection at one moment. Raises as searches do."""
-        for _ in range(SCAN_TRIES):
-            kept = self.masks.find(selection, model)
-            resolved = self.feed.resolve([], kept.mark)
-            if resolved.complete:
-                return self.masks.total(selection, kept, resolved)
-            self.masks.forget(selection)
-            self._catch_up()
-        raise Unavailable("images change faster than they can be counted; try again")
+    def total(self, selection: Selection, kept: KeptMask) -> int:
+        """Counts the images of a selection at one moment.
+
+        ``kept``: its mask. Raises MaskOutdated.
+        """
+        resolved = self.feed.resolve([], kept.mark)
+        if not resolved.complete or kept.history != self.follower.history:
+            self.masks.forget(selection, kept)
+            raise MaskOutdated
+        return self.masks.total(selection, kept, resolved)
 
     def _scan(self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
         self._watch(len(luts))
@@ -135,7 +135,7 @@ class ExactSearch:
                 raise ModelChanged(f"the active model is {resolved.model}, not {options.model}")
             if not resolved.complete:
                 if kept is not None:
-                    self.masks.forget(options.selection)
+                    self.masks.forget(options.selection, kept)
                     raise MaskOutdated
                 self._catch_up()
                 continue

@@ -21,7 +21,7 @@ from service.concurrency import wait_budget
 from service.database.feed import FeedTable
 from service.database.fields import FieldTable
 from service.database.records import Resolved
-from service.errors import ClientGone, ModelChanged, Unavailable, WaitedTooLong
+from service.errors import ClientGone, MaskOutdated, ModelChanged, Unavailable, WaitedTooLong
 from service.index.follower import FeedFollower
 from service.index.index import Index
 
@@ -29,7 +29,7 @@ UPDATE_AFTER = 600  # changes that searches apply themselves
 # How many images a filter field may leave; with more, all metadata are read as quickly.
 LEAST_CANDIDATES, CANDIDATES_SHARE, MOST_CANDIDATES = 1000, 20, 50_000
 FAR_BEHIND = 5000  # changes; then a mask is made anew
-BUILD_SECONDS = 60
+BUILD_SECONDS, BUILD_TRIES = 60, 4
 MOST_MASKS, SELECTION_BYTES = 1000, 4096  # masks, and memory of one beside its rows
 MOST_TRIED = 4  # conditions of a filter
 BYTES_PER_CODE = 10  # of a prepared code, beside the code itself
@@ -79,7 +79,8 @@ class Masks:
         """Returns the mask of a selection for the index of a model.
 
         The first time, reads the metadata of all images, or of those that a filter field leaves.
-        Raises ModelChanged if the index is not loaded here, WaitedTooLong, SQLAlchemyError.
+        Raises ModelChanged if the index is not loaded here, MaskOutdated, WaitedTooLong,
+        ClientGone, Unavailable, SQLAlchemyError.
         """
         if kept := self.current(selection, model):
             return kept
@@ -87,18 +88,22 @@ class Masks:
         if not self._building.acquire(timeout=seconds):
             raise WaitedTooLong
         try:
-            kept = self.current(selection, model)
-            while kept is None:
-                self._keep(selection, self._build(selection, model))
-                kept = self.current(selection, model)
-            return kept
+            if kept := self.current(selection, model):
+                return kept
+            for _ in range(BUILD_TRIES):
+                kept = self._build(selection, model)
+                if kept.history == self.follower.history:
+                    self._keep(selection, kept)
+                    return kept
+            raise MaskOutdated
         finally:
             self._building.release()
 
-    def forget(self, selection: Selection) -> None:
-        """Drops a mask that is too far behind the feed."""
+    def forget(self, selection: Selection, kept: KeptMask) -> None:
+        """Drops a mask that is too far behind the feed, unless a newer one is kept."""
         with self._changing:
-            self._drop(selection)
+            if self._kept.get(selection) is kept:
+                self._drop(selection)
 
     def update(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> KeptMask:
         """Returns the mask with the changes since ``kept.mark``, as far as the index has them."""
@@ -108,6 +113,9 @@ class Masks:
         changes = [change for change in resolved.changes if change.seq <= reached]
         if not changes:
             return kept
+        other = self._kept.get(selection)  # another search may have done it
+        if other is not None and other.index is kept.index and other.mark >= changes[-1].seq:
+            return other
         rows = np.zeros(kept.index.rows, dtype=np.bool_)
         rows[: len(kept.mask.rows)] = kept.mask.rows
         changed = {change.seq for change in changes if change.codes}
@@ -184,13 +192,16 @@ class Masks:
     def _keep(self, selection: Selection, kept: KeptMask) -> None:
         live, history = set(map(id, self.follower.indexes.values())), self.follower.history
         with self._changing:
+            other = self._kept.get(selection)
+            if other and id(other.index) in live and id(kept.index) not in live:
+                return
             self._drop(selection)
             self._kept[selection] = kept
             self._bytes += _bytes(selection, kept)
             # An index that was replaced would stay in memory as long as a mask of it.
-            for other, old in [*self._kept.items()]:
-                if other != selection and (id(old.index) not in live or old.history != history):
-                    self._drop(other)
+            for each, old in [*self._kept.items()]:
+                if each != selection and (id(old.index) not in live or old.history != history):
+                    self._drop(each)
             while len(self._kept) > 1 and (
                 self._bytes > self.most_bytes or len(self._kept) > MOST_MASKS
             ):

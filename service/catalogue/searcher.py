@@ -246,8 +246,8 @@ class Searcher:
         if not options.pages:
             return SearchAnswer([hits], query, model.id)
         total = None
-        if not selection.is_everything:
-            total = await self.admission.run(partial(self.exact.total, model.id, selection))
+        if options.kept is not None:
+            total = await self.admission.run(partial(self.exact.total, selection, options.kept))
         following = None
         if len(hits) == k:
             chosen = selection.filter and json.loads(selection.filter.text)

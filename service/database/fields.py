@@ -175,6 +175,10 @@ def _follow(connection: Connection, fields: list[FilterField], values_of: Values
 
 def _fill(connection: Connection, field: FilterField, after: int, values_of: ValuesOf) -> None:
     """Writes the values of the next images of a field, or marks it as complete."""
+    if after == 0:  # after changes were missed, there may be values of images that are gone
+        own = filter_values.c.field.in_((field.number, -field.number))
+        gone = filter_values.c.seq.not_in(sa.select(images.c.seq))
+        connection.execute(sa.delete(filter_values).where(own, gone))
     query = sa.select(images.c.seq).where(images.c.seq > after).order_by(images.c.seq).limit(PAGE)
     seqs = list(connection.scalars(query))
     _write(connection, [field], seqs, values_of)

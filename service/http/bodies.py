@@ -17,7 +17,7 @@ from service.http.problems import Problem
 FREE_TEXT_BYTES = 64 * 2**10  # of each form, which do not count, so that usual ones always come in
 MAX_TEXT_BYTES = 128 * 2**20  # of the text fields of all forms; their JSON takes some times more
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
-MAX_FIELDS = 40  # text fields of a form
+MAX_FIELDS = 8  # text fields of a form
 SMALL_BODY_BYTES = 8 * 2**20  # a larger body has its files written to disk early
 MOST_BYTES = 2**62  # no body is as large
 SPOOLED_BYTES = 64 * 2**10  # size from which a file of such a body is written to disk
@@ -66,11 +66,13 @@ class _Form(MultiPartParser):
 
 
 @asynccontextmanager
-async def form(request: Request, max_files: int, setting: str = "") -> AsyncIterator[FormData]:
+async def form(
+    request: Request, max_files: int, setting: str = "", max_fields: int = MAX_FIELDS
+) -> AsyncIterator[FormData]:
     """Reads a multipart form; its temporary files are deleted when the context is left.
 
-    ``setting``: the setting that raises ``max_files``. Raises Problem 400, 413 or 415, SlowBody or
-    Busy.
+    ``setting``: the setting that raises ``max_files``. ``max_fields``: text fields. Raises Problem
+    400, 413 or 415, SlowBody or Busy.
     """
     if media_type(request) != "multipart/form-data":
         raise Problem(415, "not-multipart", "send multipart/form-data")
@@ -79,7 +81,7 @@ async def form(request: Request, max_files: int, setting: str = "") -> AsyncIter
             request.headers,
             _counted(request, body),
             max_files=max_files,
-            max_fields=MAX_FIELDS,
+            max_fields=max_fields,
             max_part_size=MAX_FIELD_BYTES,
         )
         try:

@@ -38,7 +38,7 @@ MAX_BATCH_RESULTS = 100_000  # queries of a batch times k
 MOST_EXAMPLES = 16  # positive ones, and as many negative ones
 WHOLE = Region(0, 0, 1, 1)
 LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
-MAX_CURSOR = 32 * 2**10  # characters
+MAX_CURSOR = 48 * 2**10  # characters
 MAX_PAGED_FILTER = 16 * 2**10  # characters of a filter, which its cursors contain
 MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from harness import commands
 from harness.images import png
@@ -17,6 +18,7 @@ from service.catalogue.selection import Selection
 from service.catalogue.values import field_values
 from service.database import fields as fields_module
 from service.database.records import Put
+from service.database.schema import filter_values
 from service.database.store import Store
 from service.errors import Refused
 from service.index.follower import FeedFollower
@@ -111,11 +113,14 @@ def test_fields_are_filled_again_if_changes_were_pruned(store: Store) -> None:
     store.fields.add("a")
     fill(store)
     store.images.put([put("x", {"a": 1}), put("y", {"a": 2})])
+    fill(store)
     store.images.delete("y")
     while store.feed.prune(-10):
         pass
     fill(store)
     assert inside(store, {"a": {"gt": 0}}) == [{"x"}]
+    with store.database.read() as connection:
+        assert list(connection.scalars(sa.select(filter_values.c.seq))) == [1]
 
 
 def test_there_are_few_fields(store: Store) -> None:

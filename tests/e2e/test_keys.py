@@ -14,6 +14,7 @@ from harness.server import Server
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import new_database
+from tests.waiting import until
 
 FILES = {"images": ("x.png", png(0))}
 
@@ -182,8 +183,16 @@ def test_the_audit_log_tells_who_did_what(server: Server) -> None:
     http.post("/keys", json={"name": "x", "scopes": ["admin"]})
     http.get("/images")
     path = server.folder / "audit.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    stored, deleted, refused = lines[-3:]
+
+    def lines() -> dict[str, dict]:
+        """Returns the last line of each action; they may come in another order."""
+        read = [json.loads(line) for line in path.read_text().splitlines()]
+        return {line["action"]: line for line in read}
+
+    until(lambda: lines().get("POST /keys", {}).get("status") == 403)
+    until(lambda: lines().get("DELETE /images/{id}", {}).get("path") == "/images/audited")
+    stored, deleted = lines()["POST /index"], lines()["DELETE /images/{id}"]
+    refused = lines()["POST /keys"]
     assert stored["action"] == "POST /index" and stored["ids"] == ["audited"]
     assert stored["who"].startswith("test (") and stored["status"] == 200
     assert deleted["path"] == "/images/audited" and deleted["action"] == "DELETE /images/{id}"

@@ -1,6 +1,6 @@
 // What people write to choose images by their metadata, as a filter of the API.
 
-const CONDITION = /^\s*((?:\\.|[^<>=!\\])+?)\s*(<=|>=|<|>|=)\s*(.+?)\s*$/;
+const CONDITION = /^\s*((?:\\.|[^<>=!\\])+?)\s*(<=|>=|<|>|=)\s*([^\s<>=].*?)\s*$/;
 const OPERATORS = { "<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "=": "eq" };
 
 // Returns the filter as JSON text, "" for no text. Throws an Error that says how to write it.

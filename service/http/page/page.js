@@ -25,7 +25,9 @@ const seen = new IntersectionObserver((entries) => {
 
 async function fill(image, path) {
   try {
+    image.dataset.path = path;
     const url = URL.createObjectURL(await (await ask(path)).blob());
+    if (image.dataset.path !== path) return; // it shows another image by now
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     image.src = url;
   } catch {
@@ -86,23 +88,26 @@ function showMarks() {
 
 // ---- search
 
+let searches = 0; // a reply to an earlier search is dropped
 async function search(options, label) {
+  const mine = ++searches;
   $("results").replaceChildren();
   $("results").setAttribute("aria-busy", "true");
   $("results-note").textContent = "Searching …";
   try {
     const found = await askJson("search", options);
+    if (mine !== searches) return;
     const hits = found.results;
     $("results").replaceChildren(...hits.map(tile));
     const count = hits.length === 1 ? "1 image" : `${hits.length} images`;
     $("results-note").textContent = hits.length
       ? `${count} nearest to ${label}, found in ${Math.round(found.took_ms)} ms.`
-      : "No other image is stored.";
+      : $("filter").value.trim() ? "No other image matches." : "No other image is stored.";
     $("results-title").focus();
   } catch (error) {
-    $("results-note").textContent = `The search failed: ${error.message}`;
+    if (mine === searches) $("results-note").textContent = `The search failed: ${error.message}`;
   } finally {
-    $("results").removeAttribute("aria-busy");
+    if (mine === searches) $("results").removeAttribute("aria-busy");
   }
 }
 
@@ -149,6 +154,7 @@ function parsed(text) {
 }
 
 function begin(next, url) {
+  for (const id of ["query-preview", "region-image"]) $(id).dataset.path = "";
   query = next;
   marks.clear();
   showMarks();
@@ -221,11 +227,14 @@ async function deleteImage(id) {
 
 // ---- catalogue
 
+let listings = 0; // a reply to an earlier listing is dropped
 async function more() {
+  const mine = ++listings;
   $("more").disabled = true;
   try {
     const wanted = { limit: PAGE, cursor, filter: filterOf($("filter").value) };
     const page = await askJson(`images?${new URLSearchParams(wanted)}`);
+    if (mine !== listings) return;
     $("catalogue").append(...page.images.map(tile));
     cursor = page.next_cursor;
     $("more").hidden = cursor === null;
@@ -237,6 +246,7 @@ async function more() {
       ? "No images are stored yet. Add your own, or load the examples to try the search."
       : "";
   } catch (error) {
+    if (mine !== listings) return;
     $("catalogue-note").textContent = `The images could not be listed: ${error.message}`;
     $("more").hidden = false;
   }

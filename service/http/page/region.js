@@ -47,17 +47,19 @@ export function watchRegion(done) {
   frame.addEventListener("pointermove", (event) => {
     if (!start) return;
     const end = place(event);
-    const [left, top] = start.map((value, n) => Math.min(value, end[n]));
+    const [left, top] = start.map((value, n) => Math.min(value, end[n], 100 - LEAST));
     const [width, height] = start.map((value, n) => Math.abs(value - end[n]));
     setRegion([left, top, Math.max(width, LEAST), Math.max(height, LEAST)]);
   });
   frame.addEventListener("pointerup", (event) => {
+    if (!start) return;
     const end = place(event);
-    const moved = start && Math.max(...start.map((value, n) => Math.abs(value - end[n]))) > LEAST;
+    const moved = Math.max(...start.map((value, n) => Math.abs(value - end[n]))) > LEAST;
     start = null;
     if (!moved) setRegion(); // a click takes the box away
     done();
   });
+  frame.addEventListener("pointercancel", () => { start = null; });
   for (const side of SIDES) {
     $(`region-${side}`).addEventListener("change", () => {
       show();

@@ -12,8 +12,8 @@ from service.catalogue.cursor import Cursor
 from service.catalogue.exact import Hit
 from service.catalogue.searcher import SearchAnswer
 from service.http import search_requests
+from service.http.bodies import MAX_FIELDS, media_type
 from service.http.bodies import form as read_form
-from service.http.bodies import media_type
 from service.http.dependencies import ReadyRuntime
 from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
@@ -128,7 +128,8 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
                 if isinstance(query, Cursor):
                     return await searcher.by_cursor(query, options)
                 return await searcher.by_id(query, options)
-    async with read_form(request, max_files=2 * MOST_EXAMPLES) as fields:
+    most = 2 * MOST_EXAMPLES  # each a file, or a text field
+    async with read_form(request, max_files=most, max_fields=MAX_FIELDS + most) as fields:
         uploads, options = search_requests.search_form(fields, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():
