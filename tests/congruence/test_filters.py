@@ -2,9 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -24,19 +22,6 @@ from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 
 RED, CHEAP = {"colour": "red"}, {"price": {"lt": 3}}
-
-
-@pytest.fixture
-def servers(random_model: Path, database_url: str, tmp_path: Path) -> Iterator[list[Server]]:
-    """Two services over one database."""
-    started = []
-    with ExitStack() as stack:
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            server = Server(tmp_path / name, model=random_model, database_url=database_url,
-                            image_store=tmp_path / "originals")  # fmt: skip
-            started.append(stack.enter_context(server))
-        yield started
 
 
 def store_images(server: Server, colours: dict[str, Any]) -> None:

@@ -4,30 +4,14 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from harness.images import png
 from harness.server import Server
 
 N = 40
-
-
-@pytest.fixture
-def servers(random_model: Path, database_url: str, tmp_path: Path) -> Iterator[list[Server]]:
-    """Two services over one database."""
-    started = []
-    with ExitStack() as stack:
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            server = Server(tmp_path / name, model=random_model, database_url=database_url,
-                            image_store=tmp_path / "originals")  # fmt: skip
-            started.append(stack.enter_context(server))
-        yield started
 
 
 def fill(server: Server, count: int = N) -> None:
