@@ -29,6 +29,7 @@ from gpq.pixels import decode, formats
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import memory
 from service.decoding.task import (
+    KEPT_BYTES,
     UNEXPECTED,
     ImageFile,
     Input,
@@ -83,6 +84,8 @@ class Child:
                 replies.append(made)
                 memory.give_back()
         self.file.write(outputs)
+        if sum(lengths) > KEPT_BYTES:
+            memory.give_back()
         return replies
 
     def _outcome(self, data: bytes, task: Task) -> _Made | dict[str, Any]:

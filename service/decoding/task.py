@@ -26,7 +26,7 @@ ERRORS: dict[str, type[ImageError]] = {
 Input = tuple[int, int | None]  # size and shrink_to of a network's input, as in Preprocess
 log = logging.getLogger("gpq.service")
 MESSAGE_BYTES, MOST_BYTES = 65_536, 2**20  # of a part that is received, and of a message
-KEPT_BYTES = 4 * 2**20  # of a file that is kept from one task to the next
+KEPT_BYTES = 4 * 2**20  # of files whose memory is kept from one task to the next
 UNEXPECTED = ""  # in place of the name of an error
 
 
