@@ -6,9 +6,10 @@
 The service has default settings, SQLite and local originals. Good clients store, find, read and
 delete images all the time (``good``). Once a minute one to four attacks, drawn at random from all
 of ``attacks``, begin together and go on for ATTACK_SECONDS at most. After each of these rounds the
-service gets time to become idle, and its memory is looked at when the next one begins. At the end, and after a restart, the
-codes in memory must equal those of the database, and each image of the good clients must be there,
-equal to the byte. Results are written to bench/results/soak.json after each round.
+service gets time to become idle, and its memory is looked at when the next one begins. At the end,
+and after a restart, the codes in memory must equal those of the database, and each image of the
+good clients must be there, equal to the byte. Results are written to bench/results/soak.json after
+each round.
 """
 
 import argparse
