@@ -187,9 +187,12 @@ def main() -> None:
                     more = {"memory_limit": options.memory or None, "each": soak.rounds}
                     save({**soak.results(), **more}, options.out)
         ended = {"before_restart": check(server, clients), "exit_status": server.stop()}
-        with server:
-            ended["after_restart"] = check(server, clients)
+        server.start()
+        server.wait_until_ready()
+        ended["after_restart"] = check(server, clients)
+        server.stop()
         ended["uncertain"] = sum(len(client.uncertain) for client in clients)
+        ended["tracebacks"] = server.printed().count("Traceback")
         save({**soak.results(), **ended, **more}, options.out)
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.handlers import HEADERS, response
+from service.http.middleware.connection import CONNECTION
 from service.http.problems import Problem
 from service.settings import Settings, host_name, is_loopback
 
@@ -78,7 +79,8 @@ class Boundary:
 
 
 class ResponseHeaders:
-    """ASGI middleware that adds HEADERS to every reply that does not set them."""
+    """ASGI middleware that adds HEADERS to every reply that does not set them, and drops what is
+    sent to a client that is gone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -91,7 +93,11 @@ class ResponseHeaders:
                     headers.setdefault("Content-Security-Policy", DOCS_POLICY)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError:  # uvloop's, until the server has heard of the end
+                if not scope.get("extensions", {}).get(CONNECTION, {}).get("closing", bool)():
+                    raise
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 

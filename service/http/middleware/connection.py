@@ -10,7 +10,9 @@ MAX_CONNECTIONS = 1000
 LOOK_SECONDS = 5.0  # between looks at what a client has read
 # How long a client may take to read so many bytes, or all that wait for it.
 REPLY_SECONDS, REPLY_BYTES = 30.0, 65_536
-ABORT = "gpq.abort"  # the extension of the ASGI scope that ends the connection at once
+# The extension of the ASGI scope with two functions: ``abort`` ends the connection at once,
+# ``closing`` tells whether it ends.
+CONNECTION = "gpq.connection"
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -39,7 +41,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = {
+            CONNECTION: {"abort": self.transport.abort, "closing": self.transport.is_closing}
+        }
 
     def on_response_complete(self) -> None:
         self.waiting_since = time.monotonic()

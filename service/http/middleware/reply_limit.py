@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Unavailable
 from service.http.handlers import response
-from service.http.middleware.connection import ABORT
+from service.http.middleware.connection import CONNECTION
 from service.http.problems import Problem, problem_of
 
 LARGE_BYTES = 2**20
@@ -80,7 +80,7 @@ class ReplyLimit:
             problem = problem_of(Unavailable(BUSY)) or Problem(503, "unavailable", BUSY)
             await response(Request(scope), problem)(scope, receive, send)
             return
-        sending = _Sending(len(body), scope["extensions"][ABORT]["abort"])
+        sending = _Sending(len(body), scope["extensions"][CONNECTION]["abort"])
         self._sending.append(sending)
         try:
             await send(start)

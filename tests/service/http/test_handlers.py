@@ -1,4 +1,4 @@
-"""Tests of replies to unexpected errors."""
+"""Tests of replies to unexpected errors, and to clients that are gone."""
 
 import logging
 
@@ -6,9 +6,13 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.types import Message
 
 from service.access.audit import Audit
 from service.http import handlers
+from service.http.middleware.boundary import ResponseHeaders
+from service.http.middleware.connection import CONNECTION
 from service.http.middleware.request_timer import RequestTimer
 from service.telemetry.metrics import Metrics
 
@@ -32,3 +36,23 @@ def test_an_unexpected_error_has_the_id_of_its_request(caplog: pytest.LogCapture
     assert reply.status_code == 500 and "secret" not in reply.text
     assert reply.headers["X-Request-Id"] == reply.json()["request"] == "shop-8"
     assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_a_reply_to_a_client_that_is_gone_is_dropped(closing: bool) -> None:
+    async def send(message: Message) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http", "path": "/", "method": "GET", "headers": [],
+        "extensions": {CONNECTION: {"closing": lambda: closing}},
+    }  # fmt: skip
+    app = ResponseHeaders(PlainTextResponse("found"))
+    if closing:
+        anyio.run(app, scope, receive, send)
+    else:
+        with pytest.raises(RuntimeError):
+            anyio.run(app, scope, receive, send)
