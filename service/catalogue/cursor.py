@@ -29,7 +29,7 @@ Compared = Literal["image", "original", "code", "examples"]
 
 
 @dataclass(frozen=True)
-class Place:
+class LastHit:
     """The last hit of a page: the next one begins after it."""
 
     score: float
@@ -47,7 +47,7 @@ class Cursor:
 
     model: str
     table: NDArray[np.float32]
-    after: Place
+    after: LastHit
     query: Compared
     filter: Any
     excluded: list[str]
@@ -81,7 +81,7 @@ def decode(text: str, key: bytes) -> Cursor:
         raise InvalidCursor("cursor: it comes from another version; search again")
     values = json.loads(data[HEAD.size : HEAD.size + length])
     table = np.frombuffer(data, "<f4", offset=HEAD.size + length).reshape(-1, K)
-    after = Place(values.pop("score"), values.pop("seq"))
+    after = LastHit(values.pop("score"), values.pop("seq"))
     return Cursor(table=table.astype(np.float32), after=after, **values)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpq import scan
 from gpq.scan import Mask
-from service.catalogue.cursor import Place
+from service.catalogue.cursor import LastHit
 from service.catalogue.masks import UPDATE_AFTER, KeptMask, Masks
 from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.batcher import Batcher
@@ -52,7 +52,7 @@ class ScanOptions:
     k: int
     min_score: float
     selection: Selection = EVERYTHING
-    after: Place | None = None
+    after: LastHit | None = None
     kept: KeptMask | None = field(default=None, compare=False)
 
 

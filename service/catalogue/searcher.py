@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from gpq.errors import ImageError
 from gpq.model.model import Model
-from service.catalogue.cursor import Compared, Cursor, Place
+from service.catalogue.cursor import Compared, Cursor, LastHit
 from service.catalogue.exact import ExactSearch, Hit, ScanOptions
 from service.catalogue.examples import Example, combined
 from service.catalogue.masks import KeptMask
@@ -232,7 +232,7 @@ class Searcher:
         model: Model,
         query: Compared,
         excluded: Sequence[str],
-        after: Place | None = None,
+        after: LastHit | None = None,
     ) -> SearchAnswer:
         """Returns a page of hits. ``excluded``: the sha256 of bytes whose images are left out."""
         ids: set[str] = set()
@@ -251,8 +251,8 @@ class Searcher:
         following = None
         if len(hits) == k:
             chosen = selection.filter and json.loads(selection.filter.text)
-            place = Place(hits[-1].score, hits[-1].seq)
-            following = Cursor(model.id, table, place, query, chosen, [*excluded], k, min_score)
+            last = LastHit(hits[-1].score, hits[-1].seq)
+            following = Cursor(model.id, table, last, query, chosen, [*excluded], k, min_score)
         return SearchAnswer([hits], query, model.id, following, total)
 
     async def _nearest(
