@@ -28,7 +28,7 @@ from service.index.index import Index
 UPDATE_AFTER = 600  # changes that searches apply themselves
 # How many images a filter field may leave; with more, all metadata are read as quickly.
 LEAST_CANDIDATES, CANDIDATES_SHARE, MOST_CANDIDATES = 1000, 20, 50_000
-FAR_BEHIND = 5000  # changes; then a mask is made anew
+FAR_BEHIND = 5000  # changes behind the feed, from which on a search builds a new mask
 BUILD_SECONDS, BUILD_TRIES = 60, 4
 MOST_MASKS, SELECTION_BYTES = 1000, 4096  # masks, and memory of one beside its rows
 MOST_TRIED = 4  # conditions of a filter
