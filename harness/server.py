@@ -87,11 +87,11 @@ class Server:
 
     def rss(self) -> int:
         """Returns the resident memory of the process and of those that it started, in bytes."""
-        return sum(map(resident_bytes, self._family()))
+        return sum(map(resident_bytes, self.processes()))
 
     def forget_peak_rss(self) -> None:
         """Resets what ``peak_rss`` returns to the current memory (proc(5), clear_refs)."""
-        for process in self._family():
+        for process in self.processes():
             with suppress(OSError):  # it has ended
                 Path(f"/proc/{process}/clear_refs").write_text("5")
 
@@ -100,9 +100,9 @@ class Server:
 
         It is the sum of the peaks of the process and of those that it started and still run.
         """
-        return sum(map(peak_resident_bytes, self._family()))
+        return sum(map(peak_resident_bytes, self.processes()))
 
-    def _family(self) -> list[int]:
+    def processes(self) -> list[int]:
         assert self.process is not None
         return [self.process.pid, *children(self.process.pid)]
 

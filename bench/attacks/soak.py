@@ -6,7 +6,9 @@
 The service has default settings, SQLite and local originals. Good clients store, find, read and
 delete images all the time (``good``). Once a minute one to four attacks, drawn at random from all
 of ``attacks``, begin together and go on for ATTACK_SECONDS at most. After each of these rounds the
-service gets time to become idle, and its memory is looked at when the next one begins. At the end,
+service gets time to become idle. After each tenth round there is a rest without attacks, and the
+smallest memory seen in it is noted: free memory goes back to the system only once a minute, so a
+single look says little. At the end,
 and after a restart, the codes in memory must equal those of the database, and each image of the
 good clients must be there, equal to the byte. Results are written to bench/results/soak.json after
 each round.
@@ -42,7 +44,9 @@ ROUND_SECONDS, ATTACK_SECONDS, MOST_AT_ONCE = 60.0, 20.0, 4
 IDLE_SHARE = 0.3  # of a processor, beyond what the good clients take
 IDLE_PATIENCE = 35.0
 CALM_SECONDS = 20.0  # without attacks, to see what the good clients take
-WARM_SHARE = 0.15  # of the rounds, before the memory is compared
+ROUNDS_TO_REST, REST_SECONDS = 10, 75.0
+WARM_RESTS = 1  # before the memory is compared
+COMPARED_RESTS = 3
 MIB = 2**20
 
 
@@ -52,6 +56,7 @@ class Soak:
     def __init__(self, server: Server, clients: Sequence[GoodClient], seed: int) -> None:
         self.server, self.clients = server, clients
         self.rounds: list[dict[str, Any]] = []
+        self.rests: list[dict[str, int]] = []
         self.good, self.bad = Seen(), Counter[str]()
         self._random = random.Random(seed)
         self._attacks = every()
@@ -85,14 +90,10 @@ class Soak:
             }
         )
         time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
-        # Free memory goes back to the system each minute.
-        self.rounds[-1]["rss_mb"] = round(self.server.rss() / MIB)
+        if len(self.rounds) % ROUNDS_TO_REST == 0:
+            self._rest()
 
     def results(self) -> dict[str, Any]:
-        warm = self.rounds[int(len(self.rounds) * WARM_SHARE) :]
-        memory = [each["rss_mb"] for each in warm]
-        tenth = max(1, len(memory) // 10)
-        first, last = statistics.median(memory[:tenth]), statistics.median(memory[-tenth:])
         idle = [each["idle_after_s"] for each in self.rounds]
         return {
             "machine": describe(),
@@ -102,11 +103,31 @@ class Soak:
             "search_s": _times(self.good.search_seconds),
             "busy_after_s": _times(self.good.busy_after_seconds),
             "bad": dict(sorted(self.bad.items())),
-            "rss_mb": {"first": first, "last": last, "growth": round(last / first - 1, 4)},
+            "memory_growth": self._growth(),
+            "rests": self.rests,
             "peak_mb": max(each["peak_mb"] for each in self.rounds),
             "never_idle": idle.count(None),
             "idle_after_s": _times([each for each in idle if each is not None]),
         }
+
+    def _rest(self) -> None:
+        """Notes the smallest memory while only the good clients work."""
+        until = time.monotonic() + REST_SECONDS
+        least = self.server.rss()
+        while time.monotonic() < until:
+            time.sleep(1)
+            least = min(least, self.server.rss())
+        self.good += self._seen()
+        processes = len(self.server.processes())
+        self.rests.append({"rss_mb": round(least / MIB), "processes": processes})
+
+    def _growth(self) -> dict[str, float] | None:
+        memory = [each["rss_mb"] for each in self.rests[WARM_RESTS:]]
+        if len(memory) < 2 * COMPARED_RESTS:
+            return None
+        first = statistics.median(memory[:COMPARED_RESTS])
+        last = statistics.median(memory[-COMPARED_RESTS:])
+        return {"first_mb": first, "last_mb": last, "growth": round(last / first - 1, 4)}
 
     def _attack(self, stack: ExitStack, name: str) -> Attack:
         seed = f"{name} {len(self.rounds)}"
