@@ -33,14 +33,14 @@ from gpq import scan
 from gpq.model import artifact
 from harness.models import DEFAULT
 from harness.postgres import Postgres
-from service.catalogue.exact import ExactSearch, ScanOptions
-from service.catalogue.filters import parse
-from service.catalogue.masks import Masks
-from service.catalogue.selection import EVERYTHING, Selection
-from service.catalogue.values import field_values
 from service.database.store import Store
+from service.filters.grammar import parse
+from service.filters.masks import Masks
+from service.filters.selection import EVERYTHING, Selection
+from service.filters.values import field_values
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
+from service.search.exact import ExactSearch, ScanOptions
 
 K = 10
 QUERIES = 16  # different look-up tables

@@ -14,7 +14,7 @@ from service.http.middleware.boundary import Boundary, ResponseHeaders
 from service.http.middleware.reply_limit import ReplyLimit
 from service.http.middleware.request_timer import RequestTimer
 from service.http.middleware.tracing import open_tracing
-from service.http.replies import ProblemReply
+from service.http.replies.images import ProblemReply
 from service.http.routes import fields, images, index, jobs, keys, models, page, search, system
 from service.http.security import allow, allow_images
 from service.runtime import Runtime

@@ -17,18 +17,15 @@ from gpq.system import device, memory
 from service.access.audit import Audit
 from service.access.keys import KeyRing
 from service.access.rates import Rates
-from service.catalogue.exact import ExactSearch
-from service.catalogue.fields import FilterFields
 from service.catalogue.images import Catalogue
 from service.catalogue.ingest import ImageWriter, Ingest
-from service.catalogue.masks import Masks
-from service.catalogue.queries import Queries
-from service.catalogue.searcher import Searcher
 from service.concurrency.admission import Admission
 from service.database.migrate import migrate
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
 from service.errors import ModelChanged, ModelError, NewerSchema, StorageFull, Unavailable
+from service.filters.fields import FilterFields
+from service.filters.masks import Masks
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 from service.jobs.host import JobHost
@@ -38,6 +35,9 @@ from service.models import artifacts
 from service.models.encoder import Encoder
 from service.models.loader import ModelLoader
 from service.originals.originals import open_originals
+from service.search.exact import ExactSearch
+from service.search.queries import Queries
+from service.search.searcher import Searcher
 from service.settings import DATABASE_THREADS, IMAGE_THREADS, STOP_SECONDS, Settings
 from service.telemetry.latency import Latency
 from service.telemetry.metrics import Metrics

@@ -1,1 +1,1 @@
-"""Stores, finds and describes images. Imports models, index, originals and the database."""
+"""Stores, reads and describes images. Imports models, index, originals and the database."""

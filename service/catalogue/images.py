@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from gpq.errors import ImageError
 from gpq.pixels import formats
-from service.catalogue.selection import Selection
 from service.database.records import CodeCounts, StoredImage
 from service.database.store import Store
 from service.decoding.decoder import Decoder
 from service.errors import NoOriginal, NoSuchImage, NoThumbnail
+from service.filters.selection import Selection
 from service.index.follower import FeedFollower
 from service.originals.keys import Parts
 from service.originals.originals import Originals

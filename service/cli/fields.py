@@ -2,10 +2,10 @@
 
 import argparse
 
-from service.catalogue.filters import field_name
 from service.database.migrate import migrate
 from service.database.store import Store
 from service.errors import NoSuchField
+from service.filters.grammar import field_name
 from service.settings import Settings
 
 ABOUT = {

@@ -11,16 +11,16 @@ import sqlalchemy as sa
 from harness import commands
 from harness.images import png
 from harness.server import Server
-from service.catalogue import masks
-from service.catalogue.filters import parse
-from service.catalogue.masks import Masks
-from service.catalogue.selection import Selection
-from service.catalogue.values import field_values
 from service.database import fields as fields_module
 from service.database.records import Put
 from service.database.schema import filter_values
 from service.database.store import Store
 from service.errors import Refused
+from service.filters import masks
+from service.filters.grammar import parse
+from service.filters.masks import Masks
+from service.filters.selection import Selection
+from service.filters.values import field_values
 from service.index.follower import FeedFollower
 from service.index.index import Index
 from tests.waiting import until

@@ -10,16 +10,16 @@ import pytest
 
 from harness.images import png
 from harness.server import Server
-from service.catalogue import exact
-from service.catalogue.exact import ExactSearch, ScanOptions
-from service.catalogue.filters import parse
-from service.catalogue.masks import Masks
-from service.catalogue.selection import Selection
 from service.database.records import Put
 from service.database.store import Store
 from service.errors import MaskOutdated
+from service.filters.grammar import parse
+from service.filters.masks import Masks
+from service.filters.selection import Selection
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
+from service.search import exact
+from service.search.exact import ExactSearch, ScanOptions
 
 RED, CHEAP = {"colour": "red"}, {"price": {"lt": 3}}
 

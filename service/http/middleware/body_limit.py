@@ -5,8 +5,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.bodies import announced_bytes
 from service.http.handlers import response
+from service.http.headers import announced_bytes
 from service.http.problems import Problem
 
 LINGER_SECONDS = 10  # how long an unwanted body is read after the reply

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from service.catalogue.filters import MAX_DECLARED, field_name
 from service.errors import NoSuchField
-from service.http.admin_replies import FieldsReply
+from service.filters.grammar import MAX_DECLARED, field_name
 from service.http.dependencies import ReadyRuntime, database_route
-from service.http.replies import FieldReply
+from service.http.replies.administration import FieldsReply
+from service.http.replies.images import FieldReply
 
 router = APIRouter()
 

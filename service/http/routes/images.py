@@ -10,12 +10,13 @@ from starlette.datastructures import Headers
 
 from service.catalogue.images import ImageFile
 from service.decoding.decoder import THUMBNAIL_PIXELS
-from service.http import ranges, requests
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
 from service.http.openapi import body
-from service.http.replies import ImageReply, ListReply
-from service.http.requests import MetadataBody
-from service.http.search_requests import MAX_FILTER_TEXT, selection_of_text
+from service.http.replies.images import ImageReply, ListReply
+from service.http.requests import images as requests
+from service.http.requests import ranges
+from service.http.requests.images import MetadataBody
+from service.http.requests.searches import MAX_FILTER_TEXT, selection_of_text
 from service.http.security import caller_of
 
 router = APIRouter()

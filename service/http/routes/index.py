@@ -6,13 +6,13 @@ import anyio
 from fastapi import APIRouter, Query, Request, Response
 
 from service.catalogue.ingest import PutResult
-from service.http import requests
-from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime
-from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import Problem
-from service.http.replies import IndexItem, IndexReply
+from service.http.replies.images import IndexItem, IndexReply
+from service.http.requests import images as requests
+from service.http.requests.bodies import form as read_form
+from service.http.requests.disconnect import wanted
 from service.http.security import caller_of
 from service.index.heartbeat import HEARTBEAT_GAP_SECONDS
 from service.runtime import Runtime

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.database.records import Job, JobKind
 from service.errors import NoSuchJob, SourceError
-from service.http import requests
-from service.http.admin_replies import FailureReply, FailuresReply, JobReply, JobsReply
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
 from service.http.openapi import body
 from service.http.problems import Problem
-from service.http.requests import ImportBody
+from service.http.replies.administration import FailureReply, FailuresReply, JobReply, JobsReply
+from service.http.requests import images as requests
+from service.http.requests.images import ImportBody
 from service.jobs import import_folder
 from service.jobs.import_folder import ImportFolder
 from service.runtime import Runtime

@@ -8,11 +8,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import NoSuchKey
-from service.http import requests
-from service.http.admin_replies import KeyReply, KeysReply, NewKeyReply
 from service.http.dependencies import ReadyRuntime, database_route
 from service.http.openapi import body
-from service.http.requests import KeyBody
+from service.http.replies.administration import KeyReply, KeysReply, NewKeyReply
+from service.http.requests import images as requests
+from service.http.requests.images import KeyBody
 from service.runtime import Runtime
 
 router = APIRouter()

@@ -10,11 +10,11 @@ from gpq.model.artifact import CONFIG, NAMES
 from gpq.model.graph import GRAPH
 from gpq.model.weights import WEIGHTS
 from service.database.records import StoredModel
-from service.http import requests
-from service.http.admin_replies import ActiveReply, ModelRowReply, ModelsReply
-from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime, database_route
 from service.http.openapi import FILE, body, form
+from service.http.replies.administration import ActiveReply, ModelRowReply, ModelsReply
+from service.http.requests import images as requests
+from service.http.requests.bodies import form as read_form
 from service.models import activation, artifacts, trial
 from service.runtime import Runtime
 from service.settings import FEED_POLL_SECONDS

@@ -8,18 +8,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from gpq.errors import ImageError
-from service.catalogue.cursor import Cursor
-from service.catalogue.exact import Hit
-from service.catalogue.searcher import SearchAnswer
-from service.http import search_requests
-from service.http.bodies import MAX_FIELDS, media_type
-from service.http.bodies import form as read_form
 from service.http.dependencies import ReadyRuntime
-from service.http.disconnect import wanted
 from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
-from service.http.replies import BatchReply, ItemError, SearchReply
-from service.http.search_requests import (
+from service.http.replies.images import BatchReply, ItemError, SearchReply
+from service.http.requests import searches
+from service.http.requests.bodies import MAX_FIELDS, media_type
+from service.http.requests.bodies import form as read_form
+from service.http.requests.disconnect import wanted
+from service.http.requests.searches import (
     MAX_BATCH_RESULTS,
     MOST_EXAMPLES,
     ExampleBody,
@@ -29,6 +26,9 @@ from service.http.search_requests import (
 )
 from service.http.security import caller_of
 from service.runtime import Runtime
+from service.search.cursor import Cursor
+from service.search.exact import Hit
+from service.search.searcher import SearchAnswer
 
 router = APIRouter()
 
@@ -118,7 +118,7 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
 async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     if media_type(request) == "application/json":
-        query, options = await search_requests.search_json(
+        query, options = await searches.search_json(
             request, model, caller_of(request), runtime.serving.cursor_key
         )
         async with wanted(request):
@@ -130,7 +130,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
                 return await searcher.by_id(query, options)
     most = 2 * MOST_EXAMPLES  # each a file, or a text field
     async with read_form(request, max_files=most, max_fields=MAX_FIELDS + most) as fields:
-        uploads, options = search_requests.search_form(fields, model, caller_of(request))
+        uploads, options = searches.search_form(fields, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():
                 if isinstance(uploads, list):
@@ -141,7 +141,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
 async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
     searcher, model = runtime.serving.searcher, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        files, options = search_requests.batch_form(fields, model, caller_of(request))
+        files, options = searches.batch_form(fields, model, caller_of(request))
         async with wanted(request):
             return await searcher.by_uploads([file.file for file in files], options)
 

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gpq import __version__
 from service.http.dependencies import AnyRuntime, ReadyRuntime, database_route
-from service.http.replies import (
+from service.http.replies.images import (
     ChecksumReply,
     FeedReply,
     FieldReply,

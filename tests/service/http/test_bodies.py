@@ -6,8 +6,8 @@ from starlette.requests import Request
 from service.access.keys import ANYBODY
 from service.concurrency import work
 from service.errors import SlowBody
-from service.http import bodies, search_requests
 from service.http.problems import problem_of
+from service.http.requests import bodies, searches
 
 
 def endless(content_type: str) -> Request:
@@ -29,7 +29,7 @@ def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
             pass
 
     async def read_json() -> None:
-        await search_requests.search_json(endless("application/json"), "m", ANYBODY, b"")
+        await searches.search_json(endless("application/json"), "m", ANYBODY, b"")
 
     for read in (read_form, read_json):
         with pytest.raises(SlowBody) as caught:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.catalogue.filters import Filter
+from service.filters.grammar import Filter
 
 
 @dataclass(frozen=True)

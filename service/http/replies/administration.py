@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from service.database.records import Job, Key, Scope, StoredModel
-from service.http.replies import EXAMPLE_MODEL, FieldReply, Reply
+from service.http.replies.images import EXAMPLE_MODEL, FieldReply, Reply
 
 
 class JobReply(Reply):

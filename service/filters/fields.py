@@ -1,8 +1,8 @@
 """Keeps the values of filter fields up to date, on a background thread."""
 
-from service.catalogue.values import field_values
 from service.concurrency.periodic import PeriodicThread
 from service.database.fields import FieldTable
+from service.filters.values import field_values
 
 LOOK_SECONDS = 0.5  # between looks at the feed
 PAUSE_SECONDS = 0.01  # between pages, so that other writes get their turn

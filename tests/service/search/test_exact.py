@@ -2,8 +2,8 @@ from typing import Any
 
 import numpy as np
 
-from service.catalogue.exact import ExactSearch, Hit, ScanOptions, overlay
 from service.database.records import Change, Resolved
+from service.search.exact import ExactSearch, Hit, ScanOptions, overlay
 
 
 def test_a_search_with_many_results_looks_them_up_a_few_queries_at_a_time() -> None:

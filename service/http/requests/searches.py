@@ -12,16 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validat
 from starlette.datastructures import FormData, UploadFile
 
 from service.access.keys import Caller
-from service.catalogue import filters
-from service.catalogue.cursor import Cursor
-from service.catalogue.cursor import decode as decode_cursor
-from service.catalogue.examples import NEGATIVE_WEIGHT, Example
-from service.catalogue.searcher import SearchOptions
-from service.catalogue.selection import Selection
 from service.decoding.task import Region
 from service.errors import InvalidFilter
-from service.http.bodies import json_body, parse_json
-from service.http.form_fields import (
+from service.filters import grammar
+from service.filters.selection import Selection
+from service.http.problems import Problem, outside
+from service.http.requests.bodies import json_body, parse_json
+from service.http.requests.fields import (
     MAX_ECHOED_ID,
     MAX_JSON_BYTES,
     file_of,
@@ -29,7 +26,10 @@ from service.http.form_fields import (
     validate,
     without_empty,
 )
-from service.http.problems import Problem, outside
+from service.search.cursor import Cursor
+from service.search.cursor import decode as decode_cursor
+from service.search.examples import NEGATIVE_WEIGHT, Example
+from service.search.searcher import SearchOptions
 from service.settings import ID_PATTERN
 
 MAX_RESULTS = 1000  # largest k of a search
@@ -289,5 +289,5 @@ def _options(
 
 
 def _selection(value: Any, caller: Caller) -> Selection:
-    chosen = None if value in (None, {}) else filters.parse(value)
+    chosen = None if value in (None, {}) else grammar.parse(value)
     return Selection(chosen, caller.prefix)

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from gpq import scan
 from gpq.scan import Mask
-from service.catalogue.cursor import LastHit
-from service.catalogue.masks import UPDATE_AFTER, KeptMask, Masks
-from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency.batcher import Batcher
 from service.database.feed import FeedTable
 from service.database.records import Resolved
 from service.errors import MaskOutdated, ModelChanged, Unavailable
+from service.filters.masks import UPDATE_AFTER, KeptMask, Masks
+from service.filters.selection import EVERYTHING, Selection
 from service.index.follower import FeedFollower
 from service.index.index import Index
+from service.search.cursor import LastHit
 from service.telemetry import timing
 
 SCAN_TRIES = 8

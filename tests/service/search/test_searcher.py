@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from gpq.errors import ImageError
-from service.catalogue.exact import Hit
-from service.catalogue.queries import Queries
-from service.catalogue.searcher import Searcher, SearchOptions
 from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage
 from service.errors import TooManyResults, WaitedTooLong
+from service.search.exact import Hit
+from service.search.queries import Queries
+from service.search.searcher import Searcher, SearchOptions
 
 
 class Encoding:
@@ -66,7 +66,7 @@ async def search(searcher: Searcher, images: int) -> list[list[Hit] | ImageError
 def test_a_batch_with_too_much_metadata_fails_before_all_of_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.catalogue.searcher.MAX_REPLY_METADATA", 100)
+    monkeypatch.setattr("service.search.searcher.MAX_REPLY_METADATA", 100)
     hit = Hit("a", 1.0, '{"n":"' + "x" * 12 + '"}', 1)  # 20 characters
     bare = Hit("b", 1.0, None, 2)
     found = asyncio.run(search(searcher(Scans(hit, bare), Encoding()), 5))

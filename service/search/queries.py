@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from gpq.errors import ImageError
 from gpq.model.model import Model
-from service.catalogue.exact import Hit, scores
-from service.catalogue.examples import Example
 from service.database.images import ImageTable
 from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage, Decoder
@@ -20,6 +18,8 @@ from service.decoding.task import Region
 from service.errors import ModelChanged, NoOriginal, NoSuchImage, Unavailable, WaitedTooLong
 from service.models.encoder import Encoder
 from service.originals.originals import Originals
+from service.search.exact import Hit, scores
+from service.search.examples import Example
 
 Query = DecodedImage | NDArray[np.float32]  # pixels, or a look-up table (M,K)
 log = logging.getLogger("gpq.service")

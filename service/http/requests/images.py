@@ -19,8 +19,9 @@ from service.access.keys import Caller
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
 from service.database.records import KEEP, Scope
-from service.http.bodies import json_body, parse_json
-from service.http.form_fields import (
+from service.http.problems import Problem, outside
+from service.http.requests.bodies import json_body, parse_json
+from service.http.requests.fields import (
     MAX_ECHOED_ID,
     MAX_JSON_BYTES,
     file_of,
@@ -30,7 +31,6 @@ from service.http.form_fields import (
     validate,
     without_empty,
 )
-from service.http.problems import Problem, outside
 
 MAX_ECHOED_NAME = 255  # characters of a file's name that the reply echoes
 MAX_METADATA_JSON_BYTES = 8 * MAX_METADATA_BYTES  # JSON with \u escapes and spaces is longer

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.catalogue.filters import OPERATORS, parse
 from service.catalogue.metadata import encode_metadata
 from service.errors import InvalidFilter, InvalidRequest
+from service.filters.grammar import OPERATORS, parse
 
 SHOE = {
     "brand": "acme", "price": 19.5, "tags": ["red", "sale"], "sold": None, "new": True, "n": 2**53,

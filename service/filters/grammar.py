@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from service.catalogue import values as of
-from service.catalogue.values import Key, Metadata, Select, Values
 from service.database.records import Bound
 from service.errors import InvalidFilter
+from service.filters import values as of
+from service.filters.values import Key, Metadata, Select, Values
 
 MAX_DEPTH = 8  # filters inside one another
 MAX_PARTS = 200  # filters, and lists of filters

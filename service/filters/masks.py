@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq.scan import Mask
-from service.catalogue.selection import Selection
 from service.concurrency import wait_budget
 from service.database.feed import FeedTable
 from service.database.fields import FieldTable
 from service.database.records import Resolved
 from service.errors import ClientGone, MaskOutdated, ModelChanged, Unavailable, WaitedTooLong
+from service.filters.selection import Selection
 from service.index.follower import FeedFollower
 from service.index.index import Index
 

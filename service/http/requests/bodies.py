@@ -12,6 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser, Multipart
 from service.concurrency import wait_budget
 from service.concurrency.work import Receiving
 from service.errors import Busy
+from service.http.headers import announced_bytes
 from service.http.problems import Problem
 
 FREE_TEXT_BYTES = 64 * 2**10  # of each form, which do not count, so that usual ones always come in
@@ -19,7 +20,6 @@ MAX_TEXT_BYTES = 128 * 2**20  # of the text fields of all forms; their JSON take
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
 MAX_FIELDS = 8  # text fields of a form
 SMALL_BODY_BYTES = 8 * 2**20  # a larger body has its files written to disk early
-MOST_BYTES = 2**62  # no body is as large
 SPOOLED_BYTES = 64 * 2**10  # size from which a file of such a body is written to disk
 
 
@@ -126,16 +126,6 @@ async def json_body(request: Request, max_bytes: int) -> Any:
             if len(received) > max_bytes:
                 raise Problem(413, "body-too-large", f"JSON here is limited to {max_bytes} bytes")
     return parse_json(bytes(received), "the body")
-
-
-def announced_bytes(headers: Headers) -> int | None:
-    """Returns the Content-Length, or None without a number; larger ones become MOST_BYTES."""
-    digits = headers.get("content-length", "")
-    if not (digits.isascii() and digits.isdecimal()):
-        return None
-    # Python refuses to convert thousands of digits.
-    digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) <= len(str(MOST_BYTES)) else MOST_BYTES
 
 
 def media_type(request: Request) -> str:

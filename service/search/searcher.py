@@ -27,12 +27,6 @@ from numpy.typing import NDArray
 
 from gpq.errors import ImageError
 from gpq.model.model import Model
-from service.catalogue.cursor import Compared, Cursor, LastHit
-from service.catalogue.exact import ExactSearch, Hit, ScanOptions
-from service.catalogue.examples import Example, combined
-from service.catalogue.masks import KeptMask
-from service.catalogue.queries import Queries, read
-from service.catalogue.selection import EVERYTHING, Selection
 from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
@@ -46,7 +40,13 @@ from service.errors import (
     Unavailable,
     WaitedTooLong,
 )
+from service.filters.masks import KeptMask
+from service.filters.selection import EVERYTHING, Selection
 from service.index.follower import FeedFollower
+from service.search.cursor import Compared, Cursor, LastHit
+from service.search.exact import ExactSearch, Hit, ScanOptions
+from service.search.examples import Example, combined
+from service.search.queries import Queries, read
 from service.telemetry import timing
 
 MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch

@@ -1,0 +1,1 @@
+"""Filters: which images belong to them, and the masks that searches use."""

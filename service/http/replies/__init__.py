@@ -1,0 +1,1 @@
+"""Defines the bodies of replies."""
