@@ -10,6 +10,7 @@ ServiceError
 │   ├── InvalidMetadata   metadata that is not a JSON object
 │   ├── MetadataTooLarge  metadata over the size limit
 │   ├── InvalidFilter     a filter that cannot be used
+│   ├── UnknownClasses    an explanation by a model that knows no classes
 │   ├── InvalidCursor     a cursor that is not one of this service
 │   ├── TooManyResults    a reply that would be too large
 │   └── SourceError       an import source that cannot be read
@@ -61,7 +62,11 @@ class InvalidMetadata(InvalidRequest):
 
 
 class InvalidFilter(InvalidRequest):
-    """A filter cannot be used; the message says which part of it, and why."""
+    """A filter or a facet cannot be used; the message says which part of it, and why."""
+
+
+class UnknownClasses(InvalidRequest):
+    """A search is to be explained, but the model knows no classes."""
 
 
 class InvalidCursor(InvalidRequest):

@@ -24,6 +24,7 @@ from service.database.migrate import migrate
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
 from service.errors import ModelChanged, ModelError, NewerSchema, StorageFull, Unavailable
+from service.filters.columns import Columns
 from service.filters.fields import FilterFields
 from service.filters.masks import Masks
 from service.index.follower import FeedFollower
@@ -186,15 +187,16 @@ class Runtime:
         watch = self.metrics.batch.labels("scan").observe
         masks = Masks(self.store.feed, self.store.fields, follower, self.settings.filter_bytes)
         exact = ExactSearch(self.store.feed, follower, masks, watch)
-        queries = Queries(self.store.images, self.originals, self.decoder, self.encoder)
+        columns = Columns(self.store.feed, follower, self.settings.filter_bytes)
+        queries = Queries(self.store.images, self.originals, self.decoder)
         return Serving(
             follower=follower,
             loader=loader,
-            catalogue=Catalogue(self.store, follower, self.decoder, self.originals),
+            catalogue=Catalogue(self.store, follower, self.decoder, self.encoder, self.originals),
             writer=ImageWriter(self.store, follower, loader, ingest),
             exact=exact,
             cursor_key=self.store.state.cursor_key(),
-            searcher=Searcher(queries, follower, exact, self.image_requests),
+            searcher=Searcher(queries, self.encoder, follower, exact, columns, self.image_requests),
         )
 
     def _new_index(self, model: str, codes: Codes | None) -> Index:

@@ -123,7 +123,8 @@ class Settings(BaseSettings):
     filter_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
-        description="memory of the filters that searches used last, in bytes; one may take more",
+        description="memory of the filters that searches used last, in bytes, and as much again "
+        "of facets; one may take more",
     )
     rate_limit: int | None = Field(
         None,

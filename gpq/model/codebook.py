@@ -110,15 +110,40 @@ class Codebook:
         """
         if self._class_rows is None:
             return x
-        classes, directions = self._class_rows
-        likeness = x.reshape(len(x), classes.shape[1]) @ directions.T / self.M
-        none = np.full((len(x), 1), LIKE, dtype=np.float32)
-        logits = np.concatenate([likeness, none], axis=1)
-        logits *= SURE
-        p = _softmax(logits)[:, :-1]
+        classes, _ = self._class_rows
+        p = self.probabilities(x)
         towards = (p @ classes).reshape(x.shape)
         moved: Floats = x + (towards - p.sum(axis=1)[:, None, None] * x) / 2
         return moved
+
+    def probabilities(self, x: Floats) -> Floats:
+        """Returns the p (Q,L) of ``expanded`` for sub-vectors (Q,M,d); L is 0 without classes.
+
+        Those of one query add up to less than 1: the rest is that of none of the classes.
+        """
+        if self._class_rows is None:
+            return np.empty((len(x), 0), dtype=np.float32)
+        _, directions = self._class_rows
+        likeness = x.reshape(len(x), directions.shape[1]) @ directions.T / self.M
+        none = np.full((len(x), 1), LIKE, dtype=np.float32)
+        logits = np.concatenate([likeness, none], axis=1)
+        logits *= SURE
+        return _softmax(logits)[:, :-1]
+
+    def lut_of_class(self, features: Floats, number: int) -> Floats:
+        """Returns the part (Q,M,K) of the look-up tables of features (Q,D) that is due to a class.
+
+        It is the look-up table of the projection of each expanded sub-vector onto the direction of
+        the class's mean sub-vector. The rest of a score is due to all that is not the class.
+        """
+        if self.classes is None:
+            raise ValueError("the codebook has no classes")
+        words = self.Z if self.means is None else self.means
+        direction = _unit(self.classes[:, number])
+        x = self.expanded(intra_normalise(features, self.M))
+        table = _products(np.vecdot(x, direction)[..., None] * direction, words)
+        table /= self.M
+        return table
 
     def means_of(self, features: Floats) -> Floats:
         """Returns the mean (M,K,d) float32 of the sub-vectors of features (N,D) with each sub-code.

@@ -60,6 +60,8 @@ class Model:
         """Returns the look-up tables (Q,M,K) of pixels (Q,3,S,S)."""
         return self.codebook.lut(self.features(pixels))
 
-    def lut_of_code(self, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Decodes packed codes (Q,ceil(M/2)) and returns look-up tables (Q,M,K) of them."""
-        return self.codebook.lut(self.codebook.decode(unpack(packed, self.codebook.M)))
+    def decode(self, code: bytes) -> NDArray[np.float32]:
+        """Returns the codewords (D,) of a packed code, which take the place of features."""
+        packed = np.frombuffer(code, dtype=np.uint8)[None].copy()
+        words: NDArray[np.float32] = self.codebook.decode(unpack(packed, self.codebook.M))[0]
+        return words

@@ -89,7 +89,7 @@ class ReferenceScanner:
         scores = np.full((len(tables), k), -np.inf, dtype=np.float32)
         together = max(1, SCORES_AT_A_TIME // max(1, len(snapshot.packed)))
         for first in range(0, len(tables), together):
-            part = self._scores(snapshot.packed, tables[first : first + together])
+            part = scores_of(snapshot.packed, tables[first : first + together])
             for q, row_scores in enumerate(part, start=first):
                 hits = _top(row_scores, eligible, k, after)
                 rows[q, : len(hits)] = hits
@@ -107,17 +107,17 @@ class ReferenceScanner:
         packed[:used], live[:used] = self._snapshot.packed, self._snapshot.live
         self._packed, self._live = packed, live
 
-    def _scores(
-        self, packed: NDArray[np.uint8], tables: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Codes (N,ceil(M/2)), tables (Q,M,K) -> scores (Q,N) float32, summed in order of m."""
-        scores = np.zeros((len(tables), len(packed)), dtype=np.float32)
-        for first in range(0, len(packed), CHUNK_ROWS):
-            codes = unpack(packed[first : first + CHUNK_ROWS], self.M).T.astype(np.intp)
-            part = scores[:, first : first + CHUNK_ROWS]
-            for m in range(self.M):
-                part += tables[:, m].take(codes[m], axis=1)
-        return scores
+
+def scores_of(packed: NDArray[np.uint8], tables: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Codes (N,ceil(M/2)), tables (Q,M,K) -> scores (Q,N) float32, summed in order of m."""
+    M = tables.shape[1]
+    scores = np.zeros((len(tables), len(packed)), dtype=np.float32)
+    for first in range(0, len(packed), CHUNK_ROWS):
+        codes = unpack(packed[first : first + CHUNK_ROWS], M).T.astype(np.intp)
+        part = scores[:, first : first + CHUNK_ROWS]
+        for m in range(M):
+            part += tables[:, m].take(codes[m], axis=1)
+    return scores
 
 
 def _fit(mask: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:

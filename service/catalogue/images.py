@@ -12,6 +12,8 @@ from service.decoding.decoder import Decoder
 from service.errors import NoOriginal, NoSuchImage, NoThumbnail
 from service.filters.selection import Selection
 from service.index.follower import FeedFollower
+from service.models.classes import ClassShare, classes_of, names_of
+from service.models.encoder import Encoder
 from service.originals.keys import Parts
 from service.originals.originals import Originals
 from service.settings import ID_PATTERN
@@ -40,10 +42,15 @@ class Catalogue:
     """The stored images. All methods block; call them off the event loop."""
 
     def __init__(
-        self, store: Store, follower: FeedFollower, decoder: Decoder, originals: Originals
+        self,
+        store: Store,
+        follower: FeedFollower,
+        decoder: Decoder,
+        encoder: Encoder,
+        originals: Originals,
     ) -> None:
         self.store, self.follower = store, follower
-        self.decoder, self.originals = decoder, originals
+        self.decoder, self.encoder, self.originals = decoder, encoder, originals
         self._counted = (-1, ""), CodeCounts(0, 0, 0)
 
     def get(self, id: str) -> StoredImage:
@@ -52,6 +59,14 @@ class Catalogue:
         if image is None:
             raise NoSuchImage(id)
         return image
+
+    def tags(self, image: StoredImage) -> tuple[ClassShare, ...]:
+        """Returns the classes of the active model that the code of an image resembles."""
+        model = self.encoder.models.get(self.follower.model)
+        if model is None or not names_of(model):
+            return ()
+        code = self.store.images.code(image.seq, model.id)
+        return () if code is None else classes_of(model.decode(code), model)
 
     def page(self, after: int, limit: int, selection: Selection) -> ImagePage:
         """Returns at most ``limit`` images of a selection in seq order, after seq ``after``.

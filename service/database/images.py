@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.database import feed
-from service.database.engine import Database
+from service.database.engine import SEQS_IN_A_QUERY, Database
 from service.database.models import all_models, fill_codes, remove_codes
 from service.database.records import CodeCounts, Keep, Put, PutOutcome, StoredImage, StoredModel
 from service.database.schema import codes, images, models
@@ -59,6 +59,17 @@ class ImageTable:
         query = query.where(models.c.id == model, codes.c.seq == seq)
         with self.database.read() as connection:
             return connection.scalar(query)
+
+    def codes(self, seqs: Sequence[int], model: str) -> dict[int, bytes]:
+        """Returns the codes of puts under the model of that id, by seq."""
+        number = sa.select(models.c.number).where(models.c.id == model).scalar_subquery()
+        query = sa.select(codes.c.seq, codes.c.code).where(codes.c.model == number)
+        found: dict[int, bytes] = {}
+        with self.database.read() as connection:
+            for first in range(0, len(seqs), SEQS_IN_A_QUERY):
+                part = codes.c.seq.in_(seqs[first : first + SEQS_IN_A_QUERY])
+                found |= {row.seq: row.code for row in connection.execute(query.where(part))}
+        return found
 
     def count(self) -> int:
         """Counts the images."""

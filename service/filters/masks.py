@@ -19,7 +19,7 @@ from gpq.scan import Mask
 from service.concurrency import wait_budget
 from service.database.feed import FeedTable
 from service.database.fields import FieldTable
-from service.database.records import Resolved
+from service.database.records import Change, Resolved
 from service.errors import ClientGone, MaskOutdated, ModelChanged, Unavailable, WaitedTooLong
 from service.filters.selection import Selection
 from service.index.follower import FeedFollower
@@ -120,7 +120,7 @@ class Masks:
         rows[: len(kept.mask.rows)] = kept.mask.rows
         changed = {change.seq for change in changes if change.codes}
         changed |= {change.describes for change in changes if change.describes is not None}
-        inside = [seq for seq in changed if _has(selection, resolved, seq)]
+        inside = [seq for seq in changed if has(selection, resolved, seq)]
         rows[kept.index.rows_of(changed.difference(inside))] = False
         rows[kept.index.rows_of(inside)] = True
         rows[kept.index.rows_of(c.removes for c in changes if c.removes is not None)] = False
@@ -131,15 +131,10 @@ class Masks:
     def total(self, selection: Selection, kept: KeptMask, resolved: Resolved) -> int:
         """Counts the images of a selection; ``resolved``: all changes since ``kept.mark``."""
         rows = kept.mask.rows
-        touched = {
-            seq
-            for change in resolved.changes
-            for seq in (change.seq, change.removes, change.describes)
-            if seq is not None
-        }
-        before = kept.index.rows_of(touched)
+        changed = touched(resolved.changes)
+        before = kept.index.rows_of(changed)
         before = before[before < len(rows)]
-        inside = sum(_has(selection, resolved, seq) for seq in touched)
+        inside = sum(has(selection, resolved, seq) for seq in changed)
         return kept.count - int(np.count_nonzero(rows[before])) + inside
 
     def current(self, selection: Selection, model: str) -> KeptMask | None:
@@ -186,7 +181,7 @@ class Masks:
     def _by_all(self, selection: Selection) -> tuple[NDArray[np.int64], int]:
         """Does the same by the metadata of all images."""
         with self.feed.described() as described:
-            parts = [_seqs(selection, part) for part in _watched(described.parts)]
+            parts = [_seqs(selection, part) for part in watched(described.parts)]
         return np.concatenate([np.empty(0, dtype=np.int64), *parts]), described.head
 
     def _keep(self, selection: Selection, kept: KeptMask) -> None:
@@ -219,16 +214,19 @@ def _bytes(selection: Selection, kept: KeptMask) -> int:
     return kept.bytes + 8 * text + SELECTION_BYTES
 
 
-def _watched(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[list[tuple[Any, ...]]]:
-    """Raises ClientGone when nobody waits any more, Unavailable after BUILD_SECONDS."""
+def watched(
+    parts: Iterator[list[tuple[Any, ...]]], what: str = "the filter"
+) -> Iterator[list[tuple[Any, ...]]]:
+    """Yields the parts. Raises ClientGone when nobody waits any more, Unavailable after
+    BUILD_SECONDS; the message says that ``what`` takes longer."""
     until, work = time.monotonic() + BUILD_SECONDS, wait_budget.current().work
     for part in parts:
         if not work.wanted():
             raise ClientGone
         if time.monotonic() > until:
             raise Unavailable(
-                f"the filter takes more than {BUILD_SECONDS} seconds to look at all metadata: use "
-                "fewer conditions, or declare a filter field"
+                f"{what}: it takes more than {BUILD_SECONDS} seconds to look at all metadata; use "
+                "simpler conditions, or declare a filter field"
             )
         yield part
 
@@ -238,5 +236,16 @@ def _seqs(selection: Selection, rows: Iterable[tuple[Any, ...]]) -> NDArray[np.i
     return np.array([seq for seq, id, text in rows if selection.has(id, text)], dtype=np.int64)
 
 
-def _has(selection: Selection, resolved: Resolved, seq: int) -> bool:
+def touched(changes: Iterable[Change]) -> set[int]:
+    """Returns the seqs of all images that changes added, removed or described."""
+    return {
+        seq
+        for change in changes
+        for seq in (change.seq, change.removes, change.describes)
+        if seq is not None
+    }
+
+
+def has(selection: Selection, resolved: Resolved, seq: int) -> bool:
+    """Returns whether a seq is that of an image that was resolved and belongs to a selection."""
     return seq in resolved.images and selection.has(*resolved.images[seq])

@@ -124,6 +124,18 @@ def moment(text: str) -> float | None:
         return None
 
 
+def distinct(found: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Returns the different strings, numbers and booleans among values, each with a key before it
+    that equal values share: numbers that are equal as float64 are equal."""
+    by_key: dict[Any, Any] = {}
+    for value in found:
+        if type(value) in (str, bool):
+            by_key.setdefault((type(value), value), value)
+        elif type(value) in (int, float):
+            by_key.setdefault((float, to_float(value)), value)
+    return list(by_key.items())
+
+
 def is_storable(text: str) -> bool:
     """Returns whether the text has no lone surrogates."""
     try:

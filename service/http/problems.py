@@ -46,6 +46,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.InvalidMetadata, 422, "invalid-metadata"),
     (errors.MetadataTooLarge, 422, "metadata-too-large"),
     (errors.InvalidFilter, 422, "invalid-filter"),
+    (errors.UnknownClasses, 422, "unknown-classes"),
     (errors.InvalidCursor, 422, "invalid-cursor"),
     (errors.TooManyResults, 422, "too-many-results"),
     (errors.SourceError, 422, "invalid-source"),

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpq import scan
-from gpq.scan import Mask
+from gpq.scan import Mask, reference
 from service.database.records import Change
 from service.index.seqs import Seqs
 
 COMPACT_ROWS = 100_000  # with fewer removed codes, compacting never pays
-CHECKSUM_ROWS = 1 << 16  # rows hashed at a time
+CHECKSUM_ROWS = 1 << 16  # rows hashed, or scored, at a time
 MASKED_TOGETHER = 1 << 20  # rows compared with seqs at a time
 
 Pairs = Sequence[Any]  # (seq, code)
@@ -99,6 +99,20 @@ class Index:
             list(zip(self._seqs[found[found >= 0]].tolist(), score.tolist(), strict=False))
             for found, score in zip(rows, scores, strict=True)
         ]
+
+    def rows_from(
+        self, lut: NDArray[np.float32], least: float, mask: Mask | None = None
+    ) -> NDArray[np.int64]:
+        """Returns the rows whose score with a look-up table (M,K) is ``least`` or more."""
+        rows = self._scanner.rows()
+        if mask is not None:
+            rows = rows[rows < len(mask.rows)]
+            rows = rows[mask.rows[rows]]
+        found = []
+        for part in np.array_split(rows, len(rows) // CHECKSUM_ROWS + 1):
+            scores = reference.scores_of(self._scanner.codes(part), lut[None])[0]
+            found.append(part[scores >= np.float64(least)])
+        return np.concatenate(found)
 
     def mask(self, seqs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Returns which rows (n,) have one of these seqs, which must ascend."""

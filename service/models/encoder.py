@@ -18,7 +18,8 @@ BATCHES = {"cpu": 8, "cuda": 64}
 # Pixels of a larger batch, at most: the memory of a ResNet-50 is kept from one batch to the next.
 BATCH_PIXELS = 8 * 224 * 224
 
-Output = tuple[Literal["codes", "luts"], str]  # what to compute, with the model of that id
+# What to compute, with the model of that id.
+Output = tuple[Literal["codes", "features", "luts"], str]
 NetworkInput = tuple[Model, NDArray[np.uint8]]
 
 
@@ -79,11 +80,9 @@ class Encoder:
         """Returns the look-up table (M,K) of each query."""
         return await self._batches.results(("luts", model.id), _inputs(images, model))
 
-    def lut_of_code(self, code: bytes, model: Model) -> NDArray[np.float32]:
-        """Returns the look-up table (M,K) of a stored code, decoded to its codewords."""
-        tables = model.lut_of_code(np.frombuffer(code, dtype=np.uint8)[None].copy())
-        table: NDArray[np.float32] = tables[0]
-        return table
+    def features(self, image: DecodedImage, model: Model) -> Future[Sequence[NDArray[np.float32]]]:
+        """Computes the features (D,) of one query; they are the one item of the result."""
+        return self._batches.submit(("features", model.id), _inputs([image], model))
 
     def _compute(self, output: Output, inputs: Sequence[NetworkInput]) -> Sequence[Any]:
         self._watch(len(inputs))
@@ -92,6 +91,8 @@ class Encoder:
         with timing.stage("encode"):
             if output[0] == "codes":
                 return [code.tobytes() for code in model.encode(pixels)]
+            if output[0] == "features":
+                return list(model.features(pixels))
             return list(model.lut(pixels))
 
 

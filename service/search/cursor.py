@@ -42,7 +42,8 @@ class Cursor:
 
     ``model``: its id. ``table``: the look-up table (M,K) float32. ``after``: the last hit so far.
     ``query``: as in ``SearchAnswer``. ``filter``: as JSON, or None. ``excluded``: the sha256 of
-    bytes whose images are left out. ``k``, ``min_score``: as in ``SearchOptions``.
+    bytes whose images are left out. ``k``, ``min_score``: as in ``SearchOptions``. ``total``: the
+    number of images, if it is costly to count.
     """
 
     model: str
@@ -53,13 +54,14 @@ class Cursor:
     excluded: list[str]
     k: int
     min_score: float
+    total: int | None = None
 
     def encode(self, key: bytes) -> str:
         """Returns URL-safe text."""
         values = {
             "model": self.model, "score": self.after.score, "seq": self.after.seq,
             "query": self.query, "filter": self.filter, "excluded": self.excluded, "k": self.k,
-            "min_score": self.min_score,
+            "min_score": self.min_score, "total": self.total,
         }  # fmt: skip
         head = json.dumps(values).encode()
         table = np.ascontiguousarray(self.table, dtype="<f4").tobytes()

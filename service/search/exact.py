@@ -4,42 +4,35 @@ Ties come in order of storing. The scan ranks equal scores by row, rows are in s
 database assigns seqs in commit order (``database.feed.append``), the same for every replica.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpq import scan
 from gpq.scan import Mask
+from gpq.scan.reference import scores_of
 from service.concurrency.batcher import Batcher
 from service.database.feed import FeedTable
 from service.database.records import Resolved
 from service.errors import MaskOutdated, ModelChanged, Unavailable
-from service.filters.masks import UPDATE_AFTER, KeptMask, Masks
+from service.filters.masks import UPDATE_AFTER, KeptMask, Masks, touched
 from service.filters.selection import EVERYTHING, Selection
 from service.index.follower import FeedFollower
 from service.index.index import Index
 from service.search.cursor import LastHit
+from service.search.hit import Hit
 from service.telemetry import timing
 
 SCAN_TRIES = 8
 SCANNED_TOGETHER = 64  # queries
 RESOLVED_TOGETHER = 10_000  # hits whose metadata are in memory at the same time
 SPARE = 16  # extra hits to ask for after some hits turned out to be deleted
+TOO_FAST = "images change faster than they can be searched; try again"
 
 Found = list[tuple[int, float]]  # (seq, score), in order
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One search result. ``metadata``: a JSON object as text, or None. ``seq``: of the image."""
-
-    id: str
-    score: float
-    metadata: str | None
-    seq: int
 
 
 @dataclass(frozen=True)
@@ -92,16 +85,27 @@ class ExactSearch:
         """Yields the hits of many queries, some queries at a time."""
         return self._batches.parts(options, luts)
 
-    def total(self, selection: Selection, kept: KeptMask) -> int:
-        """Counts the images of a selection at one moment.
+    def total(self, options: ScanOptions, table: NDArray[np.float32]) -> int:
+        """Counts the images of the selection that score ``min_score`` or more, at one moment.
 
-        ``kept``: its mask. Raises MaskOutdated.
+        Blocks. Raises ModelChanged, MaskOutdated, Unavailable.
         """
-        resolved = self.feed.resolve([], kept.mark)
-        if not resolved.complete or kept.history != self.follower.history:
-            self.masks.forget(selection, kept)
-            raise MaskOutdated
-        return self.masks.total(selection, kept, resolved)
+        for _ in range(SCAN_TRIES):
+            view = self._view(options.model, options.kept)
+            any_score = view.kept is not None and options.min_score == -math.inf
+            if not any_score:
+                rows = view.index.rows_from(table, options.min_score, view.mask)
+            resolved = self._resolved([], view, options)
+            if resolved is None:
+                continue
+            if view.kept is not None and any_score:
+                return self.masks.total(options.selection, view.kept, resolved)
+            before = np.isin(view.index.seqs(rows), [*touched(resolved.changes)])
+            codes = _selected(options.selection, resolved).codes
+            fresh = scores(table[None], [*codes.values()])[0]
+            later = np.count_nonzero(fresh >= np.float64(options.min_score))
+            return int(len(rows) - np.count_nonzero(before) + later)
+        raise Unavailable(TOO_FAST)
 
     def _scan(self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]) -> list[list[Hit]]:
         self._watch(len(luts))
@@ -127,17 +131,9 @@ class ExactSearch:
             view = self._view(options.model, kept)
             with timing.stage("scan"):
                 found = view.index.search(luts, k, view.mask, after)
-            with timing.stage("db"):
-                resolved = self.feed.resolve(
-                    {seq for of_one in found for seq, _ in of_one}, view.mark
-                )
-            if resolved.model != options.model:
-                raise ModelChanged(f"the active model is {resolved.model}, not {options.model}")
-            if not resolved.complete:
-                if kept is not None:
-                    self.masks.forget(options.selection, kept)
-                    raise MaskOutdated
-                self._catch_up()
+            seqs = {seq for of_one in found for seq, _ in of_one}
+            resolved = self._resolved(seqs, view, options)
+            if resolved is None:
                 continue
             ranked = overlay(luts, found, k, _selected(options.selection, resolved), after)
             missing = _most_missing(found, ranked, k, options)
@@ -148,14 +144,31 @@ class ExactSearch:
             # Let the index drop the deleted codes, and ask for more hits next time.
             self._catch_up()
             k += missing + SPARE
-        raise Unavailable("images change faster than they can be searched; try again")
+        raise Unavailable(TOO_FAST)
+
+    def _resolved(
+        self, seqs: Iterable[int], view: "_View", options: ScanOptions
+    ) -> Resolved | None:
+        """Returns the images of seqs and all changes since the view; None if the index must catch
+        up first, which it has done then. Raises ModelChanged, MaskOutdated."""
+        with timing.stage("db"):
+            resolved = self.feed.resolve(seqs, view.mark)
+        if resolved.model != options.model:
+            raise ModelChanged(f"the active model is {resolved.model}, not {options.model}")
+        if resolved.complete:
+            return resolved
+        if view.kept is not None:
+            self.masks.forget(options.selection, view.kept)
+            raise MaskOutdated
+        self._catch_up()
+        return None
 
     def _view(self, model: str, kept: KeptMask | None) -> "_View":
         """Returns what to scan. Raises ModelChanged, MaskOutdated."""
         if kept is not None:
             if kept.history != self.follower.history:
                 raise MaskOutdated
-            return _View(kept.index, kept.mark, kept.mask)
+            return _View(kept.index, kept.mark, kept)
         applied = self.follower.applied  # read before the index, which is at least as new
         index = self.follower.indexes.get(model)
         if index is None:
@@ -172,11 +185,18 @@ class ExactSearch:
 
 @dataclass(frozen=True)
 class _View:
-    """What one scan sees: rows of an index that reflects all changes up to number ``mark``."""
+    """What one scan sees: rows of an index that reflects all changes up to number ``mark``.
+
+    ``kept``: the mask of the rows, unless it sees all.
+    """
 
     index: Index
     mark: int
-    mask: Mask | None = None
+    kept: KeptMask | None = None
+
+    @property
+    def mask(self) -> Mask | None:
+        return None if self.kept is None else self.kept.mask
 
 
 def _selected(selection: Selection, resolved: Resolved) -> Resolved:
@@ -184,8 +204,7 @@ def _selected(selection: Selection, resolved: Resolved) -> Resolved:
     if selection.is_everything:
         return resolved
     # The other hits belong to the mask, and have not changed since.
-    changed = {change.seq for change in resolved.changes}
-    changed |= {change.describes for change in resolved.changes if change.describes is not None}
+    changed = touched(resolved.changes)
     images = {
         seq: image
         for seq, image in resolved.images.items()
@@ -197,13 +216,10 @@ def _selected(selection: Selection, resolved: Resolved) -> Resolved:
 
 def scores(luts: NDArray[np.float32], codes: Sequence[bytes]) -> NDArray[np.float32]:
     """Returns the scores (Q,n) float32 that a scan with ``luts`` (Q,M,K) gives these codes."""
-    out = np.empty((len(luts), len(codes)), dtype=np.float32)
-    if codes:
-        packed = np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), -1)
-        scanner = scan.build(packed, luts.shape[1], "reference")
-        rows, found = scanner.search(luts, len(codes))
-        np.put_along_axis(out, rows, found, axis=1)
-    return out
+    if not codes:
+        return np.empty((len(luts), 0), dtype=np.float32)
+    packed = np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), -1)
+    return scores_of(packed, luts)
 
 
 def overlay(

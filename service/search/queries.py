@@ -1,4 +1,4 @@
-"""Reads what is searched for: uploads, and stored images as pixels or as tables of codes."""
+"""Reads what is searched for: uploads, and stored images as pixels or as codewords."""
 
 import hashlib
 import logging
@@ -16,18 +16,18 @@ from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage, Decoder
 from service.decoding.task import Region
 from service.errors import ModelChanged, NoOriginal, NoSuchImage, Unavailable, WaitedTooLong
-from service.models.encoder import Encoder
 from service.originals.originals import Originals
-from service.search.exact import Hit, scores
+from service.search.exact import scores
 from service.search.examples import Example
+from service.search.hit import Hit
 
-Query = DecodedImage | NDArray[np.float32]  # pixels, or a look-up table (M,K)
+Query = DecodedImage | NDArray[np.float32]  # pixels, or features (D,)
 log = logging.getLogger("gpq.service")
 
 
 @dataclass(frozen=True)
 class StoredQuery:
-    """A stored image as a query: its pixels, or the look-up table (M,K) of its code.
+    """A stored image as a query: its pixels, or the codewords (D,) of its code.
 
     ``sha256``: of its bytes.
     """
@@ -40,14 +40,11 @@ class Queries:
     """Reads queries. All methods block; they raise NoSuchImage, ModelChanged if the model was
     deleted, WaitedTooLong, Unavailable."""
 
-    def __init__(
-        self, images: ImageTable, originals: Originals, decoder: Decoder, encoder: Encoder
-    ) -> None:
-        self.images, self.originals = images, originals
-        self.decoder, self.encoder = decoder, encoder
+    def __init__(self, images: ImageTable, originals: Originals, decoder: Decoder) -> None:
+        self.images, self.originals, self.decoder = images, originals, decoder
 
     def stored(self, id: str, model: Model, region: Region | None = None) -> StoredQuery:
-        """Decodes the original of an image; if it cannot be read, uses the table of its code.
+        """Decodes the original of an image; if it cannot be read, uses the codewords of its code.
 
         Raises NoOriginal if a region is wanted and the original cannot be read.
         """
@@ -66,8 +63,7 @@ class Queries:
             log.warning("original %s cannot be read: %s", image.sha256, error)
         if region is not None:
             raise NoOriginal(id)
-        lut = self.encoder.lut_of_code(self._code_of(image, model), model)
-        return StoredQuery(lut, image.sha256)
+        return StoredQuery(model.decode(self._code_of(image, model)), image.sha256)
 
     def own_hit(self, id: str, lut: NDArray[np.float32], model: Model) -> Hit:
         image = self._get(id)
@@ -95,7 +91,7 @@ class Queries:
     def of_examples(
         self, examples: Sequence[Example], model: Model
     ) -> tuple[list[Query], list[str]]:
-        """Returns the pixels or the table of each example, and the sha256 of its bytes."""
+        """Returns the pixels or the codewords of each example, and the sha256 of its bytes."""
         queries: list[Query] = []
         hashes = []
         for example in examples:

@@ -6,12 +6,10 @@
 
 A stored image without a readable original starts at step 3, with its code. Each step runs on its
 own threads, and starts the next one when it ends; a query by one upload holds no thread while it
-waits.
+waits. Pages, groups, facets and explanations come from ``Answers``, which takes step 3.
 """
 
 import hashlib
-import json
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -30,90 +28,87 @@ from gpq.model.model import Model
 from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
-from service.decoding.decoder import DecodedImage
+from service.decoding.decoder import DecodedImage, Decoder
 from service.decoding.task import Region
 from service.errors import (
     MaskOutdated,
     ModelChanged,
     Refused,
-    TooManyResults,
     Unavailable,
+    UnknownClasses,
     WaitedTooLong,
 )
+from service.filters.columns import Column, Columns
 from service.filters.masks import KeptMask
-from service.filters.selection import EVERYTHING, Selection
+from service.filters.selection import Selection
 from service.index.follower import FeedFollower
-from service.search.cursor import Compared, Cursor, LastHit
-from service.search.exact import ExactSearch, Hit, ScanOptions
+from service.models.classes import names_of
+from service.models.encoder import Encoder
+from service.search.answers import (
+    MAX_REPLY_METADATA,
+    Answers,
+    Question,
+    SearchAnswer,
+    too_many_results,
+)
+from service.search.cursor import Compared, Cursor
+from service.search.exact import ExactSearch, ScanOptions
 from service.search.examples import Example, combined
-from service.search.queries import Queries, read
+from service.search.hit import Hit
+from service.search.options import SearchOptions
+from service.search.queries import Queries, Query, read
 from service.telemetry import timing
 
-MAX_REPLY_METADATA = 64 * 2**20  # characters of metadata in all results of a batch
 SEARCH_TRIES = 8
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+Kept = TypeVar("Kept", KeptMask, Column)
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """Options of a search. ``exclude_same``: leaves out images with the query's bytes.
-    ``selection``: the images to search. ``pages``: whether the answer says how to go on.
-    ``region``: the part of the queries that is searched for. ``kept``: the mask of the selection,
-    which the searcher finds."""
+class _Context:
+    """What one try of a search works with. ``columns``: of the facets."""
 
-    k: int
-    min_score: float
-    exclude_same: bool
-    selection: Selection = EVERYTHING
-    pages: bool = False
-    region: Region | None = None
-    kept: KeptMask | None = None
-
-
-@dataclass(frozen=True)
-class SearchAnswer:
-    """``queries``: for each query its hits, or the error of its image.
-
-    ``query``: what was compared: the upload, the stored original, the stored code, or examples.
-    ``model``: id of the model. ``next``: where the next page begins, if there may be one.
-    ``total``: number of images of the selection.
-    """
-
-    queries: list[list[Hit] | ImageError]
-    query: Compared
-    model: str
-    next: Cursor | None = None
-    total: int | None = None
+    options: SearchOptions
+    model: Model
+    columns: Sequence[Column] = ()
 
 
 class Searcher:
     """Searches with the active model. If another one becomes active meanwhile, it searches again.
 
-    Methods raise WaitedTooLong, Unavailable.
+    Methods raise WaitedTooLong, Unavailable, UnknownClasses, InvalidFilter.
     """
 
     def __init__(
         self,
         queries: Queries,
+        encoder: Encoder,
         follower: FeedFollower,
         exact: ExactSearch,
+        columns: Columns,
         admission: Admission,
     ) -> None:
-        self.queries, self.follower = queries, follower
-        self.decoder, self.encoder, self.exact = queries.decoder, queries.encoder, exact
-        self.admission = admission
-        self._new_masks = CapacityLimiter(1)
+        self.queries, self.encoder, self.follower = queries, encoder, follower
+        self.decoder: Decoder = queries.decoder
+        self.exact, self.columns, self.admission = exact, columns, admission
+        self.answers = Answers(queries, exact, columns, admission)
+        self._reading = CapacityLimiter(1)
 
     async def by_uploads(self, files: Sequence[BinaryIO], options: SearchOptions) -> SearchAnswer:
-        """Returns the images nearest to each upload. Raises TooManyResults."""
-        return await self._repeated(self._by_uploads, files, options)
+        """Returns the images nearest to each upload; options beyond hits need a single upload.
+
+        Raises TooManyResults.
+        """
+        if options.hits_alone:
+            return await self._repeated(self._by_uploads, files, options)
+        return await self._repeated(self._by_upload, files[0], options)
 
     async def by_id(self, id: str, options: SearchOptions) -> SearchAnswer:
         """Returns the images nearest to a stored one, itself included unless options leave it out.
 
-        Raises NoSuchImage, NoOriginal.
+        Raises NoSuchImage, NoOriginal, TooManyResults.
         """
         return await self._repeated(self._by_id, id, options)
 
@@ -122,7 +117,7 @@ class Searcher:
     ) -> SearchAnswer:
         """Returns the images with the best weighted mean of the scores with the examples.
 
-        Raises ImageError for an example that cannot be decoded, NoSuchImage.
+        Raises ImageError for an example that cannot be decoded, NoSuchImage, TooManyResults.
         """
         return await self._repeated(self._by_examples, examples, options)
 
@@ -132,45 +127,56 @@ class Searcher:
 
     async def _repeated(
         self,
-        search: Callable[[Q, SearchOptions, Model], Awaitable[R]],
+        search: Callable[[Q, _Context], Awaitable[R]],
         query: Q,
         options: SearchOptions,
     ) -> R:
         """Calls ``search`` with the active model; again if another one became active meanwhile."""
         for _ in range(SEARCH_TRIES):
             model = self.encoder.models[self.follower.model]
+            if options.explain and not names_of(model):
+                raise UnknownClasses(
+                    f"explain: model {model.id} knows no classes; train one with labelled images"
+                )
             try:
                 if not options.selection.is_everything:
                     options = replace(options, kept=await self._mask(options.selection, model.id))
-                return await search(query, options, model)
+                columns = [await self._column(name, model.id) for name in options.facets]
+                return await search(query, _Context(options, model, columns))
             except (ModelChanged, MaskOutdated):
                 await self.admission.run(self.follower.catch_up)
         raise Unavailable("models change faster than images can be searched; try again")
 
     async def _mask(self, selection: Selection, model: str) -> KeptMask:
-        """Returns the mask of a selection. Those that are new take turns of their own, so that
-        they hold no turn of other requests while they wait for each other."""
-        masks, budget, borrower = self.exact.masks, wait_budget.current(), object()
+        masks = self.exact.masks
         kept = await self.admission.on_thread(partial(masks.current, selection, model))
         if kept is not None:
             return kept
-        began = time.perf_counter()
+        return await self._read_all(partial(masks.find, selection, model))
+
+    async def _column(self, name: str, model: str) -> Column:
+        kept = await self.admission.on_thread(partial(self.columns.current, name, model))
+        if kept is not None:
+            return kept
+        return await self._read_all(partial(self.columns.find, name, model))
+
+    async def _read_all(self, read: Callable[[], Kept]) -> Kept:
+        """Calls what reads all metadata. Such calls take turns of their own, so that they hold no
+        turn of other requests while they wait for each other."""
+        budget, borrower, began = wait_budget.current(), object(), time.perf_counter()
         try:
             with timing.stage("queue"), anyio.fail_after(budget.left):
-                await self._new_masks.acquire_on_behalf_of(borrower)
+                await self._reading.acquire_on_behalf_of(borrower)
         except TimeoutError as error:
             raise WaitedTooLong from error
         try:
             budget.spend(time.perf_counter() - began)
-            return await self.admission.on_thread(partial(masks.find, selection, model))
+            return await self.admission.on_thread(read)
         finally:
-            self._new_masks.release_on_behalf_of(borrower)
+            self._reading.release_on_behalf_of(borrower)
 
-    async def _by_uploads(
-        self, files: Sequence[BinaryIO], options: SearchOptions, model: Model
-    ) -> SearchAnswer:
-        if options.pages:
-            return await self._first_page(files[0], options, model)
+    async def _by_uploads(self, files: Sequence[BinaryIO], context: _Context) -> SearchAnswer:
+        options, model = context.options, context.model
         excluded: list[set[str]] = [set()] * len(files)
         if options.exclude_same:
             excluded = await self.admission.run(partial(self.queries.ids_of_uploads, files))
@@ -186,74 +192,94 @@ class Searcher:
         ]
         return SearchAnswer(queries, "image", model.id)
 
-    async def _first_page(
-        self, file: BinaryIO, options: SearchOptions, model: Model
-    ) -> SearchAnswer:
+    async def _by_upload(self, file: BinaryIO, context: _Context) -> SearchAnswer:
+        options, model = context.options, context.model
         data, size = partial(read, file), file.seek(0, SEEK_END)
+        step = self.encoder.features if options.explain else self.encoder.lut
         try:
-            luts = await self.decoder.decode(
-                data, size, model, partial(self.encoder.lut, model=model), region=options.region
+            (made,) = await self.decoder.decode(
+                data, size, model, partial(step, model=model), region=options.region
             )
         except ImageError as error:
             return SearchAnswer([error], "image", model.id)
         excluded = []
         if options.exclude_same:
             excluded = [await self.admission.run(lambda: hashlib.sha256(data()).hexdigest())]
-        return await self._page(luts[0], options, model, "image", excluded)
+        if options.explain:
+            return await self._answer(_question(made, model, "image", excluded), context)
+        return await self._answer(Question(made, "image", excluded), context)
 
-    async def _by_examples(
-        self, examples: Sequence[Example], options: SearchOptions, model: Model
-    ) -> SearchAnswer:
+    async def _by_examples(self, examples: Sequence[Example], context: _Context) -> SearchAnswer:
+        model = context.model
         async with self.admission.turn():
             read = partial(self.queries.of_examples, examples, model)
             queries, hashes = await self.admission.on_thread(read)
             decoded = [query for query in queries if isinstance(query, DecodedImage)]
             luts = iter(await self.encoder.luts(decoded, model))
-        tables = [next(luts) if isinstance(query, DecodedImage) else query for query in queries]
-        excluded = hashes if options.exclude_same else []
-        return await self._page(combined(examples, tables), options, model, "examples", excluded)
+        tables = [
+            next(luts) if isinstance(query, DecodedImage) else _lut(query, model)
+            for query in queries
+        ]
+        excluded = hashes if context.options.exclude_same else []
+        question = Question(combined(examples, tables), "examples", excluded)
+        return await self._answer(question, context)
 
-    async def _by_cursor(
-        self, cursor: Cursor, options: SearchOptions, model: Model
-    ) -> SearchAnswer:
-        if cursor.model != model.id:
+    async def _by_cursor(self, cursor: Cursor, context: _Context) -> SearchAnswer:
+        if cursor.model != context.model.id:
             raise Refused(
-                f"cursor: the search used model {cursor.model}, but {model.id} is active now; "
-                "search again"
+                f"cursor: the search used model {cursor.model}, but {context.model.id} is active "
+                "now; search again"
             )
-        return await self._page(
-            cursor.table, options, model, cursor.query, cursor.excluded, cursor.after
+        question = Question(cursor.table, cursor.query, cursor.excluded)
+        return await self._answer(question, context, cursor)
+
+    async def _by_id(self, id: str, context: _Context) -> SearchAnswer:
+        options, model = context.options, context.model
+        stored = await self.admission.run(partial(self.queries.stored, id, model, options.region))
+        query, compared = stored.query, _compared(stored.query)
+        if not options.hits_alone:
+            excluded = [stored.sha256] if options.exclude_same else []
+            if options.explain:
+                features = await self._features(query, model)
+                return await self._answer(_question(features, model, compared, excluded), context)
+            lut = await self._table(query, model)
+            return await self._answer(Question(lut, compared, excluded), context)
+        lut = await self._table(query, model)
+        same: set[str] = set()
+        if options.exclude_same:
+            found = partial(self.queries.ids_of_bytes, [stored.sha256])
+            same = await self.admission.run(found) | {id}
+        k, selection = options.k, options.selection
+        scan = ScanOptions(model.id, k + len(same), options.min_score, selection, kept=options.kept)
+        hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
+        if options.exclude_same:
+            hits = _without(hits, same, k)
+        elif options.region is None and id not in [hit.id for hit in hits]:
+            # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
+            own = await self.admission.run(partial(self.queries.own_hit, id, lut, model))
+            if own.score >= options.min_score and selection.has(own.id, own.metadata):
+                hits[k - 1 :] = [own]
+        return SearchAnswer([hits], compared, model.id)
+
+    async def _answer(
+        self, question: Question, context: _Context, cursor: Cursor | None = None
+    ) -> SearchAnswer:
+        return await self.answers.answer(
+            question, context.options, context.model, context.columns, cursor
         )
 
-    async def _page(
-        self,
-        table: NDArray[np.float32],
-        options: SearchOptions,
-        model: Model,
-        query: Compared,
-        excluded: Sequence[str],
-        after: LastHit | None = None,
-    ) -> SearchAnswer:
-        """Returns a page of hits. ``excluded``: the sha256 of bytes whose images are left out."""
-        ids: set[str] = set()
-        if excluded:
-            ids = await self.admission.run(partial(self.queries.ids_of_bytes, excluded))
-        k, selection = options.k, options.selection
-        # With negative examples, scores may be below -1.
-        min_score = options.min_score if options.min_score > -1 else -math.inf
-        scan = ScanOptions(model.id, k + len(ids), min_score, selection, after, options.kept)
-        hits = _without((await result_of(self.exact.submit(scan, [table])))[0], ids, k)
-        if not options.pages:
-            return SearchAnswer([hits], query, model.id)
-        total = None
-        if options.kept is not None:
-            total = await self.admission.run(partial(self.exact.total, selection, options.kept))
-        following = None
-        if len(hits) == k:
-            chosen = selection.filter and json.loads(selection.filter.text)
-            last = LastHit(hits[-1].score, hits[-1].seq)
-            following = Cursor(model.id, table, last, query, chosen, [*excluded], k, min_score)
-        return SearchAnswer([hits], query, model.id, following, total)
+    async def _table(self, query: Query, model: Model) -> NDArray[np.float32]:
+        if isinstance(query, DecodedImage):
+            table: NDArray[np.float32] = (await result_of(self.encoder.lut(query, model)))[0]
+            return table
+        return _lut(query, model)
+
+    async def _features(self, query: Query, model: Model) -> NDArray[np.float32]:
+        if isinstance(query, DecodedImage):
+            features: NDArray[np.float32]
+            features = (await result_of(self.encoder.features(query, model)))[0]
+            return features
+        return query
 
     async def _nearest(
         self, file: BinaryIO, scan: ScanOptions, model: Model, region: Region | None
@@ -290,37 +316,25 @@ class Searcher:
                 found += part
                 characters += sum(len(hit.metadata or "") for hits in part for hit in hits)
                 if characters > MAX_REPLY_METADATA:
-                    raise TooManyResults(
-                        f"k: the metadata of all results exceed {MAX_REPLY_METADATA:,} "
-                        "characters; ask for fewer results, or for fewer images at a time"
-                    )
+                    raise too_many_results("results, or for fewer images at a time")
         hits = iter(found)
         return [image if isinstance(image, ImageError) else next(hits) for image in decoded]
 
-    async def _by_id(self, id: str, options: SearchOptions, model: Model) -> SearchAnswer:
-        k, min_score, selection = options.k, options.min_score, options.selection
-        stored = await self.admission.run(partial(self.queries.stored, id, model, options.region))
-        lut = stored.query
-        if by_original := isinstance(lut, DecodedImage):
-            lut = (await result_of(self.encoder.lut(lut, model)))[0]
-        compared: Compared = "original" if by_original else "code"
-        if options.pages:
-            excluded = [stored.sha256] if options.exclude_same else []
-            return await self._page(lut, options, model, compared, excluded)
-        same: set[str] = set()
-        if options.exclude_same:
-            found = partial(self.queries.ids_of_bytes, [stored.sha256])
-            same = await self.admission.run(found) | {id}
-        scan = ScanOptions(model.id, k + len(same), min_score, selection, kept=options.kept)
-        hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
-        if options.exclude_same:
-            hits = _without(hits, same, k)
-        elif options.region is None and id not in [hit.id for hit in hits]:
-            # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
-            own = await self.admission.run(partial(self.queries.own_hit, id, lut, model))
-            if own.score >= min_score and selection.has(own.id, own.metadata):
-                hits[k - 1 :] = [own]
-        return SearchAnswer([hits], compared, model.id)
+
+def _question(
+    features: NDArray[np.float32], model: Model, compared: Compared, excluded: Sequence[str]
+) -> Question:
+    return Question(_lut(features, model), compared, excluded, features)
+
+
+def _lut(features: NDArray[np.float32], model: Model) -> NDArray[np.float32]:
+    """Returns the look-up table (M,K) of features (D,)."""
+    table: NDArray[np.float32] = model.codebook.lut(features[None])[0]
+    return table
+
+
+def _compared(query: Query) -> Compared:
+    return "original" if isinstance(query, DecodedImage) else "code"
 
 
 def _without(hits: list[Hit], ids: set[str], k: int) -> list[Hit]:

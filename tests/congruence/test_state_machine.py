@@ -20,7 +20,8 @@ from harness.images import png
 from harness.server import Server
 from tests.oracle import Oracle
 
-IDS = st.sampled_from([f"id-{n}" for n in range(6)])
+IDS_ALL = [f"id-{n}" for n in range(6)]
+IDS = st.sampled_from(IDS_ALL)
 SEEDS = st.integers(0, 7)
 FILTERS = st.sampled_from(
     [
@@ -134,6 +135,38 @@ class Machine(RuleBasedStateMachine):
     def _n(self, id: str) -> int | None:
         return (self.kept[id].metadata or {}).get("n")
 
+    @rule(seed=SEEDS, k=st.integers(1, 3), chosen=FILTERS)
+    def search_page_by_page(self, seed: int, k: int, chosen: tuple[dict, Chosen]) -> None:
+        reply = self.server.search(png(seed), k=k, pages=True, filter=json.dumps(chosen[0]))
+        page, hits = reply.json(), reply.json()["results"]
+        while page["next_cursor"]:
+            cursor = {"cursor": page["next_cursor"]}
+            page = self.server.http.post("/search", json=cursor).json()
+            hits += page["results"]
+        assert page["total"] == len(hits)
+        self._assert_results(hits, seed, len(IDS_ALL), chosen[1])
+
+    @rule(seed=SEEDS, k=st.integers(1, 4), size=st.integers(1, 3), chosen=FILTERS)
+    def search_groups(self, seed: int, k: int, size: int, chosen: tuple[dict, Chosen]) -> None:
+        reply = self.server.search(
+            png(seed), k=k, filter=json.dumps(chosen[0]), group_by="n", group_size=size,
+            facets="n",
+        )  # fmt: skip
+        assert reply.status_code == 200, reply.text
+        ranked = [id for id in self._ranked(seed, chosen[1]) if self._n(id) is not None]
+        groups: dict[int | None, list[str]] = {}
+        for id in ranked:
+            groups.setdefault(self._n(id), []).append(id)
+        expected = [(n, ids[:size]) for n, ids in list(groups.items())[:k]]
+        found = [
+            (hit["group"], [hit["id"], *(other["id"] for other in hit["others"])])
+            for hit in reply.json()["results"]
+        ]
+        assert found == expected
+        assert reply.json()["complete"] is True
+        counts = {each["value"]: each["count"] for each in reply.json()["facets"]["n"]}
+        assert counts == {n: len(ids) for n, ids in groups.items()}
+
     @rule(id=IDS)
     def search_by_id(self, id: str) -> None:
         reply = self.server.http.post("/search", json={"id": id, "k": 8})
@@ -144,15 +177,17 @@ class Machine(RuleBasedStateMachine):
     def _assert_results(
         self, results: list[dict], seed: int, k: int, chosen: Chosen = lambda n: True
     ) -> None:
-        def rank(id: str) -> tuple[float, int]:
-            return -self.oracle.score(seed, self.kept[id].seed), self.kept[id].order
-
-        expected = sorted((id for id in self.kept if chosen(self._n(id))), key=rank)[:k]
-        assert [hit["id"] for hit in results] == expected
+        assert [hit["id"] for hit in results] == self._ranked(seed, chosen)[:k]
         for hit in results:
             kept = self.kept[hit["id"]]
             assert hit["metadata"] == kept.metadata
             assert hit["score"] == pytest.approx(self.oracle.score(seed, kept.seed), abs=1e-5)
+
+    def _ranked(self, seed: int, chosen: Chosen) -> list[str]:
+        def rank(id: str) -> tuple[float, int]:
+            return -self.oracle.score(seed, self.kept[id].seed), self.kept[id].order
+
+        return sorted((id for id in self.kept if chosen(self._n(id))), key=rank)
 
     @invariant()
     def listing_is_the_dictionary_in_order(self) -> None:

@@ -1,5 +1,6 @@
 """Defines the bodies of replies, each with an example for OpenAPI."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +10,7 @@ from service.catalogue.ingest import PutResult
 from service.catalogue.metadata import decode_metadata
 from service.database.records import FilterField, Replica, StoredImage
 from service.http.problems import Problem, problem_of
+from service.models.classes import ClassShare
 
 EXAMPLE_MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
 
@@ -74,15 +76,41 @@ class Result(Reply):
     id: str
     score: float
     metadata: dict[str, Any] | None
+    of_class: float | None = None
+
+
+class GroupResult(Result):
+    group: str | float | bool | None = None
+    others: list[Result] = []
+
+
+class FacetValue(Reply):
+    value: str | float | bool
+    count: int
+
+
+class TagReply(Reply):
+    name: str
+    probability: float
+
+    example: ClassVar[dict[str, Any]] = {"name": "cat", "probability": 0.97}
+
+
+class ExplanationReply(Reply):
+    classes: list[TagReply]
+    due_to: str
 
 
 class SearchReply(Reply):
-    results: list[Result]
+    results: list[GroupResult]
     model: str
     took_ms: float
     query: Literal["image", "original", "code", "examples"]
     total: int | None = None
     next_cursor: str | None = None
+    complete: bool | None = None
+    facets: dict[str, list[FacetValue]] | None = None
+    explanation: ExplanationReply | None = None
 
     example = {
         "results": [{"id": "cat-1", "score": 0.93, "metadata": {"shelf": 3}}],
@@ -136,6 +164,17 @@ class ImageReply(Reply):
         "bytes": 48213,
         "metadata": {"shelf": 3},
     }
+
+
+class TaggedReply(ImageReply):
+    tags: list[TagReply]
+
+    @classmethod
+    def tagged(cls, image: StoredImage, tags: Iterable[ClassShare]) -> "TaggedReply":
+        described = ImageReply.of(image).model_dump()
+        return cls(**described, tags=[TagReply(**asdict(tag)) for tag in tags])
+
+    example = {**ImageReply.example, "tags": [TagReply.example]}
 
 
 class ListReply(Reply):

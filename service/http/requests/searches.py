@@ -16,6 +16,7 @@ from service.decoding.task import Region
 from service.errors import InvalidFilter
 from service.filters import grammar
 from service.filters.selection import Selection
+from service.filters.values import keys_of
 from service.http.problems import Problem, outside
 from service.http.requests.bodies import json_body, parse_json
 from service.http.requests.fields import (
@@ -29,7 +30,8 @@ from service.http.requests.fields import (
 from service.search.cursor import Cursor
 from service.search.cursor import decode as decode_cursor
 from service.search.examples import NEGATIVE_WEIGHT, Example
-from service.search.searcher import SearchOptions
+from service.search.groups import Grouping
+from service.search.options import SearchOptions
 from service.settings import ID_PATTERN
 
 MAX_RESULTS = 1000  # largest k of a search
@@ -41,6 +43,8 @@ LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
 MAX_CURSOR = 48 * 2**10  # characters
 MAX_PAGED_FILTER = 16 * 2**10  # characters of a filter, which its cursors contain
 MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
+MAX_GROUP, MAX_GROUPED = 100, 10_000  # hits of one group, and of all groups
+MOST_FACETS = 8
 
 
 class RegionBody(BaseModel):
@@ -107,8 +111,39 @@ class SearchFields(BaseModel):
         Field(description="whether the reply has `next_cursor`, to go on, and `total`"),
     ] = False
 
+    group_by: Annotated[
+        str,
+        Field(
+            description="a field of the metadata: `results` has the best image of each value, with "
+            "the value in `group`, and `k` counts groups"
+        ),
+    ] = ""
+    group_size: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_GROUP,
+            description="most images of a group; those after the first are in `others`",
+        ),
+    ] = 1
+    facets: Annotated[
+        list[str],
+        Field(
+            max_length=MOST_FACETS,
+            description="fields of the metadata whose values are counted over the images of the "
+            "filter; in a form, repeat the field",
+        ),
+    ] = []
+    explain: Annotated[
+        bool,
+        Field(
+            description="whether the reply says which of the model's classes the query resembles, "
+            "and what each score owes to them"
+        ),
+    ] = False
+
     def options(self, caller: Caller) -> SearchOptions:
-        """Raises InvalidFilter."""
+        """Raises Problem 422, InvalidFilter."""
         selection = _selection(self.filter, caller)
         if self.pages and selection.filter and len(selection.filter.text) > MAX_PAGED_FILTER:
             limit = f"with pages it has at most {MAX_PAGED_FILTER:,} characters of JSON"
@@ -116,8 +151,31 @@ class SearchFields(BaseModel):
         region = None if self.region is None else Region(**self.region.model_dump())
         region = None if region == WHOLE else region
         return SearchOptions(
-            self.k, self.min_score, self.exclude_same, selection, self.pages, region
+            k=self.k,
+            min_score=self.min_score,
+            exclude_same=self.exclude_same,
+            selection=selection,
+            pages=self.pages,
+            region=region,
+            grouping=self._grouping(),
+            facets=tuple(dict.fromkeys(grammar.field_name(name, "facets") for name in self.facets)),
+            explain=self.explain,
         )
+
+    def _grouping(self) -> Grouping | None:
+        if not self.group_by:
+            if self.group_size > 1:
+                raise Problem(422, "invalid-field", "group_size: name a field with group_by")
+            return None
+        if self.pages:
+            raise Problem(422, "invalid-field", "group_by: groups have no pages; ask for more")
+        if self.k * self.group_size > MAX_GROUPED:
+            sizes = f"{self.k} groups × {self.group_size} images"
+            raise Problem(
+                422, "too-many-results", f"group_size: {sizes}; at most {MAX_GROUPED} in all"
+            )
+        name = grammar.field_name(self.group_by, "group_by")
+        return Grouping(keys_of(name, "group_by"), self.group_size)
 
 
 class ExampleBody(BaseModel):
@@ -183,7 +241,7 @@ def search_form(
     fields = without_empty(fields)
     if "positive" in fields or "negative" in fields:
         options = _options(fields, ("positive", "negative"), active_model, caller)
-        return _examples(fields, caller), _without_region(options)
+        return _examples(fields, caller), _of_examples(options)
     files = fields.getlist("image")
     if len(files) != 1:
         raise Problem(422, "missing-field", "image: send exactly one file part of that name")
@@ -198,8 +256,14 @@ def batch_form(
     if not files:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
     options = _options(fields, ("images",), active_model, caller)
-    if options.pages:
-        raise Problem(422, "invalid-field", "pages: search for one image at a time")
+    alone = {
+        "pages": options.pages,
+        "group_by": options.grouping,
+        "facets": options.facets,
+        "explain": options.explain,
+    }
+    for name in [name for name, wanted in alone.items() if wanted]:
+        raise Problem(422, "invalid-field", f"{name}: search for one image at a time")
     if len(files) * options.k > MAX_BATCH_RESULTS:
         raise Problem(
             422,
@@ -230,7 +294,7 @@ async def search_json(
         require_model(several.model, active_model)
         examples = [Example(each.id, each.weight) for each in several.positive]
         examples += [Example(e.id, -NEGATIVE_WEIGHT * e.weight) for e in several.negative]
-        return _checked(examples, caller), _without_region(several.options(caller))
+        return _checked(examples, caller), _of_examples(several.options(caller))
     body = validate(SearchByIdBody, value)
     require_model(body.model, active_model)
     if not body.id.startswith(caller.prefix):
@@ -262,9 +326,10 @@ def _checked(examples: list[Example], caller: Caller) -> list[Example]:
     return examples
 
 
-def _without_region(options: SearchOptions) -> SearchOptions:
-    if options.region is not None:
-        raise Problem(422, "invalid-field", "region: search for one image at a time")
+def _of_examples(options: SearchOptions) -> SearchOptions:
+    for name, wanted in (("region", options.region), ("explain", options.explain)):
+        if wanted:
+            raise Problem(422, "invalid-field", f"{name}: search for one image at a time")
     return options
 
 
@@ -273,10 +338,12 @@ def _options(
 ) -> SearchOptions:
     given = [name for name, _ in fields.multi_items() if name not in images]
     for name in sorted(set(given)):
-        if given.count(name) > 1:
+        if given.count(name) > 1 and name != "facets":
             raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
     sent = without_empty(fields).multi_items()
-    rest = {name: value for name, value in sent if name not in images}
+    rest: dict[str, Any] = {name: value for name, value in sent if name not in images}
+    if "facets" in rest:
+        rest["facets"] = [value for name, value in sent if name == "facets"]
     for name in ("filter", "region"):
         if isinstance(text := rest.get(name), str):
             if len(text) > MAX_JSON_BYTES:

@@ -12,7 +12,7 @@ from service.catalogue.images import ImageFile
 from service.decoding.decoder import THUMBNAIL_PIXELS
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
 from service.http.openapi import body
-from service.http.replies.images import ImageReply, ListReply
+from service.http.replies.images import ImageReply, ListReply, TaggedReply
 from service.http.requests import images as requests
 from service.http.requests import ranges
 from service.http.requests.images import MetadataBody
@@ -78,11 +78,14 @@ def page(
     )
 
 
-@router.get("/images/{id}", summary="Describe an image", response_model=ImageReply)
+@router.get("/images/{id}", summary="Describe an image", response_model=TaggedReply)
 @database_route
-def get(id: Id, runtime: ReadyRuntime) -> ImageReply:
-    """Returns size, bytes, metadata, time of storing, and seq."""
-    return ImageReply.of(runtime.serving.catalogue.get(id))
+def get(id: Id, runtime: ReadyRuntime) -> TaggedReply:
+    """Returns size, bytes, metadata, time of storing, seq, and `tags`: the classes of the active
+    model that the image resembles."""
+    catalogue = runtime.serving.catalogue
+    image = catalogue.get(id)
+    return TaggedReply.tagged(image, catalogue.tags(image))
 
 
 @router.patch(

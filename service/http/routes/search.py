@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -26,13 +27,14 @@ from service.http.requests.searches import (
 )
 from service.http.security import caller_of
 from service.runtime import Runtime
+from service.search.answers import SearchAnswer
 from service.search.cursor import Cursor
-from service.search.exact import Hit
-from service.search.searcher import SearchAnswer
+from service.search.hit import Hit
 
 router = APIRouter()
 
 OPTIONS = SearchFields.model_json_schema()["properties"]
+NOT_OF_A_BATCH = ("pages", "group_by", "group_size", "facets", "explain")
 EXAMPLES = {
     name: {
         "type": "array",
@@ -68,7 +70,7 @@ BATCH_BODY = form(
         "items": FILE,
         "description": f"files; images × k is at most {MAX_BATCH_RESULTS}",
     },
-    **{name: schema for name, schema in OPTIONS.items() if name != "pages"},
+    **{name: schema for name, schema in OPTIONS.items() if name not in NOT_OF_A_BATCH},
 )
 
 
@@ -90,9 +92,12 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
     rest = {
         "model": answer.model,
         "took_ms": _milliseconds_since(started),
-        "query": answer.query,
+        "query": answer.compared,
         "total": answer.total,
         "next_cursor": None if following is None else following.encode(runtime.serving.cursor_key),
+        "complete": answer.complete,
+        "facets": _facets(answer),
+        "explanation": answer.explanation and asdict(answer.explanation),
     }
     return _reply("results", _results(hits), rest)
 
@@ -163,11 +168,24 @@ def _entry(entry: list[Hit] | ImageError) -> str:
     return f'{{"results":{_results(entry)}}}'
 
 
-def _results(hits: list[Hit]) -> str:
-    return _array(
-        f'{{"id":{json.dumps(hit.id)},"score":{hit.score},"metadata":{hit.metadata or "null"}}}'
-        for hit in hits
-    )
+def _facets(answer: SearchAnswer) -> dict[str, Any] | None:
+    if answer.facets is None:
+        return None
+    return {name: [asdict(each) for each in counts] for name, counts in answer.facets.items()}
+
+
+def _results(hits: Iterable[Hit]) -> str:
+    return _array(map(_result, hits))
+
+
+def _result(hit: Hit) -> str:
+    more = ""
+    if hit.group is not None:
+        more = f',"group":{_compact(hit.group)},"others":{_results(hit.others)}'
+    if hit.of_class is not None:
+        more += f',"of_class":{hit.of_class}'
+    text = f'"id":{json.dumps(hit.id)},"score":{hit.score},"metadata":{hit.metadata or "null"}'
+    return f"{{{text}{more}}}"
 
 
 def _compact(value: Any) -> str:

@@ -108,8 +108,8 @@ def test_batches_agree_with_single_images(random_model: Path) -> None:
 
 def test_a_stored_code_searches_like_its_decoded_feature(random_model: Path) -> None:
     model = engines.load(random_model)
-    packed = np.array([[0x21, 0x43, 0x65, 0x87, 0xA9, 0xCB]], dtype=np.uint8)
-    best = model.lut_of_code(packed)[0].argmax(axis=1)
+    features = model.decode(bytes([0x21, 0x43, 0x65, 0x87, 0xA9, 0xCB]))
+    best = model.codebook.lut(features[None])[0].argmax(axis=1)
     assert best.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 
 

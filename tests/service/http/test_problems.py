@@ -21,6 +21,7 @@ EXPECTED = {
     errors.NoSuchField: (404, "no-such-field"),
     errors.InvalidCursor: (422, "invalid-cursor"),
     errors.InvalidFilter: (422, "invalid-filter"),
+    errors.UnknownClasses: (422, "unknown-classes"),
     errors.SourceError: (422, "invalid-source"),
     errors.NoSuchImage: (404, "no-such-image"),
     errors.NoOriginal: (404, "no-original"),

@@ -3,7 +3,8 @@ from typing import Any
 import numpy as np
 
 from service.database.records import Change, Resolved
-from service.search.exact import ExactSearch, Hit, ScanOptions, overlay
+from service.search.exact import ExactSearch, ScanOptions, overlay
+from service.search.hit import Hit
 
 
 def test_a_search_with_many_results_looks_them_up_a_few_queries_at_a_time() -> None:

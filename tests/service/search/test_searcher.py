@@ -14,9 +14,10 @@ from service.concurrency.admission import Admission
 from service.database.records import StoredImage
 from service.decoding.decoder import DecodedImage
 from service.errors import TooManyResults, WaitedTooLong
-from service.search.exact import Hit
+from service.search.hit import Hit
+from service.search.options import SearchOptions
 from service.search.queries import Queries
-from service.search.searcher import Searcher, SearchOptions
+from service.search.searcher import Searcher
 
 
 class Encoding:
@@ -54,7 +55,8 @@ def searcher(scans: Scans, encoding: Encoding) -> Searcher:
     coder: Any = encoding
     scanner: Any = scans
     admission = Admission(limit=9, threads=1)
-    return Searcher(Queries(unused, unused, coder, coder), follower, scanner, admission)
+    queries = Queries(unused, unused, coder)
+    return Searcher(queries, coder, follower, scanner, unused, admission)
 
 
 async def search(searcher: Searcher, images: int) -> list[list[Hit] | ImageError]:
@@ -88,7 +90,8 @@ def test_a_search_by_id_that_waits_too_long_fails_and_is_not_answered_by_code() 
     follower: Any = SimpleNamespace(model="m")
     admission = Admission(limit=9, threads=1, seconds=0.05)
     coder: Any = Encoding()
-    queue = Searcher(Queries(images, originals, decoder, coder), follower, unused, admission)
+    queries = Queries(images, originals, decoder)
+    queue = Searcher(queries, coder, follower, unused, unused, admission)
 
     async def main() -> None:
         with admission.admit():
