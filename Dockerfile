@@ -13,7 +13,7 @@ RUN apt-get update -q && apt-get install -qy --no-install-recommends g++
 RUN python -m venv --without-pip /venv
 WORKDIR /app
 # The largest layer comes first, because it does not change with the code.
-ARG EXTRAS=heic,s3,tracing
+ARG EXTRAS=copies,heic,s3,tracing
 COPY docker/requirements.py /tmp/
 COPY pyproject.toml constraints.txt ./
 # The files that are deleted again serve Intel's GPUs and NPUs, models of other programs, programs in

@@ -15,7 +15,18 @@ from service.http.middleware.reply_limit import ReplyLimit
 from service.http.middleware.request_timer import RequestTimer
 from service.http.middleware.tracing import open_tracing
 from service.http.replies.images import ProblemReply
-from service.http.routes import fields, images, index, jobs, keys, models, page, search, system
+from service.http.routes import (
+    copies,
+    fields,
+    images,
+    index,
+    jobs,
+    keys,
+    models,
+    page,
+    search,
+    system,
+)
 from service.http.security import allow, allow_images
 from service.runtime import Runtime
 from service.settings import Settings
@@ -62,10 +73,11 @@ def create_app(settings: Settings) -> FastAPI:
     for router, check in (
         (index.router, allow("index")),
         (search.router, allow("search")),
+        (copies.router, allow("search")),
         (images.router, allow_images),
     ):
         app.include_router(router, tags=["images"], dependencies=[Depends(check)])
-    for router in (models.router, jobs.router):
+    for router in (models.router, copies.jobs, jobs.router):
         app.include_router(router, tags=["models and jobs"], dependencies=[Depends(allow("admin"))])
     app.include_router(fields.router, tags=["filters"], dependencies=[Depends(allow("admin"))])
     app.include_router(keys.router, tags=["keys"], dependencies=[Depends(allow("admin"))])

@@ -25,6 +25,7 @@ ServiceError
 ├── Refused               the state of the catalogue does not allow the request
 │   ├── ModelError        the state of a model does not allow it
 │   ├── JobError          the state of a job does not allow it
+│   ├── CopiesOff         perceptual hashes are not kept
 │   └── DumpError         a file cannot be exported, restored or backed up
 ├── Busy                  too many requests are being handled
 ├── Unavailable           the service cannot answer now; the same request may succeed later
@@ -142,6 +143,13 @@ class ModelError(Refused):
 
 class JobError(Refused):
     """The state of a job does not allow the request."""
+
+
+class CopiesOff(Refused):
+    """Perceptual hashes are not kept here, so copies cannot be found."""
+
+    def __init__(self) -> None:
+        super().__init__("copies cannot be found, because GPQ_COPIES is off")
 
 
 class DumpError(Refused):

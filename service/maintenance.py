@@ -46,6 +46,7 @@ class Maintenance:
         self.store.models.sweep()
         if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
             self.store.jobs.prune(JOB_SECONDS)
+            self.store.copies.sweep()
             self._sweep()
             self._swept_at = time.monotonic()
 

@@ -12,6 +12,7 @@ from gpq.engine import engines
 from gpq.errors import ArtifactError, ScanError
 from gpq.model.graph import GRAPH
 from gpq.model.model import Model
+from gpq.pixels import perceptual
 from gpq.pixels.decode import limit_decoding
 from gpq.system import device, memory
 from service.access.audit import Audit
@@ -20,6 +21,10 @@ from service.access.rates import Rates
 from service.catalogue.images import Catalogue
 from service.catalogue.ingest import ImageWriter, Ingest
 from service.concurrency.admission import Admission
+from service.copies.copies import Copies
+from service.copies.filler import CopyFiller
+from service.copies.index import CopyIndex
+from service.copies.search import CopySearch
 from service.database.migrate import migrate
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
@@ -59,6 +64,8 @@ class Serving:
     exact: ExactSearch
     cursor_key: bytes
     searcher: Searcher
+    copy_search: CopySearch | None
+    copy_filler: CopyFiller | None
 
 
 class Runtime:
@@ -73,6 +80,8 @@ class Runtime:
         self.device = device.pick(settings.device)
         self.engine, self.engine_reason = scan.choose(settings.scan)
         limit_decoding(settings.max_pixels)  # of the images in a model's files
+        if settings.copies and (why := perceptual.missing()):
+            raise ValueError(f"GPQ_COPIES is on, but {why}")
         memory.share_one_arena()
         memory.keep_tensors()
         self.originals = open_originals(settings.image_store)
@@ -156,6 +165,8 @@ class Runtime:
         self.fields.stop()
         self.keys.stop()
         if self._serving is not None:
+            if self._serving.copy_filler is not None:
+                self._serving.copy_filler.stop()
             self._serving.loader.stop()
             self._serving.follower.stop()
             self._serving.exact.close()
@@ -183,7 +194,13 @@ class Runtime:
             self.store, self._new_index, model.id, self.settings.index_file, self.latency.p99
         )
         loader = ModelLoader(self.store, follower, self.encoder, self.options)
-        ingest = Ingest(self.decoder, self.encoder, self.originals)
+        ingest = Ingest(self.decoder, self.encoder, self.originals, self.settings.copies)
+        copies = copy_search = copy_filler = None
+        if self.settings.copies:
+            index = CopyIndex(self.store.copies, follower, self.settings.scan)
+            copies = Copies(self.store.copies, index)
+            copy_search = CopySearch(self.store, copies, self.originals, self.decoder)
+            copy_filler = CopyFiller(self.store, index, self.originals, self.decoder)
         watch = self.metrics.batch.labels("scan").observe
         masks = Masks(self.store.feed, self.store.fields, follower, self.settings.filter_bytes)
         exact = ExactSearch(self.store.feed, follower, masks, watch)
@@ -193,9 +210,11 @@ class Runtime:
             follower=follower,
             loader=loader,
             catalogue=Catalogue(self.store, follower, self.decoder, self.encoder, self.originals),
-            writer=ImageWriter(self.store, follower, loader, ingest),
+            writer=ImageWriter(self.store, follower, loader, ingest, copies),
             exact=exact,
             cursor_key=self.store.state.cursor_key(),
+            copy_search=copy_search,
+            copy_filler=copy_filler,
             searcher=Searcher(queries, self.encoder, follower, exact, columns, self.image_requests),
         )
 
@@ -244,6 +263,8 @@ class Runtime:
         self.maintenance.start()
         self.fields.start()
         serving.loader.start()
+        if serving.copy_filler is not None:
+            serving.copy_filler.start()
         self.keys.start()
         self.jobs.start()
         self._files = {}  # the database has them

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
         description="memory of the filters that searches used last, in bytes, and as much again "
         "of facets; one may take more",
     )
+    copies: bool = Field(
+        False, description="keeps a perceptual hash of each image, by which copies are found"
+    )
     rate_limit: int | None = Field(
         None,
         ge=1,

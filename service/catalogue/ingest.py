@@ -12,7 +12,7 @@ An import (``service.jobs.importing``) takes its batches through steps 1, 3, 4 a
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import SEEK_END
 from typing import BinaryIO, Literal
@@ -20,10 +20,18 @@ from typing import BinaryIO, Literal
 from gpq.errors import ImageError
 from gpq.model.model import Model
 from service.concurrency.groups import groups
-from service.database.records import KEEP, Keep, Put, Status
+from service.copies.copies import Copies, Copy, among
+from service.database.records import KEEP, CopyHash, Keep, Put, Status, StoredImage
 from service.database.store import Store
 from service.decoding.decoder import DecodedImage, Decoder
-from service.errors import DuplicateId, InvalidId, ModelChanged, ServiceError, Unavailable
+from service.errors import (
+    CopiesOff,
+    DuplicateId,
+    InvalidId,
+    ModelChanged,
+    ServiceError,
+    Unavailable,
+)
 from service.index.follower import FeedFollower
 from service.models.encoder import Encoder
 from service.models.loader import ModelLoader
@@ -32,6 +40,7 @@ from service.settings import ID_PATTERN
 from service.telemetry import timing
 
 DEFAULT_ID_DIGITS = 32
+MOST_COPIES = 10  # that are told of an image
 KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals written together: a group ends at either
 UNADDRESSABLE_IDS = (".", "..")  # clients turn /images/.. into another path
 PUT_TRIES = 4
@@ -64,19 +73,43 @@ class PreparedImage:
 
 @dataclass(frozen=True)
 class PutResult:
-    """The result of one upload. ``error``: why it failed, if it did."""
+    """The result of one upload.
+
+    ``error``: why it failed, if it did. ``copies``: images that it is a copy of, if that was asked
+    for; it is skipped because of them, or stored beside them.
+    """
 
     file: str
     id: str | None
-    status: Status | Literal["failed"]
+    status: Status | Literal["failed", "skipped"]
     error: Rejection | None = None
+    copies: tuple[Copy, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What to do with copies of images that are stored, or that come before in the same request.
+
+    ``skip``: whether they are not stored. ``distance``: of their hashes, at most. ``prefix``: of
+    the ids of the images that are looked at.
+    """
+
+    skip: bool
+    distance: int
+    prefix: str = ""
 
 
 class Ingest:
-    """Prepares images for storing. All methods block; call them off the event loop."""
+    """Prepares images for storing. All methods block; call them off the event loop.
 
-    def __init__(self, decoder: Decoder, encoder: Encoder, originals: Originals) -> None:
+    ``copy_hashes``: whether to compute perceptual hashes.
+    """
+
+    def __init__(
+        self, decoder: Decoder, encoder: Encoder, originals: Originals, copy_hashes: bool = False
+    ) -> None:
         self.decoder, self.encoder, self.originals = decoder, encoder, originals
+        self.copy_hashes = copy_hashes
 
     def prepare(
         self, uploads: Sequence[Upload], models: Collection[Model]
@@ -93,7 +126,7 @@ class Ingest:
                 hashes.append(hashlib.sha256(data).hexdigest())
                 yield data
 
-        decoded = self.decoder.decode_all(contents(), models)
+        decoded = self.decoder.decode_all(contents(), models, copy_hash=self.copy_hashes)
         return [
             image if isinstance(image, ImageError) else _prepared(upload, sha256, image)
             for upload, sha256, image in zip(uploads, hashes, decoded, strict=True)
@@ -122,21 +155,28 @@ class ImageWriter:
     """Stores images, so that the next search in this process finds them."""
 
     def __init__(
-        self, store: Store, follower: FeedFollower, loader: ModelLoader, ingest: Ingest
+        self,
+        store: Store,
+        follower: FeedFollower,
+        loader: ModelLoader,
+        ingest: Ingest,
+        copies: Copies | None = None,
     ) -> None:
         self.store, self.follower, self.loader = store, follower, loader
-        self.ingest = ingest
+        self.ingest, self.copies = ingest, copies
 
-    def put(self, uploads: Sequence[Upload]) -> tuple[list[PutResult], int]:
+    def put(
+        self, uploads: Sequence[Upload], duplicates: Duplicates | None = None
+    ) -> tuple[list[PutResult], int]:
         """Stores images durably. Returns a result for each, in order, and the newest seq, or
         0 if no image was stored.
 
         Starts again if models change meanwhile. Blocks; call it off the event loop. Raises
-        Unavailable, StorageFull, SQLAlchemyError.
+        CopiesOff, Unavailable, StorageFull, SQLAlchemyError.
         """
         for _ in range(PUT_TRIES):
             try:
-                results, newest = self._put(uploads)
+                results, newest = self._put(uploads, duplicates)
             except ModelChanged:
                 self.loader.refresh()
                 continue
@@ -144,10 +184,20 @@ class ImageWriter:
             return results, newest
         raise Unavailable("models change faster than images can be stored; try again")
 
-    def _put(self, uploads: Sequence[Upload]) -> tuple[list[PutResult], int]:
+    def _put(
+        self, uploads: Sequence[Upload], duplicates: Duplicates | None
+    ) -> tuple[list[PutResult], int]:
         models = self.loader.models
         prepared = self.ingest.prepare(uploads, models)
         accepted, results = _distinct(uploads, prepared)
+        copies: dict[int, tuple[Copy, ...]] = {}
+        if duplicates is not None:
+            copies = self._copies(accepted, duplicates)
+        if duplicates is not None and duplicates.skip:
+            for place in [place for place, found in copies.items() if found]:
+                put = accepted.pop(place).put
+                name = uploads[place].name
+                results[place] = PutResult(name, put.id, "skipped", copies=copies[place])
         if not accepted:
             return [results[place] for place in range(len(uploads))], 0
         puts = self.ingest.encode([*accepted.values()], models)
@@ -155,9 +205,36 @@ class ImageWriter:
         with timing.stage("db"):
             outcomes = self.store.images.put(puts)
         for place, put, outcome in zip(accepted, puts, outcomes, strict=True):
-            results[place] = PutResult(uploads[place].name, put.id, outcome.status)
+            name, found = uploads[place].name, copies.get(place)
+            results[place] = PutResult(name, put.id, outcome.status, copies=found)
         newest = max(outcome.seq for outcome in outcomes)
         return [results[place] for place in range(len(uploads))], newest
+
+    def _copies(
+        self, accepted: Mapping[int, PreparedImage], duplicates: Duplicates
+    ) -> dict[int, tuple[Copy, ...]]:
+        """Returns what each image is a copy of: stored images with other ids, and images before it
+        in the request that are stored."""
+        if self.copies is None:
+            raise CopiesOff
+        found: dict[int, tuple[Copy, ...]] = {}
+        before: list[tuple[str, CopyHash]] = []
+        for place, image in accepted.items():
+            put, hash = image.put, image.put.copy_hash
+            assert hash is not None  # they are computed if there are ``copies``
+
+            mine = {put.id, *(id for id, _ in before)}
+
+            def chosen(stored: StoredImage, mine: set[str] = mine) -> bool:
+                return stored.id not in mine and stored.id.startswith(duplicates.prefix)
+
+            answer = self.copies.find(hash, duplicates.distance, MOST_COPIES, chosen)
+            copies = among(hash, before, duplicates.distance) + answer.copies
+            copies.sort(key=lambda copy: copy.distance)
+            found[place] = tuple(copies[:MOST_COPIES])
+            if not (copies and duplicates.skip):
+                before.append((put.id, hash))
+        return found
 
 
 def digest(upload: Upload) -> str:
@@ -170,7 +247,8 @@ def _prepared(upload: Upload, sha256: str, image: DecodedImage) -> PreparedImage
     if not re.fullmatch(ID_PATTERN, id) or id in UNADDRESSABLE_IDS:
         return InvalidId(f"the id does not match {ID_PATTERN}, or is . or ..")
     size = image.width, image.height, upload.file.seek(0, SEEK_END)
-    return PreparedImage(upload, Put(id, {}, sha256, *size, upload.metadata), image)
+    put = Put(id, {}, sha256, *size, upload.metadata, image.copy_hash)
+    return PreparedImage(upload, put, image)
 
 
 def _distinct(

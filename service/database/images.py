@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from service.database import feed
+from service.database import copies, feed
 from service.database.engine import SEQS_IN_A_QUERY, Database
 from service.database.models import all_models, fill_codes, remove_codes
 from service.database.records import CodeCounts, Keep, Put, PutOutcome, StoredImage, StoredModel
@@ -122,6 +122,9 @@ class ImageTable:
         _replace_images(connection, changed, new_seqs, existing)
         remove_codes(connection, known, [seq for seq in replaced if seq is not None])
         _insert_codes(connection, known, changed, new_seqs)
+        copies.remove(connection, [seq for seq in replaced if seq is not None])
+        hashes = {new_seqs[put.id]: put.copy_hash for put in changed if put.copy_hash is not None}
+        copies.insert(connection, hashes)
         if not all(model.complete for model in known):
             unchanged = [put for put in puts if put.id not in new_seqs]
             fill_codes(connection, known, {existing[put.id].seq: put.codes for put in unchanged})
@@ -134,6 +137,7 @@ class ImageTable:
         if removed is None:
             return None
         remove_codes(connection, all_models(connection), [removed])
+        copies.remove(connection, [removed])
         return feed.append(self.database, connection, [removed])[0]
 
 

@@ -15,11 +15,19 @@ KEEP = Keep()  # the metadata of a put that leaves the stored metadata as it is
 
 
 @dataclass(frozen=True)
+class CopyHash:
+    """A perceptual hash (``gpq.pixels.perceptual``) and its quality, 0 to 100."""
+
+    hash: bytes
+    quality: int
+
+
+@dataclass(frozen=True)
 class Put:
     """One image to write.
 
     ``codes``: the packed code of each model, by model id. ``metadata``: JSON text, None to clear
-    the metadata, or KEEP.
+    the metadata, or KEEP. ``copy_hash``: None if it is not known.
     """
 
     id: str
@@ -29,6 +37,7 @@ class Put:
     height: int
     bytes: int
     metadata: str | Keep | None
+    copy_hash: CopyHash | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,49 @@ class Described:
     parts: Iterator[list[tuple[Any, ...]]]
 
 
+@dataclass(frozen=True)
+class CopyRow:
+    """A perceptual hash in the database. ``number``: in commit order. ``hash``: None if it says
+    nothing, because the image is plain or cannot be read."""
+
+    number: int
+    seq: int
+    hash: bytes | None
+
+
+@dataclass(frozen=True)
+class CopyCounts:
+    """``hashed``: images that can be compared. ``plain``: images that are too plain for it.
+    ``unreadable``: images whose originals are not kept or cannot be read. ``waiting``: images whose
+    hashes are still to be computed."""
+
+    hashed: int
+    plain: int
+    unreadable: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class CopyMember:
+    """An image of a group of copies. ``distance``, ``turn``: beside the first image."""
+
+    image: StoredImage
+    distance: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """Images that are copies of each other.
+
+    ``first``: the seq by which the group is known. ``size``: of the group; ``members``: some.
+    """
+
+    first: int
+    size: int
+    members: list[CopyMember]
+
+
 REMOVED = -1  # in the place of ``FilterField.filled``
 
 
@@ -260,7 +312,7 @@ class Replica:
     age: float
 
 
-JobKind = Literal["import", "reindex"]
+JobKind = Literal["import", "reindex", "duplicates"]
 JobState = Literal["waiting", "running", "stopped", "done", "failed", "cancelled"]
 
 

@@ -11,6 +11,8 @@ job_failures  the entries that a job could not use, and why
 keys          one row for each API key: what it may do, and the hash of its secret
 filter_fields one row for each filter field, whose values are kept in order
 filter_values the values of filter fields, by the seq of their images
+copy_hashes   one row for each image whose perceptual hash is known, or cannot be computed
+copy_groups   the images that are copies of each other, as the last job found them
 state         values that all processes share, such as the name of the database
 """
 
@@ -126,6 +128,31 @@ filter_values = sa.Table(
     sa.Index("ix_filter_values_number", "field", "number", "seq"),
     sa.Index("ix_filter_values_text", "field", "text", "seq"),
     sa.Index("ix_filter_values_moment", "field", "moment", "seq"),
+)
+
+copy_hashes = sa.Table(
+    "copy_hashes",
+    metadata,
+    # In commit order, by which every process follows the table.
+    sa.Column("number", Sequence, primary_key=True, autoincrement=True),
+    sa.Column("seq", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    # From 0 for a plain image to 100; -1 if the hash cannot be computed, which is empty then.
+    sa.Column("quality", sa.Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+copy_groups = sa.Table(
+    "copy_groups",
+    metadata,
+    # The job that found it; readers see the groups of the last one that ended.
+    sa.Column("job", sa.Integer, primary_key=True, autoincrement=False),
+    # The seq of the first image of the group, which is a member too.
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    # Of the hash from that of the first image, and how the image is turned beside it.
+    sa.Column("distance", sa.Integer, nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False),
 )
 
 jobs = sa.Table(

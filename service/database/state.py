@@ -6,13 +6,15 @@ import uuid
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from service.database.engine import Database
+from service.database.engine import Database, now
 from service.database.schema import state
 
 IDENTITY = "identity"  # a random name of the database
 PRUNED = "pruned"  # the newest number removed from the feed
 CURSOR_KEY = "cursor_key"  # signs the cursors of searches
 FIELDS_SEQ = "filter_fields_seq"  # the newest change that the values of filter fields reflect
+COPY_FILLER = "copy_filler"  # the process that computes missing hashes, and until when
+COPY_GROUPS_JOB = "copy_groups_job"  # the job whose groups of copies are current
 PREVIOUS_MODEL = "previous_model"  # the model that was active before
 RETIRED_MODELS = "retired_models"  # ids of deleted models, separated by spaces
 MODEL_HISTORY = PREVIOUS_MODEL, RETIRED_MODELS
@@ -49,6 +51,22 @@ class StateTable:
             return known
 
         return bytes.fromhex(self.database.write(create))
+
+    def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Returns whether a process may do what only one does at a time, for some seconds.
+
+        ``owner``: its name; the one that has the lease may renew it.
+        """
+
+        def lease(connection: Connection) -> bool:
+            time = float(connection.scalars(sa.select(now())).one())
+            holder, _, until = all_state(connection).get(name, "").rpartition(" ")
+            if holder not in ("", owner) and time < float(until):
+                return False
+            set_state(connection, name, f"{owner} {time + seconds}")
+            return True
+
+        return self.database.write(lease)
 
 
 def all_state(connection: Connection) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Opens the database and groups its tables. The database is the source of truth: all that
 processes hold in memory follows it through the feed."""
 
+from service.database.copies import CopyTable
 from service.database.engine import Database
 from service.database.feed import FeedTable
 from service.database.fields import FieldTable
@@ -20,6 +21,7 @@ class Store:
         self.images = ImageTable(self.database)
         self.feed = FeedTable(self.database)
         self.fields = FieldTable(self.database)
+        self.copies = CopyTable(self.database)
         self.models = ModelTable(self.database)
         self.replicas = ReplicaTable(self.database)
         self.jobs = JobTable(self.database)

@@ -25,7 +25,7 @@ from typing import Any
 from PIL import AvifImagePlugin, ImageCms
 
 from gpq.errors import DecodeLimit, ImageError
-from gpq.pixels import decode, formats
+from gpq.pixels import decode, formats, perceptual
 from gpq.pixels.preprocess import Preprocess
 from gpq.system import memory
 from service.decoding.task import (
@@ -128,7 +128,14 @@ class Child:
                 if each[1] == scale:
                     made[each] = Preprocess(each[0]).prepare(shown).data.cast("B")
             del full, shown  # before the next one is decoded
-        return _Made(width, height, [made[each] for each in task.inputs])
+        parts = [made[each] for each in task.inputs]
+        if task.copy_hash:
+            # A decode of its own, so that the hash does not depend on the model.
+            full = self._decode(data, perceptual.SIDE)
+            width, height = full.width, full.height
+            hash, quality = perceptual.pdq(full.image)
+            parts.append(memoryview(hash + bytes([quality])))
+        return _Made(width, height, parts)
 
     def _decode(self, data: bytes, shrink_to: int | None) -> decode.Decoded:
         return decode.decode(data, self.max_pixels, shrink_to, self._announce)

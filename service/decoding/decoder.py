@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from gpq.errors import BrokenImage, ImageError
 from gpq.model.model import Model
+from gpq.pixels.perceptual import HASH_BYTES
 from service.concurrency import wait_budget
 from service.concurrency.batcher import Batcher
 from service.concurrency.futures import Step, done, result_of, then
 from service.concurrency.groups import groups
 from service.concurrency.wait_budget import WaitBudget
 from service.concurrency.work import Work
+from service.database.records import CopyHash
 from service.decoding.pool import DecodePool
 from service.decoding.process import Made, ProcessLimits
 from service.decoding.task import Input, Later, Output, Region, Task
@@ -36,11 +38,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image: its full size, and the (3,S,S) uint8 pixels that each model sees, by model id."""
+    """An image: its full size, and the (3,S,S) uint8 pixels that each model sees, by model id.
+
+    ``copy_hash``: if it was asked for.
+    """
 
     width: int
     height: int
     pixels: Mapping[str, NDArray[np.uint8]]
+    copy_hash: CopyHash | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +126,14 @@ class Decoder:
         uploads: Iterable[bytes],
         models: Collection[Model],
         region: Region | None = None,
+        copy_hash: bool = False,
     ) -> list[DecodedImage | ImageError]:
         """Decodes images for some models, in parallel; an error takes the place of its image.
 
         ``uploads`` is read as processes become free. ``region``: the part that the models see.
+        ``copy_hash``: whether to compute perceptual hashes.
         """
-        budget, task = wait_budget.current(), _task(models, region)
+        budget, task = wait_budget.current(), _task(models, region, copy_hash)
         later = WaitBudget(math.inf, budget.work)
         decoded: list[DecodedImage | ImageError] = []
         decoding: deque[tuple[WaitBudget, list[_File], Future[Sequence[Made]]]] = deque()
@@ -209,8 +217,8 @@ def _content(file: _File) -> bytes | ImageError:
         return BrokenImage(f"the upload cannot be read: {error}")
 
 
-def _task(models: Iterable[Model], region: Region | None) -> Task:
-    return Task(tuple(dict.fromkeys(map(_input, models))), region=region)
+def _task(models: Iterable[Model], region: Region | None, copy_hash: bool = False) -> Task:
+    return Task(tuple(dict.fromkeys(map(_input, models))), region=region, copy_hash=copy_hash)
 
 
 def _input(model: Model) -> Input:
@@ -224,7 +232,10 @@ def _decoded(output: Output, task: Task, models: Iterable[Model]) -> DecodedImag
         flat = np.frombuffer(output.data, np.uint8, 3 * size * size, place)
         pixels[each], place = flat.reshape(3, size, size), place + flat.size
     by_model = {model.id: pixels[_input(model)] for model in models}
-    return DecodedImage(output.width, output.height, by_model)
+    found = None
+    if task.copy_hash:
+        found = CopyHash(output.data[place : place + HASH_BYTES], output.data[place + HASH_BYTES])
+    return DecodedImage(output.width, output.height, by_model, found)
 
 
 def _filled(

@@ -52,21 +52,28 @@ class Task:
     """How to decode a group of files.
 
     ``inputs``: the network inputs to prepare. ``region``: the part of the images that they show.
-    ``thumbnail``: longer side of a WebP to make instead, in pixels; 0 for none.
+    ``thumbnail``: longer side of a WebP to make instead, in pixels; 0 for none. ``copy_hash``:
+    whether to compute the perceptual hash too, of the whole image.
     """
 
     inputs: tuple[Input, ...] = ()
     thumbnail: int = 0
     region: Region | None = None
+    copy_hash: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"inputs": self.inputs, "thumbnail": self.thumbnail, "region": self.region}
+        return {
+            "inputs": self.inputs,
+            "thumbnail": self.thumbnail,
+            "region": self.region,
+            "copy_hash": self.copy_hash,
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Task":
         inputs = tuple((size, shrink_to) for size, shrink_to in values["inputs"])
         region = values["region"] and Region(*values["region"])
-        return cls(inputs, values["thumbnail"], region)
+        return cls(inputs, values["thumbnail"], region, values["copy_hash"])
 
 
 class Later:
@@ -81,7 +88,7 @@ class Output:
     """What a process made of one file.
 
     ``width``, ``height``: of the upright image. ``data``: the inputs (3,S,S) uint8, one after the
-    other, or a WebP.
+    other, then the perceptual hash and a byte with its quality; or a WebP.
     """
 
     width: int

@@ -58,6 +58,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.NoSuchField, 404, "no-such-field"),
     (errors.NoSuchKey, 404, "no-such-key"),
     (errors.InvalidRequest, 422, "invalid-field"),
+    (errors.CopiesOff, 409, "copies-off"),
     (errors.Refused, 409, "conflict"),
     (errors.Busy, 429, "busy"),
     (errors.Unavailable, 503, "unavailable"),

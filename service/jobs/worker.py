@@ -17,6 +17,7 @@ from service.database.records import StoredModel
 from service.database.store import Store
 from service.decoding.decoder import IMPORT_GROUP_BYTES, open_decoder
 from service.errors import ModelChanged, ModelError
+from service.jobs.duplicates import find_duplicates
 from service.jobs.import_folder import ImportFolder
 from service.jobs.importing import IMPORT_BATCH, Import
 from service.jobs.progress import JobRun
@@ -47,6 +48,8 @@ def work(store: Store, settings: Settings, run: JobRun, share: float) -> None:
             _import(store, settings, originals, options, run)
         case "reindex":
             _reindex(store, settings, originals, options, run, share)
+        case "duplicates":
+            find_duplicates(store, int(run.job.source), settings.scan, run)
         case kind:
             assert_never(kind)
 
@@ -91,7 +94,7 @@ def _import(
     )
     decoder = open_decoder(settings, IMPORT_GROUP_BYTES)
     with closing(decoder), closing(encoder):
-        ingest = Ingest(decoder, encoder, originals)
+        ingest = Ingest(decoder, encoder, originals, settings.copies)
         while not run.stop.is_set():
             try:
                 models = [_load(store, stored, options) for stored in store.models.all()]

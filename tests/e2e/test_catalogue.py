@@ -61,7 +61,7 @@ def test_metadata_is_kept_replaced_and_cleared(server: Server) -> None:
     assert stored()["seq"] > seq
     assert put(31, None) == "replaced"
     assert stored()["metadata"] is None
-    assert {"id", "seq", "created", "width", "height", "bytes", "metadata"} == set(stored())
+    assert {"id", "seq", "created", "width", "height", "bytes", "metadata", "tags"} == set(stored())
     assert (stored()["width"], stored()["height"]) == (40, 32)
     hits = {h["id"]: h for h in server.search(png(31), k=1000).json()["results"]}
     assert hits["meta"]["metadata"] is None

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from service.database.records import Job, Key, Scope, StoredModel
-from service.http.replies.images import EXAMPLE_MODEL, FieldReply, Reply
+from service.http.replies.base import Reply
+from service.http.replies.images import EXAMPLE_MODEL, FieldReply
 
 
 class JobReply(Reply):
     number: int
-    kind: Literal["import", "reindex"]
+    kind: Literal["import", "reindex", "duplicates"]
     source: str
     state: Literal["waiting", "running", "stopped", "done", "failed", "cancelled"]
     by_service: bool

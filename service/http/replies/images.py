@@ -4,26 +4,15 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from service.catalogue.ingest import PutResult
 from service.catalogue.metadata import decode_metadata
-from service.database.records import FilterField, Replica, StoredImage
+from service.copies.copies import Copy
+from service.database.records import CopyCounts, FilterField, Replica, StoredImage
 from service.http.problems import Problem, problem_of
+from service.http.replies.base import Reply
 from service.models.classes import ClassShare
 
 EXAMPLE_MODEL = "f2c0b0a5ad1f4c2f8f0f6f7d9f4f0f3b0d5c8a7e6b9d4c3f2a1e0d9c8b7a6f5e"
-
-
-class Reply(BaseModel):
-    """A reply body. ``example``: shown in OpenAPI."""
-
-    model_config = ConfigDict(
-        json_schema_extra=lambda schema, model: schema.update(
-            {"example": model.example} if model.example else {}
-        )
-    )
-    example: ClassVar[dict[str, Any]] = {}
 
 
 class ItemError(Reply):
@@ -36,17 +25,38 @@ class ItemError(Reply):
         return cls(code=problem.code, detail=problem.detail, status=problem.status)
 
 
+class CopyReply(Reply):
+    id: str
+    distance: int
+    mirrored: bool
+    turned: int
+
+    @classmethod
+    def of(cls, copy: Copy) -> "CopyReply":
+        return cls(id=copy.id, distance=copy.distance, mirrored=copy.mirrored, turned=copy.turned)
+
+    example: ClassVar[dict[str, Any]] = {
+        "id": "cat-1",
+        "distance": 6,
+        "mirrored": False,
+        "turned": 0,
+    }
+
+
 class IndexItem(Reply):
     file: str
     id: str | None
-    status: Literal["created", "replaced", "unchanged", "failed"]
+    status: Literal["created", "replaced", "unchanged", "failed", "skipped"]
     error: ItemError | None = None
+    copies: list[CopyReply] | None = None
 
     @classmethod
     def of(cls, result: PutResult) -> "IndexItem":
         item = cls(file=result.file, id=result.id, status=result.status)
         if result.error is not None and (problem := problem_of(result.error)):
             item.error = ItemError.of(problem)
+        if result.copies is not None:
+            item.copies = [CopyReply.of(copy) for copy in result.copies]
         return item
 
 
@@ -248,6 +258,24 @@ class FieldReply(Reply):
     example: ClassVar[dict[str, Any]] = {"name": "price", "complete": True}
 
 
+class CopyCountsReply(Reply):
+    hashed: int
+    plain: int
+    unreadable: int
+    waiting: int
+
+    @classmethod
+    def of(cls, counts: CopyCounts) -> "CopyCountsReply":
+        return cls(
+            hashed=counts.hashed,
+            plain=counts.plain,
+            unreadable=counts.unreadable,
+            waiting=counts.waiting,
+        )
+
+    example: ClassVar[dict[str, Any]] = {"hashed": 1200, "plain": 3, "unreadable": 1, "waiting": 0}
+
+
 class StatsReply(Reply):
     images: int
     engine: str
@@ -257,6 +285,7 @@ class StatsReply(Reply):
     largest_tie: int
     feed: FeedReply
     filter_fields: list[FieldReply]
+    copies: CopyCountsReply | None = None
     checksum: ChecksumReply | None = None
     version: str
 

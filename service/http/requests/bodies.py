@@ -18,7 +18,7 @@ from service.http.problems import Problem
 FREE_TEXT_BYTES = 64 * 2**10  # of each form, which do not count, so that usual ones always come in
 MAX_TEXT_BYTES = 128 * 2**20  # of the text fields of all forms; their JSON takes some times more
 MAX_FIELD_BYTES = 18 * 2**20  # one text field of a form: the metadata of a whole request
-MAX_FIELDS = 20  # text fields of a form
+MAX_FIELDS = 8  # text fields of a form
 SMALL_BODY_BYTES = 8 * 2**20  # a larger body has its files written to disk early
 SPOOLED_BYTES = 64 * 2**10  # size from which a file of such a body is written to disk
 

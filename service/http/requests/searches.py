@@ -45,6 +45,7 @@ MAX_PAGED_FILTER = 16 * 2**10  # characters of a filter, which its cursors conta
 MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
 MAX_GROUP, MAX_GROUPED = 100, 10_000  # hits of one group, and of all groups
 MOST_FACETS = 8
+MAX_SEARCH_FIELDS = 20  # text fields of a form, with facets, but without examples
 
 
 class RegionBody(BaseModel):

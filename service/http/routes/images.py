@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import Headers
 
-from service.catalogue.images import ImageFile
+from service.catalogue.images import Catalogue, ImageFile
+from service.database.records import StoredImage
 from service.decoding.decoder import THUMBNAIL_PIXELS
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
 from service.http.openapi import body
@@ -84,22 +85,21 @@ def get(id: Id, runtime: ReadyRuntime) -> TaggedReply:
     """Returns size, bytes, metadata, time of storing, seq, and `tags`: the classes of the active
     model that the image resembles."""
     catalogue = runtime.serving.catalogue
-    image = catalogue.get(id)
-    return TaggedReply.tagged(image, catalogue.tags(image))
+    return _tagged(catalogue.get(id), catalogue)
 
 
 @router.patch(
     "/images/{id}",
     summary="Replace metadata",
-    response_model=ImageReply,
+    response_model=TaggedReply,
     openapi_extra=body(PATCH_BODY),
 )
-async def patch(id: Id, request: Request, runtime: ReadyRuntime) -> ImageReply:
+async def patch(id: Id, request: Request, runtime: ReadyRuntime) -> TaggedReply:
     """Replaces the stored metadata; null clears it."""
     admission, catalogue = runtime.image_requests, runtime.serving.catalogue
     with admission.admit():
         metadata = await requests.metadata_json(request)
-        return ImageReply.of(await admission.run(lambda: catalogue.describe(id, metadata)))
+        return await admission.run(lambda: _tagged(catalogue.describe(id, metadata), catalogue))
 
 
 @router.delete("/images/{id}", summary="Delete an image", status_code=204)
@@ -135,6 +135,10 @@ async def content(id: Id, request: Request, runtime: ReadyRuntime) -> Response:
     with admission.admit():
         original = await admission.run(lambda: catalogue.content(id))
     return _send(original, request)
+
+
+def _tagged(image: StoredImage, catalogue: Catalogue) -> TaggedReply:
+    return TaggedReply.tagged(image, catalogue.tags(image))
 
 
 def _known(headers: Headers) -> Callable[[str], bool]:

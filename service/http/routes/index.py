@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 import anyio
 from fastapi import APIRouter, Query, Request, Response
 
-from service.catalogue.ingest import PutResult
+from service.catalogue.ingest import Duplicates, PutResult
+from service.copies.hashes import DEFAULT_DISTANCE, LARGEST_DISTANCE
+from service.errors import CopiesOff
 from service.http.dependencies import ReadyRuntime
 from service.http.openapi import FILE, body, form
 from service.http.problems import Problem
@@ -56,6 +58,16 @@ WAIT = Query(
     f"not reported it within {WAIT_ALL_SECONDS} s"
 )
 
+DUPLICATES = Query(
+    description="`report`: the reply says which stored images each image is a copy of; `skip`: "
+    "copies are not stored"
+)
+DISTANCE = Query(
+    ge=0,
+    le=LARGEST_DISTANCE,
+    description="with `duplicates`: most bits of 256 in which the hashes of copies differ",
+)
+
 
 @router.post(
     "/index",
@@ -70,11 +82,19 @@ async def index(
     response: Response,
     runtime: ReadyRuntime,
     wait: Annotated[Literal["all"] | None, WAIT] = None,
+    duplicates: Annotated[Literal["report", "skip"] | None, DUPLICATES] = None,
+    distance: Annotated[int, DISTANCE] = DEFAULT_DISTANCE,
 ) -> IndexReply:
     """Stores images. Each succeeds or fails alone, and is searchable before the reply is sent."""
+    sought = None
+    if duplicates is not None:
+        sought = Duplicates(duplicates == "skip", distance, caller_of(request).prefix)
+        if runtime.serving.copy_search is None:
+            raise CopiesOff
     with runtime.image_requests.admit():
-        results, newest = await _put(request, runtime)
-    request.state.about = {"ids": [result.id for result in results if result.error is None]}
+        results, newest = await _put(request, runtime, sought)
+    stored = [each for each in results if each.status not in ("failed", "skipped")]
+    request.state.about = {"ids": [result.id for result in stored]}
     if wait == "all" and not await _applied_by_all(newest, runtime):
         response.status_code = 202
     items = [IndexItem.of(result) for result in results]
@@ -89,12 +109,14 @@ async def index(
     return IndexReply(errors=bool(failed), items=items)
 
 
-async def _put(request: Request, runtime: Runtime) -> tuple[list[PutResult], int]:
+async def _put(
+    request: Request, runtime: Runtime, duplicates: Duplicates | None
+) -> tuple[list[PutResult], int]:
     writer, model, caller = runtime.serving.writer, runtime.model.id, caller_of(request)
     most = runtime.settings.max_images
     async with read_form(request, most, "GPQ_MAX_IMAGES") as fields, wanted(request):
         return await runtime.image_requests.run(
-            lambda: writer.put(requests.index_uploads(fields, model, caller))
+            lambda: writer.put(requests.index_uploads(fields, model, caller), duplicates)
         )
 
 

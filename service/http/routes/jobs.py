@@ -45,7 +45,7 @@ async def ask_import(request: Request, response: Response, runtime: ReadyRuntime
 def ask_reindex(response: Response, runtime: ReadyRuntime) -> JobReply:
     """Computes codes of added models for all stored images, from their originals, in the
     background. Searches continue with the active model."""
-    return _request("reindex", "", response, runtime)
+    return ask("reindex", "", response, runtime)
 
 
 @router.get("/jobs", summary="List the jobs", response_model=JobsReply)
@@ -96,10 +96,11 @@ def _import(source: str, response: Response, runtime: Runtime) -> JobReply:
         name = ImportFolder(runtime.settings).name(source)
     except SourceError as error:
         raise Problem(422, "invalid-source", f"source: {error}") from error
-    return _request("import", name, response, runtime)
+    return ask("import", name, response, runtime)
 
 
-def _request(kind: JobKind, source: str, response: Response, runtime: Runtime) -> JobReply:
+def ask(kind: JobKind, source: str, response: Response, runtime: Runtime) -> JobReply:
+    """Requests a job, and replies where it is."""
     number = runtime.store.jobs.request(kind, source, by_service=True)
     response.headers["Location"] = f"/jobs/{number}"
     return JobReply.of(_get(number, runtime))

@@ -14,11 +14,12 @@ from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
 from service.http.replies.images import BatchReply, ItemError, SearchReply
 from service.http.requests import searches
-from service.http.requests.bodies import MAX_FIELDS, media_type
+from service.http.requests.bodies import media_type
 from service.http.requests.bodies import form as read_form
 from service.http.requests.disconnect import wanted
 from service.http.requests.searches import (
     MAX_BATCH_RESULTS,
+    MAX_SEARCH_FIELDS,
     MOST_EXAMPLES,
     ExampleBody,
     SearchByCursorBody,
@@ -134,7 +135,7 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
                     return await searcher.by_cursor(query, options)
                 return await searcher.by_id(query, options)
     most = 2 * MOST_EXAMPLES  # each a file, or a text field
-    async with read_form(request, max_files=most, max_fields=MAX_FIELDS + most) as fields:
+    async with read_form(request, max_files=most, max_fields=MAX_SEARCH_FIELDS + most) as fields:
         uploads, options = searches.search_form(fields, model, caller_of(request))
         async with wanted(request):
             with runtime.latency.measured():

@@ -9,6 +9,7 @@ from gpq import __version__
 from service.http.dependencies import AnyRuntime, ReadyRuntime, database_route
 from service.http.replies.images import (
     ChecksumReply,
+    CopyCountsReply,
     FeedReply,
     FieldReply,
     ModelReply,
@@ -84,6 +85,7 @@ def stats(runtime: ReadyRuntime, checksum: Annotated[bool, CHECKSUM] = False) ->
         largest_tie=counts.largest_tie,
         feed=FeedReply(applied=applied, head=head, lag_s=round(lag, 3), replicas=replicas),
         filter_fields=[FieldReply.of(field) for field in runtime.store.fields.all()],
+        copies=_copies(runtime),
         checksum=_checksum(runtime) if checksum else None,
         version=__version__,
     )
@@ -110,6 +112,11 @@ def _network(runtime: Runtime) -> NetworkReply:
         device=network.device,
         reason=model.reason,
     )
+
+
+def _copies(runtime: Runtime) -> CopyCountsReply | None:
+    search = runtime.serving.copy_search
+    return None if search is None else CopyCountsReply.of(search.copies.counts())
 
 
 def _checksum(runtime: Runtime) -> ChecksumReply:

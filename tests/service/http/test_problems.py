@@ -33,6 +33,7 @@ EXPECTED = {
     errors.ModelError: (409, "conflict"),
     errors.JobError: (409, "conflict"),
     errors.DumpError: (409, "conflict"),
+    errors.CopiesOff: (409, "copies-off"),
     errors.Busy: (429, "busy"),
     errors.Unavailable: (503, "unavailable"),
     errors.WaitedTooLong: (503, "unavailable"),

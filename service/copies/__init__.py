@@ -1,0 +1,1 @@
+"""Finds images that are copies of each other, by perceptual hashes."""
