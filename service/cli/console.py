@@ -13,6 +13,7 @@ SERVICE = {
     SERVE: "run the search service, with GPQ_* settings",
     "doctor": "check the installation part by part",
     "import": "store many images",
+    "duplicates": "group the stored images that are copies of each other",
     "models": "change the model while the service runs",
     "jobs": "show and cancel imports and re-indexes",
     "fields": "list, add and remove filter fields, on which new filters are quick",

@@ -1,4 +1,4 @@
-"""Runs python -m service import and jobs."""
+"""Runs python -m service import, duplicates and jobs."""
 
 import argparse
 import signal
@@ -8,6 +8,7 @@ from typing import Never
 
 from tqdm import tqdm
 
+from service.copies.hashes import DEFAULT_DISTANCE, LARGEST_DISTANCE
 from service.database.jobs import MAX_JOB_FAILURES, JobTable
 from service.database.migrate import migrate
 from service.database.records import Job, JobState
@@ -23,6 +24,17 @@ SHOWN_JOBS = 50
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder, .csv or .jsonl manifest, or .tar")
+
+
+def add_duplicates_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distance",
+        type=int,
+        choices=range(LARGEST_DISTANCE + 1),
+        metavar=f"0-{LARGEST_DISTANCE}",
+        default=DEFAULT_DISTANCE,
+        help=f"most bits of 256 in which copies differ (default: {DEFAULT_DISTANCE})",
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +53,16 @@ def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
     store = _open(settings)
     try:
         number = store.jobs.request("import", str(arguments.source.resolve()), by_service=False)
+        return run_job(store, settings, number)
+    finally:
+        store.close()
+
+
+def run_duplicates(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Returns the exit status. Raises as ``worker.work`` does."""
+    store = _open(settings)
+    try:
+        number = store.jobs.request("duplicates", str(arguments.distance), by_service=False)
         return run_job(store, settings, number)
     finally:
         store.close()

@@ -29,6 +29,9 @@ python -m service models list|add FOLDER|reindex|activate ID|rollback|prune
 python -m service import FOLDER|MANIFEST|TAR
     Stores many images. Run it again to continue an interrupted import.
 
+python -m service duplicates
+    Groups the stored images that are copies of each other; GPQ_COPIES must be on.
+
 python -m service jobs list|failures N|cancel N
     Shows and cancels imports and re-indexes, including those of services.
 
@@ -53,7 +56,7 @@ python -m service migrate REVISION
 """
 # Commands, and actions of commands, that the audit log records; keys records its own.
 RECORDED = {
-    "migrate", "import", "export", "restore", "backup", "models add", "models save",
+    "migrate", "import", "duplicates", "export", "restore", "backup", "models add", "models save",
     "models reindex", "models activate", "models rollback", "models prune", "jobs cancel",
     "fields add", "fields remove",
 }  # fmt: skip
@@ -81,12 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(
         dest="command",
-        metavar="[doctor|import|jobs|models|fields|keys|export|restore|backup|migrate]",
+        metavar="[doctor|import|duplicates|jobs|models|fields|keys|export|restore|backup|migrate]",
     )
     migration = commands.add_parser("migrate", help="migrate the database to a schema revision")
     migration.add_argument("revision", nargs="?", default="head", help="default: head, the newest")
     commands.add_parser("doctor", help="check the installation")
     jobs.add_import_arguments(commands.add_parser("import", help="store many images"))
+    jobs.add_duplicates_arguments(commands.add_parser("duplicates", help="find copies"))
     jobs.add_arguments(commands.add_parser("jobs", help="show and cancel jobs"))
     backup.add_arguments(commands)
     models.add_arguments(commands.add_parser("models", help="change the model"))
@@ -150,6 +154,8 @@ def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
         return keys.run(arguments, settings)
     if arguments.command == "import":
         return jobs.run_import(arguments, settings)
+    if arguments.command == "duplicates":
+        return jobs.run_duplicates(arguments, settings)
     if arguments.command in backup.ABOUT:
         return backup.run(arguments, settings)
     if arguments.command == "jobs":

@@ -355,6 +355,7 @@ def test_a_reply_before_the_end_of_the_body_reaches_the_client(server: Server) -
 
 OPERATIONS = {
     ("post", "/index"), ("post", "/search"), ("post", "/search/batch"), ("get", "/images"),
+    ("post", "/search/copies"), ("get", "/duplicates"), ("post", "/jobs/duplicates"),
     ("get", "/images/{id}"), ("patch", "/images/{id}"), ("delete", "/images/{id}"),
     ("get", "/images/{id}/thumbnail"), ("get", "/images/{id}/content"), ("get", "/model"),
     ("get", "/stats"), ("get", "/livez"), ("get", "/readyz"), ("get", "/metrics"),

@@ -89,12 +89,12 @@ def test_stored_images_groups_and_pages_are_explained(filled: Server) -> None:
 
 
 def test_an_image_is_described_with_suggested_tags(filled: Server, model: Model) -> None:
-    tags = filled.http.get("/images/i5").json()["tags"]
-    code = bytes(model.encode(model.read(png(5))[None])[0])
+    tags = filled.http.get("/images/i3").json()["tags"]
+    code = bytes(model.encode(model.read(png(3))[None])[0])
     book = model.codebook
     p = book.probabilities(intra_normalise(model.decode(code)[None], book.M))[0]
     expected = [model.about["classes"][n] for n in np.argsort(-p)[:5] if p[n] >= 0.01]
-    assert [tag["name"] for tag in tags] == expected
+    assert [tag["name"] for tag in tags] == expected != []
     assert all(0.01 <= tag["probability"] <= 1 for tag in tags)
 
 

@@ -21,3 +21,14 @@ function valueOf(text) {
   const number = Number(text);
   return Number.isFinite(number) ? number : text.replace(/^"(.*)"$/, "$1");
 }
+
+// Returns what people wrote with a further condition: that a field equals a value.
+export function withCondition(text, field, value) {
+  const written = text.trim();
+  const condition = { [field]: value };
+  const plain = typeof value !== "string" || (/^[^<>=,\\"]+$/.test(value) && valueOf(value) === value);
+  if (plain && !written.startsWith("{")) {
+    return [...(written ? [written] : []), `${field} = ${value}`].join(", ");
+  }
+  return JSON.stringify(written ? { and: [JSON.parse(filterOf(written)), condition] } : condition);
+}
