@@ -57,8 +57,8 @@ def test_the_service_imports_only_packages_that_are_installed_with_it() -> None:
     declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in project["dependencies"]}
     distributions = packages_distributions()
     # torch and what comes with it are needed only on a GPU; torchvision only in training;
-    # opentelemetry where traces are wanted.
-    optional = {"torch", "torchvision", "triton", "opentelemetry"}
+    # opentelemetry where traces are wanted, pdqhash where copies are.
+    optional = {"torch", "torchvision", "triton", "opentelemetry", "pdqhash"}
     with_fastapi = {"anyio", "starlette"}
     needed = set().union(*map(imported, OURS)) - optional - with_fastapi
     names = {n: {found.lower().replace("_", "-") for found in distributions[n]} for n in needed}
