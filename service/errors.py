@@ -12,6 +12,8 @@ ServiceError
 │   ├── InvalidFilter     a filter that cannot be used
 │   ├── UnknownClasses    an explanation by a model that knows no classes
 │   ├── InvalidCursor     a cursor that is not one of this service
+│   ├── FetchRefused      an address of an image that may not be fetched
+│   ├── FetchFailed       an image that its server does not give
 │   ├── TooManyResults    a reply that would be too large
 │   └── SourceError       an import source that cannot be read
 ├── NotFound
@@ -25,6 +27,7 @@ ServiceError
 ├── Refused               the state of the catalogue does not allow the request
 │   ├── ModelError        the state of a model does not allow it
 │   ├── JobError          the state of a job does not allow it
+│   ├── FetchOff          images are not fetched from other servers
 │   ├── CopiesOff         perceptual hashes are not kept
 │   └── DumpError         a file cannot be exported, restored or backed up
 ├── Busy                  too many requests are being handled
@@ -76,6 +79,14 @@ class InvalidCursor(InvalidRequest):
 
 class MetadataTooLarge(InvalidRequest):
     """The metadata of an image is over the size limit."""
+
+
+class FetchRefused(InvalidRequest):
+    """The address of an image may not be fetched."""
+
+
+class FetchFailed(InvalidRequest):
+    """An image could not be fetched from its server."""
 
 
 class TooManyResults(InvalidRequest):
@@ -150,6 +161,13 @@ class CopiesOff(Refused):
 
     def __init__(self) -> None:
         super().__init__("copies cannot be found, because GPQ_COPIES is off")
+
+
+class FetchOff(Refused):
+    """Images are not fetched from other servers."""
+
+    def __init__(self) -> None:
+        super().__init__("images are not fetched from other servers, because GPQ_FETCH is off")
 
 
 class DumpError(Refused):

@@ -29,6 +29,8 @@ from service.database.migrate import migrate
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
 from service.errors import ModelChanged, ModelError, NewerSchema, StorageFull, Unavailable
+from service.fetch.fetcher import Fetcher
+from service.fetch.rules import Rules
 from service.filters.columns import Columns
 from service.filters.fields import FilterFields
 from service.filters.masks import Masks
@@ -108,6 +110,9 @@ class Runtime:
             device=self.device,
             threads=settings.encode_threads,
             on_full=self.metrics.device_full.inc,
+        )
+        self.fetcher = Fetcher(
+            Rules.parse(settings.fetch), settings.max_body_bytes, settings.fetch_seconds
         )
         folder = artifacts.find(settings.model)
         self._configured = engines.load(folder, self.options)  # the model of GPQ_MODEL

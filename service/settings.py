@@ -82,6 +82,14 @@ class Settings(BaseSettings):
         description="comma-separated names, besides loopback ones, that clients use for the "
         "service; if unset, any name will do with keys and beyond loopback",
     )
+    fetch: str = Field(
+        "off",
+        description="which servers images may be fetched from: off, public, or comma-separated "
+        "names; a name with a port may be in your own network",
+    )
+    fetch_seconds: float = Field(
+        10, gt=0, le=60, description="seconds that fetching one image may take"
+    )
     max_body_bytes: int = Field(256 * 2**20, ge=2**10, description="largest request body, in bytes")
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, le=10**12, description="largest image, in pixels (width × height)"

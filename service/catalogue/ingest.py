@@ -53,13 +53,14 @@ class Upload:
     """One image to store.
 
     ``name``: file name, repeated in the reply only. ``id``: if None, it is derived from the bytes.
-    ``metadata``: as in ``Put``.
+    ``metadata``: as in ``Put``. ``error``: why there is no file to read, if so.
     """
 
     file: BinaryIO
     name: str
     id: str | None
     metadata: str | Keep | None = KEEP
+    error: Rejection | None = None
 
 
 @dataclass(frozen=True)
@@ -118,19 +119,21 @@ class Ingest:
 
         Raises WaitedTooLong.
         """
+        present = [upload for upload in uploads if upload.error is None]
         hashes: list[str] = []
 
         def contents() -> Iterator[bytes]:
-            for upload in uploads:
+            for upload in present:
                 data = _read(upload)
                 hashes.append(hashlib.sha256(data).hexdigest())
                 yield data
 
         decoded = self.decoder.decode_all(contents(), models, copy_hash=self.copy_hashes)
-        return [
+        prepared = iter(
             image if isinstance(image, ImageError) else _prepared(upload, sha256, image)
-            for upload, sha256, image in zip(uploads, hashes, decoded, strict=True)
-        ]
+            for upload, sha256, image in zip(present, hashes, decoded, strict=True)
+        )
+        return [upload.error or next(prepared) for upload in uploads]
 
     def encode(self, prepared: Sequence[PreparedImage], models: Collection[Model]) -> list[Put]:
         """Returns the puts, with each image's code under every model."""

@@ -180,7 +180,7 @@ class Searcher:
         excluded: list[set[str]] = [set()] * len(files)
         if options.exclude_same:
             excluded = await self.admission.run(partial(self.queries.ids_of_uploads, files))
-        most = options.k + max(map(len, excluded))
+        most = options.k + max(map(len, excluded), default=0)
         scan = ScanOptions(model.id, most, options.min_score, options.selection, kept=options.kept)
         if len(files) == 1:
             found = [await self._nearest(files[0], scan, model, options.region)]

@@ -13,8 +13,8 @@ from service.access.keys import Caller
 from service.copies.hashes import DEFAULT_DISTANCE, LARGEST_DISTANCE
 from service.http.problems import Problem, outside
 from service.http.requests.bodies import json_body
-from service.http.requests.fields import MAX_JSON_BYTES, file_of, validate, without_empty
-from service.http.requests.searches import MAX_RESULTS
+from service.http.requests.fields import MAX_JSON_BYTES, validate, without_empty
+from service.http.requests.searches import MAX_RESULTS, ImageUrl, image_of
 from service.settings import ID_PATTERN
 
 DEFAULT_COPIES = 100
@@ -45,6 +45,14 @@ class CopiesByIdBody(CopyFields):
     id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
 
 
+class CopiesByUrlBody(CopyFields):
+    """JSON body of a search for the copies of an image of another server."""
+
+    image_url: Annotated[
+        str, Field(description="address of an image on another server, if GPQ_FETCH allows it")
+    ]
+
+
 class DuplicatesBody(BaseModel):
     """JSON body of POST /jobs/duplicates."""
 
@@ -53,29 +61,32 @@ class DuplicatesBody(BaseModel):
     distance: Distance = DEFAULT_DISTANCE
 
 
-def copies_form(fields: FormData) -> tuple[UploadFile, CopyFields]:
-    """Returns the ``image`` of POST /search/copies and the options beside it."""
+def copies_form(fields: FormData) -> tuple[UploadFile | ImageUrl, CopyFields]:
+    """Returns the ``image`` or ``image_url`` of POST /search/copies and the options beside it."""
     fields = without_empty(fields)
-    files = fields.getlist("image")
-    if len(files) != 1:
-        raise Problem(422, "missing-field", "image: send exactly one file part of that name")
-    given = [name for name, _ in fields.multi_items() if name != "image"]
+    query = image_of(fields)
+    images = ("image", "image_url")
+    given = [name for name, _ in fields.multi_items() if name not in images]
     for name in sorted(set(given)):
         if given.count(name) > 1:
             raise Problem(422, "repeated-field", f"{name}: send at most one field of that name")
-    rest = {name: value for name, value in fields.multi_items() if name != "image"}
-    return file_of(files[0], "image"), validate(CopyFields, rest)
+    rest = {name: value for name, value in fields.multi_items() if name not in images}
+    return query, validate(CopyFields, rest)
 
 
-async def copies_json(request: Request, caller: Caller) -> CopiesByIdBody:
-    """Returns the JSON body of POST /search/copies.
+async def copies_json(request: Request, caller: Caller) -> tuple[str | ImageUrl, CopyFields]:
+    """Returns the id or the address of the JSON body of POST /search/copies, and the options.
 
     Raises Problem 403 if the id is beyond the prefix of the caller's key.
     """
-    body = validate(CopiesByIdBody, await json_body(request, MAX_JSON_BYTES))
+    value = await json_body(request, MAX_JSON_BYTES)
+    if isinstance(value, dict) and "image_url" in value:
+        by_url = validate(CopiesByUrlBody, value)
+        return ImageUrl(by_url.image_url), by_url
+    body = validate(CopiesByIdBody, value)
     if not body.id.startswith(caller.prefix):
         raise outside(caller.prefix)
-    return body
+    return body.id, body
 
 
 async def duplicates_json(request: Request) -> DuplicatesBody:

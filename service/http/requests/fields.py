@@ -6,9 +6,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from service.http.problems import Problem
+from service.http.requests.bodies import parse_json
 
 MAX_ECHOED_ID = 200  # characters of an invalid id that the error echoes
 MAX_JSON_BYTES = 64 * 2**10  # a JSON body, and a field of JSON that is not for each image
+
+MAX_URLS_TEXT = 2**18  # characters of image_urls
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
@@ -52,3 +55,17 @@ def text_of(fields: FormData, name: str) -> str | None:
     if values and not isinstance(values[0], str):
         raise Problem(422, "not-text", f"{name}: send it as a text field, not as a file")
     return str(values[0]) if values else None
+
+
+def urls_of(fields: FormData) -> list[str]:
+    """Returns the addresses of ``image_urls``, a JSON array; [] without the field."""
+    text = text_of(fields, "image_urls")
+    if text is None:
+        return []
+    if len(text) > MAX_URLS_TEXT:
+        detail = f"image_urls: {len(text)} characters; at most {MAX_URLS_TEXT}"
+        raise Problem(422, "field-too-large", detail)
+    value = parse_json(text, "image_urls")
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Problem(422, "invalid-field", "image_urls: expected a JSON array of strings")
+    return value

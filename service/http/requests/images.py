@@ -4,6 +4,9 @@ Every function may raise Problem 409 or 422, InvalidMetadata or MetadataTooLarge
 read a JSON body what ``bodies.json_body`` raises.
 """
 
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -18,7 +21,9 @@ from starlette.datastructures import FormData, UploadFile
 from service.access.keys import Caller
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
-from service.database.records import KEEP, Scope
+from service.database.records import KEEP, Keep, Scope
+from service.errors import FetchFailed, FetchRefused
+from service.fetch.fetcher import Fetched
 from service.http.problems import Problem, outside
 from service.http.requests.bodies import json_body, parse_json
 from service.http.requests.fields import (
@@ -28,6 +33,7 @@ from service.http.requests.fields import (
     require_known,
     require_model,
     text_of,
+    urls_of,
     validate,
     without_empty,
 )
@@ -94,32 +100,55 @@ class ImportBody(BaseModel):
     ]
 
 
-def index_uploads(fields: FormData, active_model: str, caller: Caller) -> list[Upload]:
-    """Returns the uploads of POST /index: its ``images``, ``ids``, ``metadata`` and ``model``.
+@dataclass(frozen=True)
+class ImagesToStore:
+    """The images of POST /index: ``files``, and then those of ``urls``, with what is said of each
+    in order. ``ids``: None where there is none."""
+
+    files: list[UploadFile]
+    urls: list[str]
+    ids: list[str | None]
+    metadata: list[str | Keep | None]
+
+    def uploads(self, fetched: Sequence[Fetched]) -> list[Upload]:
+        """Returns what is to be stored. ``fetched``: the files of the urls, or why there are
+        none."""
+        files: list[Fetched] = [*(file.file for file in self.files), *fetched]
+        names = [_echoed_name(name) for name in (*(f.filename for f in self.files), *self.urls)]
+        return [
+            Upload(io.BytesIO(), name, id, metadata, error=file)
+            if isinstance(file, FetchRefused | FetchFailed)
+            else Upload(file, name, id, metadata)
+            for file, name, id, metadata in zip(files, names, self.ids, self.metadata, strict=True)
+        ]
+
+
+def index_form(fields: FormData, active_model: str, caller: Caller) -> ImagesToStore:
+    """Returns the ``images``, ``image_urls``, ``ids`` and ``metadata`` of POST /index, and checks
+    its ``model``.
 
     Raises Problem 403 if an id is beyond the prefix of the caller's key.
     """
     fields = without_empty(fields)
-    require_known(fields, {"images", "ids", "metadata", "model"})
-    files = fields.getlist("images")
-    if not files:
+    require_known(fields, {"images", "image_urls", "ids", "metadata", "model"})
+    files = [file_of(file, "images") for file in fields.getlist("images")]
+    urls = urls_of(fields)
+    count = len(files) + len(urls)
+    if not count:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
-    ids = _array(fields, "ids", len(files))
-    metadata = _array(fields, "metadata", len(files))
+    ids = _array(fields, "ids", count)
+    metadata = _array(fields, "metadata", count)
     if caller.prefix:
-        _require_prefix(ids or [None] * len(files), caller)
+        _require_prefix(ids or [None] * count, caller)
     require_model(text_of(fields, "model"), active_model)
-    return [
-        Upload(
-            file=file_of(file, "images").file,
-            name=_echoed_name(file_of(file, "images").filename),
-            id=None if ids is None else _id(ids[place], place),
-            metadata=KEEP
-            if metadata is None
-            else encode_metadata(metadata[place], f"metadata[{place}]"),
-        )
-        for place, file in enumerate(files)
-    ]
+    return ImagesToStore(
+        files,
+        urls,
+        [None] * count if ids is None else [_id(ids[n], n) for n in range(count)],
+        [KEEP] * count
+        if metadata is None
+        else [encode_metadata(metadata[n], f"metadata[{n}]") for n in range(count)],
+    )
 
 
 def artifact_form(fields: FormData) -> tuple[UploadFile, UploadFile, UploadFile | None]:

@@ -5,6 +5,7 @@ Every function may raise Problem 409 or 422, and InvalidFilter.
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -24,6 +25,8 @@ from service.http.requests.fields import (
     MAX_JSON_BYTES,
     file_of,
     require_model,
+    text_of,
+    urls_of,
     validate,
     without_empty,
 )
@@ -218,6 +221,21 @@ class SearchByCursorBody(BaseModel):
     ] = None
 
 
+@dataclass(frozen=True)
+class ImageUrl:
+    """The address of an image to search for."""
+
+    url: str
+
+
+class SearchByUrlBody(SearchFields):
+    """JSON body of a search by an image of another server."""
+
+    image_url: Annotated[
+        str, Field(description="address of an image on another server, if GPQ_FETCH allows it")
+    ]
+
+
 class SearchByIdBody(SearchFields):
     """JSON body of a search by a stored image."""
 
@@ -234,8 +252,9 @@ def selection_of_text(filter: str, caller: Caller) -> Selection:
 
 def search_form(
     fields: FormData, active_model: str, caller: Caller
-) -> tuple[UploadFile | list[Example], SearchOptions]:
-    """Returns the ``image`` of POST /search, or its examples, and the options beside it.
+) -> tuple[UploadFile | ImageUrl | list[Example], SearchOptions]:
+    """Returns the ``image`` or ``image_url`` of POST /search, or its examples, and the options
+    beside it.
 
     Raises Problem 403 if the id of an example is beyond the prefix of the caller's key.
     """
@@ -243,20 +262,28 @@ def search_form(
     if "positive" in fields or "negative" in fields:
         options = _options(fields, ("positive", "negative"), active_model, caller)
         return _examples(fields, caller), _of_examples(options)
-    files = fields.getlist("image")
-    if len(files) != 1:
-        raise Problem(422, "missing-field", "image: send exactly one file part of that name")
-    return file_of(files[0], "image"), _options(fields, ("image",), active_model, caller)
+    query = image_of(fields)
+    return query, _options(fields, ("image", "image_url"), active_model, caller)
+
+
+def image_of(fields: FormData) -> UploadFile | ImageUrl:
+    """Returns the ``image`` of a form, or its ``image_url``."""
+    files, url = fields.getlist("image"), text_of(fields, "image_url")
+    if len(files) + (url is not None) != 1:
+        detail = "image: send exactly one file part of that name, or image_url"
+        raise Problem(422, "missing-field", detail)
+    return ImageUrl(url) if url is not None else file_of(files[0], "image")
 
 
 def batch_form(
     fields: FormData, active_model: str, caller: Caller
-) -> tuple[list[UploadFile], SearchOptions]:
-    """Returns the ``images`` of POST /search/batch and the options beside them."""
-    files = fields.getlist("images")
-    if not files:
+) -> tuple[list[UploadFile], list[str], SearchOptions]:
+    """Returns the ``images`` and ``image_urls`` of POST /search/batch and the options beside
+    them."""
+    files, urls = fields.getlist("images"), urls_of(fields)
+    if not files and not urls:
         raise Problem(422, "missing-field", "images: send at least one file part of that name")
-    options = _options(fields, ("images",), active_model, caller)
+    options = _options(fields, ("images", "image_urls"), active_model, caller)
     alone = {
         "pages": options.pages,
         "group_by": options.grouping,
@@ -265,20 +292,21 @@ def batch_form(
     }
     for name in [name for name, wanted in alone.items() if wanted]:
         raise Problem(422, "invalid-field", f"{name}: search for one image at a time")
-    if len(files) * options.k > MAX_BATCH_RESULTS:
+    count = len(files) + len(urls)
+    if count * options.k > MAX_BATCH_RESULTS:
         raise Problem(
             422,
             "too-many-results",
-            f"k: {len(files)} images × {options.k} results; at most {MAX_BATCH_RESULTS} in all",
+            f"k: {count} images × {options.k} results; at most {MAX_BATCH_RESULTS} in all",
         )
-    return [file_of(file, "images") for file in files], options
+    return [file_of(file, "images") for file in files], urls, options
 
 
 async def search_json(
     request: Request, active_model: str, caller: Caller, cursor_key: bytes
-) -> tuple[str | Cursor | list[Example], SearchOptions]:
-    """Returns the id, the cursor or the examples, and the options, of the JSON body of
-    POST /search.
+) -> tuple[str | ImageUrl | Cursor | list[Example], SearchOptions]:
+    """Returns the id, the address, the cursor or the examples, and the options, of the JSON body
+    of POST /search.
 
     Raises Problem 403 if the id is beyond the prefix of the caller's key, InvalidCursor.
     """
@@ -296,6 +324,10 @@ async def search_json(
         examples = [Example(each.id, each.weight) for each in several.positive]
         examples += [Example(e.id, -NEGATIVE_WEIGHT * e.weight) for e in several.negative]
         return _checked(examples, caller), _of_examples(several.options(caller))
+    if isinstance(value, dict) and "image_url" in value:
+        by_url = validate(SearchByUrlBody, value)
+        require_model(by_url.model, active_model)
+        return ImageUrl(by_url.image_url), by_url.options(caller)
     body = validate(SearchByIdBody, value)
     require_model(body.model, active_model)
     if not body.id.startswith(caller.prefix):

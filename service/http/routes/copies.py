@@ -1,12 +1,14 @@
 """POST /search/copies, and the groups of copies of the whole catalogue."""
 
 import time
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.datastructures import UploadFile
 
+from service.copies.copies import CopyAnswer
 from service.copies.search import CopySearch, is_plain
-from service.database.records import StoredImage
+from service.database.records import CopyHash, StoredImage
 from service.errors import CopiesOff
 from service.http.dependencies import ReadyRuntime, database_route
 from service.http.openapi import FILE, body, form
@@ -15,21 +17,35 @@ from service.http.replies.copies import CopiesReply, DuplicatesReply, FoundCopy,
 from service.http.requests import copies as requests
 from service.http.requests.bodies import form as read_form
 from service.http.requests.bodies import media_type
-from service.http.requests.copies import CopiesByIdBody, CopyFields, DuplicatesBody
+from service.http.requests.copies import CopiesByIdBody, CopiesByUrlBody, CopyFields, DuplicatesBody
 from service.http.requests.disconnect import wanted
+from service.http.requests.searches import ImageUrl
 from service.http.routes.jobs import ACCEPTED, ask
 from service.http.security import caller_of
 from service.runtime import Runtime
 
 MOST_GROUPS = 100  # on a page
+Found = tuple[CopyAnswer, CopyHash]
 router = APIRouter()
 jobs = APIRouter()
 
 OPTIONS = CopyFields.model_json_schema()["properties"]
+IMAGE_URL = CopiesByUrlBody.model_json_schema()["properties"]["image_url"]
+BY_ID = CopiesByIdBody.model_json_schema()["properties"]
 COPIES_BODY = {
-    **form({"image": "(the file query.jpg)"}, "image", image=FILE, **OPTIONS),
+    **form(
+        {"image": "(the file query.jpg)"},
+        None,
+        image=FILE,
+        image_url={**IMAGE_URL, "examples": [""]},
+        **OPTIONS,
+    ),
     "application/json": {
-        "schema": CopiesByIdBody.model_json_schema(),
+        "schema": {
+            "type": "object",
+            "properties": {**BY_ID, "image_url": IMAGE_URL},
+            "description": "with `id` or `image_url`",
+        },
         "example": {"id": "cat-1"},
     },
 }
@@ -61,19 +77,29 @@ async def search(request: Request, runtime: ReadyRuntime) -> CopiesReply:
     def visible(image: StoredImage) -> bool:
         return image.id.startswith(caller.prefix)
 
+    async def find(query: UploadFile | ImageUrl | str, options: CopyFields) -> Found:
+        if isinstance(query, ImageUrl):
+            async with runtime.fetcher.file(query.url) as file:
+                return await of_upload(file, options)
+        if isinstance(query, UploadFile):
+            return await of_upload(query.file, options)
+        return await admission.run(
+            lambda: searcher.of_image(query, options.distance, options.k, visible)
+        )
+
+    async def of_upload(file: BinaryIO, options: CopyFields) -> Found:
+        return await admission.run(
+            lambda: searcher.of_upload(file, options.distance, options.k, visible)
+        )
+
     with admission.admit():
         if media_type(request) == "application/json":
             asked = await requests.copies_json(request, caller)
             async with wanted(request):
-                answer, hash = await admission.run(
-                    lambda: searcher.of_image(asked.id, asked.distance, asked.k, visible)
-                )
+                answer, hash = await find(*asked)
         else:
             async with read_form(request, max_files=1) as fields, wanted(request):
-                upload, options = requests.copies_form(fields)
-                answer, hash = await admission.run(
-                    lambda: searcher.of_upload(upload.file, options.distance, options.k, visible)
-                )
+                answer, hash = await find(*requests.copies_form(fields))
     return CopiesReply(
         copies=[FoundCopy.found(copy) for copy in answer.copies],
         complete=answer.complete,

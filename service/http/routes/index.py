@@ -29,11 +29,16 @@ BODY = form(
         "ids": '["cat-1","car-1"]',
         "metadata": '[{"shelf":3},null]',
     },
-    "images",
+    None,
     images={
         "type": "array",
         "items": FILE,
         "description": "files: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF; HEIC if installed",
+    },
+    image_urls={
+        "type": "string",
+        "examples": [""],
+        "description": "JSON array of addresses of further images, if GPQ_FETCH allows it",
     },
     ids={
         "type": "string",
@@ -113,11 +118,11 @@ async def _put(
     request: Request, runtime: Runtime, duplicates: Duplicates | None
 ) -> tuple[list[PutResult], int]:
     writer, model, caller = runtime.serving.writer, runtime.model.id, caller_of(request)
-    most = runtime.settings.max_images
+    most, admission = runtime.settings.max_images, runtime.image_requests
     async with read_form(request, most, "GPQ_MAX_IMAGES") as fields, wanted(request):
-        return await runtime.image_requests.run(
-            lambda: writer.put(requests.index_uploads(fields, model, caller), duplicates)
-        )
+        asked = await admission.run(lambda: requests.index_form(fields, model, caller))
+        async with runtime.fetcher.files(asked.urls) as fetched:
+            return await admission.run(lambda: writer.put(asked.uploads(fetched), duplicates))
 
 
 async def _applied_by_all(seq: int, runtime: Runtime) -> bool:

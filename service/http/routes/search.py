@@ -7,31 +7,38 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.datastructures import UploadFile
 
 from gpq.errors import ImageError
+from service.errors import FetchFailed, FetchRefused, ServiceError
 from service.http.dependencies import ReadyRuntime
 from service.http.openapi import FILE, body, form
 from service.http.problems import problem_of
 from service.http.replies.images import BatchReply, ItemError, SearchReply
 from service.http.requests import searches
-from service.http.requests.bodies import media_type
 from service.http.requests.bodies import form as read_form
+from service.http.requests.bodies import media_type
 from service.http.requests.disconnect import wanted
 from service.http.requests.searches import (
     MAX_BATCH_RESULTS,
     MAX_SEARCH_FIELDS,
     MOST_EXAMPLES,
     ExampleBody,
+    ImageUrl,
     SearchByCursorBody,
     SearchByIdBody,
+    SearchByUrlBody,
     SearchFields,
 )
 from service.http.security import caller_of
 from service.runtime import Runtime
 from service.search.answers import SearchAnswer
 from service.search.cursor import Cursor
+from service.search.examples import Example
 from service.search.hit import Hit
+from service.search.options import SearchOptions
 
+Entry = list[Hit] | ImageError | FetchRefused | FetchFailed
 router = APIRouter()
 
 OPTIONS = SearchFields.model_json_schema()["properties"]
@@ -46,18 +53,27 @@ EXAMPLES = {
     }
     for name, like in (("positive", "like"), ("negative", "not like"))
 }
+IMAGE_URL = SearchByUrlBody.model_json_schema()["properties"]["image_url"]
 JSON_SCHEMA = {
     "type": "object",
     "properties": {
         **SearchByIdBody.model_json_schema()["properties"],
+        "image_url": IMAGE_URL,
         "cursor": SearchByCursorBody.model_json_schema()["properties"]["cursor"],
         **{name: {"type": "array", "items": ExampleBody.model_json_schema()} for name in EXAMPLES},
     },
-    "description": "with `id`, with `positive` and `negative` examples, or with `cursor` and at "
-    "most `k` beside it",
+    "description": "with `id` or `image_url`, with `positive` and `negative` examples, or with "
+    "`cursor` and at most `k` beside it",
 }
 SEARCH_BODY = {
-    **form({"image": "(the file query.jpg)", "k": 5}, None, image=FILE, **EXAMPLES, **OPTIONS),
+    **form(
+        {"image": "(the file query.jpg)", "k": 5},
+        None,
+        image=FILE,
+        image_url={**IMAGE_URL, "examples": [""]},
+        **EXAMPLES,
+        **OPTIONS,
+    ),
     "application/json": {
         "schema": JSON_SCHEMA,
         "example": {"id": "cat-1", "k": 5, "filter": {"shelf": {"lt": 5}}},
@@ -65,11 +81,16 @@ SEARCH_BODY = {
 }
 BATCH_BODY = form(
     {"images": ["(the file one.jpg)", "(the file two.jpg)"], "k": 5},
-    "images",
+    None,
     images={
         "type": "array",
         "items": FILE,
         "description": f"files; images × k is at most {MAX_BATCH_RESULTS}",
+    },
+    image_urls={
+        "type": "string",
+        "examples": [""],
+        "description": "JSON array of addresses of further images, if GPQ_FETCH allows it",
     },
     **{name: schema for name, schema in OPTIONS.items() if name not in NOT_OF_A_BATCH},
 )
@@ -115,41 +136,58 @@ async def batch(request: Request, runtime: ReadyRuntime) -> Response:
     started = time.perf_counter()
     admission = runtime.image_requests
     with admission.admit():
-        answer = await _batch(request, runtime)
-        queries = await admission.on_thread(lambda: _array(map(_entry, answer.queries)))
-    rest = {"model": answer.model, "took_ms": _milliseconds_since(started)}
+        model, entries = await _batch(request, runtime)
+        queries = await admission.on_thread(lambda: _array(map(_entry, entries)))
+    rest = {"model": model, "took_ms": _milliseconds_since(started)}
     return _reply("queries", queries, rest)
 
 
 async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
-    searcher, model = runtime.serving.searcher, runtime.model.id
+    model, caller = runtime.model.id, caller_of(request)
     if media_type(request) == "application/json":
-        query, options = await searches.search_json(
-            request, model, caller_of(request), runtime.serving.cursor_key
-        )
+        key = runtime.serving.cursor_key
+        query, options = await searches.search_json(request, model, caller, key)
         async with wanted(request):
-            with runtime.latency.measured():
-                if isinstance(query, list):
-                    return await searcher.by_examples(query, options)
-                if isinstance(query, Cursor):
-                    return await searcher.by_cursor(query, options)
-                return await searcher.by_id(query, options)
+            return await _answer(query, options, runtime)
     most = 2 * MOST_EXAMPLES  # each a file, or a text field
     async with read_form(request, max_files=most, max_fields=MAX_SEARCH_FIELDS + most) as fields:
-        uploads, options = searches.search_form(fields, model, caller_of(request))
+        upload, options = searches.search_form(fields, model, caller)
         async with wanted(request):
+            return await _answer(upload, options, runtime)
+
+
+async def _answer(
+    query: UploadFile | ImageUrl | str | Cursor | list[Example],
+    options: SearchOptions,
+    runtime: Runtime,
+) -> SearchAnswer:
+    searcher = runtime.serving.searcher
+    if isinstance(query, ImageUrl):
+        async with runtime.fetcher.file(query.url) as file:
             with runtime.latency.measured():
-                if isinstance(uploads, list):
-                    return await searcher.by_examples(uploads, options)
-                return await searcher.by_uploads([uploads.file], options)
+                return await searcher.by_uploads([file], options)
+    with runtime.latency.measured():
+        if isinstance(query, UploadFile):
+            return await searcher.by_uploads([query.file], options)
+        if isinstance(query, Cursor):
+            return await searcher.by_cursor(query, options)
+        if isinstance(query, list):
+            return await searcher.by_examples(query, options)
+        return await searcher.by_id(query, options)
 
 
-async def _batch(request: Request, runtime: Runtime) -> SearchAnswer:
+async def _batch(request: Request, runtime: Runtime) -> tuple[str, list[Entry]]:
+    """Returns the id of the model, and the hits or the error of each image."""
     searcher, model = runtime.serving.searcher, runtime.model.id
     async with read_form(request, runtime.settings.max_images, "GPQ_MAX_IMAGES") as fields:
-        files, options = searches.batch_form(fields, model, caller_of(request))
-        async with wanted(request):
-            return await searcher.by_uploads([file.file for file in files], options)
+        files, urls, options = searches.batch_form(fields, model, caller_of(request))
+        async with wanted(request), runtime.fetcher.files(urls) as fetched:
+            queries = [*(file.file for file in files), *fetched]
+            given = [each for each in queries if not isinstance(each, ServiceError)]
+            answer = await searcher.by_uploads(given, options)
+    found = iter(answer.queries)
+    entries = [each if isinstance(each, ServiceError) else next(found) for each in queries]
+    return answer.model, entries
 
 
 # Search replies are written as text, because the stored metadata are JSON already: parsing them
@@ -161,10 +199,10 @@ def _reply(name: str, array: str, rest: dict[str, Any]) -> Response:
     return Response(content.encode(), media_type="application/json")
 
 
-def _entry(entry: list[Hit] | ImageError) -> str:
-    if isinstance(entry, ImageError):
+def _entry(entry: Entry) -> str:
+    if not isinstance(entry, list):
         problem = problem_of(entry)
-        assert problem is not None  # every ImageError has a reply
+        assert problem is not None  # each of these errors has a reply
         return _compact({"error": ItemError.of(problem).model_dump()})
     return f'{{"results":{_results(entry)}}}'
 

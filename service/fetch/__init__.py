@@ -1,0 +1,1 @@
+"""Fetches images that requests name by their addresses, within limits."""
