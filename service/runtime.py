@@ -37,7 +37,6 @@ from service.filters.masks import Masks
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 from service.jobs.host import JobHost
-from service.jobs.import_folder import ImportFolder
 from service.maintenance import Maintenance
 from service.models import artifacts
 from service.models.encoder import Encoder
@@ -47,6 +46,7 @@ from service.search.exact import ExactSearch
 from service.search.queries import Queries
 from service.search.searcher import Searcher
 from service.settings import DATABASE_THREADS, IMAGE_THREADS, STOP_SECONDS, Settings
+from service.sources.import_folder import ImportFolder
 from service.telemetry.latency import Latency
 from service.telemetry.metrics import Metrics
 

@@ -9,9 +9,9 @@ from service.concurrency.periodic import PeriodicThread
 from service.database.records import Job
 from service.database.store import Store
 from service.errors import SourceError
-from service.jobs.import_folder import ImportFolder
 from service.jobs.progress import REPORT_SECONDS, owner
 from service.settings import STOP_SECONDS
+from service.sources.import_folder import ImportFolder
 
 POLL_SECONDS = 0.1
 WAITING = "waits for a service whose GPQ_IMPORT_FOLDER holds the source"

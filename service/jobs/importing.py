@@ -17,9 +17,9 @@ from service.concurrency.groups import groups
 from service.database.records import Put
 from service.database.store import Store
 from service.errors import InvalidRequest
-from service.jobs.entries import Entry
 from service.jobs.progress import JobRun
-from service.jobs.sources import Source
+from service.sources.entries import Entry
+from service.sources.opening import Source
 
 IMPORT_BATCH = 64  # images encoded and stored together
 IMPORT_BATCH_BYTES = 64 * 2**20  # files in memory for one batch

@@ -18,16 +18,16 @@ from service.database.store import Store
 from service.decoding.decoder import IMPORT_GROUP_BYTES, open_decoder
 from service.errors import ModelChanged, ModelError
 from service.jobs.duplicates import find_duplicates
-from service.jobs.import_folder import ImportFolder
 from service.jobs.importing import IMPORT_BATCH, Import
 from service.jobs.progress import JobRun
 from service.jobs.reindexing import Reindex
-from service.jobs.sources import open_source
 from service.jobs.throttle import Throttle
 from service.models import artifacts
 from service.models.encoder import Encoder
 from service.originals.originals import Originals, open_originals
 from service.settings import Settings
+from service.sources.import_folder import ImportFolder
+from service.sources.opening import open_source
 
 NICENESS = 10  # beside a service on the same machine
 

@@ -34,8 +34,8 @@ from service.errors import SourceError
 from service.http.middleware.request_head import LimitedProtocol
 from service.index import index_file
 from service.index.index import Codes
-from service.jobs.sources import open_source
 from service.settings import Settings
+from service.sources.opening import open_source
 from tests.image_cases import CASES
 
 Call = Callable[[bytes], None]

@@ -12,9 +12,9 @@ from service.http.problems import Problem
 from service.http.replies.administration import FailureReply, FailuresReply, JobReply, JobsReply
 from service.http.requests import images as requests
 from service.http.requests.images import ImportBody
-from service.jobs import import_folder
-from service.jobs.import_folder import ImportFolder
 from service.runtime import Runtime
+from service.sources import import_folder
+from service.sources.import_folder import ImportFolder
 
 MOST_JOBS = 2**31 - 1
 router = APIRouter()

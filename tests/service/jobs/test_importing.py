@@ -14,14 +14,14 @@ from service.database.records import Job
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
 from service.jobs import importing
-from service.jobs.entries import Entry
 from service.jobs.importing import Import
 from service.jobs.progress import JobRun
-from service.jobs.sources import Folder, Manifest, Source
 from service.models import artifacts
 from service.models.encoder import Encoder
 from service.originals.originals import NoOriginals
 from service.settings import Settings
+from service.sources.entries import Entry
+from service.sources.opening import Folder, Manifest, Source
 
 FILES, SIZE, LIMIT = 100, 20_000, 100_000
 

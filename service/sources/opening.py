@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from gpq.system.folders import files_below
 from gpq.system.tables import TableError, csv_rows, open_text
 from service.errors import SourceError
-from service.jobs.archive import Tar
-from service.jobs.confined import LEADS_AWAY, is_within, opened
-from service.jobs.entries import MAX_ID_LENGTH, Entry, entry, failing, length, too_large, until
 from service.settings import ID_PATTERN
+from service.sources.archive import Tar
+from service.sources.confined import LEADS_AWAY, is_within, opened
+from service.sources.entries import MAX_ID_LENGTH, Entry, entry, failing, length, too_large, until
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MANIFESTS = (".csv", ".jsonl")

@@ -11,9 +11,9 @@ from threading import Event
 import pytest
 
 from service.errors import SourceError
-from service.jobs.entries import id_of
-from service.jobs.sources import open_source
 from service.settings import ID_PATTERN
+from service.sources.entries import id_of
+from service.sources.opening import open_source
 
 MAX_BYTES = 1000
 

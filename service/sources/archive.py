@@ -15,8 +15,8 @@ from threading import Event
 from typing import IO, cast
 
 from service.errors import SourceError
-from service.jobs.confined import opened
-from service.jobs.entries import Entry, entry, failing, length, too_large
+from service.sources.confined import opened
+from service.sources.entries import Entry, entry, failing, length, too_large
 
 MAX_HEADER_BYTES = 8 * 2**10  # of a member, or of the whole archive
 SPARSE = "sparse files are not supported"

@@ -6,8 +6,8 @@ from threading import Event
 import pytest
 
 from service.errors import SourceError
-from service.jobs.import_folder import ImportFolder
 from service.settings import Settings
+from service.sources.import_folder import ImportFolder
 
 MANIFESTS = {"utf16.csv": "path\na.jpg\n".encode("utf-16"), "empty.csv": b"", "x.tar": b"x" * 600}
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from service.errors import SourceError
-from service.jobs.sources import Source, open_source
 from service.settings import Settings
+from service.sources.opening import Source, open_source
 
 OFF = "imports over HTTP are off: set GPQ_IMPORT_FOLDER"
 

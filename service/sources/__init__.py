@@ -1,0 +1,1 @@
+"""Where imports come from: folders, manifests, archives and object stores."""
