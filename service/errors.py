@@ -27,6 +27,7 @@ ServiceError
 ├── Refused               the state of the catalogue does not allow the request
 │   ├── ModelError        the state of a model does not allow it
 │   ├── JobError          the state of a job does not allow it
+│   ├── TooMuchGone       a source has lost most of its images
 │   ├── FetchOff          images are not fetched from other servers
 │   ├── CopiesOff         perceptual hashes are not kept
 │   └── DumpError         a file cannot be exported, restored or backed up
@@ -154,6 +155,16 @@ class ModelError(Refused):
 
 class JobError(Refused):
     """The state of a job does not allow the request."""
+
+
+class TooMuchGone(Refused):
+    """So many images are gone from a source that they are not deleted without being asked for."""
+
+    def __init__(self, gone: int, total: int) -> None:
+        super().__init__(
+            f"{gone} of {total} images are gone from the source. Nothing was deleted, in case a "
+            "disk is not mounted; run it again with --delete-all to delete them"
+        )
 
 
 class CopiesOff(Refused):

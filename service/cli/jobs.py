@@ -1,6 +1,7 @@
 """Runs python -m service import, duplicates and jobs."""
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
@@ -13,17 +14,43 @@ from service.database.jobs import MAX_JOB_FAILURES, JobTable
 from service.database.migrate import migrate
 from service.database.records import Job, JobState
 from service.database.store import Store
-from service.errors import JobError, NoSuchJob
+from service.errors import JobError, NoSuchJob, SourceError
 from service.jobs.progress import JobRun
 from service.jobs.throttle import DEFAULT_SHARE
 from service.settings import Settings
+from service.sources.remote import is_url
 
 SHOWN_FAILURES = 20
+WATCH_SECONDS, LEAST_WATCH_SECONDS = 3600, 5  # between passes over a watched folder
 SHOWN_JOBS = 50
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder, .csv or .jsonl manifest, or .tar")
+    parser.add_argument(
+        "source", help="folder, .csv or .jsonl manifest, .tar, or a URL such as s3://bucket/folder"
+    )
+    parser.add_argument(
+        "--mirror",
+        action="store_true",
+        help="delete images that came from this source by --mirror or --watch and are gone from it",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="mirror a folder, and go on when its files change, until Ctrl-C",
+    )
+    parser.add_argument(
+        "--every",
+        type=_seconds,
+        default=WATCH_SECONDS,
+        metavar="SECONDS",
+        help=f"with --watch: look at all files so often (default: {WATCH_SECONDS})",
+    )
+    parser.add_argument(
+        "--delete-all",
+        action="store_true",
+        help="with --mirror or --watch: delete images also if more than half are gone",
+    )
 
 
 def add_duplicates_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,14 +75,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions.add_parser(name, help=about, description=about).add_argument("number", type=int)
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not LEAST_WATCH_SECONDS <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"at least {LEAST_WATCH_SECONDS}")
+    return seconds
+
+
 def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
     """Returns the exit status: 1 if images could not be used. Raises as ``worker.work`` does."""
+    source = arguments.source
+    if not is_url(source):
+        source = str(Path(source).resolve())
+    elif arguments.watch:
+        raise SourceError("--watch needs a folder: run --mirror from time to time instead")
+    if arguments.delete_all and not (arguments.mirror or arguments.watch):
+        raise SourceError("--delete-all needs --mirror or --watch")
     store = _open(settings)
     try:
-        number = store.jobs.request("import", str(arguments.source.resolve()), by_service=False)
-        return run_job(store, settings, number)
+        if arguments.watch:
+            return watch(store, settings, source, arguments.every, delete_all=arguments.delete_all)
+        number = store.jobs.request("import", source, by_service=False)
+        delete_all = arguments.delete_all if arguments.mirror else None
+        return run_job(store, settings, number, delete_all=delete_all)
     finally:
         store.close()
+
+
+def watch(store: Store, settings: Settings, source: str, every: float, *, delete_all: bool) -> int:
+    """Mirrors a folder until a signal comes. Returns the exit status.
+
+    Raises SourceError, GPQError.
+    """
+    # These load engines, which other commands don't need.
+    from service.jobs import worker
+    from service.jobs.importer import Importer
+    from service.jobs.watching import Watcher
+    from service.sources.files import Folder
+
+    if not Path(source).is_dir():
+        raise SourceError(f"there is no folder {source}")
+    originals, options = worker.prepare(settings)
+    mirroring = worker.Mirroring(delete_all, _tell)
+    with Importer(store, settings, originals, options) as importer:
+        running: list[JobRun] = []
+
+        def full_pass() -> Job:
+            number = store.jobs.request("import", source, by_service=False)
+            with tqdm(unit="image", disable=None) as bar:
+                run = JobRun(store.jobs, number, watch=lambda job: _show(bar, job))
+                running[:] = [run]
+                folder = Folder(Path(source), None, settings.max_body_bytes)
+                with run:
+                    worker.import_source(store, importer, folder, run, mirroring)
+            _tell(f"{run.job.total} images; {run.job.detail or run.outcome}")
+            _warn_of_failures(store.jobs, run.job)
+            return run.job
+
+        watcher = Watcher(
+            store, importer, Path(source), full_pass, every, _tell, settings.max_body_bytes
+        )
+
+        def stop(*_: object) -> None:
+            watcher.stop.set()
+            for run in running:
+                run.interrupt()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        _tell(f"watching {source}; Ctrl-C ends it")
+        watcher.run()
+    return 0
 
 
 def run_duplicates(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -95,8 +185,10 @@ def run_job(
     *,
     share: float = DEFAULT_SHARE,
     interrupted_state: JobState = "stopped",
+    delete_all: bool | None = None,
 ) -> int:
-    """Runs a job with a progress bar until it ends, or a signal interrupts it."""
+    """Runs a job with a progress bar until it ends, or a signal interrupts it. ``delete_all``: as
+    in ``Mirroring``; None if an import does not mirror its source."""
     with tqdm(unit="image", disable=None) as bar:
         run = JobRun(
             store.jobs,
@@ -107,14 +199,22 @@ def run_job(
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signal_number, lambda *_: run.interrupt())
         with run:
-            from service.jobs.worker import work  # loads engines, which other commands don't need
+            from service.jobs import worker  # loads engines, which other commands don't need
 
-            work(store, settings, run, share)
+            mirroring = None if delete_all is None else worker.Mirroring(delete_all, _tell)
+            refused = worker.work(store, settings, run, share, mirroring)
     job = run.job
     outcome = f"; in this run {run.outcome}" if run.outcome else ""
     print(f"{job.state}: {job.done - job.failed} of {job.total} images{outcome}")
     _warn_of_failures(store.jobs, job)
+    if refused is not None:
+        raise refused
     return 1 if job.failed or job.state != "done" else 0
+
+
+def _tell(text: str) -> None:
+    tqdm.write(text)
+    sys.stdout.flush()
 
 
 def _open(settings: Settings) -> Store:

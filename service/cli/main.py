@@ -26,8 +26,9 @@ python -m service
 python -m service models list|add FOLDER|reindex|activate ID|rollback|prune
     Changes the model while the service runs.
 
-python -m service import FOLDER|MANIFEST|TAR
-    Stores many images. Run it again to continue an interrupted import.
+python -m service import FOLDER|MANIFEST|TAR|URL
+    Stores many images. Run it again to continue an interrupted import. --mirror deletes what is
+    gone from the source, --watch follows a folder.
 
 python -m service duplicates
     Groups the stored images that are copies of each other; GPQ_COPIES must be on.
@@ -108,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for warning in misspelt(os.environ):
             log.warning(warning)
         if arguments.command not in (None, "migrate"):
-            for quiet in ("alembic", "gpq"):  # migrations, and the engine of each loaded model
+            for quiet in ("alembic", "gpq", "watchfiles"):  # migrations, engines, changes
                 logging.getLogger(quiet).setLevel(logging.WARNING)
         if arguments.command:
             _require_database(settings, arguments.command)

@@ -42,6 +42,10 @@ class ImageTable:
         """Deletes an image. Returns the feed number of the delete, or None if there is no image."""
         return self.database.write(lambda connection: self._delete(connection, id))
 
+    def delete_unchanged(self, bytes_of: Mapping[str, str]) -> int:
+        """Deletes images (sha256 by id) that still have these bytes. Returns how many."""
+        return self.database.write(lambda connection: self._delete_unchanged(connection, bytes_of))
+
     def get(self, id: str) -> StoredImage | None:
         """Returns an image, or None."""
         with self.database.read() as connection:
@@ -129,6 +133,18 @@ class ImageTable:
             unchanged = [put for put in puts if put.id not in new_seqs]
             fill_codes(connection, known, {existing[put.id].seq: put.codes for put in unchanged})
         return [_outcome(connection, put, existing.get(put.id), new_seqs) for put in puts]
+
+    def _delete_unchanged(self, connection: Connection, wanted: Mapping[str, str]) -> int:
+        found = _existing(connection, [*wanted])
+        ours = [image for id, image in found.items() if image.sha256 == wanted[id]]
+        seqs = [image.seq for image in sorted(ours, key=lambda image: image.seq)]
+        if not seqs:
+            return 0
+        connection.execute(sa.delete(images).where(images.c.id.in_([image.id for image in ours])))
+        remove_codes(connection, all_models(connection), seqs)
+        copies.remove(connection, seqs)
+        feed.append(self.database, connection, [*seqs])
+        return len(seqs)
 
     def _delete(self, connection: Connection, id: str) -> int | None:
         removed = connection.execute(

@@ -342,6 +342,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class MirroredEntry:
+    """An entry of a mirrored source, and the image that it became.
+
+    ``sha256``: of its bytes. ``stamp``: changes when the entry does; "" if that is not known.
+    """
+
+    name: str
+    id: str
+    sha256: str
+    stamp: str
+
+
+@dataclass(frozen=True)
 class JobFailure:
     """An entry that a job could not use, and why. ``number``: its position among the failures."""
 

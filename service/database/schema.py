@@ -13,6 +13,7 @@ filter_fields one row for each filter field, whose values are kept in order
 filter_values the values of filter fields, by the seq of their images
 copy_hashes   one row for each image whose perceptual hash is known, or cannot be computed
 copy_groups   the images that are copies of each other, as the last job found them
+mirrored      the entries of mirrored sources, and the images that they became
 state         values that all processes share, such as the name of the database
 """
 
@@ -153,6 +154,23 @@ copy_groups = sa.Table(
     # Of the hash from that of the first image, and how the image is turned beside it.
     sa.Column("distance", sa.Integer, nullable=False),
     sa.Column("turn", sa.Integer, nullable=False),
+)
+
+mirrored = sa.Table(
+    "mirrored",
+    metadata,
+    # The path or the URL of an import.
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("id", sa.String(128), primary_key=True, index=True),
+    # The name of the entry in the source.
+    sa.Column("name", sa.Text, nullable=False),
+    # Of the bytes that were stored: an image with others is not the source's any more.
+    sa.Column("sha256", sa.String(64), nullable=False),
+    # Changes when the entry does; "" if the source does not tell.
+    sa.Column("stamp", sa.Text, nullable=False),
+    # The last pass over the source that has seen the entry.
+    sa.Column("pass", sa.BigInteger, nullable=False),
+    sa.Index("ix_mirrored_name", "source", "name"),
 )
 
 jobs = sa.Table(

@@ -8,6 +8,7 @@ from service.database.fields import FieldTable
 from service.database.images import ImageTable
 from service.database.jobs import JobTable
 from service.database.keys import KeyTable
+from service.database.mirrors import MirrorTable
 from service.database.models import ModelTable
 from service.database.replicas import ReplicaTable
 from service.database.state import StateTable
@@ -25,6 +26,7 @@ class Store:
         self.models = ModelTable(self.database)
         self.replicas = ReplicaTable(self.database)
         self.jobs = JobTable(self.database)
+        self.mirrors = MirrorTable(self.database)
         self.keys = KeyTable(self.database)
         self.state = StateTable(self.database)
 

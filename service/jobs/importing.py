@@ -8,16 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import SEEK_END
 from itertools import islice
+from threading import Event
+from typing import Protocol
 
 from gpq.model.model import Model
 from gpq.system.processors import processors
 from service.catalogue.ingest import Ingest, PreparedImage, Upload, digest
 from service.catalogue.metadata import encode_metadata
 from service.concurrency.groups import groups
-from service.database.records import Put
+from service.database.records import Job, MirroredEntry, Put
 from service.database.store import Store
 from service.errors import InvalidRequest
-from service.jobs.progress import JobRun
+from service.jobs.mirror import Mirror
 from service.sources.entries import Entry
 from service.sources.opening import Source
 
@@ -35,22 +37,48 @@ class Failure:
     reason: str
 
 
-Outcome = PreparedImage | Failure | None  # None: the image is stored already
+@dataclass(frozen=True)
+class Same:
+    """An entry whose bytes, with this sha256, are stored already."""
+
+    sha256: str
+
+
+Outcome = PreparedImage | Failure | Same
+
+
+class Run(Protocol):
+    """What an import needs of a job: where it stands, and whom to tell."""
+
+    job: Job
+    stop: Event
+    outcome: str
+
+    def expect(self, total: int, done: int | None = None) -> None: ...
+
+    def advance(self, entries: int, cursor: str, failures: list[tuple[str, str]]) -> None: ...
 
 
 class Import:
     """Stores the entries of a source that can be used, and reports the others to the job.
 
-    Entries stored already with the same bytes and metadata are only read.
+    Entries stored already with the same bytes and metadata are only read. ``mirror``: remembers
+    the entries; those that have not changed since are not even read.
     """
 
-    def __init__(self, store: Store, ingest: Ingest, models: Collection[Model]) -> None:
-        self.store, self.ingest, self.models = store, ingest, models
+    def __init__(
+        self,
+        store: Store,
+        ingest: Ingest,
+        models: Collection[Model],
+        mirror: Mirror | None = None,
+    ) -> None:
+        self.store, self.ingest, self.models, self.mirror = store, ingest, models, mirror
         self._broken = False
         self._counts: Counter[str] = Counter()  # images by what happened to them
         self._names = hashlib.sha256()  # of the entries done
 
-    def run(self, source: Source, run: JobRun) -> None:
+    def run(self, source: Source, run: Run) -> None:
         """Imports the source, or continues an interrupted import.
 
         Raises ModelChanged if models are added or deleted meanwhile, SourceError, Unavailable,
@@ -79,8 +107,9 @@ class Import:
                 # If an id comes twice, the later entry must win, so neither may be skipped.
                 times = sum(recent, Counter())
                 known = self.store.images.unchanged([e.id for e in batch if times[e.id] == 1])
+                seen = self.mirror.known(batch) if self.mirror else {}
                 prepared = [
-                    pool.submit(self._prepare, batch[n : n + TOGETHER], known)
+                    pool.submit(self._prepare, batch[n : n + TOGETHER], known, seen)
                     for n in range(0, len(batch), TOGETHER)
                 ]
                 encoded = encoder.submit(self._encode, prepared)
@@ -91,9 +120,12 @@ class Import:
                 written.result()
 
     def _prepare(
-        self, entries: list[Entry], known: dict[str, tuple[str, str | None]]
+        self,
+        entries: list[Entry],
+        known: dict[str, tuple[str, str | None]],
+        seen: dict[str, MirroredEntry],
     ) -> list[Outcome]:
-        read = [self._read(entry, known.get(entry.id)) for entry in entries]
+        read = [self._read(each, known.get(each.id), seen.get(each.id)) for each in entries]
         uploads = [each for each in read if isinstance(each, Upload)]
         prepared = self.ingest.prepare(uploads, self.models)
         self.ingest.keep(each for each in prepared if isinstance(each, PreparedImage))
@@ -104,9 +136,16 @@ class Import:
         )
         return [next(outcomes) if isinstance(each, Upload) else each for each in read]
 
-    def _read(self, entry: Entry, known: tuple[str, str | None] | None) -> Upload | Failure | None:
+    def _read(
+        self,
+        entry: Entry,
+        known: tuple[str, str | None] | None,
+        seen: MirroredEntry | None,
+    ) -> Upload | Failure | Same:
         try:
             metadata = encode_metadata(entry.metadata, "metadata")
+            if seen and seen.stamp == entry.stamp and known == (seen.sha256, metadata):
+                return Same(seen.sha256)
             upload = Upload(io.BytesIO(entry.read()), entry.name, entry.id, metadata)
         except (InvalidRequest, OSError) as error:
             return Failure(str(error))
@@ -114,7 +153,7 @@ class Import:
             sha256 = digest(upload)
             size = upload.file.seek(0, SEEK_END)
             if known == (sha256, metadata) and self.ingest.originals.has(sha256, size):
-                return None
+                return Same(sha256)
         return upload
 
     def _encode(self, prepared: list[Future[list[Outcome]]]) -> tuple[list[Outcome], list[Put]]:
@@ -123,7 +162,7 @@ class Import:
         return outcomes, self.ingest.encode(list(ready.values()), self.models)
 
     def _write(
-        self, batch: list[Entry], encoded: Future[tuple[list[Outcome], list[Put]]], run: JobRun
+        self, batch: list[Entry], encoded: Future[tuple[list[Outcome], list[Put]]], run: Run
     ) -> None:
         if self._broken:  # batches after a failed one must not be reported as done
             return
@@ -131,7 +170,9 @@ class Import:
         outcomes, puts = encoded.result()
         if puts:
             self._counts.update(put.status for put in self.store.images.put(puts))
-        self._counts["unchanged"] += outcomes.count(None)
+        self._counts["unchanged"] += sum(isinstance(each, Same) for each in outcomes)
+        if self.mirror is not None:
+            self._remember(self.mirror, batch, outcomes)
         failures = [
             (entry.name, outcome.reason)
             for entry, outcome in zip(batch, outcomes, strict=True)
@@ -143,7 +184,13 @@ class Import:
         run.outcome = ", ".join(f"{n} {status}" for status, n in sorted(self._counts.items()) if n)
         self._broken = False
 
-    def _remaining(self, source: Source, run: JobRun) -> Iterator[Entry]:
+    def _remember(self, mirror: Mirror, batch: list[Entry], outcomes: list[Outcome]) -> None:
+        pairs = [*zip(batch, outcomes, strict=True)]
+        stored = [(each, out.sha256) for each, out in pairs if isinstance(out, Same)]
+        stored += [(each, out.put.sha256) for each, out in pairs if isinstance(out, PreparedImage)]
+        mirror.see(stored, (each for each, outcome in pairs if isinstance(outcome, Failure)))
+
+    def _remaining(self, source: Source, run: Run) -> Iterator[Entry]:
         """Returns the entries after those done; all of them if the source has changed before."""
         entries = source.entries(run.stop)
         for entry in islice(entries, run.job.done):

@@ -23,6 +23,7 @@ class Entry:
 
     ``name``: its path in the source, with / between folders. ``read``: returns its bytes; raises
     OSError or SourceError. ``size``: returns the number of bytes, or 0 if ``read`` would raise.
+    ``stamp``: changes when the bytes do; "" if that is not known.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Entry:
     metadata: dict[str, Any]
     read: Callable[[], bytes]
     size: Callable[[], int] = int
+    stamp: str = ""
 
 
 def entry(
@@ -38,10 +40,11 @@ def entry(
     read: Callable[[], bytes],
     id: str | None = None,
     size: Callable[[], int] = int,
+    stamp: str = "",
 ) -> Entry:
     """Describes an image of a source; its id comes from its name unless one is given."""
     shown = name.encode("utf-8", "replace").decode()
-    return Entry(shown, id or id_of(name), {"path": shown, **metadata}, read, size)
+    return Entry(shown, id or id_of(name), {"path": shown, **metadata}, read, size, stamp)
 
 
 def id_of(name: str) -> str:

@@ -34,6 +34,7 @@ EXPECTED = {
     errors.JobError: (409, "conflict"),
     errors.DumpError: (409, "conflict"),
     errors.CopiesOff: (409, "copies-off"),
+    errors.TooMuchGone: (409, "conflict"),
     errors.FetchOff: (409, "fetch-off"),
     errors.FetchRefused: (422, "fetch-refused"),
     errors.FetchFailed: (422, "fetch-failed"),
@@ -57,6 +58,8 @@ def leaves(kind: type[Exception]) -> set[type[Exception]]:
 def make(kind: type[Exception]) -> Exception:
     if kind in (errors.WaitedTooLong, errors.ClientGone, errors.MaskOutdated):
         return kind()
+    if kind is errors.TooMuchGone:
+        return kind(3, 4)
     return kind(7) if kind in (errors.NoSuchJob, errors.NoSuchKey) else kind("why")
 
 

@@ -21,7 +21,9 @@ from service.models.encoder import Encoder
 from service.originals.originals import NoOriginals
 from service.settings import Settings
 from service.sources.entries import Entry
-from service.sources.opening import Folder, Manifest, Source
+from service.sources.files import Folder
+from service.sources.manifest import Manifest
+from service.sources.opening import Source
 
 FILES, SIZE, LIMIT = 100, 20_000, 100_000
 
