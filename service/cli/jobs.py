@@ -42,7 +42,6 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every",
         type=_seconds,
-        default=WATCH_SECONDS,
         metavar="SECONDS",
         help=f"with --watch: look at all files so often (default: {WATCH_SECONDS})",
     )
@@ -94,7 +93,8 @@ def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
     store = _open(settings)
     try:
         if arguments.watch:
-            return watch(store, settings, source, arguments.every, delete_all=arguments.delete_all)
+            every = arguments.every or WATCH_SECONDS
+            return watch(store, settings, source, every, delete_all=arguments.delete_all)
         number = store.jobs.request("import", source, by_service=False)
         delete_all = arguments.delete_all if arguments.mirror else None
         return run_job(store, settings, number, delete_all=delete_all)

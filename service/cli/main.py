@@ -129,7 +129,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_recorded(arguments: argparse.Namespace, settings: Settings) -> int:
     """Runs the command, and records it in the audit log if it changes or copies something."""
-    given = {name: str(value) for name, value in vars(arguments).items() if value is not None}
+    options = vars(arguments).items()
+    given = {name: str(value) for name, value in options if value not in (None, False)}
     action = " ".join(given.pop(name) for name in ("command", "action") if name in given)
     status = 1
     try:
