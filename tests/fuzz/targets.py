@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,10 +31,14 @@ from service.database.records import Mark
 from service.decoding.pool import DecodePool
 from service.decoding.process import ProcessLimits
 from service.decoding.task import Task
-from service.errors import SourceError
+from service.errors import InvalidCursor, InvalidFilter, SourceError
+from service.filters import grammar
 from service.http.middleware.request_head import LimitedProtocol
+from service.http.problems import Problem
+from service.http.requests.bodies import parse_json
 from service.index import index_file
 from service.index.index import Codes
+from service.search import cursor
 from service.settings import Settings
 from service.sources.opening import open_source
 from tests.image_cases import CASES
@@ -108,6 +113,32 @@ def _index_files(folder: Path) -> Iterator[Call]:
 
 
 @contextmanager
+def _filters(folder: Path) -> Iterator[Call]:
+    """A filter is refused with InvalidFilter, or chooses images of any metadata."""
+    stored = [None, "{}", '{"price": 3, "tags": ["a", 1], "size": {"width": 2}}', '{"n": 1e999}']
+
+    def parse(data: bytes) -> None:
+        with suppress(Problem, InvalidFilter):
+            chosen = grammar.parse(parse_json(data, "filter"))
+            for metadata in stored:
+                assert chosen.matches(metadata) in (True, False)
+
+    yield parse
+
+
+@contextmanager
+def _cursors(folder: Path) -> Iterator[Call]:
+    """A cursor that was changed is refused with InvalidCursor, also if it is signed again."""
+
+    def decode(data: bytes) -> None:
+        for text in (data, urlsafe_b64encode(data)):
+            with suppress(InvalidCursor):
+                cursor.decode(text.decode("latin-1"), b"key")
+
+    yield decode
+
+
+@contextmanager
 def _requests(folder: Path) -> Iterator[Call]:
     """Every reply is an HTTP reply with a status below 500, and the service goes on."""
     settings = Settings(
@@ -161,16 +192,41 @@ def _index_file_seed() -> bytes:
         return path.read_bytes()
 
 
+def _filter_seeds() -> list[bytes]:
+    whole = {
+        "brand": "acme", "price": {"lt": 20.5, "gte": -1}, "tags": {"any": ["red", 1, True]},
+        "made": {"gt": {"date": "2026-03-01T10:00:00+02:00"}}, "size.width": {"exists": False},
+        "or": [{"a\\.b": {"prefix": "x"}}, {"not": {"n": {"all": [1, 2]}}}], "sold": None,
+    }  # fmt: skip
+    return [json.dumps(whole).encode(), json.dumps({"and": [whole] * 3}).encode()]
+
+
+def _cursor_seed() -> bytes:
+    table = np.zeros((12, 16), np.float32)
+    made = cursor.Cursor("m", table, cursor.LastHit(0.5, 7), "image", {"n": 1}, ["x"], 10, -1.0)
+    return urlsafe_b64decode(made.encode(b"key"))
+
+
 def request_seeds() -> list[bytes]:
     part = b'--b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
     image = part % (b"image", b'; filename="x"', png(1))
     images = part % (b"images", b'; filename="x"', png(1))
     fields = part % (b"ids", b"", b'["a"]') + part % (b"metadata", b"", b'[{"a": 1}]')
     search = json.dumps({"id": "a", "k": 3}).encode()
+    grouped = json.dumps(
+        {
+            "id": "a", "filter": {"n": {"lt": 2}}, "group_by": "n", "group_size": 2,
+            "facets": ["n", "size.width"], "region": {"x": 0.1, "y": 0, "width": 0.5, "height": 1},
+        }
+    ).encode()  # fmt: skip
+    examples = json.dumps({"positive": [{"id": "a", "weight": 2}], "pages": True}).encode()
     bodies = [
         (b"POST /search", b"multipart/form-data; boundary=b", image + b"--b--\r\n"),
         (b"POST /index", b"multipart/form-data; boundary=b", images + fields + b"--b--\r\n"),
         (b"POST /search", b"application/json", search),
+        (b"POST /search", b"application/json", grouped),
+        (b"POST /search", b"application/json", examples),
+        (b"POST /search/copies", b"application/json", b'{"id": "a", "distance": 5}'),
         (b"PATCH /images/a", b"application/json", b'{"metadata": {"n": [1, 2.5, null, "x"]}}'),
         (b"GET /images?limit=5&cursor=0", b"text/plain", b""),
         (b"DELETE /images/a", b"text/plain", b""),
@@ -189,5 +245,7 @@ def targets() -> dict[str, Target]:
         "jsonl": Target([rows], _source(".jsonl")),
         "csv": Target([table], _source(".csv")),
         "index file": Target([_index_file_seed()], _index_files),
+        "filters": Target(_filter_seeds(), _filters),
+        "cursors": Target([_cursor_seed()], _cursors),
         "requests": Target(request_seeds(), _requests),
     }

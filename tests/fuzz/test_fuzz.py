@@ -8,7 +8,7 @@ from tests.fuzz.__main__ import fuzz
 from tests.fuzz.targets import targets
 
 SECONDS = 3
-TARGETS = ("images", "tar", "jsonl", "csv", "index file", "requests")
+TARGETS = ("images", "tar", "jsonl", "csv", "index file", "filters", "cursors", "requests")
 
 
 def test_the_list_of_targets_is_complete() -> None:
