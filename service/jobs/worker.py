@@ -131,6 +131,8 @@ def import_source(
         importer.run(source, run)
         return None
     mirror = Mirror(store, run.job.source, run.job.number)
+    # A job that continues an import would not see the entries that are done, and delete them.
+    run.expect(run.job.total or 0, done=0)
     importer.run(source, run, mirror)
     gone = [] if run.stop.is_set() else mirror.gone()
     if not gone:
