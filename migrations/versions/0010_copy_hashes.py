@@ -25,8 +25,6 @@ def upgrade() -> None:
         sa.Column("job", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("distance", sa.Integer, nullable=False),
-        sa.Column("turn", sa.Integer, nullable=False),
     )
 
 

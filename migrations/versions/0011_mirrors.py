@@ -20,7 +20,6 @@ def upgrade() -> None:
         sa.Column("pass", sa.BigInteger, nullable=False),
     )
     op.create_index("ix_mirrored_id", "mirrored", ["id"])
-    op.create_index("ix_mirrored_name", "mirrored", ["source", "name"])
 
 
 def downgrade() -> None:

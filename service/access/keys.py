@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from service.concurrency.periodic import PeriodicThread
+from service.database.job_records import Key, Scope
 from service.database.keys import KeyTable
-from service.database.records import Key, Scope
 from service.errors import InvalidRequest, Refused
 from service.settings import ID_PATTERN
 

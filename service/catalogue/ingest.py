@@ -40,7 +40,7 @@ from service.settings import ID_PATTERN
 from service.telemetry import timing
 
 DEFAULT_ID_DIGITS = 32
-MOST_COPIES = 10  # that are told of an image
+MOST_COPIES = 10  # that the reply lists for an image
 KEPT_TOGETHER, KEPT_BYTES = 16, 2**21  # originals written together: a group ends at either
 UNADDRESSABLE_IDS = (".", "..")  # clients turn /images/.. into another path
 PUT_TRIES = 4
@@ -197,10 +197,7 @@ class ImageWriter:
         if duplicates is not None:
             copies = self._copies(accepted, duplicates)
         if duplicates is not None and duplicates.skip:
-            for place in [place for place, found in copies.items() if found]:
-                put = accepted.pop(place).put
-                name = uploads[place].name
-                results[place] = PutResult(name, put.id, "skipped", copies=copies[place])
+            self._skip(uploads, accepted, results, copies)
         if not accepted:
             return [results[place] for place in range(len(uploads))], 0
         puts = self.ingest.encode([*accepted.values()], models)
@@ -213,6 +210,31 @@ class ImageWriter:
         newest = max(outcome.seq for outcome in outcomes)
         return [results[place] for place in range(len(uploads))], newest
 
+    def _skip(
+        self,
+        uploads: Sequence[Upload],
+        accepted: dict[int, PreparedImage],
+        results: dict[int, PutResult],
+        copies: Mapping[int, tuple[Copy, ...]],
+    ) -> None:
+        """Moves copies from what is to be stored to the results, with uploads that repeat them.
+
+        An image that is stored already under its id stays: only its metadata may change.
+        """
+        skipped: dict[str, tuple[Copy, ...]] = {}
+        for place in [place for place, found in copies.items() if found]:
+            put = accepted[place].put
+            stored = self.store.images.get(put.id)
+            if stored is None or stored.sha256 != put.sha256:
+                skipped[put.id] = copies[place]
+                del accepted[place]
+                name = uploads[place].name
+                results[place] = PutResult(name, put.id, "skipped", copies=copies[place])
+        for place, result in results.items():
+            if result.status == "unchanged" and result.id in skipped:
+                found = skipped[result.id]
+                results[place] = replace(result, status="skipped", copies=found)
+
     def _copies(
         self, accepted: Mapping[int, PreparedImage], duplicates: Duplicates
     ) -> dict[int, tuple[Copy, ...]]:
@@ -222,13 +244,12 @@ class ImageWriter:
             raise CopiesOff
         found: dict[int, tuple[Copy, ...]] = {}
         before: list[tuple[str, CopyHash]] = []
+        mine = {image.put.id for image in accepted.values()}
         for place, image in accepted.items():
             put, hash = image.put, image.put.copy_hash
             assert hash is not None  # they are computed if there are ``copies``
 
-            mine = {put.id, *(id for id, _ in before)}
-
-            def chosen(stored: StoredImage, mine: set[str] = mine) -> bool:
+            def chosen(stored: StoredImage) -> bool:
                 return stored.id not in mine and stored.id.startswith(duplicates.prefix)
 
             answer = self.copies.find(hash, duplicates.distance, MOST_COPIES, chosen)

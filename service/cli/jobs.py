@@ -10,9 +10,9 @@ from typing import Never
 from tqdm import tqdm
 
 from service.copies.hashes import DEFAULT_DISTANCE, LARGEST_DISTANCE
+from service.database.job_records import Job, JobState
 from service.database.jobs import MAX_JOB_FAILURES, JobTable
 from service.database.migrate import migrate
-from service.database.records import Job, JobState
 from service.database.store import Store
 from service.errors import JobError, NoSuchJob, SourceError
 from service.jobs.progress import JobRun
@@ -88,6 +88,9 @@ def run_import(arguments: argparse.Namespace, settings: Settings) -> int:
         source = str(Path(source).resolve())
     elif arguments.watch:
         raise SourceError("--watch needs a folder: run --mirror from time to time instead")
+    elif arguments.mirror and not source.startswith("s3://"):
+        # The generic listing of fsspec takes a folder that cannot be read for an empty one.
+        raise SourceError("--mirror reads folders, manifests, archives and s3:// alone")
     if arguments.delete_all and not (arguments.mirror or arguments.watch):
         raise SourceError("--delete-all needs --mirror or --watch")
     store = _open(settings)
@@ -133,7 +136,14 @@ def watch(store: Store, settings: Settings, source: str, every: float, *, delete
             return run.job
 
         watcher = Watcher(
-            store, importer, Path(source), full_pass, every, _tell, settings.max_body_bytes
+            store,
+            importer,
+            Path(source),
+            full_pass,
+            every,
+            _tell,
+            settings.max_body_bytes,
+            delete_all=delete_all,
         )
 
         def stop(*_: object) -> None:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from service.access import keys
 from service.access.audit import Audit, who_runs_commands
+from service.database.job_records import Key
 from service.database.migrate import migrate
-from service.database.records import Key
 from service.database.store import Store
 from service.errors import InvalidRequest, NoSuchKey
 from service.settings import Settings

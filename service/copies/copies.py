@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from service.copies.hashes import distance_tables, nearest_turn
 from service.copies.index import CopyIndex, nearest, within
 from service.database.copies import LEAST_QUALITY, CopyTable
-from service.database.records import CopyCounts, CopyHash, StoredImage
+from service.database.copy_records import CopyCounts, CopyMember
+from service.database.records import CopyHash, StoredImage
 
+RESOLVED_TOGETHER = 200  # hashes whose images are read at a time
 MOST_FOUND = 10_000  # hashes looked at for one way to turn an image
 
 Chosen = Callable[[StoredImage], bool]
@@ -67,14 +69,20 @@ class Copies:
         index = self.index.catch_up()
         found, complete = within(index, distance_tables(hash.hash), distance, MOST_FOUND)
         best = nearest(found)
-        stored = self.table.images(best)
-        self.index.forget(best.keys() - stored.keys())
-        copies = [
-            Copy(image.id, *best[number], image)
-            for number, image in stored.items()
-            if chosen(image)
-        ]
-        copies.sort(key=lambda copy: (copy.distance, copy.image.seq if copy.image else 0))
+        numbers = sorted(best, key=lambda number: (best[number][0], number))
+        copies: list[Copy] = []
+        # The nearest first, and no more than are wanted: their metadata may be large.
+        for first in range(0, len(numbers), RESOLVED_TOGETHER):
+            part = numbers[first : first + RESOLVED_TOGETHER]
+            stored = self.table.images(part)
+            self.index.forget([number for number in part if number not in stored])
+            copies += [
+                Copy(stored[number].id, *best[number], stored[number])
+                for number in part
+                if number in stored and chosen(stored[number])
+            ]
+            if len(copies) > most:
+                break
         return CopyAnswer(copies[:most], complete and len(copies) <= most)
 
     def of_image(self, id: str) -> CopyHash | None:
@@ -96,4 +104,13 @@ def among(hash: CopyHash, others: Sequence[tuple[str, CopyHash]], distance: int)
         Copy(id, int(d), int(turn))
         for (id, _), d, turn in zip(usable, distances, turns, strict=True)
         if d <= distance
+    ]
+
+
+def beside_first(members: Sequence[CopyMember]) -> list[Copy]:
+    """Returns the members of a group, with their distance and turn beside the first of them."""
+    distances, turns = nearest_turn(members[0].hash, [member.hash for member in members])
+    return [
+        Copy(member.image.id, int(d), int(turn), member.image)
+        for member, d, turn in zip(members, distances, turns, strict=True)
     ]

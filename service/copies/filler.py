@@ -1,8 +1,10 @@
 """Computes the perceptual hashes that stored images lack, on a background thread."""
 
+import math
 import os
 import socket
 import time
+from collections.abc import Iterator
 
 from gpq.errors import ImageError
 from service.concurrency.periodic import PeriodicThread
@@ -12,9 +14,9 @@ from service.database.records import CopyHash, MissingCode
 from service.database.state import COPY_FILLER
 from service.database.store import Store
 from service.decoding.decoder import Decoder
-from service.originals.originals import Originals
+from service.originals.originals import NoOriginals, Originals
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS, COMPACT_SECONDS = 5.0, 300.0
 PAGE = 16  # images hashed at a time
 LEASE_SECONDS = 60.0
 SHARE = 0.5  # of the time that the thread works, at most
@@ -31,7 +33,7 @@ class CopyFiller:
         self.originals, self.decoder = originals, decoder
         self._owner = f"{socket.gethostname()[:48]}-{os.getpid()}"
         self._complete_to = 0  # the feed number up to which all images have a row
-        self._history = index.follower.history
+        self._restarts, self._compacted, self._retried = index.restarts, -math.inf, False
         self._thread = PeriodicThread("copies", self._work, LOOK_SECONDS, at_once=True)
 
     def start(self) -> None:
@@ -42,33 +44,49 @@ class CopyFiller:
 
     def _work(self) -> None:
         self.index.catch_up()
-        if self._history != self.index.follower.history:
-            self._complete_to, self._history = 0, self.index.follower.history
-        head = self.store.feed.head()
-        if head == self._complete_to:
+        if time.monotonic() - self._compacted >= COMPACT_SECONDS:
+            self.index.compact(self.store.copies.counts().hashed)
+            self._compacted = time.monotonic()
+        if isinstance(self.originals, NoOriginals):
             return
-        after, leased = self._complete_to, 0.0
+        if self._restarts != self.index.restarts:
+            self._complete_to, self._restarts = 0, self.index.restarts
+        head = self.store.feed.head()
+        if head != self._complete_to:
+            self._fill(head)
+
+    def _fill(self, head: int) -> None:
+        after, leased = self._complete_to, -math.inf
         while not self._thread.stopping.is_set():
             began = time.monotonic()
             if began - leased > LEASE_SECONDS / 2:
                 if not self.store.state.lease(COPY_FILLER, self._owner, LEASE_SECONDS):
                     return
                 leased = began
+            if not self._retried:
+                self.store.copies.retry()
+                self._retried = True
             page = self.store.copies.missing(after, PAGE)
             if not page:
                 self._complete_to = head
-                break
+                return
             self.store.copies.fill(self._hashes(page))
             after = page[-1].seq
             self._thread.stopping.wait((time.monotonic() - began) * (1 / SHARE - 1))
-        self.index.compact(self.store.copies.counts().hashed)
 
     def _hashes(self, page: list[MissingCode]) -> dict[int, CopyHash]:
         """Raises Unavailable if the image store does not answer."""
         found = dict.fromkeys((image.seq for image in page), UNREADABLE)
-        files = {image.seq: self.originals.get(image.sha256) for image in page}
-        kept = {seq: data for seq, data in files.items() if data is not None}
-        decoded = self.decoder.decode_all(kept.values(), [], copy_hash=True)
+        kept: list[int] = []
+
+        def contents() -> Iterator[bytes]:
+            for image in page:
+                data = self.originals.get(image.sha256)
+                if data is not None:
+                    kept.append(image.seq)
+                    yield data
+
+        decoded = self.decoder.decode_all(contents(), [], copy_hash=True)
         for seq, image in zip(kept, decoded, strict=True):
             if not isinstance(image, ImageError) and image.copy_hash is not None:
                 found[seq] = image.copy_hash

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.copies.hashes import CODEBOOKS, distance_tables, nearest_turn
+from service.copies.hashes import CODEBOOKS, distance_tables
 from service.copies.index import within
 from service.index.index import Codes, Index
 
 TOGETHER = 8  # hashes whose turns are searched at a time
 MOST_NEIGHBOURS = 4096  # of one hash; those of many more images share it, or are near each other
 
-Member = tuple[int, int, int, int]  # seq of the first image, seq, distance, turn
+Member = tuple[int, int]  # the seqs of the first image and of the member
 
 
 class Families:
@@ -65,19 +65,8 @@ def groups(
     for place, number in enumerate(places.ravel().tolist()):
         by_family.setdefault(families.first(number), []).append(place)
     return [
-        member
+        (seqs[family[0]], seqs[place])
         for family in by_family.values()
         if len(family) > 1
-        for member in _members(family, seqs, hashes)
-    ]
-
-
-def _members(family: list[int], seqs: Sequence[int], hashes: NDArray[np.uint8]) -> list[Member]:
-    """Returns the members of a group, with their distance and turn beside the first one."""
-    first = family[0]
-    others = [hashes[place].tobytes() for place in family]
-    distances, turns = nearest_turn(hashes[first].tobytes(), others)
-    return [
-        (seqs[first], seqs[place], int(d), int(turn))
-        for place, d, turn in zip(family, distances, turns, strict=True)
+        for place in family
     ]

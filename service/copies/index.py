@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from gpq.pixels.perceptual import HASH_BYTES
 from service.copies.hashes import CODEBOOKS
 from service.database.copies import CopyTable
+from service.database.copy_records import CopyRow
 from service.database.records import Change
 from service.index.follower import FeedFollower
 from service.index.index import Codes, Index
 
+NOTHING = CopyRow(0, 0, None)
 NAME = "pdq"  # takes the place of a model's id
 PAGE = 10_000  # hashes read at a time
 SPARE_SHARE, SPARE = 1.5, 10_000  # hashes of deleted images that are kept, beside those that count
@@ -25,7 +27,8 @@ class CopyIndex:
     def __init__(self, table: CopyTable, follower: FeedFollower, engine: str) -> None:
         self.table, self.follower, self.engine = table, follower, engine
         self._index = self._new()
-        self._last, self._history = 0, follower.history
+        self._last, self._history = NOTHING, follower.history
+        self.restarts = 0  # how often all hashes were read again
         self._following = threading.Lock()
 
     def __len__(self) -> int:
@@ -39,14 +42,29 @@ class CopyIndex:
         with self._following:
             if self._history != self.follower.history:  # the database may have another past
                 self._begin_again()
-            while rows := self.table.after(self._last, PAGE):
+            while True:
+                rows = self.table.since(self._last.number, PAGE)
+                if self._last.number and (not rows or rows[0] != self._last):
+                    if not self._is_deleted(rows):
+                        self._begin_again()
+                        continue
+                elif self._last.number:
+                    rows = rows[1:]
+                if not rows:
+                    return self._index
                 usable = [(row.number, row.hash) for row in rows if row.hash is not None]
-                if self._last == 0:
+                if self._last.number == 0:
                     self._index = self._new(Codes.gather([usable], HASH_BYTES))
                 else:
                     self._index.apply([Change(n, None, {NAME: hash}) for n, hash in usable])
-                self._last = rows[-1].number
-            return self._index
+                self._last = rows[-1]
+
+    def _is_deleted(self, rows: Sequence[CopyRow]) -> bool:
+        """Returns whether the last row is missing because its image is gone, and not because the
+        database was restored to an older state, where its number may be another image's."""
+        if rows and rows[0].number == self._last.number:
+            return False
+        return self.table.newest() >= self._last.number
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Removes the hashes of images that are gone."""
@@ -61,7 +79,8 @@ class CopyIndex:
             self.catch_up()
 
     def _begin_again(self) -> None:
-        self._index, self._last, self._history = self._new(), 0, self.follower.history
+        self._index, self._last, self._history = self._new(), NOTHING, self.follower.history
+        self.restarts += 1
 
     def _new(self, codes: Codes | None = None) -> Index:
         return Index(NAME, CODEBOOKS, self.engine, codes)

@@ -5,16 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from service.database.copy_records import CopyCounts, CopyGroup, CopyMember, CopyRow
 from service.database.engine import SEQS_IN_A_QUERY, Database
-from service.database.records import (
-    CopyCounts,
-    CopyGroup,
-    CopyHash,
-    CopyMember,
-    CopyRow,
-    MissingCode,
-    StoredImage,
-)
+from service.database.records import CopyHash, MissingCode, StoredImage
 from service.database.schema import copy_groups, copy_hashes, images
 from service.database.state import COPY_GROUPS_JOB, all_state, set_state
 
@@ -33,18 +26,27 @@ class CopyTable:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def after(self, number: int, limit: int) -> list[CopyRow]:
-        """Returns at most ``limit`` hashes after a number, in order.
+    def since(self, number: int, limit: int) -> list[CopyRow]:
+        """Returns at most ``limit`` hashes from a number on, in order.
 
         Numbers are assigned in commit order, as those of the feed, so none is missed.
         """
-        query = sa.select(copy_hashes).where(copy_hashes.c.number > number)
+        query = sa.select(copy_hashes).where(copy_hashes.c.number >= number)
         query = query.order_by(copy_hashes.c.number).limit(limit)
         with self.database.read() as connection:
             return [
                 CopyRow(row.number, row.seq, row.hash if row.quality >= LEAST_QUALITY else None)
                 for row in connection.execute(query)
             ]
+
+    def newest(self) -> int:
+        """Returns the largest number ever given, even if its hash was deleted."""
+        if self.database.is_postgres:
+            query = sa.text("SELECT last_value FROM copy_hashes_number_seq")
+        else:
+            query = sa.text("SELECT seq FROM sqlite_sequence WHERE name = 'copy_hashes'")
+        with self.database.read() as connection:
+            return int(connection.scalar(query) or 0)
 
     def images(self, numbers: Iterable[int]) -> dict[int, StoredImage]:
         """Returns the stored images behind the numbers of hashes."""
@@ -68,6 +70,13 @@ class CopyTable:
             row = connection.execute(query).one_or_none()
         return None if row is None or row.quality < 0 else CopyHash(row.hash, row.quality)
 
+    def retry(self) -> None:
+        """Forgets that hashes could not be computed, so that it is tried again."""
+        unreadable = copy_hashes.c.quality < 0
+        self.database.write(
+            lambda connection: connection.execute(sa.delete(copy_hashes).where(unreadable))
+        )
+
     def missing(self, after: int, limit: int) -> list[MissingCode]:
         """Returns at most ``limit`` images after seq ``after`` that have no row, in order."""
         known = sa.exists().where(copy_hashes.c.seq == images.c.seq)
@@ -79,13 +88,7 @@ class CopyTable:
     def fill(self, hashes: Mapping[int, CopyHash]) -> None:
         """Writes the hashes of stored images by seq, unless they are known."""
 
-        def fill(connection: Connection) -> None:
-            known = sa.select(copy_hashes.c.seq).where(copy_hashes.c.seq.in_(hashes))
-            stored = sa.select(images.c.seq).where(images.c.seq.in_(hashes))
-            new = set(connection.scalars(stored)).difference(connection.scalars(known))
-            insert(connection, {seq: hashes[seq] for seq in sorted(new)})
-
-        self.database.write(fill)
+        self.database.write(lambda connection: fill(connection, hashes))
 
     def counts(self) -> CopyCounts:
         """Counts the images by what is known of their hashes."""
@@ -102,8 +105,8 @@ class CopyTable:
 
     def sweep(self) -> None:
         """Deletes the hashes of images that processes of the version before deleted."""
-        gone = sa.select(copy_hashes.c.number)
-        gone = gone.where(copy_hashes.c.seq.not_in(sa.select(images.c.seq)))
+        stored = sa.exists().where(images.c.seq == copy_hashes.c.seq)
+        gone = sa.select(copy_hashes.c.number).where(~stored)
 
         def sweep(connection: Connection) -> None:
             these = gone.limit(ROWS_WRITTEN)
@@ -114,12 +117,9 @@ class CopyTable:
         if found:
             self.database.write(sweep)
 
-    def keep_groups(self, job: int, rows: Sequence[tuple[int, int, int, int]]) -> None:
-        """Replaces the groups of copies. ``rows``: (first, seq, distance, turn) of each member."""
-        values = [
-            {"job": job, "first": first, "seq": seq, "distance": distance, "turn": turn}
-            for first, seq, distance, turn in rows
-        ]
+    def keep_groups(self, job: int, rows: Sequence[tuple[int, int]]) -> None:
+        """Replaces the groups of copies. ``rows``: (first, seq) of each member."""
+        values = [{"job": job, "first": first, "seq": seq} for first, seq in rows]
         self.database.write(lambda connection: _clear(connection, copy_groups.c.job == job))
         for first in range(0, len(values), ROWS_WRITTEN):
             part = values[first : first + ROWS_WRITTEN]
@@ -140,7 +140,9 @@ class CopyTable:
     ) -> tuple[int | None, list[CopyGroup]]:
         """Returns the job that found the groups, and at most ``limit`` groups after the one of
         seq ``after``. ``prefix``: of the ids of members; groups of fewer than two are left out."""
-        joined = copy_groups.join(images, images.c.seq == copy_groups.c.seq)
+        joined = copy_groups.join(images, images.c.seq == copy_groups.c.seq).join(
+            copy_hashes, copy_hashes.c.seq == copy_groups.c.seq
+        )
         with self.database.snapshot() as connection:
             job = all_state(connection).get(COPY_GROUPS_JOB)
             if job is None:
@@ -167,6 +169,16 @@ def insert(connection: Connection, hashes: Mapping[int, CopyHash]) -> None:
         connection.execute(sa.insert(copy_hashes), rows)
 
 
+def fill(connection: Connection, hashes: Mapping[int, CopyHash]) -> None:
+    """Writes the hashes of stored images by seq, unless they are known."""
+    these = copy_hashes.c.seq.in_(hashes)
+    connection.execute(sa.delete(copy_hashes).where(these, copy_hashes.c.quality < 0))
+    known = sa.select(copy_hashes.c.seq).where(these)
+    stored = sa.select(images.c.seq).where(images.c.seq.in_(hashes))
+    new = set(connection.scalars(stored)).difference(connection.scalars(known))
+    insert(connection, {seq: hashes[seq] for seq in sorted(new)})
+
+
 def remove(connection: Connection, seqs: Sequence[int]) -> None:
     """Deletes the hashes of images."""
     for first in range(0, len(seqs), SEQS_IN_A_QUERY):
@@ -179,10 +191,14 @@ def _clear(connection: Connection, these: sa.ColumnElement[bool]) -> None:
 
 
 def _members(connection: Connection, job: int, first: int, prefix: str) -> list[CopyMember]:
-    query = sa.select(copy_groups.c.distance, copy_groups.c.turn, images)
-    query = query.join(images, images.c.seq == copy_groups.c.seq)
+    query = sa.select(copy_hashes.c.hash, images)
+    query = query.select_from(
+        copy_groups.join(images, images.c.seq == copy_groups.c.seq).join(
+            copy_hashes, copy_hashes.c.seq == copy_groups.c.seq
+        )
+    )
     query = query.where(copy_groups.c.job == job, copy_groups.c.first == first)
     if prefix:
         query = query.where(sa.func.substr(images.c.id, 1, len(prefix)) == prefix)
     rows = connection.execute(query.order_by(copy_groups.c.seq).limit(SHOWN_MEMBERS))
-    return [CopyMember(StoredImage(*columns), distance, turn) for distance, turn, *columns in rows]
+    return [CopyMember(StoredImage(*columns), hash) for hash, *columns in rows]

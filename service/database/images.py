@@ -129,6 +129,13 @@ class ImageTable:
         copies.remove(connection, [seq for seq in replaced if seq is not None])
         hashes = {new_seqs[put.id]: put.copy_hash for put in changed if put.copy_hash is not None}
         copies.insert(connection, hashes)
+        kept = {
+            existing[put.id].seq: put.copy_hash
+            for put in puts
+            if put.id not in new_seqs and put.copy_hash is not None
+        }
+        if kept:
+            copies.fill(connection, kept)
         if not all(model.complete for model in known):
             unchanged = [put for put in puts if put.id not in new_seqs]
             fill_codes(connection, known, {existing[put.id].seq: put.codes for put in unchanged})

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from service.database.engine import Database, now
-from service.database.records import Job, JobFailure, JobKind, JobState
+from service.database.job_records import Job, JobFailure, JobKind, JobState
 from service.database.schema import job_failures, jobs
 from service.errors import JobError
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.database.engine import Database, now
-from service.database.records import Key, Scope
+from service.database.job_records import Key, Scope
 from service.database.schema import keys
 from service.errors import Refused
 

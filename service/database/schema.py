@@ -151,9 +151,6 @@ copy_groups = sa.Table(
     # The seq of the first image of the group, which is a member too.
     sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-    # Of the hash from that of the first image, and how the image is turned beside it.
-    sa.Column("distance", sa.Integer, nullable=False),
-    sa.Column("turn", sa.Integer, nullable=False),
 )
 
 mirrored = sa.Table(
@@ -170,7 +167,6 @@ mirrored = sa.Table(
     sa.Column("stamp", sa.Text, nullable=False),
     # The last pass over the source that has seen the entry.
     sa.Column("pass", sa.BigInteger, nullable=False),
-    sa.Index("ix_mirrored_name", "source", "name"),
 )
 
 jobs = sa.Table(

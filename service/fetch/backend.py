@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterable
 from ipaddress import ip_address
 
@@ -11,7 +12,7 @@ import httpcore
 from service.errors import FetchFailed, FetchRefused
 from service.fetch.rules import Target, is_public
 
-MOST_ADDRESSES = 4  # of a server that are tried
+MOST_ADDRESSES, CONNECT_SECONDS = 4, 3.0  # of a server that are tried, and for each of them
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -39,8 +40,11 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         failure: Exception | None = None
         for address in addresses[:MOST_ADDRESSES]:
             try:
-                return await self._plain.connect_tcp(
-                    address, port, timeout, local_address, socket_options
+                seconds = CONNECT_SECONDS if timeout is None else min(timeout, CONNECT_SECONDS)
+                return _Closing(
+                    await self._plain.connect_tcp(
+                        address, port, seconds, local_address, socket_options
+                    )
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -56,6 +60,39 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
+
+
+class _Closing(httpcore.AsyncNetworkStream):
+    """A connection that is closed when it is given up during its TLS handshake, which httpcore
+    leaves open then."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
 
 
 async def _resolve(host: str, port: int) -> list[str]:

@@ -1,23 +1,25 @@
 """Fetches images from servers that GPQ_FETCH allows."""
 
+import errno
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import BinaryIO, cast
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import anyio
 import httpcore
 from anyio import CapacityLimiter
 
 from gpq import __version__
-from service.errors import FetchFailed, FetchOff, FetchRefused
+from service.errors import Busy, FetchFailed, FetchOff, FetchRefused, StorageFull
 from service.fetch.backend import CheckedBackend
 from service.fetch.rules import Rules, Target
 
 MOST_URLS = 100  # of a request
-FETCHED_TOGETHER = 8  # by this process
+FETCHED_TOGETHER, OF_A_REQUEST = 8, 2  # by this process, and by one request
+MOST_REQUESTS = 16  # that fetch at the same time; more are refused
 MOST_REDIRECTS = 3
 SPOOLED_BYTES = 2**20  # of a file, from which on it is written to disk
 REQUEST_SECONDS = 60  # for all images of a request
@@ -38,7 +40,7 @@ class Fetcher:
 
     def __init__(self, rules: Rules | None, max_bytes: int, seconds: float) -> None:
         self.rules, self.max_bytes, self.seconds = rules, max_bytes, seconds
-        self._turns = CapacityLimiter(FETCHED_TOGETHER)
+        self._turns, self._requests = CapacityLimiter(FETCHED_TOGETHER), 0
         self._tls = httpcore.default_ssl_context() if rules else None
 
     @asynccontextmanager
@@ -68,13 +70,22 @@ class Fetcher:
             raise FetchOff
         if len(urls) > MOST_URLS:
             raise FetchRefused(f"at most {MOST_URLS} images of a request are fetched")
-        budget = _Budget(self.max_bytes)
+        if self._requests == MOST_REQUESTS:
+            raise Busy("too many requests fetch images from other servers")
+        self._requests += 1
+        try:
+            return await self._fetch_each(urls)
+        finally:
+            self._requests -= 1
+
+    async def _fetch_each(self, urls: Sequence[str]) -> list[Fetched]:
+        budget, own = _Budget(self.max_bytes), CapacityLimiter(OF_A_REQUEST)
         late = FetchFailed(f"the images of this request take more than {REQUEST_SECONDS} seconds")
         found: list[Fetched] = [late] * len(urls)
 
         async def take(place: int, url: str) -> None:
             try:
-                async with self._turns:
+                async with own, self._turns:
                     found[place] = await self._within_time(url, budget)
             except (FetchRefused, FetchFailed) as error:
                 found[place] = error
@@ -125,9 +136,12 @@ class Fetcher:
             httpcore.AsyncConnectionPool(
                 ssl_context=self._tls, network_backend=CheckedBackend(target)
             ) as pool,
-            pool.stream("GET", target.url, headers=[*HEADERS]) as reply,
+            pool.stream("GET", _address(target), headers=[*HEADERS]) as reply,
         ):
-            headers = {name.lower().decode(): value.decode() for name, value in reply.headers}
+            headers = {
+                name.lower().decode("latin-1"): value.decode("latin-1")
+                for name, value in reply.headers
+            }
             if reply.status in REDIRECTS and "location" in headers:
                 return headers["location"]
             if reply.status != HTTPStatus.OK:
@@ -136,7 +150,7 @@ class Fetcher:
                 raise FetchFailed("the server sent a compressed reply")
             async for part in reply.aiter_stream():
                 budget.check(file.tell() + len(part))
-                file.write(part)
+                _write(file, part)
             budget.take(file.tell())
         return None
 
@@ -164,6 +178,24 @@ class _Budget:
             limit = f"more than {self.most:,} bytes (GPQ_MAX_BODY_BYTES)"
             raise FetchFailed(f"the images of this request have {limit}")
         self.left -= size
+
+
+def _address(target: Target) -> httpcore.URL:
+    """Returns the address as httpcore asks for it: with all of its path, ``;`` too."""
+    parts = urlsplit(target.url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    host = parts.hostname or ""
+    return httpcore.URL(scheme=parts.scheme, host=host, port=parts.port, target=path)
+
+
+def _write(file: BinaryIO, part: bytes) -> None:
+    """Raises StorageFull."""
+    try:
+        file.write(part)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFull("the disk for temporary files is full") from error
 
 
 def _joined(url: str, location: str) -> str:

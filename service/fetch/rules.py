@@ -13,11 +13,11 @@ MAX_URL = 2048  # characters
 HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 # Networks whose addresses lead to IPv4 addresses, and where those stand in them.
 TRANSLATED = {ip_network("64:ff9b::/96"): 96, ip_network("2002::/16"): 16}
+OF_THE_INTERNET = ip_network("2000::/3"), ip_network("64:ff9b::/96")
 REFUSED = [
     ip_network("64:ff9b:1::/48"),  # NAT64 of a local network
     ip_network("2001::/32"),  # Teredo
-    ip_network("::/96"),  # IPv4 addresses in an old notation
-    ip_network("fec0::/10"),  # sites of their own, as it was once
+    ip_network("192.88.99.0/24"),  # relays of 6to4
     ip_network("192.0.0.0/24"),  # protocols, and the metadata of Oracle
     ip_network("168.63.129.16/32"),  # the metadata of Azure, on a public address
 ]
@@ -90,6 +90,8 @@ def is_public(address: Address) -> bool:
         for network, place in TRANSLATED.items():
             if address in network:
                 return is_public(IPv4Address((int(address) >> (96 - place)) & 0xFFFFFFFF))
+        if not any(address in network for network in OF_THE_INTERNET):
+            return False
     if any(address.version == network.version and address in network for network in REFUSED):
         return False
     return address.is_global and not address.is_multicast

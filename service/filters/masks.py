@@ -215,18 +215,20 @@ def _bytes(selection: Selection, kept: KeptMask) -> int:
 
 
 def watched(
-    parts: Iterator[list[tuple[Any, ...]]], what: str = "the filter"
+    parts: Iterator[list[tuple[Any, ...]]],
+    what: str = "filter",
+    advice: str = "use fewer conditions, or declare a filter field",
 ) -> Iterator[list[tuple[Any, ...]]]:
     """Yields the parts. Raises ClientGone when nobody waits any more, Unavailable after
-    BUILD_SECONDS; the message says that ``what`` takes longer."""
+    BUILD_SECONDS; the message says that ``what`` takes longer, and gives ``advice``."""
     until, work = time.monotonic() + BUILD_SECONDS, wait_budget.current().work
     for part in parts:
         if not work.wanted():
             raise ClientGone
         if time.monotonic() > until:
             raise Unavailable(
-                f"{what}: it takes more than {BUILD_SECONDS} seconds to look at all metadata; use "
-                "simpler conditions, or declare a filter field"
+                f"{what}: it takes more than {BUILD_SECONDS} seconds to look at all metadata; "
+                f"{advice}"
             )
         yield part
 

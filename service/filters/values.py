@@ -14,6 +14,7 @@ from service.database.records import FieldValue
 from service.errors import InvalidFilter
 
 MAX_NAME = 1000  # characters of the name of a field
+EXACT = 2**53  # integers below it are exact as float64
 MAX_KEYS = 16  # of the objects inside one another that a name goes through
 
 Key = tuple[str, ...]  # the keys of a field, from the outermost object
@@ -126,13 +127,16 @@ def moment(text: str) -> float | None:
 
 def distinct(found: Iterable[Any]) -> list[tuple[Any, Any]]:
     """Returns the different strings, numbers and booleans among values, each with a key before it
-    that equal values share: numbers that are equal as float64 are equal."""
+    that equal values share: numbers that are equal as float64 are equal, and look alike."""
     by_key: dict[Any, Any] = {}
     for value in found:
         if type(value) in (str, bool):
             by_key.setdefault((type(value), value), value)
         elif type(value) in (int, float):
-            by_key.setdefault((float, to_float(value)), value)
+            number = to_float(value)
+            exact = number.is_integer() and abs(number) < EXACT
+            shown = int(number) if exact else number if math.isfinite(number) else value
+            by_key.setdefault((float, number), shown)
     return list(by_key.items())
 
 

@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.access.keys import ANYBODY, Caller
 from service.access.rates import Standing
-from service.database.records import Scope
+from service.database.job_records import Scope
 from service.errors import Unavailable
 from service.http.problems import Problem, outside
 from service.runtime import Runtime

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,9 +101,16 @@ class Index:
         ]
 
     def rows_from(
-        self, lut: NDArray[np.float32], least: float, mask: Mask | None = None
+        self,
+        lut: NDArray[np.float32],
+        least: float,
+        mask: Mask | None = None,
+        go_on: Callable[[], object] = lambda: None,
     ) -> NDArray[np.int64]:
-        """Returns the rows whose score with a look-up table (M,K) is ``least`` or more."""
+        """Returns the rows whose score with a look-up table (M,K) is ``least`` or more, ascending.
+
+        ``go_on`` is called after each part, and may raise.
+        """
         rows = self._scanner.rows()
         if mask is not None:
             rows = rows[rows < len(mask.rows)]
@@ -112,6 +119,7 @@ class Index:
         for part in np.array_split(rows, len(rows) // CHECKSUM_ROWS + 1):
             scores = reference.scores_of(self._scanner.codes(part), lut[None])[0]
             found.append(part[scores >= np.float64(least)])
+            go_on()
         return np.concatenate(found)
 
     def mask(self, seqs: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from gpq.pixels.perceptual import HASH_BYTES
 from service.copies import groups
-from service.database.records import CopyRow
+from service.database.copy_records import CopyRow
 from service.database.store import Store
 from service.jobs.progress import JobRun
 
@@ -32,14 +32,14 @@ def find_duplicates(store: Store, distance: int, engine: str, run: JobRun) -> No
     if run.stop.is_set():
         return
     store.copies.keep_groups(run.job.number, found)
-    firsts = {first for first, *_ in found}
+    firsts = {first for first, _ in found}
     run.outcome = f"{len(firsts)} groups of {len(found)} images"
 
 
 def _all(store: Store) -> list[CopyRow]:
     rows: list[CopyRow] = []
-    last = 0
-    while page := store.copies.after(last, PAGE):
+    first = 0
+    while page := store.copies.since(first, PAGE):
         rows += [row for row in page if row.hash is not None]
-        last = page[-1].number
+        first = page[-1].number + 1
     return rows

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from service.concurrency.periodic import PeriodicThread
-from service.database.records import Job
+from service.database.job_records import Job
 from service.database.store import Store
 from service.errors import SourceError
 from service.jobs.progress import REPORT_SECONDS, owner

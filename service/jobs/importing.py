@@ -16,7 +16,8 @@ from gpq.system.processors import processors
 from service.catalogue.ingest import Ingest, PreparedImage, Upload, digest
 from service.catalogue.metadata import encode_metadata
 from service.concurrency.groups import groups
-from service.database.records import Job, MirroredEntry, Put
+from service.database.job_records import Job, MirroredEntry
+from service.database.records import Put
 from service.database.store import Store
 from service.errors import InvalidRequest
 from service.jobs.mirror import Mirror
@@ -144,7 +145,8 @@ class Import:
     ) -> Upload | Failure | Same:
         try:
             metadata = encode_metadata(entry.metadata, "metadata")
-            if seen and seen.stamp == entry.stamp and known == (seen.sha256, metadata):
+            same = seen and seen.stamp == entry.stamp and known == (seen.sha256, metadata)
+            if seen and same and self.ingest.originals.has(seen.sha256, entry.size()):
                 return Same(seen.sha256)
             upload = Upload(io.BytesIO(entry.read()), entry.name, entry.id, metadata)
         except (InvalidRequest, OSError) as error:

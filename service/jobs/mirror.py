@@ -1,22 +1,31 @@
 """Keeps the catalogue equal to a source: remembers what came from it, and deletes what is gone."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from service.database.records import MirroredEntry
+from service.database.job_records import MirroredEntry
 from service.database.store import Store
-from service.errors import TooMuchGone
+from service.errors import SourceError, TooMuchGone
 from service.sources.entries import Entry
 
+LONGEST_SOURCE = 1024  # characters, which an index of Postgres can hold
 DELETED_TOGETHER = 500  # images, in one transaction
 # Of a source; more is not deleted without being asked for, and neither are all.
 LARGE_SHARE, FEW = 0.5, 10
 
 
 class Mirror:
-    """What came from one source, a path or a URL. ``number``: of this pass over it."""
+    """What came from one source, a path or a URL. ``number``: of this pass over it, which is later
+    than all that began before.
 
-    def __init__(self, store: Store, source: str, number: int) -> None:
-        self.store, self.source, self.number = store, source, number
+    ``unnamed``: how many entries could not even be told apart, such as broken lines of a manifest.
+    """
+
+    def __init__(self, store: Store, source: str) -> None:
+        if len(source) > LONGEST_SOURCE:
+            raise SourceError(f"a mirrored source has at most {LONGEST_SOURCE} characters")
+        self.store, self.source = store, source
+        self.number, self.unnamed = time.time_ns() // 1_000_000, 0
 
     def known(self, entries: Sequence[Entry]) -> dict[str, MirroredEntry]:
         """Returns what is remembered of entries that tell when they change, by id."""
@@ -30,11 +39,15 @@ class Mirror:
             MirroredEntry(entry.name.replace("\0", "\ufffd"), entry.id, sha256, entry.stamp)
             for entry, sha256 in stored
         ]
-        unused = [entry.id for entry in failed if entry.id]
+        failures = [*failed]
+        unused = [entry.id for entry in failures if entry.id]
+        self.unnamed += len(failures) - len(unused)
         self.store.mirrors.see(self.source, self.number, seen, unused)
 
     def gone(self) -> list[MirroredEntry]:
-        """Returns the entries that this pass has not seen."""
+        """Returns the entries that this pass has not seen; none if one could not be told apart."""
+        if self.unnamed:
+            return []
         return self.store.mirrors.gone(self.source, self.number)
 
     def delete(self, gone: Sequence[MirroredEntry], *, all_of_them: bool = False) -> int:
@@ -51,8 +64,9 @@ class Mirror:
         deleted = 0
         for first in range(0, len(gone), DELETED_TOGETHER):
             part = gone[first : first + DELETED_TOGETHER]
-            self.store.mirrors.forget(self.source, [each.id for each in part])
             ours: Mapping[str, str] = {each.id: each.sha256 for each in part}
-            unclaimed = self.store.mirrors.unclaimed(ours)
+            unclaimed = self.store.mirrors.unclaimed(ours, self.source)
             deleted += self.store.images.delete_unchanged(unclaimed)
+            # Last, so that what an outage leaves is deleted by the next pass.
+            self.store.mirrors.forget(self.source, [each.id for each in part])
         return deleted

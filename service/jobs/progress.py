@@ -11,8 +11,8 @@ from types import TracebackType
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.concurrency.periodic import PeriodicThread
+from service.database.job_records import Job, JobState
 from service.database.jobs import JobTable
-from service.database.records import Job, JobState
 from service.errors import JobError
 
 REPORT_SECONDS = 1.0  # between reports of progress

@@ -8,19 +8,22 @@ from threading import Event
 
 from sqlalchemy.exc import SQLAlchemyError
 from watchfiles import Change, watch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from gpq.system.folders import files_below
-from service.database.records import Job
+from service.database.job_records import Job, MirroredEntry
 from service.database.store import Store
-from service.errors import ServiceError, SourceError, StorageFull, TooMuchGone, Unavailable
+from service.errors import JobError, SourceError, StorageFull, TooMuchGone, Unavailable
 from service.jobs.importer import Importer
 from service.jobs.mirror import Mirror
+from service.sources.entries import id_of
 from service.sources.files import SomeFiles
 
 LOOK_MS = 1000  # between looks at changes, which come together
 SETTLE_MS = 500  # a file is imported when it has not changed for so long
 RETRY_SECONDS = 30  # until everything is looked at again, after the database did not answer
-OUTAGES = (SQLAlchemyError, Unavailable, StorageFull, OSError)
+# JobError: another process imports the folder, or did so until it was killed just now.
+OUTAGES = (SQLAlchemyError, Unavailable, StorageFull, OSError, JobError, SourceError)
 
 FullPass = Callable[[], Job]  # imports the whole folder, and returns the job
 
@@ -41,9 +44,12 @@ class Watcher:
         every: float,
         tell: Callable[[str], object],
         max_bytes: int,
+        *,
+        delete_all: bool,
     ) -> None:
         self.store, self.importer, self.root = store, importer, root
         self.full_pass, self.every, self.tell, self.max_bytes = full_pass, every, tell, max_bytes
+        self.delete_all = delete_all
         self.stop = Event()
         self._next = 0.0  # when the next full pass is due
         self._job: Job | None = None  # of the last full pass
@@ -83,6 +89,8 @@ class Watcher:
                 self._take(changes)
         except FileNotFoundError:
             return  # it vanished just now
+        except WatchfilesRustInternalError:  # a name that is not UTF-8; a full pass can read it
+            self._next = 0.0
         except OSError as error:
             raise SourceError(
                 f"{self.root} cannot be watched: {error}; on Linux, fs.inotify.max_user_watches "
@@ -109,29 +117,39 @@ class Watcher:
             reason = str(error).partition("\n")[0]
             self.tell(f"trying again in {RETRY_SECONDS} seconds: {reason}")
             self._next = time.monotonic() + RETRY_SECONDS
-        except ServiceError as error:
+        except TooMuchGone as error:
             self.tell(str(error))
-            self._next = time.monotonic() + self.every
 
     def _apply(self, changes: Iterable[tuple[Change, str]], job: Job) -> None:
         """Imports what is new or changed, and deletes what is gone."""
         paths = sorted({path for _, name in changes if self._counts(path := Path(name))})
-        mirror = Mirror(self.store, job.source, job.number)
+        mirror = Mirror(self.store, job.source)
         present = [file for path in paths for file in _files(path)]
         run = _Run(job, self.stop, self.tell)
         if present:
             self.importer.run(SomeFiles(self.root, present, self.max_bytes), run, mirror)
-        names = [self._name(path) for path in paths if not path.exists()]
-        gone = self.store.mirrors.below(job.source, [name for name in names if name])
-        gone = [each for each in gone if not (self.root / each.name).exists()]
+        gone = self._gone(job.source, [self._name(path) for path in paths if not path.exists()])
         deleted = 0
         if gone:
             if not self.root.is_dir():
                 raise TooMuchGone(len(gone), self.store.mirrors.count(job.source))
-            deleted = mirror.delete(gone)
+            deleted = mirror.delete(gone, all_of_them=self.delete_all)
         if present or gone:
             done = [run.outcome, f"{deleted} deleted" if gone else ""]
             self.tell(", ".join(filter(None, done)) or "nothing to store")
+
+    def _gone(self, source: str, names: list[str]) -> list[MirroredEntry]:
+        """Returns what is remembered of files, and of folders, that are not there any more."""
+        ids = {id_of(name): name for name in names}
+        found = self.store.mirrors.known(source, [*ids])
+        folders = [name for id, name in ids.items() if id not in found]
+        gone = {
+            each.id: each
+            for folder in folders
+            if not any(folder.startswith(f"{other}/") for other in folders)
+            for each in self.store.mirrors.below(source, folder)
+        }
+        return [each for each in (found | gone).values() if not (self.root / each.name).exists()]
 
     def _counts(self, path: Path) -> bool:
         """Returns whether a path is below the folder, and no part of it is hidden."""

@@ -130,10 +130,12 @@ def import_source(
     if mirroring is None:
         importer.run(source, run)
         return None
-    mirror = Mirror(store, run.job.source, run.job.number)
+    mirror = Mirror(store, run.job.source)
     # A job that continues an import would not see the entries that are done, and delete them.
     run.expect(run.job.total or 0, done=0)
     importer.run(source, run, mirror)
+    if mirror.unnamed:
+        mirroring.tell("some entries cannot be told apart, so nothing is deleted")
     gone = [] if run.stop.is_set() else mirror.gone()
     if not gone:
         return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpq.errors import ImageError
 from gpq.model.model import Model
+from service.concurrency import wait_budget
 from service.concurrency.admission import Admission
 from service.concurrency.futures import result_of
 from service.errors import TooManyResults
@@ -34,12 +35,14 @@ class Question:
 
     ``table``: the look-up table (M,K). ``compared``: what it was made of. ``excluded``: the sha256
     of bytes whose images are left out. ``features``: (D,), if the answer is to be explained.
+    ``id``: of the stored image that is searched for, if it is one.
     """
 
     table: NDArray[np.float32]
     compared: Compared
     excluded: Sequence[str] = ()
     features: NDArray[np.float32] | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Answers:
         ids: set[str] = set()
         if question.excluded:
             ids = await self.admission.run(partial(self.queries.ids_of_bytes, question.excluded))
+        if options.exclude_same and question.id is not None:
+            ids |= {question.id}
         # With negative examples, scores may be below -1.
         min_score = options.min_score if options.min_score > -1 else -math.inf
         after = None if cursor is None else cursor.after
@@ -94,10 +99,29 @@ class Answers:
             return await self._grouped(question, scan, options, model, columns, ids)
         found = await self._hits(question.table, replace(scan, k=options.k + len(ids)))
         hits = [hit for hit in found if hit.id not in ids][: options.k]
+        if not options.pages:
+            hits = await self.with_own(hits, question, options, model)
         answer = SearchAnswer([hits], question.compared, model.id)
         if options.pages:
             answer = await self._with_page(answer, question, scan, cursor)
         return await self._completed(answer, question, options, model, columns)
+
+    async def with_own(
+        self, hits: list[Hit], question: Question, options: SearchOptions, model: Model
+    ) -> list[Hit]:
+        """Returns the hits of a search by a stored image with that image, unless it is left out.
+
+        Ties or nearer codes may have pushed it out of the first k. It is the last hit then.
+        """
+        id = question.id
+        if id is None or options.exclude_same or options.region is not None:
+            return hits
+        if id in [hit.id for hit in hits]:
+            return hits
+        own = await self.admission.run(partial(self.queries.own_hit, id, question.table, model))
+        if own.score < options.min_score or not options.selection.has(own.id, own.metadata):
+            return hits
+        return [*hits[: options.k - 1], own]
 
     async def _grouped(
         self,
@@ -111,9 +135,11 @@ class Answers:
         assert options.grouping is not None
         groups = Groups(options.grouping, options.k)
         size, looked, complete = FIRST_SCANNED, 0, False
+        budget = wait_budget.current()
         while not complete and looked < MOST_GROUPED:
             size = min(size, MOST_GROUPED - looked)
             found = await self._hits(question.table, replace(scan, k=size))
+            budget.lift()  # what has begun is finished
             rest = [hit for hit in found if hit.id not in ids]
             full = await self.admission.run(partial(groups.add, rest))
             if groups.characters > MAX_REPLY_METADATA:
@@ -133,7 +159,8 @@ class Answers:
         self, answer: SearchAnswer, question: Question, scan: ScanOptions, cursor: Cursor | None
     ) -> SearchAnswer:
         """Adds the total, and where the next page begins."""
-        total = None if cursor is None else cursor.total
+        prefix = scan.selection.prefix
+        total = cursor.total if cursor is not None and cursor.prefix == prefix else None
         if total is None and (scan.kept is not None or scan.min_score != -math.inf):
             total = await self.admission.run(partial(self.exact.total, scan, question.table))
         hits = answer.queries[0]
@@ -151,6 +178,7 @@ class Answers:
                 min_score=scan.min_score,
                 # A filter is counted quickly; scores of all images are not.
                 total=None if scan.min_score == -math.inf else total,
+                prefix=prefix,
             )
         return replace(answer, next=following, total=total)
 
@@ -166,8 +194,8 @@ class Answers:
         if options.facets:
             facets = await self.admission.run(
                 lambda: {
-                    name: self.columns.count(name, column, options.selection, options.kept)
-                    for name, column in zip(options.facets, columns, strict=True)
+                    facet.name: self.columns.count(facet, column, options.selection, options.kept)
+                    for facet, column in zip(options.counted, columns, strict=True)
                 }
             )
             answer = replace(answer, facets=facets)

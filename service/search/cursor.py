@@ -43,7 +43,7 @@ class Cursor:
     ``model``: its id. ``table``: the look-up table (M,K) float32. ``after``: the last hit so far.
     ``query``: as in ``SearchAnswer``. ``filter``: as JSON, or None. ``excluded``: the sha256 of
     bytes whose images are left out. ``k``, ``min_score``: as in ``SearchOptions``. ``total``: the
-    number of images, if it is costly to count.
+    number of images, if it is costly to count, whose ids begin with ``prefix``.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Cursor:
     k: int
     min_score: float
     total: int | None = None
+    prefix: str = ""
 
     def encode(self, key: bytes) -> str:
         """Returns URL-safe text."""
@@ -62,6 +63,7 @@ class Cursor:
             "model": self.model, "score": self.after.score, "seq": self.after.seq,
             "query": self.query, "filter": self.filter, "excluded": self.excluded, "k": self.k,
             "min_score": self.min_score, "total": self.total,
+            "prefix": self.prefix,
         }  # fmt: skip
         head = json.dumps(values).encode()
         table = np.ascontiguousarray(self.table, dtype="<f4").tobytes()

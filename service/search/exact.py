@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from gpq.scan import Mask
 from gpq.scan.reference import scores_of
+from service.concurrency import wait_budget
 from service.concurrency.batcher import Batcher
 from service.database.feed import FeedTable
 from service.database.records import Resolved
-from service.errors import MaskOutdated, ModelChanged, Unavailable
+from service.errors import ClientGone, MaskOutdated, ModelChanged, Unavailable
 from service.filters.masks import UPDATE_AFTER, KeptMask, Masks, touched
 from service.filters.selection import EVERYTHING, Selection
 from service.index.follower import FeedFollower
@@ -94,13 +95,13 @@ class ExactSearch:
             view = self._view(options.model, options.kept)
             any_score = view.kept is not None and options.min_score == -math.inf
             if not any_score:
-                rows = view.index.rows_from(table, options.min_score, view.mask)
+                rows = view.index.rows_from(table, options.min_score, view.mask, _go_on)
             resolved = self._resolved([], view, options)
             if resolved is None:
                 continue
             if view.kept is not None and any_score:
                 return self.masks.total(options.selection, view.kept, resolved)
-            before = np.isin(view.index.seqs(rows), [*touched(resolved.changes)])
+            before = np.isin(rows, view.index.rows_of(touched(resolved.changes)))
             codes = _selected(options.selection, resolved).codes
             fresh = scores(table[None], [*codes.values()])[0]
             later = np.count_nonzero(fresh >= np.float64(options.min_score))
@@ -247,6 +248,12 @@ def overlay(
             ranked = [hit for hit in ranked if _rank(hit) <= _rank(of_one[-1])]
         overlaid.append(ranked)
     return overlaid
+
+
+def _go_on() -> None:
+    """Raises ClientGone when nobody waits any more."""
+    if not wait_budget.current().work.wanted():
+        raise ClientGone
 
 
 def _rank(hit: tuple[int, float]) -> tuple[float, int]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.decoding.task import Region
+from service.filters.columns import Facet
 from service.filters.masks import KeptMask
 from service.filters.selection import EVERYTHING, Selection
 from service.search.groups import Grouping
@@ -30,6 +31,11 @@ class SearchOptions:
     facets: tuple[str, ...] = ()
     explain: bool = False
     kept: KeptMask | None = None
+
+    @property
+    def counted(self) -> list[Facet]:
+        """The facets, of the images that the caller may see."""
+        return [Facet(name, self.selection.prefix) for name in self.facets]
 
     @property
     def hits_alone(self) -> bool:

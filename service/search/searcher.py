@@ -63,7 +63,7 @@ SEARCH_TRIES = 8
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-Kept = TypeVar("Kept", KeptMask, Column)
+Kept = TypeVar("Kept", KeptMask, list[Column])
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Searcher:
             try:
                 if not options.selection.is_everything:
                     options = replace(options, kept=await self._mask(options.selection, model.id))
-                columns = [await self._column(name, model.id) for name in options.facets]
+                columns = await self._columns(options, model.id)
                 return await search(query, _Context(options, model, columns))
             except (ModelChanged, MaskOutdated):
                 await self.admission.run(self.follower.catch_up)
@@ -154,11 +154,15 @@ class Searcher:
             return kept
         return await self._read_all(partial(masks.find, selection, model))
 
-    async def _column(self, name: str, model: str) -> Column:
-        kept = await self.admission.on_thread(partial(self.columns.current, name, model))
+    async def _columns(self, options: SearchOptions, model: str) -> Sequence[Column]:
+        """Returns the columns of the facets, of which those that are missing are read together."""
+        facets = options.counted
+        if not facets:
+            return []
+        kept = await self.admission.on_thread(partial(self.columns.current, facets, model))
         if kept is not None:
             return kept
-        return await self._read_all(partial(self.columns.find, name, model))
+        return await self._read_all(partial(self.columns.find, facets, model))
 
     async def _read_all(self, read: Callable[[], Kept]) -> Kept:
         """Calls what reads all metadata. Such calls take turns of their own, so that they hold no
@@ -236,30 +240,14 @@ class Searcher:
     async def _by_id(self, id: str, context: _Context) -> SearchAnswer:
         options, model = context.options, context.model
         stored = await self.admission.run(partial(self.queries.stored, id, model, options.region))
-        query, compared = stored.query, _compared(stored.query)
-        if not options.hits_alone:
-            excluded = [stored.sha256] if options.exclude_same else []
-            if options.explain:
-                features = await self._features(query, model)
-                return await self._answer(_question(features, model, compared, excluded), context)
-            lut = await self._table(query, model)
-            return await self._answer(Question(lut, compared, excluded), context)
-        lut = await self._table(query, model)
-        same: set[str] = set()
-        if options.exclude_same:
-            found = partial(self.queries.ids_of_bytes, [stored.sha256])
-            same = await self.admission.run(found) | {id}
-        k, selection = options.k, options.selection
-        scan = ScanOptions(model.id, k + len(same), options.min_score, selection, kept=options.kept)
-        hits: list[Hit] = (await result_of(self.exact.submit(scan, [lut])))[0]
-        if options.exclude_same:
-            hits = _without(hits, same, k)
-        elif options.region is None and id not in [hit.id for hit in hits]:
-            # Ties or nearer codes pushed the image out of the first k. It is the last hit then.
-            own = await self.admission.run(partial(self.queries.own_hit, id, lut, model))
-            if own.score >= options.min_score and selection.has(own.id, own.metadata):
-                hits[k - 1 :] = [own]
-        return SearchAnswer([hits], compared, model.id)
+        compared, query = _compared(stored.query), stored.query
+        excluded = [stored.sha256] if options.exclude_same else []
+        if options.explain:
+            features = await self._features(query, model)
+            question = Question(_lut(features, model), compared, excluded, features, id)
+        else:
+            question = Question(await self._table(query, model), compared, excluded, id=id)
+        return await self._answer(question, context)
 
     async def _answer(
         self, question: Question, context: _Context, cursor: Cursor | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -12,6 +12,14 @@ from service.errors import SourceError
 from service.sources.entries import Entry, entry, failing, length, too_large, until
 
 NOT_SOURCES = ("http", "https", "file", "local")  # have listings of another kind, or are folders
+
+
+class _Object(NamedTuple):
+    """An object of a store. ``stamp``: as of an entry."""
+
+    key: str
+    size: int
+    stamp: str
 
 
 def is_url(source: str) -> bool:
@@ -26,6 +34,8 @@ class Remote:
 
     def __init__(self, url: str, max_bytes: int) -> None:
         protocol, _, place = url.partition("://")
+        if "@" in place.partition("/")[0]:
+            raise SourceError("give user and password by the driver's variables, not in the URL")
         if protocol in NOT_SOURCES or not place.strip("/"):
             raise SourceError(f"{protocol}://… is not a source: name a bucket of an object store")
         self.max_bytes = max_bytes
@@ -38,21 +48,31 @@ class Remote:
         return length(until(stop, self._objects()))
 
     def entries(self, stop: Event) -> Iterator[Entry]:
-        for name, about in until(stop, self._objects()):
-            size = int(about.get("size") or 0)
+        for each in until(stop, self._objects()):
+            name, size = self._name(each), each.size
             if size > self.max_bytes:
                 yield entry(name, {}, failing(too_large(size, self.max_bytes)))
                 continue
-            read = self._reader(str(about["name"]))
-            yield entry(name, {}, read, size=partial(int, size), stamp=_stamp(about))
+            yield entry(name, {}, self._reader(each.key), size=partial(int, size), stamp=each.stamp)
 
-    def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _objects(self) -> Iterator[_Object]:
         with _translated(self._protocol):
             found = self.files.find(self.root, detail=True)
-        names = {key.removeprefix(self.root).lstrip("/"): about for key, about in found.items()}
-        for name in sorted(names):
-            if name and not any(part.startswith(".") for part in name.split("/")):
-                yield name, names[name]
+        if not found:
+            raise SourceError("there are no objects of that name: name a bucket or a folder")
+        # Stores keep folders as objects whose names end with a slash.
+        names = sorted(key for key in found if not key.endswith("/"))
+        objects = [
+            _Object(key, int(found[key].get("size") or 0), _stamp(found[key])) for key in names
+        ]
+        del found
+        for each in objects:
+            parts = self._name(each).split("/")
+            if parts != [""] and not any(part.startswith(".") for part in parts):
+                yield each
+
+    def _name(self, each: _Object) -> str:
+        return each.key.removeprefix(self.root).removeprefix("/")
 
     def _reader(self, key: str) -> Callable[[], bytes]:
         def read() -> bytes:

@@ -5,15 +5,24 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from PIL import Image, ImageEnhance
 
 from harness import ROOT
 from harness.images import encoded, png
 from harness.server import Server
+from service.copies.copies import Copies
+from service.copies.index import CopyIndex
+from service.database import schema
+from service.database.copies import UNREADABLE
+from service.database.records import CopyHash, Put
+from service.database.store import Store
 
 PHOTOGRAPHS = sorted((ROOT / "examples").glob("*/*.jpg"))[::25]
 SECONDS = 30
@@ -282,3 +291,78 @@ def test_a_turned_photograph_of_a_camera_is_compared_upright(servers: list[Serve
     servers[0].index(stored.getvalue(), ids='["camera"]')
     (found,) = copies_of(servers[1], jpeg(image))
     assert (found["id"], found["turned"], found["mirrored"]) == ("camera", 0, False)
+
+
+def test_repeats_of_a_copy_are_skipped_too_and_stored_images_are_not(
+    servers: list[Server],
+) -> None:
+    server = servers[0]
+    server.index(jpeg(photograph(0)), jpeg(photograph(0), 80), ids='["one", "two"]')
+    copy = jpeg(photograph(0), 40)
+    files = [("images", ("a", copy)), ("images", ("b", copy))]
+    items = server.http.post("/index?duplicates=skip", files=files).json()["items"]
+    assert [item["status"] for item in items] == ["skipped", "skipped"]
+    assert items[0]["copies"] == items[1]["copies"] != []
+    fields = {"ids": '["two"]', "metadata": '[{"n": 5}]'}
+    again = server.http.post(
+        "/index?duplicates=skip", files={"images": jpeg(photograph(0), 80)}, data=fields
+    )
+    assert again.json()["items"][0]["status"] == "replaced"
+    assert server.http.get("/images/two").json()["metadata"] == {"n": 5}
+
+
+def test_a_group_is_shown_beside_its_first_image_that_is_left(servers: list[Server]) -> None:
+    server = servers[0]
+    image = photograph(3)
+    turned = image.rotate(-90, expand=True)
+    server.index(jpeg(image), jpeg(turned), jpeg(turned, 50), ids='["a", "b", "c"]')
+    run_job(server)
+    server.http.delete("/images/a")
+    (group,) = server.http.get("/duplicates").json()["groups"]
+    found = [(each["id"], each["turned"]) for each in group["images"]]
+    assert found == [("b", 0), ("c", 0)]
+    assert group["images"][0]["distance"] == 0
+
+
+def test_a_process_follows_a_database_that_lost_hashes(store: Store) -> None:
+    hashes = [CopyHash(bytes([n]) * 32, 100) for n in range(6)]
+    puts = [Put(f"i{n}", {"m": b"code"}, f"{n:064x}", 1, 1, 1, None) for n in range(len(hashes))]
+    seqs = [outcome.seq for outcome in store.images.put(puts)]
+    follower: Any = SimpleNamespace(history=0)
+    index = CopyIndex(store.copies, follower, "reference")
+    copies = Copies(store.copies, index)
+
+    def fill(numbers: list[int]) -> None:
+        store.copies.fill({seqs[n]: hashes[n] for n in numbers})
+
+    def found(n: int) -> list[str]:
+        return [copy.id for copy in copies.find(hashes[n], 0, 9).copies]
+
+    fill([0, 1, 2, 3])
+    assert [found(n) for n in range(6)] == [["i0"], ["i1"], ["i2"], ["i3"], [], []]
+    with store.database.transaction() as connection:  # as a restored database is
+        connection.execute(sa.delete(schema.copy_hashes).where(schema.copy_hashes.c.number > 1))
+        reset = "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'copy_hashes'"
+        if store.database.is_postgres:
+            reset = "SELECT setval('copy_hashes_number_seq', 1)"
+        connection.execute(sa.text(reset))
+    for n in (5, 3, 2, 1, 4):
+        fill([n])
+    assert [found(n) for n in range(6)] == [[f"i{n}"] for n in range(6)]
+    store.images.delete("i4")
+    assert found(4) == []
+    assert found(3) == ["i3"]
+    store.copies.sweep()
+    assert index.restarts == 1
+
+
+def test_an_image_that_is_stored_again_gets_its_missing_hash(store: Store) -> None:
+    put = Put("one", {"m": b"code"}, "0" * 64, 1, 1, 1, None)
+    (outcome,) = store.images.put([put])
+    assert store.copies.counts().waiting == 1
+    store.copies.fill({outcome.seq: UNREADABLE})
+    assert store.copies.counts().unreadable == 1
+    store.images.put([replace(put, copy_hash=CopyHash(b"h" * 32, 90))])
+    assert store.copies.counts().hashed == 1
+    assert store.copies.of_image("one") == CopyHash(b"h" * 32, 90)
+    assert store.copies.missing(0, 10) == []

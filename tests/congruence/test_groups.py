@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,3 +253,39 @@ def test_a_field_with_too_many_values_is_refused(servers: list[Server]) -> None:
     reply = servers[1].search(png(0), k=1, facets="n")
     assert (reply.status_code, reply.json()["code"]) == (422, "invalid-filter")
     assert "different values" in reply.json()["detail"]
+
+
+def test_facets_of_a_key_know_nothing_of_other_images(
+    random_model: Path, database_url: str, tmp_path: Path
+) -> None:
+    with Server(tmp_path, model=random_model, database_url=database_url, api_keys="top") as server:
+        server.http.headers["authorization"] = "Bearer top"
+        many = [{"n": [*range(100 * n, 100 * n + 100)]} for n in range(101)]
+        ids = json.dumps([f"a-{n}" for n in range(len(many))])
+        server.index(*(png(n) for n in range(len(many))), ids=ids, metadata=json.dumps(many))
+        about = '[{"m": 9007199254740993}, {"m": 9007199254740992, "n": 1}]'
+        server.index(png(500), png(501), ids='["a-x", "b-x"]', metadata=about)
+        key = {"name": "b", "scopes": ["search"], "prefix": "b-"}
+        secret = server.http.post("/keys", json=key).json()["key"]
+        body = {"id": "b-x", "facets": ["n", "m"]}
+        assert server.http.post("/search", json=body).status_code == 422
+        page = server.http.post(
+            "/search", json={"id": "b-x", "k": 1, "pages": True, "min_score": -0.99}
+        ).json()
+        assert page["total"] > 100
+        server.http.headers["authorization"] = f"Bearer {secret}"
+        facets = server.http.post("/search", json=body).json()["facets"]
+        assert facets == {
+            "n": [{"value": 1, "count": 1}], "m": [{"value": 9007199254740992.0, "count": 1}]
+        }  # fmt: skip
+        following = server.http.post("/search", json={"cursor": page["next_cursor"]}).json()
+        assert following["total"] <= 1
+
+
+def test_a_search_by_id_with_facets_has_the_image_itself(servers: list[Server]) -> None:
+    server = servers[0]
+    server.index(*[png(7)] * 5, ids=json.dumps([f"same-{n}" for n in range(5)]))
+    for more in ({}, {"facets": ["n"]}):
+        body = {"id": "same-4", "k": 2, **more}
+        found = [hit["id"] for hit in server.http.post("/search", json=body).json()["results"]]
+        assert found == ["same-0", "same-4"]

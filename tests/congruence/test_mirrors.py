@@ -1,5 +1,6 @@
 """Tests of imports that keep the catalogue equal to their source, on both databases."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -271,3 +273,51 @@ def test_a_bucket_is_imported_and_mirrored(settings: dict[str, Any], tmp_path: P
         done = commands.run("import", source, folder=tmp_path, **settings)
         assert done.returncode == 1
         assert "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_mirror_that_continues_an_import_deletes_nothing_that_is_there(
+    settings: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    url = settings["database_url"]
+    mirror(folder, tmp_path, settings)
+    store = Store(url)
+    number = store.jobs.request("import", str(folder), by_service=False)
+    job = store.jobs.claim("x", number)
+    assert job is not None
+    stopped = replace(job, state="stopped", done=8, total=12, cursor="c")
+    assert store.jobs.report(stopped, "x", [], restarted=False)
+    store.close()
+    done = mirror(folder, tmp_path, settings)
+    assert done.returncode == 0, done.stderr
+    assert "deleted" not in done.stdout
+    assert len(ids(url)) == 12
+
+
+def test_nothing_is_deleted_if_an_entry_cannot_be_told_apart(
+    settings: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    url = settings["database_url"]
+    manifest = folder / "list.jsonl"
+    rows = [json.dumps({"path": f"{'a' if n % 2 else 'b'}/{n}.png"}) for n in range(4)]
+    manifest.write_text("\n".join(rows))
+    mirror(manifest, tmp_path, settings)
+    manifest.write_text("\n".join([rows[0], "{", rows[2]]))
+    done = mirror(manifest, tmp_path, settings)
+    assert "nothing is deleted" in done.stdout
+    assert len(ids(url)) == 4
+    manifest.write_text("\n".join([rows[0], rows[2]]))
+    done = mirror(manifest, tmp_path, settings, "--delete-all")
+    assert "2 deleted" in done.stdout
+    assert len(ids(url)) == 2
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_watcher_survives_a_name_that_is_not_utf_8(
+    settings: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    url, log = settings["database_url"], tmp_path / "watch.log"
+    with watching(folder, tmp_path, settings):
+        until(lambda: "12 created" in log.read_text())
+        Path(os.fsdecode(bytes(folder) + b"/caf\xe9.png")).write_bytes(png(810))
+        (folder / "later.png").write_bytes(png(811))
+        until(lambda: {"caf~E9.png", "later.png"} <= set(ids(url)))

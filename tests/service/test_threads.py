@@ -22,8 +22,9 @@ from gpq.system.processors import processors
 from harness import ROOT
 from harness.images import png
 from harness.models import SHIPPED, make_artifact
+from service.database.job_records import JobKind
 from service.database.migrate import migrate
-from service.database.records import JobKind, Put
+from service.database.records import Put
 from service.database.store import Store
 from service.decoding.decoder import DecodedImage
 from service.jobs.progress import JobRun

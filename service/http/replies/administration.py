@@ -4,7 +4,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
-from service.database.records import Job, Key, Scope, StoredModel
+from service.database.job_records import Job, Key, Scope
+from service.database.records import StoredModel
 from service.http.replies.base import Reply
 from service.http.replies.images import EXAMPLE_MODEL, FieldReply
 

@@ -3,8 +3,9 @@
 from typing import Any, ClassVar
 
 from service.catalogue.metadata import decode_metadata
-from service.copies.copies import Copy
-from service.database.records import CopyGroup, CopyMember
+from service.copies.copies import Copy, beside_first
+from service.database.copy_records import CopyGroup
+from service.database.records import StoredImage
 from service.http.replies.base import Reply
 from service.http.replies.images import CopyReply, ImageReply
 
@@ -40,10 +41,9 @@ class MemberReply(ImageReply):
     turned: int
 
     @classmethod
-    def member(cls, member: CopyMember) -> "MemberReply":
-        copy = Copy(member.image.id, member.distance, member.turn)
-        image = ImageReply.of(member.image).model_dump()
-        return cls(**image, **CopyReply.of(copy).model_dump(exclude={"id"}))
+    def member(cls, image: StoredImage, copy: Copy) -> "MemberReply":
+        about = CopyReply.of(copy).model_dump(exclude={"id"})
+        return cls(**ImageReply.of(image).model_dump(), **about)
 
     example = {**ImageReply.example, "distance": 0, "mirrored": False, "turned": 0}
 
@@ -54,7 +54,14 @@ class GroupReply(Reply):
 
     @classmethod
     def of(cls, group: CopyGroup) -> "GroupReply":
-        return cls(size=group.size, images=[MemberReply.member(each) for each in group.members])
+        copies = beside_first(group.members)
+        return cls(
+            size=group.size,
+            images=[
+                MemberReply.member(member.image, copy)
+                for member, copy in zip(group.members, copies, strict=True)
+            ],
+        )
 
     example: ClassVar[dict[str, Any]] = {
         "size": 2,

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 from service.catalogue.ingest import PutResult
 from service.catalogue.metadata import decode_metadata
 from service.copies.copies import Copy
-from service.database.records import CopyCounts, FilterField, Replica, StoredImage
+from service.database.copy_records import CopyCounts
+from service.database.records import FilterField, Replica, StoredImage
 from service.http.problems import Problem, problem_of
 from service.http.replies.base import Reply
 from service.models.classes import ClassShare

@@ -14,7 +14,8 @@ from service.copies.hashes import DEFAULT_DISTANCE, LARGEST_DISTANCE
 from service.http.problems import Problem, outside
 from service.http.requests.bodies import json_body
 from service.http.requests.fields import MAX_JSON_BYTES, validate, without_empty
-from service.http.requests.searches import MAX_RESULTS, ImageUrl, image_of
+from service.http.requests.search_fields import MAX_RESULTS, ImageUrl
+from service.http.requests.searches import image_of
 from service.settings import ID_PATTERN
 
 DEFAULT_COPIES = 100
@@ -91,6 +92,7 @@ async def copies_json(request: Request, caller: Caller) -> tuple[str | ImageUrl,
 
 async def duplicates_json(request: Request) -> DuplicatesBody:
     """Returns the JSON body of POST /jobs/duplicates; without a body the defaults."""
-    if request.headers.get("content-length", "0") == "0":
+    headers = request.headers
+    if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
         return DuplicatesBody()
     return validate(DuplicatesBody, await json_body(request, MAX_JSON_BYTES))

@@ -21,7 +21,8 @@ from starlette.datastructures import FormData, UploadFile
 from service.access.keys import Caller
 from service.catalogue.ingest import Upload
 from service.catalogue.metadata import MAX_METADATA_BYTES, encode_metadata
-from service.database.records import KEEP, Keep, Scope
+from service.database.job_records import Scope
+from service.database.records import KEEP, Keep
 from service.errors import FetchFailed, FetchRefused
 from service.fetch.fetcher import Fetched
 from service.http.problems import Problem, outside

@@ -5,19 +5,13 @@ Every function may raise Problem 409 or 422, and InvalidFilter.
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from starlette.datastructures import FormData, UploadFile
 
 from service.access.keys import Caller
-from service.decoding.task import Region
-from service.errors import InvalidFilter
-from service.filters import grammar
 from service.filters.selection import Selection
-from service.filters.values import keys_of
 from service.http.problems import Problem, outside
 from service.http.requests.bodies import json_body, parse_json
 from service.http.requests.fields import (
@@ -30,216 +24,22 @@ from service.http.requests.fields import (
     validate,
     without_empty,
 )
+from service.http.requests.search_fields import (
+    MAX_BATCH_RESULTS,
+    MOST_EXAMPLES,
+    ImageUrl,
+    SearchByCursorBody,
+    SearchByExamplesBody,
+    SearchByIdBody,
+    SearchByUrlBody,
+    SearchFields,
+    selection_of,
+)
 from service.search.cursor import Cursor
 from service.search.cursor import decode as decode_cursor
 from service.search.examples import NEGATIVE_WEIGHT, Example
-from service.search.groups import Grouping
 from service.search.options import SearchOptions
 from service.settings import ID_PATTERN
-
-MAX_RESULTS = 1000  # largest k of a search
-DEFAULT_RESULTS = 10
-MAX_BATCH_RESULTS = 100_000  # queries of a batch times k
-MOST_EXAMPLES = 16  # positive ones, and as many negative ones
-WHOLE = Region(0, 0, 1, 1)
-LEAST_SIDE, ROUNDING = 0.001, 1e-6  # of a region, in fractions
-MAX_CURSOR = 48 * 2**10  # characters
-MAX_PAGED_FILTER = 16 * 2**10  # characters of a filter, which its cursors contain
-MAX_FILTER_TEXT = 8 * 2**10  # characters of a filter in a URL
-MAX_GROUP, MAX_GROUPED = 100, 10_000  # hits of one group, and of all groups
-MOST_FACETS = 8
-MAX_SEARCH_FIELDS = 20  # text fields of a form, with facets, but without examples
-
-
-class RegionBody(BaseModel):
-    """A region: a part of an upright image, in fractions of its width and height."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"example": {"x": 0, "y": 0, "width": 1, "height": 1}},
-    )
-
-    x: Annotated[float, Field(ge=0, lt=1, description="left edge")]
-    y: Annotated[float, Field(ge=0, lt=1, description="upper edge")]
-    width: Annotated[float, Field(gt=0, le=1, description="of the region")]
-    height: Annotated[float, Field(gt=0, le=1, description="of the region")]
-
-    @model_validator(mode="after")
-    def _inside(self) -> "RegionBody":
-        if self.x + self.width > 1 + ROUNDING or self.y + self.height > 1 + ROUNDING:
-            raise ValueError(
-                "the region leaves the image: x + width and y + height must be at most 1"
-            )
-        if min(self.width, self.height) < LEAST_SIDE:
-            raise ValueError(f"width and height are at least {LEAST_SIDE}")
-        return self
-
-
-REGION_SCHEMA = {
-    **RegionBody.model_json_schema(),
-    "description": "part of the query to search for, in fractions of its upright width and height; "
-    "in a form, JSON text",
-}
-
-
-class SearchFields(BaseModel):
-    """Fields of a search beside the image."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    k: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="most results to return")] = (
-        DEFAULT_RESULTS
-    )
-    min_score: Annotated[
-        float, Field(ge=-1, le=1, allow_inf_nan=False, description="lowest score of a result")
-    ] = -1.0
-    exclude_same: Annotated[
-        bool, Field(description="leave out stored images with the query's bytes, itself included")
-    ] = False
-    model: Annotated[
-        str, Field(description="id of the expected model; 409 if another is active")
-    ] = ""
-
-    filter: Annotated[
-        dict[str, Any] | None,
-        Field(
-            description="chooses the images to search by their metadata, for example "
-            '`{"brand": "acme", "price": {"lt": 20}}`; in a form, JSON text',
-            examples=[{}],
-        ),
-    ] = None
-
-    region: Annotated[RegionBody | None, WithJsonSchema(REGION_SCHEMA)] = None
-    pages: Annotated[
-        bool,
-        Field(description="whether the reply has `next_cursor`, to go on, and `total`"),
-    ] = False
-
-    group_by: Annotated[
-        str,
-        Field(
-            description="a field of the metadata: `results` has the best image of each value, with "
-            "the value in `group`, and `k` counts groups"
-        ),
-    ] = ""
-    group_size: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=MAX_GROUP,
-            description="most images of a group; those after the first are in `others`",
-        ),
-    ] = 1
-    facets: Annotated[
-        list[str],
-        Field(
-            max_length=MOST_FACETS,
-            description="fields of the metadata whose values are counted over the images of the "
-            "filter; in a form, repeat the field",
-        ),
-    ] = []
-    explain: Annotated[
-        bool,
-        Field(
-            description="whether the reply says which of the model's classes the query resembles, "
-            "and what each score owes to them"
-        ),
-    ] = False
-
-    def options(self, caller: Caller) -> SearchOptions:
-        """Raises Problem 422, InvalidFilter."""
-        selection = _selection(self.filter, caller)
-        if self.pages and selection.filter and len(selection.filter.text) > MAX_PAGED_FILTER:
-            limit = f"with pages it has at most {MAX_PAGED_FILTER:,} characters of JSON"
-            raise InvalidFilter(f"filter: {limit}; shorten it, or search without pages")
-        region = None if self.region is None else Region(**self.region.model_dump())
-        region = None if region == WHOLE else region
-        return SearchOptions(
-            k=self.k,
-            min_score=self.min_score,
-            exclude_same=self.exclude_same,
-            selection=selection,
-            pages=self.pages,
-            region=region,
-            grouping=self._grouping(),
-            facets=tuple(dict.fromkeys(grammar.field_name(name, "facets") for name in self.facets)),
-            explain=self.explain,
-        )
-
-    def _grouping(self) -> Grouping | None:
-        if not self.group_by:
-            if self.group_size > 1:
-                raise Problem(422, "invalid-field", "group_size: name a field with group_by")
-            return None
-        if self.pages:
-            raise Problem(422, "invalid-field", "group_by: groups have no pages; ask for more")
-        if self.k * self.group_size > MAX_GROUPED:
-            sizes = f"{self.k} groups × {self.group_size} images"
-            raise Problem(
-                422, "too-many-results", f"group_size: {sizes}; at most {MAX_GROUPED} in all"
-            )
-        name = grammar.field_name(self.group_by, "group_by")
-        return Grouping(keys_of(name, "group_by"), self.group_size)
-
-
-class ExampleBody(BaseModel):
-    """A stored image as an example."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
-    weight: Annotated[
-        float, Field(ge=0.01, le=100, allow_inf_nan=False, description="how much it counts")
-    ] = 1.0
-
-
-class SearchByExamplesBody(SearchFields):
-    """JSON body of a search by several stored images."""
-
-    positive: Annotated[
-        list[ExampleBody],
-        Field(min_length=1, max_length=MOST_EXAMPLES, description="what hits are like"),
-    ]
-    negative: Annotated[
-        list[ExampleBody],
-        Field(max_length=MOST_EXAMPLES, description="what hits are not like"),
-    ] = []
-
-
-class SearchByCursorBody(BaseModel):
-    """JSON body of a search that goes on."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cursor: Annotated[
-        str,
-        Field(max_length=MAX_CURSOR, description="`next_cursor` of the page before; only with `k`"),
-    ]
-    k: Annotated[
-        int | None,
-        Field(ge=1, le=MAX_RESULTS, description="most results to return; as before if left out"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class ImageUrl:
-    """The address of an image to search for."""
-
-    url: str
-
-
-class SearchByUrlBody(SearchFields):
-    """JSON body of a search by an image of another server."""
-
-    image_url: Annotated[
-        str, Field(description="address of an image on another server, if GPQ_FETCH allows it")
-    ]
-
-
-class SearchByIdBody(SearchFields):
-    """JSON body of a search by a stored image."""
-
-    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
 
 
 def selection_of_text(filter: str, caller: Caller) -> Selection:
@@ -247,7 +47,7 @@ def selection_of_text(filter: str, caller: Caller) -> Selection:
 
     Raises Problem 422, InvalidFilter.
     """
-    return _selection(parse_json(filter, "filter") if filter else None, caller)
+    return selection_of(parse_json(filter, "filter") if filter else None, caller)
 
 
 def search_form(
@@ -314,7 +114,7 @@ async def search_json(
     if isinstance(value, dict) and "cursor" in value:
         wanted = validate(SearchByCursorBody, value)
         cursor = decode_cursor(wanted.cursor, cursor_key)
-        selection = _selection(cursor.filter, caller)
+        selection = selection_of(cursor.filter, caller)
         return cursor, SearchOptions(
             wanted.k or cursor.k, cursor.min_score, False, selection, pages=True
         )
@@ -386,8 +186,3 @@ def _options(
     search = validate(SearchFields, rest)
     require_model(search.model, active_model)
     return search.options(caller)
-
-
-def _selection(value: Any, caller: Caller) -> Selection:
-    chosen = None if value in (None, {}) else grammar.parse(value)
-    return Selection(chosen, caller.prefix)

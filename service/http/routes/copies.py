@@ -19,7 +19,7 @@ from service.http.requests.bodies import form as read_form
 from service.http.requests.bodies import media_type
 from service.http.requests.copies import CopiesByIdBody, CopiesByUrlBody, CopyFields, DuplicatesBody
 from service.http.requests.disconnect import wanted
-from service.http.requests.searches import ImageUrl
+from service.http.requests.search_fields import ImageUrl
 from service.http.routes.jobs import ACCEPTED, ask
 from service.http.security import caller_of
 from service.runtime import Runtime

@@ -17,7 +17,8 @@ from service.http.replies.images import ImageReply, ListReply, TaggedReply
 from service.http.requests import images as requests
 from service.http.requests import ranges
 from service.http.requests.images import MetadataBody
-from service.http.requests.searches import MAX_FILTER_TEXT, selection_of_text
+from service.http.requests.search_fields import MAX_FILTER_TEXT
+from service.http.requests.searches import selection_of_text
 from service.http.security import caller_of
 
 router = APIRouter()

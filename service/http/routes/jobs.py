@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service.database.records import Job, JobKind
+from service.database.job_records import Job, JobKind
 from service.errors import NoSuchJob, SourceError
 from service.http.dependencies import DEFAULT_PAGE, Limit, ReadyRuntime, database_route
 from service.http.openapi import body

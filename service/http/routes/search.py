@@ -19,7 +19,7 @@ from service.http.requests import searches
 from service.http.requests.bodies import form as read_form
 from service.http.requests.bodies import media_type
 from service.http.requests.disconnect import wanted
-from service.http.requests.searches import (
+from service.http.requests.search_fields import (
     MAX_BATCH_RESULTS,
     MAX_SEARCH_FIELDS,
     MOST_EXAMPLES,
@@ -106,22 +106,14 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
     """Returns the k best images by mean cosine, in [-1, 1], higher is nearer. Images of equal score
     come in order of storing."""
     started = time.perf_counter()
-    with runtime.image_requests.admit():
+    admission = runtime.image_requests
+    with admission.admit():
         answer = await _search(request, runtime)
-    hits, following = answer.queries[0], answer.next
-    if isinstance(hits, ImageError):
-        raise hits
-    rest = {
-        "model": answer.model,
-        "took_ms": _milliseconds_since(started),
-        "query": answer.compared,
-        "total": answer.total,
-        "next_cursor": None if following is None else following.encode(runtime.serving.cursor_key),
-        "complete": answer.complete,
-        "facets": _facets(answer),
-        "explanation": answer.explanation and asdict(answer.explanation),
-    }
-    return _reply("results", _results(hits), rest)
+        hits = answer.queries[0]
+        if isinstance(hits, ImageError):
+            raise hits
+        # On a thread: groups may have a lot of metadata.
+        return await admission.on_thread(lambda: _answered(hits, answer, started, runtime))
 
 
 @router.post(
@@ -190,6 +182,22 @@ async def _batch(request: Request, runtime: Runtime) -> tuple[str, list[Entry]]:
     return answer.model, entries
 
 
+def _answered(hits: list[Hit], answer: SearchAnswer, started: float, runtime: Runtime) -> Response:
+    following, key = answer.next, runtime.serving.cursor_key
+    rest = {
+        "model": answer.model,
+        "took_ms": _milliseconds_since(started),
+        "query": answer.compared,
+        "total": answer.total,
+        "next_cursor": None if following is None else following.encode(key),
+        "complete": answer.complete,
+        "facets": _facets(answer),
+        "explanation": answer.explanation and asdict(answer.explanation),
+    }
+    explained = answer.explanation is not None
+    return _reply("results", _results(hits, explained=explained), rest)
+
+
 # Search replies are written as text, because the stored metadata are JSON already: parsing them
 # to write them again would take longer than the search. The schemas describe the same shape.
 
@@ -213,16 +221,17 @@ def _facets(answer: SearchAnswer) -> dict[str, Any] | None:
     return {name: [asdict(each) for each in counts] for name, counts in answer.facets.items()}
 
 
-def _results(hits: Iterable[Hit]) -> str:
-    return _array(map(_result, hits))
+def _results(hits: Iterable[Hit], *, explained: bool = False) -> str:
+    return _array(_result(hit, explained) for hit in hits)
 
 
-def _result(hit: Hit) -> str:
+def _result(hit: Hit, explained: bool) -> str:
     more = ""
     if hit.group is not None:
-        more = f',"group":{_compact(hit.group)},"others":{_results(hit.others)}'
-    if hit.of_class is not None:
-        more += f',"of_class":{hit.of_class}'
+        others = _results(hit.others, explained=explained)
+        more = f',"group":{_compact(hit.group)},"others":{others}'
+    if explained:
+        more += f',"of_class":{_compact(hit.of_class)}'
     text = f'"id":{json.dumps(hit.id)},"score":{hit.score},"metadata":{hit.metadata or "null"}'
     return f"{{{text}{more}}}"
 

@@ -7,16 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.errors import FetchFailed, FetchOff, FetchRefused
+from service.errors import Busy, FetchFailed, FetchOff, FetchRefused
 from service.fetch import fetcher as module
 from service.fetch.fetcher import Fetched, Fetcher
 from service.fetch.rules import Rules
 
 MOST_BYTES = 100_000
+DESCRIPTORS = Path("/proc/self/fd")
 
 
 class Images(ThreadingHTTPServer):
@@ -28,6 +30,7 @@ class Images(ThreadingHTTPServer):
         self.port = self.server_address[1]
         self.redirects: dict[str, str] = {}
         self.files = {"/image": b"an image"}
+        self.header = ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,7 +41,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path in self.server.redirects:
             self._reply(302, b"", Location=self.server.redirects[self.path])
         elif self.path in self.server.files:
-            self._reply(200, self.server.files[self.path])
+            more = {"Content-Disposition": self.server.header} if self.server.header else {}
+            self._reply(200, self.server.files[self.path], **more)
         elif self.path == "/large":
             self._reply(200, b"x" * (MOST_BYTES + 1))
         elif self.path == "/half":
@@ -252,9 +256,50 @@ def test_files_are_closed_when_the_caller_is_done(images: Images) -> None:
     assert not isinstance(file, Exception) and file.closed
 
 
-def test_eight_images_are_fetched_at_a_time(images: Images) -> None:
+def test_two_images_of_a_request_are_fetched_at_a_time(images: Images) -> None:
     here = f"127.0.0.1:{images.port}"
     began = time.monotonic()
-    found = fetch(here, *[f"http://{here}/slow"] * 16, seconds=0.5)
+    found = fetch(here, *[f"http://{here}/slow"] * 4, seconds=0.5)
     assert all(isinstance(each, FetchFailed) for each in found)
     assert 0.9 < time.monotonic() - began < 4
+
+
+def test_the_whole_path_is_asked_for(images: Images) -> None:
+    here = f"127.0.0.1:{images.port}"
+    images.files["/a;v=2/b;c=3?x=;y"] = b"this one"
+    assert fetch(here, f"http://{here}/a;v=2/b;c=3?x=;y#part") == [b"this one"]
+
+
+def test_headers_may_have_any_bytes(images: Images) -> None:
+    here = f"127.0.0.1:{images.port}"
+    images.files["/named"] = b"an image"
+    images.header = "inline; filename=é.jpg"
+    assert fetch(here, f"http://{here}/named") == [b"an image"]
+
+
+def test_a_handshake_that_stalls_leaves_no_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        here = f"127.0.0.1:{silent.getsockname()[1]}"
+        before = sum(1 for _ in DESCRIPTORS.iterdir())
+        found = fetch(here, *[f"https://{here}/x"] * 6, seconds=0.3)
+        assert all(isinstance(each, FetchFailed) for each in found)
+        assert sum(1 for _ in DESCRIPTORS.iterdir()) <= before
+
+
+def test_many_requests_at_once_are_refused(images: Images) -> None:
+    here = f"127.0.0.1:{images.port}"
+
+    async def main() -> list[Any]:
+        fetcher = Fetcher(Rules.parse(here), MOST_BYTES, 2)
+
+        async def one() -> Any:
+            try:
+                async with fetcher.files([f"http://{here}/image"]) as found:
+                    return found[0]
+            except Busy as error:
+                return error
+
+        return await asyncio.gather(*(one() for _ in range(module.MOST_REQUESTS + 3)))
+
+    found = asyncio.run(main())
+    assert sum(isinstance(each, Busy) for each in found) == 3

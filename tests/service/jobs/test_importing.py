@@ -9,8 +9,8 @@ import pytest
 from gpq.engine import engines
 from harness.images import png
 from service.catalogue.ingest import Ingest
+from service.database.job_records import Job
 from service.database.migrate import migrate
-from service.database.records import Job
 from service.database.store import Store
 from service.decoding.decoder import open_decoder
 from service.jobs import importing
