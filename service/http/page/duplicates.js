@@ -34,10 +34,20 @@ async function list() {
 }
 
 async function more() {
+  $("duplicates-more").disabled = true;
+  try {
+    await append();
+  } finally {
+    $("duplicates-more").disabled = false;
+  }
+}
+
+async function append() {
   const page = await askJson(`duplicates?${new URLSearchParams({ limit: 20, cursor })}`);
   $("duplicates").append(...page.groups.map(group));
   cursor = page.next_cursor;
   $("duplicates-more").hidden = cursor === null;
+  $("duplicates-note").dataset.listed = "yes";
   $("duplicates-note").textContent = $("duplicates").children.length
     ? "Each row shows images that may be the same. Delete those that you don't want."
     : "There are no copies.";
@@ -80,7 +90,15 @@ export function watchDuplicates() {
   }));
   document.addEventListener("image-deleted", () => {
     for (const members of document.querySelectorAll("#duplicates .grid")) {
-      if (members.children.length < 2) members.parentElement.remove();
+      const count = members.children.length;
+      members.parentElement.querySelector("h3").textContent = `${count} images`;
+      if (count < 2) members.parentElement.remove();
+    }
+    if ($("duplicates-note").dataset.listed && !$("duplicates").children.length) {
+      $("duplicates-note").textContent = "There are no more copies.";
+    }
+    if (document.activeElement === document.body && $("duplicates").children.length) {
+      $("duplicates-title").focus(); // the button that had the focus is gone
     }
   });
 }

@@ -26,8 +26,9 @@ function valueOf(text) {
 export function withCondition(text, field, value) {
   const written = text.trim();
   const condition = { [field]: value };
-  const plain = typeof value !== "string" || (/^[^<>=,\\"]+$/.test(value) && valueOf(value) === value);
-  if (plain && !written.startsWith("{")) {
+  const simple = (text) => /^[^<>=,\\"]+$/.test(text) && text.trim() === text;
+  const plain = typeof value !== "string" || (simple(value) && valueOf(value) === value);
+  if (plain && simple(field) && !written.startsWith("{")) {
     return [...(written ? [written] : []), `${field} = ${value}`].join(", ");
   }
   return JSON.stringify(written ? { and: [JSON.parse(filterOf(written)), condition] } : condition);

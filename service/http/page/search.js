@@ -9,6 +9,7 @@ import { service } from "./state.js";
 import { fill, tile } from "./tiles.js";
 
 let query = null; // the file, or the id of the image, that was searched for last
+const uncountable = new Set(); // fields that have too many different values
 let searches = 0; // a reply to an earlier search is dropped
 
 // Shows the hits of a request. ``tell`` returns the line above them, ``draw`` the tile of a hit.
@@ -18,7 +19,7 @@ async function show(path, options, tell, draw, hitsOf) {
   $("results").setAttribute("aria-busy", "true");
   $("results-note").textContent = "Searching …";
   try {
-    const found = await askJson(path, options);
+    const found = await counting(path, options);
     if (mine !== searches) return;
     const hits = hitsOf(found);
     $("results").replaceChildren(...hits.map(draw));
@@ -29,6 +30,21 @@ async function show(path, options, tell, draw, hitsOf) {
     if (mine === searches) $("results-note").textContent = `The search failed: ${error.message}`;
   } finally {
     if (mine === searches) $("results").removeAttribute("aria-busy");
+  }
+}
+
+// Asks with facets; a field with too many values is not counted again.
+async function counting(path, { facets = [], make }) {
+  const wanted = facets.filter((name) => !uncountable.has(name));
+  try {
+    return await askJson(path, make(wanted));
+  } catch (error) {
+    if (!wanted.length || !error.message.startsWith("facets:")) throw error;
+    for (const name of wanted) {
+      if (wanted.length === 1 || error.message.startsWith(`facets: ${name} `)) uncountable.add(name);
+    }
+    if (wanted.every((name) => !uncountable.has(name))) wanted.forEach((name) => uncountable.add(name));
+    return counting(path, { facets: wanted, make });
   }
 }
 
@@ -64,37 +80,37 @@ export async function searchQuery(examples = false) {
   if (group) fields.push(["group_by", group]);
   const facets = service.fields.slice(0, 8);
   const label = stored ? query : query.name || "the image";
-  const more = facets.map((name) => ["facets", name]);
+  const withFacets = (named) => named.map((name) => ["facets", name]);
   if (examples) {
     fields.push(["positive", query]);
     for (const [id, like] of marks) fields.push([like ? "positive" : "negative", id]);
-    await search(form([...fields, ...more]), `${label} and ${marks.size} examples`);
+    const make = (named) => form([...fields, ...withFacets(named)]);
+    await search({ facets, make }, `${label} and ${marks.size} examples`);
     return;
   }
   const part = region();
   const about = part ? `a part of ${label}` : label;
   if (!stored) {
     if (part) fields.push(["region", JSON.stringify(part)]);
-    await search(form([["image", query], ...fields, ...more]), about);
+    const make = (named) => form([["image", query], ...fields, ...withFacets(named)]);
+    await search({ facets, make }, about);
     return;
   }
   const options = Object.fromEntries(fields);
-  const body = JSON.stringify({
-    ...options, id: query, k: Number(options.k), facets, ...(part && { region: part }),
+  const make = (named) => json({
+    ...options, id: query, k: Number(options.k), facets: named, ...(part && { region: part }),
     ...(options.filter && { filter: parsed(options.filter) }),
   });
-  await search({ method: "POST", headers: { "Content-Type": "application/json" }, body }, about);
+  await search({ facets, make }, about);
 }
 
 // Shows the copies of a stored image.
 export async function searchCopies(id) {
-  const body = JSON.stringify({ id });
   const tell = (hits, found) => found.plain
     ? `${id} is too plain to be compared.`
     : hits.length ? `${counted(hits)} that may be copies of ${id}.` : `No copy of ${id} is stored.`;
   const draw = (copy) => tile(copy.id, [difference(copy)]);
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body };
-  await show("search/copies", options, tell, draw, (found) => found.copies);
+  await show("search/copies", { make: () => json({ id }) }, tell, draw, (found) => found.copies);
 }
 
 // Says how a copy differs from another image.
@@ -103,8 +119,17 @@ export function difference({ distance, mirrored, turned }) {
   return [`${distance} of 256 bits differ`, ...turns].join(", ");
 }
 
+const json = (value) => ({
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value),
+});
+
 function choose(field, value) {
-  $("filter").value = withCondition($("filter").value, field, value);
+  try {
+    $("filter").value = withCondition($("filter").value, field, value);
+  } catch (error) {
+    $("results-note").textContent = error.message;
+    return;
+  }
   $("filter").dispatchEvent(new Event("change"));
 }
 

@@ -45,7 +45,7 @@ export async function deleteImage(id) {
     if (error.status !== 404) throw error;
   }
   forget(id);
-  await refreshState();
+  refreshState();
 }
 
 export function watchViewer() {
