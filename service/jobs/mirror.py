@@ -9,7 +9,7 @@ from service.errors import SourceError, TooMuchGone
 from service.sources.entries import Entry
 
 LONGEST_SOURCE = 1024  # characters, which an index of Postgres can hold
-DELETED_TOGETHER = 500  # images, in one transaction
+DELETED_TOGETHER = 1000  # images, in one transaction
 # Of a source; more is not deleted without being asked for, and neither are all.
 LARGE_SHARE, FEW = 0.5, 10
 

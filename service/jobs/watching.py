@@ -20,7 +20,7 @@ from service.sources.entries import id_of
 from service.sources.files import SomeFiles
 
 LOOK_MS = 1000  # between looks at changes, which come together
-SETTLE_MS = 500  # a file is imported when it has not changed for so long
+SETTLE_MS = LOOK_MS // 2  # a file is imported when it has not changed for so long
 RETRY_SECONDS = 30  # until everything is looked at again, after the database did not answer
 # JobError: another process imports the folder, or did so until it was killed just now.
 OUTAGES = (SQLAlchemyError, Unavailable, StorageFull, OSError, JobError, SourceError)

@@ -50,13 +50,18 @@ EXPECTED = {
 NOT_REPLIED = {errors.NewerSchema}  # raised at start only
 
 
+WITHOUT_ARGUMENTS = {
+    errors.WaitedTooLong, errors.ClientGone, errors.MaskOutdated, errors.CopiesOff, errors.FetchOff,
+}  # fmt: skip
+
+
 def leaves(kind: type[Exception]) -> set[type[Exception]]:
     below = kind.__subclasses__()
     return set().union(*map(leaves, below)) if below else {kind}
 
 
 def make(kind: type[Exception]) -> Exception:
-    if kind in (errors.WaitedTooLong, errors.ClientGone, errors.MaskOutdated):
+    if kind in WITHOUT_ARGUMENTS:
         return kind()
     if kind is errors.TooMuchGone:
         return kind(3, 4)
