@@ -1,7 +1,6 @@
 """Tests of the page's parts that need copies or filter fields."""
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from harness import ROOT
 from harness.images import encoded, png
 from harness.models import SHIPPED
 from harness.server import Server
+from tests.waiting import until
 
 HATS = sorted((ROOT / "examples" / "hat").glob("*.jpg"))[:6]
 WIDE, NARROW = 1200, 320
@@ -34,10 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                     ids.append(f"hat-{n}{name}")
                     about.append({"product": n, "brand": "acme" if n % 2 else "bird & son, 7"})
         running.index(*images, ids=json.dumps(ids), metadata=json.dumps(about))
-        deadline = time.monotonic() + 30
-        while not running.http.get("/fields").json()["fields"][0]["complete"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: running.http.get("/fields").json()["fields"][0]["complete"])
         yield running
 
 
@@ -72,6 +69,22 @@ def test_values_of_filter_fields_limit_the_search(page: Page, server: Server) ->
     page.get_by_role("button", name="acme (4)").click()
     assert page.locator("#filter").input_value() == "product < 4, brand = acme"
     expect(page.locator("#results-note")).to_contain_text("4 images nearest to")
+
+
+def test_a_field_with_too_many_values_does_not_keep_people_from_searching(
+    page: Page, server: Server
+) -> None:
+    assert server.http.put("/fields/many").status_code == 200
+    for first in range(0, 101, 50):
+        rows = [{"many": [*range(100 * n, 100 * n + 100)]} for n in range(first, first + 50)]
+        images = [png(n) for n in range(first, first + 50)]
+        assert server.index(*images, metadata=json.dumps(rows)).status_code == 200
+    until(lambda: all(each["complete"] for each in server.http.get("/fields").json()["fields"]))
+    page.goto(server.url)
+    expect(page.locator("#state")).to_contain_text("161 images")
+    page.locator("#query").set_input_files(HATS[0])
+    expect(page.locator("#results-note")).to_contain_text("24 images nearest to")
+    expect(page.locator("#facets")).to_contain_text("acme (5)")
 
 
 def test_the_copies_of_an_image_are_found(page: Page, server: Server) -> None:

@@ -1,16 +1,17 @@
 """Tests of groups, facets and totals, which must be exact on every process."""
 
 import json
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from harness.images import png
 from harness.server import Server
 from service.filters import columns
+from tests.writers import writing
 
 N = 48
 BRANDS = ("acme", "bird", 3, True, None)
@@ -177,36 +178,20 @@ def test_totals_count_the_scores_that_are_wanted(servers: list[Server]) -> None:
 
 def test_groups_are_exact_for_images_that_are_not_written_meanwhile(servers: list[Server]) -> None:
     fill(servers[0])
-    ended, errors = threading.Event(), []
 
-    def write(number: int) -> None:
-        turn = 0
-        while not ended.is_set():
-            turn += 1
-            id = f"w{(number + 4 * turn) % 12:02}"
-            if turn % 3 == 0:
-                reply = servers[number % 2].http.delete(f"/images/{id}")
-            else:
-                reply = servers[number % 2].index(
-                    png(1000 * number + turn), ids=json.dumps([id]), metadata='[{"by": "writer"}]'
-                )
-            if reply.status_code not in (200, 204, 404):
-                errors.append(reply.text)
+    def write(number: int, turn: int) -> httpx.Response:
+        server, id = servers[number % 2], f"w{(number + 4 * turn) % 12:02}"
+        if turn % 3 == 0:
+            return server.http.delete(f"/images/{id}")
+        about = '[{"by": "writer"}]'
+        return server.index(png(1000 * number + turn), ids=json.dumps([id]), metadata=about)
 
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    try:
+    with writing(write):
         for seed in range(6):
             found = servers[1].search(png(seed), k=1000).json()["results"]
             quiet = [hit for hit in found if hit["id"].startswith("i")]
             reply = servers[0].search(png(seed), k=10, group_by="product.no", group_size=3).json()
             assert groups_of(reply) == grouped(quiet, product, 10, 3)
-    finally:
-        ended.set()
-        for writer in writers:
-            writer.join()
-    assert errors == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import httpx
 
 from harness.images import png
 from harness.server import Server
+from tests.writers import writing
 
 N = 40
 
@@ -81,25 +81,15 @@ def test_pages_of_every_kind_of_search(servers: list[Server]) -> None:
 
 def test_images_that_are_not_written_meanwhile_come_exactly_once(servers: list[Server]) -> None:
     fill(servers[0], 90)
-    ended, errors = threading.Event(), []
 
-    def write(number: int) -> None:
-        server, turn = servers[number % 2], 0
-        while not ended.is_set():
-            turn += 1
-            mine = [f"i{n:03}" for n in range(60 + number, 90, 4)]
-            id = mine[turn % len(mine)]
-            if turn % 3 == 0:
-                reply = server.http.delete(f"/images/{id}")
-            else:
-                reply = server.index(png(1000 * number + turn), ids=json.dumps([id]))
-            if reply.status_code not in (200, 204, 404):
-                errors.append(reply.text)
+    def write(number: int, turn: int) -> httpx.Response:
+        mine = [f"i{n:03}" for n in range(60 + number, 90, 4)]
+        server, id = servers[number % 2], mine[turn % len(mine)]
+        if turn % 3 == 0:
+            return server.http.delete(f"/images/{id}")
+        return server.index(png(1000 * number + turn), ids=json.dumps([id]))
 
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    try:
+    with writing(write):
         for seed in range(6):
             quiet = {f"i{n:03}" for n in range(60)}
             found = list(pages(servers, servers[0].search(png(seed), k=5, pages=True)))
@@ -107,11 +97,6 @@ def test_images_that_are_not_written_meanwhile_come_exactly_once(servers: list[S
             assert sorted(ids) == sorted(quiet)
             scores = [hit["score"] for page in found for hit in page["results"]]
             assert scores == sorted(scores, reverse=True)
-    finally:
-        ended.set()
-        for writer in writers:
-            writer.join()
-    assert errors == []
 
 
 def test_totals_follow_changes(servers: list[Server]) -> None:

@@ -40,10 +40,8 @@ async function counting(path, { facets = [], make }) {
     return await askJson(path, make(wanted));
   } catch (error) {
     if (!wanted.length || !error.message.startsWith("facets:")) throw error;
-    for (const name of wanted) {
-      if (wanted.length === 1 || error.message.startsWith(`facets: ${name} `)) uncountable.add(name);
-    }
-    if (wanted.every((name) => !uncountable.has(name))) wanted.forEach((name) => uncountable.add(name));
+    const named = wanted.filter((name) => error.message.startsWith(`facets: ${name} has`));
+    for (const name of named.length ? named : wanted) uncountable.add(name);
     return counting(path, { facets: wanted, make });
   }
 }
