@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,6 +40,7 @@ from service.search.options import SearchOptions
 
 Entry = list[Hit] | ImageError | FetchRefused | FetchFailed
 router = APIRouter()
+SHORT_HITS, SHORT_CHARACTERS = 100, 65_536  # of the metadata of all hits
 
 OPTIONS = SearchFields.model_json_schema()["properties"]
 NOT_OF_A_BATCH = ("pages", "group_by", "group_size", "facets", "explain")
@@ -112,7 +113,8 @@ async def search(request: Request, runtime: ReadyRuntime) -> Response:
         hits = answer.queries[0]
         if isinstance(hits, ImageError):
             raise hits
-        # On a thread: groups may have a lot of metadata.
+        if _is_short(hits, answer):
+            return _answered(hits, answer, started, runtime)
         return await admission.on_thread(lambda: _answered(hits, answer, started, runtime))
 
 
@@ -196,6 +198,14 @@ def _answered(hits: list[Hit], answer: SearchAnswer, started: float, runtime: Ru
     }
     explained = answer.explanation is not None
     return _reply("results", _results(hits, explained=explained), rest)
+
+
+def _is_short(hits: Sequence[Hit], answer: SearchAnswer) -> bool:
+    """Whether writing the reply takes less time than handing it to a thread."""
+    grouped = any(hit.group is not None for hit in hits[:1])
+    if grouped or answer.facets is not None or len(hits) > SHORT_HITS:
+        return False
+    return sum(len(hit.metadata or "") for hit in hits) <= SHORT_CHARACTERS
 
 
 # Search replies are written as text, because the stored metadata are JSON already: parsing them
