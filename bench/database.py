@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gpq.model import artifact
@@ -43,16 +44,18 @@ def fill(
     rows: int,
     model: Path = SHIPPED,
     metadata: Callable[[int], str | None] = lambda seq: None,
+    codes: NDArray[np.uint8] | None = None,
 ) -> None:
-    """Writes rows as ``Store.put`` leaves them, but in bulk and with uniformly random codes.
+    """Writes rows as ``Store.put`` leaves them, but in bulk.
 
     ``model``: folder of the model that the codes are stored for. ``metadata``: of each seq.
+    ``codes``: packed codes (rows, M/2); uniformly random if None.
     """
     store, loaded = Store(url), artifact.load(model)
     migrate(store.database)
-    codes = np.random.default_rng(0).integers(
-        0, 256, (rows, loaded.codebook.M // 2), dtype=np.uint8
-    )
+    if codes is None:
+        size = rows, loaded.codebook.M // 2
+        codes = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     store.models.adopt(loaded.id, artifacts.read(model))
     number = store.models.get(loaded.id).number
     for first in tqdm(range(0, rows, CHUNK), desc=url.partition(":")[0], unit_scale=CHUNK):

@@ -28,6 +28,7 @@ Made = Output | ImageError | Later
 LOOK_SECONDS = 0.25  # between looks at whether the work is still wanted
 # Beyond the limit of processor time: for a process that sleeps, or a machine that is overloaded.
 PATIENCE = 6
+MOST_OUTPUT_BYTES = 64 * 2**20  # the inputs of several networks
 # What the process may know: no keys and no passwords of the service.
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV")
 PYTHON = "PYTHON"  # variables that begin so are passed on
@@ -113,7 +114,10 @@ class DecodeProcess:
                     raise Unwanted
                 self._line.send({"go": admit(reply["pixels"])})
                 reply = self._reply(patience, wanted)
-            outputs = self._file.read([each.get("bytes", 0) for each in reply["files"]])
+            lengths = [each.get("bytes", 0) for each in reply["files"]]
+            if not all(0 <= length <= MOST_OUTPUT_BYTES for length in lengths):
+                raise ValueError(f"outputs of {lengths} bytes")
+            outputs = self._file.read(lengths)
             made = [_made(*each) for each in zip(reply["files"], outputs, strict=True)]
             seconds = float(reply["seconds"])
             if len(made) != len(files):

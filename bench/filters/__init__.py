@@ -1,0 +1,1 @@
+"""Measures filtered searches: the service's own, and those of other software."""
