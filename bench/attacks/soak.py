@@ -103,7 +103,7 @@ class Soak:
             "search_s": _times(self.good.search_seconds),
             "busy_after_s": _times(self.good.busy_after_seconds),
             "bad": dict(sorted(self.bad.items())),
-            "memory_growth": self._growth(),
+            "memory_growth": growth(self.rests),
             "rests": self.rests,
             "peak_mb": max(each["peak_mb"] for each in self.rounds),
             "never_idle": idle.count(None),
@@ -120,14 +120,6 @@ class Soak:
         self.good += self._seen()
         processes = len(self.server.processes())
         self.rests.append({"rss_mb": round(least / MIB), "processes": processes})
-
-    def _growth(self) -> dict[str, float] | None:
-        memory = [each["rss_mb"] for each in self.rests[WARM_RESTS:]]
-        if len(memory) < 2 * COMPARED_RESTS:
-            return None
-        first = statistics.median(memory[:COMPARED_RESTS])
-        last = statistics.median(memory[-COMPARED_RESTS:])
-        return {"first_mb": first, "last_mb": last, "growth": round(last / first - 1, 4)}
 
     def _attack(self, stack: ExitStack, name: str) -> Attack:
         seed = f"{name} {len(self.rounds)}"
@@ -147,6 +139,21 @@ class Soak:
         for client in self.clients:
             seen += client.take_seen()
         return seen
+
+
+def growth(rests: Sequence[dict[str, int]]) -> dict[str, float] | None:
+    """Compares the memory of the first rests to that of the last, among those with the commonest
+    number of processes: one more takes about 40 MB. Returns None as long as there are too few."""
+    rests = rests[WARM_RESTS:]
+    counts = Counter(each["processes"] for each in rests)
+    processes = max(counts, key=counts.__getitem__, default=0)
+    memory = [each["rss_mb"] for each in rests if each["processes"] == processes]
+    if len(memory) < 2 * COMPARED_RESTS:
+        return None
+    first = statistics.median(memory[:COMPARED_RESTS])
+    last = statistics.median(memory[-COMPARED_RESTS:])
+    compared = {"processes": processes, "first_mb": first, "last_mb": last}
+    return {**compared, "growth": round(last / first - 1, 4)}
 
 
 def check(server: Server, clients: Sequence[GoodClient]) -> dict[str, Any]:
