@@ -75,6 +75,31 @@ def test_images_are_searched_for_by_their_addresses(server: Server, images: Imag
     assert found["results"] == expected
     assert found["query"] == "image"
     urls = [at(images, "2.png"), at(images, "none"), at(images, "3.png")]
+    liked = {"positive": [{"id": "i2"}, {"image_url": url}], "k": 3}
+    examples = server.http.post("/search", json=liked)
+    assert examples.status_code == 200, examples.text
+    wanted = server.http.post(
+        "/search",
+        files=[
+            ("positive", (None, "i2")),
+            ("positive", ("3.png", png(3))),
+            ("k", (None, "3")),
+        ],
+    ).json()["results"]
+    assert examples.json()["results"] == wanted
+    form = server.http.post(
+        "/search",
+        files=[
+            ("positive", (None, "i2")),
+            ("positive", (None, url)),
+            ("k", (None, "3")),
+        ],
+    )
+    assert form.json()["results"] == wanted
+    failed = server.http.post("/search", json={"positive": [{"image_url": urls[1]}]})
+    assert (failed.status_code, failed.json()["code"]) == (422, "fetch-failed")
+    both = {"positive": [{"id": "i2", "image_url": url}]}
+    assert "either id or image_url" in server.http.post("/search", json=both).json()["detail"]
     batch = server.http.post(
         "/search/batch",
         files=[("images", png(4)), ("image_urls", (None, json.dumps(urls)))],

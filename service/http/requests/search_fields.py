@@ -1,7 +1,7 @@
 """Defines the fields of searches, and how they become options."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -161,15 +161,50 @@ class SearchFields(BaseModel):
         return Grouping(keys_of(name, "group_by"), self.group_size)
 
 
+@dataclass(frozen=True)
+class ImageUrl:
+    """The address of an image to search for."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class GivenExample:
+    """An example of a request: an upload, the id of a stored image, or an address.
+
+    ``weight``: below 0 for a negative example.
+    """
+
+    query: BinaryIO | str | ImageUrl
+    weight: float
+
+
 class ExampleBody(BaseModel):
-    """A stored image as an example."""
+    """A stored image, or one of another server, as an example."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")]
+    id: Annotated[
+        str | None, Field(pattern=f"^{ID_PATTERN}$", description="id of a stored image")
+    ] = None
+    image_url: Annotated[
+        str | None,
+        Field(description="in place of id: address of an image, if GPQ_FETCH allows it"),
+    ] = None
     weight: Annotated[
         float, Field(ge=0.01, le=100, allow_inf_nan=False, description="how much it counts")
     ] = 1.0
+
+    @model_validator(mode="after")
+    def _name_one_image(self) -> "ExampleBody":
+        if (self.id is None) == (self.image_url is None):
+            raise ValueError("give either id or image_url")
+        return self
+
+    def given(self, times: float) -> GivenExample:
+        """Returns the example, its weight multiplied by ``times``."""
+        query = self.id if self.id is not None else ImageUrl(self.image_url or "")
+        return GivenExample(query, times * self.weight)
 
 
 class SearchByExamplesBody(SearchFields):
@@ -198,13 +233,6 @@ class SearchByCursorBody(BaseModel):
         int | None,
         Field(ge=1, le=MAX_RESULTS, description="most results to return; as before if left out"),
     ] = None
-
-
-@dataclass(frozen=True)
-class ImageUrl:
-    """The address of an image to search for."""
-
-    url: str
 
 
 class SearchByUrlBody(SearchFields):

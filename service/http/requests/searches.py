@@ -5,7 +5,7 @@ Every function may raise Problem 409 or 422, and InvalidFilter.
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -27,6 +27,7 @@ from service.http.requests.fields import (
 from service.http.requests.search_fields import (
     MAX_BATCH_RESULTS,
     MOST_EXAMPLES,
+    GivenExample,
     ImageUrl,
     SearchByCursorBody,
     SearchByExamplesBody,
@@ -37,9 +38,11 @@ from service.http.requests.search_fields import (
 )
 from service.search.cursor import Cursor
 from service.search.cursor import decode as decode_cursor
-from service.search.examples import NEGATIVE_WEIGHT, Example
+from service.search.examples import NEGATIVE_WEIGHT
 from service.search.options import SearchOptions
 from service.settings import ID_PATTERN
+
+ADDRESSES = ("http://", "https://")  # no id begins so
 
 
 def selection_of_text(filter: str, caller: Caller) -> Selection:
@@ -52,7 +55,7 @@ def selection_of_text(filter: str, caller: Caller) -> Selection:
 
 def search_form(
     fields: FormData, active_model: str, caller: Caller
-) -> tuple[UploadFile | ImageUrl | list[Example], SearchOptions]:
+) -> tuple[UploadFile | ImageUrl | list[GivenExample], SearchOptions]:
     """Returns the ``image`` or ``image_url`` of POST /search, or its examples, and the options
     beside it.
 
@@ -104,7 +107,7 @@ def batch_form(
 
 async def search_json(
     request: Request, active_model: str, caller: Caller, cursor_key: bytes
-) -> tuple[str | ImageUrl | Cursor | list[Example], SearchOptions]:
+) -> tuple[str | ImageUrl | Cursor | list[GivenExample], SearchOptions]:
     """Returns the id, the address, the cursor or the examples, and the options, of the JSON body
     of POST /search.
 
@@ -121,8 +124,8 @@ async def search_json(
     if isinstance(value, dict) and value.keys() & {"positive", "negative"}:
         several = validate(SearchByExamplesBody, value)
         require_model(several.model, active_model)
-        examples = [Example(each.id, each.weight) for each in several.positive]
-        examples += [Example(e.id, -NEGATIVE_WEIGHT * e.weight) for e in several.negative]
+        examples = [each.given(1) for each in several.positive]
+        examples += [each.given(-NEGATIVE_WEIGHT) for each in several.negative]
         return _checked(examples, caller), _of_examples(several.options(caller))
     if isinstance(value, dict) and "image_url" in value:
         by_url = validate(SearchByUrlBody, value)
@@ -135,23 +138,32 @@ async def search_json(
     return body.id, body.options(caller)
 
 
-def _examples(fields: FormData, caller: Caller) -> list[Example]:
-    """Returns the examples of a form: each part is a file or the id of a stored image."""
+def _examples(fields: FormData, caller: Caller) -> list[GivenExample]:
+    """Returns the examples of a form: each part is a file, the id of a stored image, or an
+    address."""
     examples = []
     for name, weight in (("positive", 1.0), ("negative", -NEGATIVE_WEIGHT)):
         parts = fields.getlist(name)
         least = 1 if name == "positive" else 0
         if not least <= len(parts) <= MOST_EXAMPLES:
-            detail = f"{name}: send {least} to {MOST_EXAMPLES} parts, files or ids of stored images"
+            detail = f"{name}: send {least} to {MOST_EXAMPLES} parts, files, ids or addresses"
             raise Problem(422, "invalid-field", detail)
-        for part in parts:
-            if isinstance(part, str) and not re.fullmatch(ID_PATTERN, part):
-                raise Problem(422, "invalid-id", f"{name}: {part[:MAX_ECHOED_ID]!r} is not an id")
-            examples.append(Example(part if isinstance(part, str) else part.file, weight))
+        examples += [GivenExample(_example(part, name), weight) for part in parts]
     return _checked(examples, caller)
 
 
-def _checked(examples: list[Example], caller: Caller) -> list[Example]:
+def _example(part: UploadFile | str, name: str) -> BinaryIO | str | ImageUrl:
+    if not isinstance(part, str):
+        return part.file
+    if part.lower().startswith(ADDRESSES):
+        return ImageUrl(part)
+    if not re.fullmatch(ID_PATTERN, part):
+        detail = f"{name}: {part[:MAX_ECHOED_ID]!r} is neither an id nor an address"
+        raise Problem(422, "invalid-id", detail)
+    return part
+
+
+def _checked(examples: list[GivenExample], caller: Caller) -> list[GivenExample]:
     """Raises Problem 403 if an id is beyond the prefix of the caller's key."""
     for example in examples:
         if isinstance(example.query, str) and not example.query.startswith(caller.prefix):

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +25,7 @@ from service.http.requests.search_fields import (
     MAX_SEARCH_FIELDS,
     MOST_EXAMPLES,
     ExampleBody,
+    GivenExample,
     ImageUrl,
     SearchByCursorBody,
     SearchByIdBody,
@@ -49,8 +51,8 @@ EXAMPLES = {
         "type": "array",
         "items": FILE,
         "default": [],  # or forms made from this send a text
-        "description": f"in place of `image`: what hits are {like}, each a file or the id of a "
-        "stored image",
+        "description": f"in place of `image`: what hits are {like}, each a file, the id of a "
+        "stored image, or an address if GPQ_FETCH allows it",
     }
     for name, like in (("positive", "like"), ("negative", "not like"))
 }
@@ -151,11 +153,15 @@ async def _search(request: Request, runtime: Runtime) -> SearchAnswer:
 
 
 async def _answer(
-    query: UploadFile | ImageUrl | str | Cursor | list[Example],
+    query: UploadFile | ImageUrl | str | Cursor | list[GivenExample],
     options: SearchOptions,
     runtime: Runtime,
 ) -> SearchAnswer:
     searcher = runtime.serving.searcher
+    if isinstance(query, list):
+        async with _fetched(query, runtime) as examples:
+            with runtime.latency.measured():
+                return await searcher.by_examples(examples, options)
     if isinstance(query, ImageUrl):
         async with runtime.fetcher.file(query.url) as file:
             with runtime.latency.measured():
@@ -165,9 +171,22 @@ async def _answer(
             return await searcher.by_uploads([query.file], options)
         if isinstance(query, Cursor):
             return await searcher.by_cursor(query, options)
-        if isinstance(query, list):
-            return await searcher.by_examples(query, options)
         return await searcher.by_id(query, options)
+
+
+@asynccontextmanager
+async def _fetched(given: list[GivenExample], runtime: Runtime) -> AsyncIterator[list[Example]]:
+    """Opens the examples that are addresses. Raises FetchOff, FetchRefused, FetchFailed."""
+    urls = [each.query.url for each in given if isinstance(each.query, ImageUrl)]
+    async with runtime.fetcher.files(urls) as files:
+        fetched = iter(files)
+        examples = []
+        for each in given:
+            query = next(fetched) if isinstance(each.query, ImageUrl) else each.query
+            if isinstance(query, ServiceError):
+                raise query
+            examples.append(Example(query, each.weight))
+        yield examples
 
 
 async def _batch(request: Request, runtime: Runtime) -> tuple[str, list[Entry]]:
