@@ -93,6 +93,12 @@ def _reproduce(options: argparse.Namespace) -> None:
     reproduce(options)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from trainer.compare.command import compare  # imports matplotlib and faiss, which are slow
+
+    compare(options)
+
+
 def _report(options: argparse.Namespace) -> None:
     from trainer.report.page import write_report  # imports matplotlib, which is slow
 
@@ -181,6 +187,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "refit": _refit,
     "precision": _precision,
     "upgrade": _upgrade,
+    "compare": _compare,
     "reproduce": _reproduce,
     "cache": _cache,
 }

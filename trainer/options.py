@@ -30,6 +30,7 @@ from trainer.config import (
     STEPS,
     SUBVECTOR_DIMENSION,
     VIEWS,
+    Architecture,
     Config,
     default_details,
 )
@@ -271,7 +272,7 @@ def rules_for(network: str, size: int) -> Preprocess:
     return Preprocess(size, jpeg=JPEG_SCALED)
 
 
-def require_fitting_size(config: Config) -> None:
+def require_fitting_size(config: Config | Architecture) -> None:
     """Raises TrainerError if images are too small for the network, or a package is missing."""
     try:
         with torch.device("meta"):  # computes only shapes

@@ -2,7 +2,7 @@
 
 import argparse
 
-from trainer.arguments import learning, models
+from trainer.arguments import comparing, learning, models
 
 
 def parser() -> argparse.ArgumentParser:
@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = words.add_subparsers(
         required=True,
-        metavar="train|quantise|evaluate|report|cut|refit|precision|upgrade|reproduce|cache",
+        metavar="train|quantise|evaluate|report|cut|refit|precision|upgrade|compare|reproduce|cache",
     )
     learning.add_train(commands)
     learning.add_quantise(commands)
@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_cut_and_refit(commands)
     models.add_precision(commands)
     models.add_upgrade(commands)
-    learning.add_reproduce(commands)
+    comparing.add_compare(commands)
+    comparing.add_reproduce(commands)
     models.add_cache(commands)
     return words

@@ -12,6 +12,7 @@ from harness.images import tree
 from tests.trainer.data.test_datasets import nuswide_tree
 from trainer.__main__ import main
 from trainer.data import cifar10, nuswide
+from trainer.methods.deep.learning import Learner
 from trainer.reproduce import draw, grid, runs
 
 
@@ -158,10 +159,35 @@ def test_the_figures_are_drawn(
 def test_nuswide_is_reproduced_from_its_lists(tmp_path: Path, in_process: None, capsys) -> None:
     nuswide_tree(tmp_path / "nuswide")
     command = ["reproduce", "--nuswide", str(tmp_path / "nuswide"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--table", "2", "--bits", "12", *SMALL]) == 0
+    assert main([*command, "--table", "2", "--recipe", "paper", "--bits", "12", *SMALL]) == 0
     printed = capsys.readouterr().out
     assert "nuswide, protocol 1" in printed and "| GPQ, as published | 0.852 |" in printed
     assert "3 queries over 3" in printed
+
+
+def test_a_table_of_methods_is_measured_once_and_drawn(
+    few: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(Learner, "steps", 5)
+    out = tmp_path / "out"
+    command = ["reproduce", "--table", "3", "--data", str(few), "--out", str(out), "--runs", "2"]
+    command += ["--methods", "SH", "GPQ", "--bits", "12", "24", "--size", "32"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "cifar10, protocol 2: mAP, efficientnet-lite0 at 32 pixels" in printed
+    assert "| GPQ, as published |  | 0.321 | 0.333 |" in printed
+    assert " ± " in printed  # over two draws
+    assert (out / "table-3-cifar10-methods.png").read_bytes().startswith(b"\x89PNG")
+    lines = (out / "methods.jsonl").read_bytes()
+    assert len(lines.splitlines()) == 2 * 2 * 2
+    assert main(command) == 0
+    assert (out / "methods.jsonl").read_bytes() == lines
+
+
+def test_options_of_a_training_need_a_recipe(few: Path, tmp_path: Path, capsys) -> None:
+    command = ["reproduce", "--table", "2", "--data", str(few), "--out", str(tmp_path / "out")]
+    assert main([*command, "--steps", "7"]) == 1
+    assert "--recipe" in capsys.readouterr().err
 
 
 def test_reproduce_without_data_is_a_clear_error(capsys) -> None:

@@ -1,4 +1,4 @@
-"""The options of the commands that learn: ``train``, ``quantise`` and ``reproduce``."""
+"""The options of the commands that learn: ``train`` and ``quantise``."""
 
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from trainer.config import (
     VARIANTS,
     VIEWS,
 )
-from trainer.reproduce.grid import PAPER_BITS
 
 
 def add_train(commands: Commands) -> None:
@@ -222,33 +221,3 @@ def add_quantise(commands: Commands) -> None:
     add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
     add("--overwrite", action="store_true", help="replace the model in --out")
     add_cache_gb(codes)
-
-
-def add_reproduce(commands: Commands) -> None:
-    again = commands.add_parser(
-        "reproduce", help="reproduce the tables and figures of the paper; can be continued"
-    )
-    again.set_defaults(command="reproduce")
-    which = again.add_mutually_exclusive_group(required=True)
-    which.add_argument("--table", type=int, choices=(2, 3), help="2: protocol 1; 3: protocol 2")
-    which.add_argument(
-        "--figure", type=int, choices=(3, 4, 5), help="3: curves; 4: loss weights; 5: variants"
-    )
-    add = again.add_argument
-    add("--data", type=Path, help="folder of CIFAR-10")
-    add("--nuswide", type=Path, help="folder of NUS-WIDE")
-    add("--out", type=Path, default=Path("runs/reproduce"), help="folder for results (%(default)s)")
-    add("--recipe", choices=(PAPER, MODERN), default="paper", help="how to train (%(default)s)")
-    add(
-        "--bits",
-        type=int,
-        nargs="+",
-        choices=BITS,
-        default=PAPER_BITS,
-        help="code lengths (%(default)s)",
-    )
-    steps = {name: STEPS[name] for name in (PAPER, MODERN)}
-    add("--steps", type=positive, help=f"optimiser steps {defaults(steps)}")
-    add("--runs", type=positive, help="make only this number of a table's runs")
-    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
-    add("more", nargs="*", metavar="-- OPTION", help="further options of train")

@@ -57,11 +57,16 @@ class PlannedRun:
 
 def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
     """Returns the runs of table 2 (``protocol`` 1) or table 3 (``protocol`` 2)."""
-    draws = [f"{dataset}-unseen-{draw}" for draw in range(DRAWS)]
-    names = [dataset] if protocol == 1 else draws
+    names = datasets(dataset, protocol)
     if recipe == "modern":
         return [PlannedRun(name, recipe, max(bits), nested=True) for name in names]
     return [PlannedRun(name, recipe, length) for length in bits for name in names]
+
+
+def datasets(dataset: str, protocol: int) -> list[str]:
+    """Returns the names of the divided data sets: one, or the five draws of protocol 2."""
+    draws = [f"{dataset}-unseen-{draw}" for draw in range(DRAWS)]
+    return [dataset] if protocol == 1 else draws
 
 
 def figure(number: int, dataset: str, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:

@@ -1,0 +1,44 @@
+"""NINH: network in network hashing (Lai, Pan, Liu & Yan, CVPR 2015)."""
+
+import torch
+from torch import Tensor, nn
+
+from trainer.methods.base import Coder, Lesson
+from trainer.methods.deep.learning import ANCHORS, Learner, Standardise, signs_of
+from trainer.methods.deep.similarity import alike, squared_distances, triplets
+
+SLICE = 50  # features of each bit
+MARGIN = 1.0
+EDGE = 0.25  # epsilon of the piece-wise threshold
+
+
+class NINH(Learner):
+    """A triplet ranking loss on relaxed codes of a divide-and-encode layer: each bit sees a slice
+    of the features alone, and is pressed to 0 or 1 by a threshold that is linear in between.
+
+    Deviation: the network in network under it is replaced by the given features and one layer.
+    """
+
+    def __init__(self, lesson: Lesson) -> None:
+        super().__init__(lesson)
+        self.divide = nn.Linear(self.E, SLICE * self.bits)
+        self.encode = nn.Parameter(torch.randn(self.bits, SLICE) / SLICE**0.5)
+        self.bias = nn.Parameter(torch.zeros(self.bits))
+
+    def relaxed(self, x: Tensor) -> Tensor:
+        """Features (B,E) -> bits (B,q) in (0, 1), before the threshold."""
+        slices = torch.relu(self.divide(x)).reshape(len(x), self.bits, SLICE)
+        return torch.sigmoid((slices * self.encode).sum(dim=2) + self.bias)
+
+    def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
+        bits = pressed(self.relaxed(x))
+        anchors = slice(ANCHORS)
+        return triplets(squared_distances(bits[anchors], bits), alike(y[anchors], y), MARGIN)
+
+    def coder(self, standard: Standardise) -> Coder:
+        return signs_of(lambda x: self.relaxed(x) - 0.5, standard)
+
+
+def pressed(s: Tensor) -> Tensor:
+    """0 below 1/2 - EDGE, 1 above 1/2 + EDGE, and s between."""
+    return torch.where(s < 0.5 - EDGE, 0.0, torch.where(s > 0.5 + EDGE, 1.0, s))

@@ -1,0 +1,114 @@
+"""Hashing by signs: ITQ and SH without labels, SDH with labels."""
+
+import faiss
+import numpy as np
+
+from trainer.methods.base import Coder, Floats, Lesson, SignCoder
+from trainer.methods.shallow.reduction import reduction
+
+ANCHORS = 1000  # of SDH's kernel
+ROUNDS = 5  # of SDH
+RIDGE, FIT = 1.0, 1e-5  # lambda and nu of SDH
+
+
+def itq(lesson: Lesson) -> Coder:
+    """ITQ: iterative quantisation (Gong & Lazebnik, CVPR 2011): the rotation of the first
+    components that brings them nearest to their signs."""
+    reduce = reduction(lesson.all, lesson.bits, lesson.seed)
+    rotation = faiss.ITQMatrix(lesson.bits)
+    rotation.seed = lesson.seed + 1  # 0 is not allowed
+    reduced = reduce(lesson.all)
+    rotation.train(reduced)
+
+    def project(features: Floats) -> Floats:
+        rotated: Floats = rotation.apply(np.ascontiguousarray(reduce(features)))
+        return rotated
+
+    return SignCoder(project)
+
+
+def sh(lesson: Lesson) -> Coder:
+    """SH: spectral hashing (Weiss, Torralba & Fergus, NIPS 2008): the signs of the smoothest
+    eigenfunctions of a uniform distribution along the principal components."""
+    reduce = reduction(lesson.all, lesson.bits, lesson.seed)
+    reduced = reduce(lesson.all)
+    low, high = reduced.min(axis=0), reduced.max(axis=0)
+    axis, mode = smoothest(high - low, lesson.bits)
+    omega = (mode * np.pi / (high - low)[axis]).astype(np.float32)
+
+    def project(features: Floats) -> Floats:
+        waves: Floats = np.sin(np.pi / 2 + (reduce(features) - low)[:, axis] * omega)
+        return waves
+
+    return SignCoder(project)
+
+
+def smoothest(widths: Floats, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the axes and the modes, from 1, of the ``count`` eigenfunctions with the smallest
+    eigenvalues: those of the longest waves."""
+    modes = np.arange(1, count + 1)
+    frequencies = modes / widths[:, None]
+    order = np.argsort(frequencies, axis=None, kind="stable")[:count]
+    axis, place = np.unravel_index(order, frequencies.shape)
+    return axis, modes[place]
+
+
+def sdh(lesson: Lesson) -> Coder:
+    """SDH: supervised discrete hashing (Shen, Shen, Liu & Shen, CVPR 2015).
+
+    Codes from which a linear classifier tells the classes are found bit by bit, with the squared
+    loss, together with a kernel regression that predicts them.
+    """
+    rng = np.random.default_rng(lesson.seed)
+    count = min(ANCHORS, len(lesson.labelled))
+    anchors = lesson.labelled[rng.choice(len(lesson.labelled), count, replace=False)]
+    width = float(np.median(_squared_distances(lesson.labelled, anchors)))
+
+    def kernel(features: Floats) -> Floats:
+        near: Floats = np.exp(-_squared_distances(features, anchors) / width)
+        return near
+
+    seen = kernel(lesson.labelled)
+    mean = seen.mean(axis=0)
+    seen = seen - mean
+    gram = seen.T @ seen + 1e-3 * np.eye(count, dtype=np.float32)
+    target = lesson.labels.astype(np.float32)
+    signs = np.where(rng.random((len(seen), lesson.bits)) < 0.5, -1, 1).astype(np.float32)
+    for _ in range(ROUNDS):
+        P = np.linalg.solve(gram, seen.T @ signs)
+        W = np.linalg.solve(
+            signs.T @ signs + RIDGE * np.eye(lesson.bits, dtype=np.float32), signs.T @ target
+        )
+        signs = discrete(signs, W, target @ W.T + FIT * (seen @ P))
+    P = np.linalg.solve(gram, seen.T @ signs).astype(np.float32)
+
+    def project(features: Floats) -> Floats:
+        predicted: Floats = (kernel(features) - mean) @ P
+        return predicted
+
+    return SignCoder(project)
+
+
+def discrete(signs: Floats, W: Floats, Q: Floats, most: int = 10) -> Floats:
+    """Minimises ||B W||² - 2 tr(B Qᵀ) over signs B (N,bits), one bit after the other, until none
+    changes (discrete cyclic coordinate descent).
+
+    W (bits,C), Q (N,bits).
+    """
+    signs = signs.copy()
+    for _ in range(most):
+        before = signs.copy()
+        for bit in range(len(W)):
+            others = np.arange(len(W)) != bit
+            z = Q[:, bit] - signs[:, others] @ (W[others] @ W[bit])
+            signs[:, bit] = np.where(z >= 0, 1, -1)
+        if (signs == before).all():
+            break
+    return signs
+
+
+def _squared_distances(first: Floats, second: Floats) -> Floats:
+    found: Floats = (
+        np.vecdot(first, first)[:, None] - 2 * first @ second.T + np.vecdot(second, second)
+    )
+    return np.maximum(found, 0)
