@@ -10,6 +10,7 @@ from trainer.compare.measure import Figures
 from trainer.methods import BOTH, LABELLED, METHODS, UNLABELLED
 
 COLOURS = {UNLABELLED: "#8a8a84", LABELLED: "#2457a6", BOTH: "#b3462c"}
+PASSES = 500  # over the labels of a plot
 MARKERS = "osD^vP*XhdHp8<>"
 CLOSE = 0.01  # a difference of mAP that another draw could turn round
 
@@ -73,18 +74,22 @@ def plot(found: Sequence[Figures], bits: Sequence[int], title: str) -> Figure:
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(bits, values, color=colour, marker=marker, markersize=5, linewidth=1.2)
         ends.append((float(values[-1]), name, colour))
-    heights = _apart([end[0] for end in ends])
-    for height, (_, name, colour) in zip(heights, sorted(ends), strict=True):
+    ends.sort()
+    heights = _apart([value for value, _, _ in ends])
+    for height, (value, name, colour) in zip(heights, ends, strict=True):
         axes.annotate(
-            name, (bits[-1], height), xytext=(8, 0), textcoords="offset points", color=colour,
-            va="center", fontsize=8,
+            name, (bits[-1], value), xytext=(24, height), textcoords=("offset points", "data"),
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 0},
+            color=colour, va="center", fontsize=8,
         )  # fmt: skip
-    axes.set_xticks(list(bits))
+    axes.set_xticks(bits)
     axes.set(xlabel="bits", ylabel="mAP", title=title)
-    axes.margins(x=0.12)
+    axes.margins(x=0.14)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, *heights), max(high, *heights))
     for uses, colour in COLOURS.items():
-        axes.plot([], [], color=colour, label=uses)
-    axes.legend(frameon=False, title="learns from", fontsize=8)
+        axes.plot([], [], color=colour, label=f"learns from {uses}")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     axes.spines[["top", "right"]].set_visible(False)
     return drawn
 
@@ -130,12 +135,16 @@ def _mean(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}{spread}"
 
 
-def _apart(heights: Sequence[float], share: float = 0.028) -> list[float]:
-    """Returns the heights in rising order, moved so that labels do not overlap."""
-    least = share * max(1e-9, max(heights) - min(heights)) if heights else 0.0
-    placed: list[float] = []
-    for height in sorted(heights):
-        placed.append(max(height, placed[-1] + least) if placed else height)
+def _apart(heights: Sequence[float], share: float = 0.03) -> list[float]:
+    """Moves rising heights apart, by ``share`` of their span, so that labels do not overlap."""
+    least = share * max(1e-9, heights[-1] - heights[0])
+    placed = list(heights)
+    for _ in range(PASSES):
+        for n in range(1, len(placed)):
+            missing = least - (placed[n] - placed[n - 1])
+            if missing > 0:
+                placed[n - 1] -= missing / 2
+                placed[n] += missing / 2
     return placed
 
 

@@ -48,7 +48,7 @@ def test_the_advice_names_the_best_method_and_the_best_without_labels() -> None:
 
 def test_names_in_the_plot_do_not_overlap() -> None:
     drawn = show.plot([figures("PQ", 24, 0.5), figures("OPQ", 24, 0.5)], (24,), "title")
-    heights = [text.xy[1] for text in drawn.axes[0].texts]
+    heights = [text.xyann[1] for text in drawn.axes[0].texts]
     assert heights == sorted(heights) and len(set(heights)) == 2
 
 
@@ -61,4 +61,5 @@ def test_all_methods_can_be_plotted_in_any_order_of_lengths() -> None:
 
 
 def test_labels_of_equal_heights_are_moved_apart() -> None:
-    assert show._apart([0.0, 1.0, 1.0], 0.1) == pytest.approx([0.0, 1.0, 1.1])
+    assert show._apart([0.0, 1.0, 1.0], 0.1) == pytest.approx([0.0, 0.95, 1.05])
+    assert show._apart([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
