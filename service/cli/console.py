@@ -30,6 +30,7 @@ TRAINER = {
     "report": "write a report about a model",
     "cut": "make a model whose codes are the first bits of another's",
     "refit": "fit a finished model to other images",
+    "compare": "measure every method of the paper on your own images",
     "reproduce": "reproduce the tables and figures of the paper",
     "upgrade": "convert a model to the newest format",
     "precision": "choose how precisely a model's network computes",

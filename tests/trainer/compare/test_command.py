@@ -13,6 +13,8 @@ from trainer.compare.material import divided, first_of_each
 from trainer.data.listing import Listing
 from trainer.methods.deep.learning import Learner
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:

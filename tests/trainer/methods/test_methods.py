@@ -11,6 +11,7 @@ from trainer.methods.deep import learning
 from trainer.methods.deep.learning import Learner
 from trainer.methods.shallow import products, signs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS, E = 4, 24
 
 

@@ -7,6 +7,8 @@ from trainer.methods.shallow.products import balanced, lopq, opq, pq
 from trainer.methods.shallow.reduction import reduction
 from trainer.methods.shallow.signs import discrete, smoothest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def lesson(features: np.ndarray, bits: int) -> Lesson:
     none = np.zeros((0, 1), dtype=np.uint8)
