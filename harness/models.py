@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from gpq.engine import engines
 from gpq.model import artifact, golden, weights
-from gpq.model.codebook import K, intra_normalise
+from gpq.model.codebook import SIGNS_OF_A_WORD, K, Score, intra_normalise, sign_words
 from gpq.model.graph import GRAPH, external
 from gpq.pixels.preprocess import Preprocess
 from harness import ROOT
@@ -19,30 +19,37 @@ SHIPPED = ROOT / "models" / "cifar10"  # small and fast
 DEFAULT = ROOT / "models" / "photos"  # the service's
 PHOTOS64 = ROOT / "models" / "photos64"
 OPSET = 20
-d = 12  # dimension of a sub-vector
+SUB_DIMENSION = 12  # of a sub-vector, d
 CHANNELS = 16  # of the last convolution
 
 
 def make_artifact(
-    folder: Path, seed: int = 0, M: int = 12, *, size: int = 32, precision: str = "float32"
+    folder: Path,
+    seed: int = 0,
+    M: int = 12,
+    *,
+    size: int = 32,
+    precision: str = "float32",
+    score: Score = "cosine",
 ) -> str:
     """Writes a valid artifact with random weights to ``folder``, and returns its id.
 
-    Its network has two convolutions. ``M``: number of codebooks.
+    Its network has two convolutions. ``M``: number of codebooks. ``score``: how codes are compared.
     """
     random = np.random.default_rng(seed)
-    tensors = random_tensors(random, M)
+    tensors = random_tensors(random, M, score)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / weights.WEIGHTS).write_bytes(save(tensors))
     network = graph(weights.read(folder / weights.WEIGHTS), size).SerializeToString()
     compute = {
         "M": M,
         "K": K,
-        "d": d,
+        "d": tensors["Z"].shape[2],
         "network": {"name": artifact.ENCODER},
         "preprocess": asdict(Preprocess(size)),
         "precision": precision,
         "graph": artifact.digest(network),
+        **({} if score == "cosine" else {"score": score}),
     }
     about: dict[str, Any] = {"classes": ["a", "b"], "measured": None}
     artifact.write(folder, save(tensors), network, compute, about)
@@ -59,21 +66,30 @@ def fields(folder: Path) -> dict[str, bytes]:
     return {field: (folder / name).read_bytes() for field, name in names.items()}
 
 
-def random_tensors(random: np.random.Generator, M: int) -> dict[str, NDArray[np.float32]]:
-    """Returns the weights of ``graph`` and random codewords."""
+def random_tensors(
+    random: np.random.Generator, M: int, score: Score = "cosine"
+) -> dict[str, NDArray[np.float32]]:
+    """Returns the weights of ``graph`` and random codewords, or those of Hamming codes."""
+    d = SIGNS_OF_A_WORD if score == "hamming" else SUB_DIMENSION
 
     def normal(*shape: int) -> NDArray[np.float32]:
         return random.standard_normal(shape, dtype=np.float32)
 
-    return {
+    network = {
         "F.first.weight": normal(8, 3, 3, 3) / 5,
         "F.first.bias": normal(8) / 5,
         "F.second.weight": normal(CHANNELS, 8, 3, 3) / 8,
         "F.second.bias": normal(CHANNELS) / 8,
         "F.project.weight": normal(M * d, 2 * CHANNELS),
         "F.project.bias": normal(M * d),
-        "Z": np.ascontiguousarray(intra_normalise(normal(K, M * d), M).transpose(1, 0, 2)),
     }
+    if score == "hamming":
+        Z = sign_words(M)
+    elif score == "cosine":
+        Z = np.ascontiguousarray(intra_normalise(normal(K, M * d), M).transpose(1, 0, 2))
+    else:
+        Z = normal(M, K, d)
+    return {**network, "Z": Z}
 
 
 def graph(stored: weights.Weights, size: int) -> Any:

@@ -1,9 +1,11 @@
 """Reads and writes artifacts: the folders that models are kept in. There is no pickle in them.
 
 config.json
-    format   int, version of the format: 2 added optional means of codes, 3 of classes, 4 the graph
+    format   int, version of the format: 2 added optional means of codes, 3 of classes, 4 the graph,
+             5 ``score``; an artifact has the lowest format that has all that it needs
     compute  everything that determines a code: M, K, d, network, preprocess; since format 4
-             optionally ``precision`` (float32 if absent) and ``graph``, the SHA-256 of network.onnx
+             optionally ``precision`` (float32 if absent) and ``graph``, the SHA-256 of
+             network.onnx; since format 5 ``score``, how codes are compared (cosine if absent)
     about    information for people: classes, training, data, measured, golden vectors
 model.safetensors
     every weight of the network, named F.…, the codewords Z, and optionally means and classes
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 from gpq.errors import ArtifactError, GraphError
 from gpq.model import graph, weights
-from gpq.model.codebook import Codebook, K
+from gpq.model.codebook import SCORES, SIGNS_OF_A_WORD, Codebook, K, Score, sign_words
 from gpq.model.cost import Cost
 from gpq.model.graph import GRAPH
 from gpq.model.weights import WEIGHTS, Weights
@@ -35,13 +37,16 @@ from gpq.pixels.preprocess import Preprocess
 from gpq.system.files import replacing
 
 FORMAT = 4
-READABLE = (1, 2, 3, FORMAT)
+SCORED_FORMAT = 5  # of artifacts whose codes are not compared by cosines
+READABLE = (1, 2, 3, FORMAT, SCORED_FORMAT)
 CONFIG = "config.json"
 NAMES = (CONFIG, WEIGHTS, GRAPH)
 MAX_CONFIG_BYTES = 4 * 2**20
 MAX_BYTES = 900_000_000  # of all files: a database keeps them, and Postgres has values of 1 GB
 UNIT_TOLERANCE = 1e-4
 MOST_MEAN, LEAST_STD = 1e4, 1e-4  # on the 0–255 scale
+MOST_WORD = 1e4  # of a number in a codeword
+COSINE: Score = "cosine"
 ENCODER = "onnx"  # name of a network that was given as a graph
 PRECISIONS = ("float32", "bfloat16")
 Precision = Literal["float32", "bfloat16"]
@@ -96,6 +101,9 @@ def load(folder: Path) -> Artifact:
         precision = compute.get("precision", PRECISIONS[0])
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; known are {', '.join(PRECISIONS)}")
+        score = compute.get("score", COSINE)
+        if score not in SCORES:
+            raise ValueError(f"score is {score!r}; known are {', '.join(SCORES)}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{place}: 'compute' is wrong: {error!r}") from error
     if shape[1] != K:
@@ -107,7 +115,7 @@ def load(folder: Path) -> Artifact:
         id=_id(folder, compute),
         network=network,
         rules=rules,
-        codebook=_codebook(found, shape, folder / WEIGHTS),
+        codebook=_codebook(found, shape, score, folder / WEIGHTS),
         weights=found,
         precision=cast(Precision, precision),
         cost=_checked_graph(folder, config, found, rules.size, shape[0] * shape[2]),
@@ -133,7 +141,8 @@ def write(
         (folder / GRAPH).unlink(missing_ok=True)
     else:
         _replace(folder / GRAPH, network)
-    number = FORMAT - 1 if network is None else FORMAT
+    scored = compute.get("score", COSINE) != COSINE
+    number = SCORED_FORMAT if scored else FORMAT - 1 if network is None else FORMAT
     write_config(folder, {"format": number, "compute": dict(compute), "about": dict(about)})
 
 
@@ -204,14 +213,21 @@ def _id(folder: Path, compute: dict[str, Any]) -> str:
     return hashed.hexdigest()
 
 
-def _codebook(found: Weights, shape: tuple[int, int, int], path: Path) -> Codebook:
+def _codebook(found: Weights, shape: tuple[int, int, int], score: Score, path: Path) -> Codebook:
     Z, means, classes = (_floats(found, name) for name in ("Z", "means", "classes"))
-    if (
-        Z is None
-        or Z.shape != shape
-        or not np.allclose(np.linalg.norm(Z, axis=-1), 1, atol=UNIT_TOLERANCE)
+    if Z is None or Z.shape != shape:
+        raise ArtifactError(f"{path}: Z is not a table {shape} of codewords")
+    if score == COSINE:
+        if not np.allclose(np.linalg.norm(Z, axis=-1), 1, atol=UNIT_TOLERANCE):
+            raise ArtifactError(f"{path}: Z is not a table {shape} of unit codewords")
+    elif means is not None or classes is not None:
+        raise ArtifactError(f"{path}: means and classes need the score {COSINE}, not {score}")
+    elif score == "hamming" and not (
+        shape[2] == SIGNS_OF_A_WORD and np.array_equal(Z, sign_words(shape[0]))
     ):
-        raise ArtifactError(f"{path}: Z is not a table {shape} of unit codewords")
+        raise ArtifactError(f"{path}: with the score hamming, Z is the 16 words of four signs")
+    elif not (np.abs(Z) <= MOST_WORD).all():
+        raise ArtifactError(f"{path}: Z has numbers above {MOST_WORD:g}")
     if means is not None and not (means.shape == shape and _at_most_unit(means)):
         raise ArtifactError(f"{path}: means are not {shape} vectors of at most length 1")
     if classes is not None and not (
@@ -220,7 +236,7 @@ def _codebook(found: Weights, shape: tuple[int, int, int], path: Path) -> Codebo
         raise ArtifactError(
             f"{path}: classes are not {(shape[0], 'L', shape[2])} vectors of at most length 1"
         )
-    return Codebook(Z, means, classes)
+    return Codebook(Z, means, classes, score)
 
 
 def _floats(found: Weights, name: str) -> NDArray[np.float32] | None:
@@ -239,7 +255,7 @@ def _checked_graph(
     try:
         network = path.read_bytes() if path.stat().st_size <= graph.MAX_GRAPH_BYTES else b""
     except FileNotFoundError as error:
-        if config["format"] == FORMAT:
+        if config["format"] >= FORMAT:
             raise ArtifactError(f"{path}: the file is missing") from error
         return None
     except OSError as error:

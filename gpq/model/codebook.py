@@ -1,11 +1,13 @@
 """Encodes features with the PQ table Z and makes look-up tables (paper, sections 3.1 and 3.2).
 
-Features and codewords are intra-normalised: every d-dimensional sub-vector has unit length, so
-that the inner product of two sub-vectors is their cosine.
+In the paper, features and codewords are intra-normalised: every d-dimensional sub-vector has unit
+length, so that the inner product of two sub-vectors is their cosine. Codebooks of other methods
+compare otherwise; see ``SCORES``.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,16 @@ K = 16  # codewords in a codebook: 4 bits, so that a table of them fits a SIMD r
 LIKE = 0.75  # mean cosine with a class above which a query is expanded towards it
 SURE = 32.0  # scale of the softmax over classes
 LEAST_LENGTH = 1e-12  # shorter vectors are divided by this, so that zero stays zero
+SIGNS_OF_A_WORD = 4  # of a Hamming code: four of its bits are a sub-code
+EXACT_BITS = 24  # of the significand of a float32
+
+Score = Literal["cosine", "l2", "dot", "hamming"]
+SCORES: dict[Score, str] = {
+    "cosine": "the mean cosine of sub-vectors",
+    "l2": "1 less half the squared distance, which is the cosine of vectors of unit length",
+    "dot": "the inner product",
+    "hamming": "1 less twice the share of bits that differ",
+}
 
 Floats = NDArray[np.float32]
 
@@ -42,7 +54,12 @@ def unpack(packed: NDArray[np.uint8], codebooks: int) -> NDArray[np.uint8]:
 class Codebook:
     """The codewords of a model and the means that its searches use.
 
-    ``Z``: unit codewords (M,K,d) float32; a sub-code is the number of the nearest codeword.
+    ``Z``: codewords (M,K,d) float32; a sub-code is the number of the nearest codeword. They have
+    unit length if the score is ``cosine``, and are ``sign_words`` if it is ``hamming``.
+    ``score``: how a query is compared with a code, one of SCORES. ``cosine`` and ``hamming`` divide
+    each sub-vector by its length. ``hamming`` compares the query's code, the others the query
+    itself. The higher score is the nearer one, and that of equal vectors is 1, except with ``dot``.
+    The others need no means and no classes.
     ``means``: (M,K,d) float32, of at most length 1: the mean of the sub-vectors that have a
     sub-code (``means_of``), or a vector that the training learnt in its place. A search compares
     queries with them, or with Z if they are None.
@@ -53,6 +70,7 @@ class Codebook:
     Z: Floats
     means: Floats | None = None
     classes: Floats | None = None
+    score: Score = "cosine"
 
     @property
     def M(self) -> int:
@@ -68,22 +86,28 @@ class Codebook:
 
     def first(self, M: int) -> "Codebook":
         """Returns the first M codebooks."""
-        more = (None if array is None else array[:M] for array in (self.means, self.classes))
-        return Codebook(self.Z[:M], *more)
+        means, classes = (
+            None if array is None else array[:M] for array in (self.means, self.classes)
+        )
+        return Codebook(self.Z[:M], means, classes, self.score)
 
     def encode(self, features: Floats) -> NDArray[np.uint8]:
         """Encodes features (B,D) float32 to the nearest codewords (B,M) uint8."""
-        codes: NDArray[np.uint8] = self._cosines(features).argmax(axis=-1).astype(np.uint8)
+        codes: NDArray[np.uint8] = self._nearness(features).argmax(axis=-1).astype(np.uint8)
         return codes
 
     def margin(self, features: Floats) -> Floats:
         """Returns how far the codes of features (B,D) are from any other code: (B,) float32.
 
         The margin is the smallest difference, over all sub-vectors, between the cosines with the
-        nearest and with the second nearest codeword.
+        nearest and with the second nearest codeword; if vectors are not divided by their length, it
+        is the difference of half the squared distances, over the longest codeword's squared length.
         """
-        best = np.partition(self._cosines(features), (-2, -1), axis=-1)
-        margin: Floats = (best[..., -1] - best[..., -2]).min(axis=-1)
+        best = np.partition(self._nearness(features), (-2, -1), axis=-1)
+        margins = best[..., -1] - best[..., -2]
+        if not self._is_angular:
+            margins /= np.maximum(np.vecdot(self.Z, self.Z).max(axis=1), LEAST_LENGTH)
+        margin: Floats = margins.min(axis=-1)
         return margin
 
     def decode(self, codes: NDArray[np.uint8]) -> Floats:
@@ -91,11 +115,16 @@ class Codebook:
         return self.Z[np.arange(self.M), codes].reshape(len(codes), self.M * self.Z.shape[2])
 
     def lut(self, features: Floats) -> Floats:
-        """Returns look-up tables (Q,M,K) float32 of features (Q,D): expected cosines / M.
+        """Returns look-up tables (Q,M,K) float32 of features (Q,D).
 
         The score of a code is the plain float32 sum of LUT[m, code_m] over m = 0…M-1 in that
-        order: the expected mean cosine between the query and an image with the code.
+        order. With ``cosine`` it is the expected mean cosine between the query and an image with
+        the code.
         """
+        if self.score == "hamming":
+            return self._equal_signs(features)
+        if self.score != "cosine":
+            return self._of_lengths(features)
         words = self.Z if self.means is None else self.means
         table = _products(self.expanded(intra_normalise(features, self.M)), words)
         table /= self.M
@@ -169,8 +198,51 @@ class Codebook:
         shape = len(by_class), self.M * self.Z.shape[2]
         return by_class.reshape(shape), _unit(by_class).reshape(shape)
 
-    def _cosines(self, features: Floats) -> Floats:
-        return _products(intra_normalise(features, self.M), self.Z)
+    @property
+    def _is_angular(self) -> bool:
+        return self.score in ("cosine", "hamming")
+
+    def _nearness(self, features: Floats) -> Floats:
+        """Returns numbers (B,M,K) that are larger for nearer words: the cosines of sub-vectors, or
+        ½ x · x less half the squared distances."""
+        if self._is_angular:
+            return _products(intra_normalise(features, self.M), self.Z)
+        found = _products(self._split(features), self.Z)
+        found -= np.vecdot(self.Z, self.Z) / 2
+        return found
+
+    def _of_lengths(self, features: Floats) -> Floats:
+        """Returns tables of inner products, or of 1/M - ½ squared distances."""
+        x = self._split(features)
+        table = _products(x, self.Z)
+        if self.score == "l2":
+            table += np.float32(1 / self.M) - np.vecdot(x, x)[..., None] / 2
+            table -= np.vecdot(self.Z, self.Z) / 2
+        return table
+
+    def _equal_signs(self, features: Floats) -> Floats:
+        """Returns tables of cosines between sign words / M, of which any sum is exact.
+
+        Codes at the same Hamming distance thus have the same score, whichever of their bits differ.
+        For that, 1/M has as many binary digits fewer as the largest sum needs.
+        """
+        words = self._split(self.decode(self.encode(features)))
+        digits = EXACT_BITS - int(2 * self.M).bit_length()
+        fraction, exponent = np.frexp(1 / self.M)
+        share = np.ldexp(np.round(np.ldexp(fraction, digits)), exponent - digits)
+        table: Floats = _products(words, self.Z) * np.float32(share)
+        return table
+
+    def _split(self, features: Floats) -> Floats:
+        parts: Floats = features.reshape(len(features), self.M, self.Z.shape[2])
+        return parts
+
+
+def sign_words(codebooks: int) -> Floats:
+    """Returns the words (M,16,4) of Hamming codes: bit n of a sub-code is the sign of number n."""
+    bits = np.arange(K)[:, None] >> np.arange(SIGNS_OF_A_WORD) & 1
+    words: Floats = np.where(bits, 0.5, -0.5).astype(np.float32)
+    return np.tile(words, (codebooks, 1, 1))
 
 
 def _products(x: Floats, words: Floats) -> Floats:

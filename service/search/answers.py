@@ -91,10 +91,10 @@ class Answers:
             ids = await self.admission.run(partial(self.queries.ids_of_bytes, question.excluded))
         if options.exclude_same and question.id is not None:
             ids |= {question.id}
-        # With negative examples, scores may be below -1.
-        min_score = options.min_score if options.min_score > -1 else -math.inf
         after = None if cursor is None else cursor.after
-        scan = ScanOptions(model.id, options.k, min_score, options.selection, after, options.kept)
+        scan = ScanOptions(
+            model.id, options.k, options.min_score, options.selection, after, options.kept
+        )
         if options.grouping is not None:
             return await self._grouped(question, scan, options, model, columns, ids)
         found = await self._hits(question.table, replace(scan, k=options.k + len(ids)))

@@ -13,12 +13,12 @@ from service.search.groups import Grouping
 class SearchOptions:
     """Options of a search.
 
-    ``exclude_same``: leaves out images with the query's bytes. ``selection``: the images to search.
-    ``pages``: whether the answer says how to go on, and how many images there are. ``region``: the
-    part of the queries that is searched for. ``grouping``: how hits form groups, of which there are
-    ``k`` at most. ``facets``: fields whose values are counted over the selection. ``explain``:
-    whether the answer says which class the query resembles. ``kept``: the mask of the selection,
-    which the searcher finds.
+    ``min_score``: the lowest score of a hit, -inf for any. ``exclude_same``: leaves out images with
+    the query's bytes. ``selection``: the images to search. ``pages``: whether the answer says how
+    to go on, and how many images there are. ``region``: the part of the queries that is searched
+    for. ``grouping``: how hits form groups, of which there are ``k`` at most. ``facets``: fields
+    whose values are counted over the selection. ``explain``: whether the answer says which class
+    the query resembles. ``kept``: the mask of the selection, which the searcher finds.
     """
 
     k: int

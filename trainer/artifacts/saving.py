@@ -42,7 +42,9 @@ def save(
     tensors = {**network, **_of_codebook(codebook)}
     data = to_bytes({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
     shape = dict(zip(("M", "K", "d"), codebook.Z.shape, strict=True))
-    compute = {**{name: value for name, value in compute.items() if name != "graph"}, **shape}
+    kept = {name: value for name, value in compute.items() if name not in ("graph", "score")}
+    score = {} if codebook.score == "cosine" else {"score": codebook.score}
+    compute = {**kept, **shape, **score}
     with TemporaryDirectory(prefix="gpq-artifact-") as parent:
         draft = Path(parent)
         (draft / WEIGHTS).write_bytes(data)

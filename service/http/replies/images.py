@@ -198,6 +198,7 @@ class ListReply(Reply):
 class ModelReply(Reply):
     id: str
     bits: int
+    score: str
     classes: list[str]
     mAP: float | None
     measured: dict[str, Any] | None
@@ -205,6 +206,7 @@ class ModelReply(Reply):
     example = {
         "id": EXAMPLE_MODEL,
         "bits": 48,
+        "score": "cosine",
         "classes": ["airplane", "automobile"],
         "mAP": 0.757,
         "measured": {"mAP": 0.741, "mAP_tie_aware": 0.757, "n_query": 1000},

@@ -1,5 +1,6 @@
 """Defines the fields of searches, and how they become options."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO
 
@@ -18,6 +19,7 @@ from service.settings import ID_PATTERN
 
 MAX_RESULTS = 1000  # largest k of a search
 DEFAULT_RESULTS = 10
+ANY_SCORE = -1.0  # the lowest cosine, which leaves out nothing, also where scores are lower
 MAX_BATCH_RESULTS = 100_000  # queries of a batch times k
 MOST_EXAMPLES = 16  # positive ones, and as many negative ones
 WHOLE = Region(0, 0, 1, 1)
@@ -70,8 +72,14 @@ class SearchFields(BaseModel):
         DEFAULT_RESULTS
     )
     min_score: Annotated[
-        float, Field(ge=-1, le=1, allow_inf_nan=False, description="lowest score of a result")
-    ] = -1.0
+        float,
+        Field(
+            ge=ANY_SCORE,
+            le=1,
+            allow_inf_nan=False,
+            description="lowest score of a result; -1 returns results of any score",
+        ),
+    ] = ANY_SCORE
     exclude_same: Annotated[
         bool, Field(description="leave out stored images with the query's bytes, itself included")
     ] = False
@@ -135,7 +143,7 @@ class SearchFields(BaseModel):
         region = None if region == WHOLE else region
         return SearchOptions(
             k=self.k,
-            min_score=self.min_score,
+            min_score=self.min_score if self.min_score > ANY_SCORE else -math.inf,
             exclude_same=self.exclude_same,
             selection=selection,
             pages=self.pages,

@@ -53,6 +53,7 @@ async def model(runtime: AnyRuntime) -> ModelReply:
     return ModelReply(
         id=runtime.model.id,
         bits=runtime.model.bits,
+        score=runtime.model.codebook.score,
         classes=about.get("classes", []),
         mAP=measured["mAP_tie_aware"] if measured else None,
         measured=measured,

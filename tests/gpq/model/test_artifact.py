@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from gpq.engine import engines
 from gpq.errors import ArtifactError, GraphError
 from gpq.model import artifact, golden, graph
-from gpq.model.codebook import intra_normalise
+from gpq.model.codebook import Score, intra_normalise
 from harness.models import SHIPPED, make_artifact
 
 SHIPPED_MODELS = sorted(SHIPPED.parent.iterdir())
@@ -113,6 +113,20 @@ def test_a_stored_code_searches_like_its_decoded_feature(random_model: Path) -> 
     assert best.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 
 
+@pytest.mark.parametrize("score", ["l2", "dot", "hamming"])
+def test_an_artifact_says_how_its_codes_are_compared(score: Score, tmp_path: Path) -> None:
+    make_artifact(tmp_path / "scored", score=score)
+    config = artifact.read_config(tmp_path / "scored")
+    assert config["format"] == artifact.SCORED_FORMAT and config["compute"]["score"] == score
+    model = engines.load(tmp_path / "scored")
+    assert model.codebook.score == score
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
+    one_by_one = np.concatenate([model.encode(p[None]) for p in pixels])
+    sure = model.codebook.margin(model.features(pixels)) > golden.GOLDEN_MARGIN
+    assert sure.sum() > 32
+    assert (one_by_one == model.encode(pixels))[sure].all()
+
+
 @pytest.mark.parametrize("folder", SHIPPED_MODELS, ids=lambda path: path.name)
 def test_every_shipped_model_loads_is_small_and_says_how_it_was_measured(folder: Path) -> None:
     model = engines.load(folder)
@@ -164,6 +178,30 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "list as precision": (
         lambda f: edit(f, lambda c: c["compute"].update(precision=[])), r"precision is \[\]"
+    ),
+    "score": (
+        lambda f: edit(f, lambda c: c["compute"].update(score="chi2")),
+        "score is 'chi2'; known are cosine, l2, dot, hamming",
+    ),
+    "list as score": (lambda f: edit(f, lambda c: c["compute"].update(score=[])), "'compute'"),
+    "words of a Hamming code": (
+        lambda f: edit(f, lambda c: c["compute"].update(score="hamming")),
+        "with the score hamming, Z is the 16 words of four signs",
+    ),
+    "means of an l2 code": (
+        lambda f: (
+            add_tensor(f, "means", np.zeros((12, 16, 12), np.float32)),
+            edit(f, lambda c: c["compute"].update(score="l2")),
+        ),
+        "means and classes need the score cosine, not l2",
+    ),
+    "huge words": (
+        lambda f: (
+            without_graph(f),
+            edit_tensors(f, lambda t: t["Z"].fill(1e5)),
+            edit(f, lambda c: c["compute"].update(score="dot")),
+        ),
+        "Z has numbers above 10000",
     ),
     "missing rule": (lambda f: edit(f, lambda c: c["compute"].pop("preprocess")), "'compute'"),
     "unknown rule": (

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from gpq.model.codebook import LIKE, SURE, Codebook, intra_normalise, pack, unpack
+from gpq.model.codebook import (
+    LIKE,
+    SCORES,
+    SURE,
+    Codebook,
+    Score,
+    intra_normalise,
+    pack,
+    sign_words,
+    unpack,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -262,3 +272,75 @@ def test_shorter_codes_are_searched_by_the_same_classes() -> None:
     features = x[:, :2].reshape(1, 24)
     assert (book.first(2).lut(features) == short.lut(features)).all()
     assert not (short.expanded(x[:, :2]) == x[:, :2]).all()
+
+
+def of_score(score: Score, M: int = 3, d: int = 5) -> Codebook:
+    if score == "hamming":
+        return Codebook(sign_words(M), score=score)
+    words = unit if score == "cosine" else normal
+    return Codebook(words(M, 16, d, seed=M), score=score)
+
+
+@pytest.mark.parametrize("score", ["l2", "dot"])
+def test_words_of_any_length_are_compared_by_their_distance(score: Score) -> None:
+    book, x = of_score(score), normal(20, 15)
+    codes = book.encode(x)
+    parts = x.reshape(20, 3, 1, 5)
+    distances = ((parts - book.Z) ** 2).sum(axis=-1)
+    assert (codes == distances.argmin(axis=-1)).all()
+    lengths = (book.Z**2).sum(axis=-1).max(axis=1)
+    two = np.sort(distances, axis=-1)[..., :2]
+    assert np.allclose(book.margin(x), ((two[..., 1] - two[..., 0]) / 2 / lengths).min(axis=1))
+
+
+def test_the_score_of_the_squared_distance_is_the_cosine_of_unit_vectors() -> None:
+    book = of_score("l2")
+    x, codes = unit(20, 15), book.encode(normal(4, 15, seed=1))
+    scores = book.lut(x)[:, np.arange(3), codes].sum(axis=-1)
+    decoded = book.decode(codes)
+    distances = ((x[:, None] - decoded) ** 2).sum(axis=-1)
+    assert scores.shape == (20, 4)
+    assert np.allclose(scores, 1 - distances / 2, atol=1e-5)
+    of_itself = book.lut(decoded)[np.arange(4), np.arange(3)[:, None], codes.T].sum(axis=0)
+    assert np.allclose(of_itself, 1, atol=1e-5)
+
+
+def test_the_score_of_the_inner_product() -> None:
+    book = of_score("dot")
+    x, codes = normal(20, 15), book.encode(normal(4, 15, seed=1))
+    scores = book.lut(x)[:, np.arange(3), codes].sum(axis=-1)
+    assert np.allclose(scores, x @ book.decode(codes).T, atol=1e-5)
+
+
+def test_bits_of_a_hamming_code_are_the_signs_of_features() -> None:
+    book = of_score("hamming")
+    x = normal(50, 12)
+    bits = (book.encode(x)[:, :, None] >> np.arange(4)) & 1
+    assert (bits.reshape(50, 12) == (x > 0)).all()
+    assert book.Z.shape == (3, 16, 4) and np.allclose(np.linalg.norm(book.Z, axis=-1), 1)
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 6, 7, 12, 13, 32, 64])
+def test_codes_at_the_same_hamming_distance_have_exactly_the_same_score(M: int) -> None:
+    book = of_score("hamming", M)
+    x = normal(300, 4 * M, seed=M)
+    codes = book.encode(x)
+    table = book.lut(x[:1])[0]
+    scores = np.zeros(300, dtype=np.float32)
+    for m in range(M):
+        scores += table[m, codes[:, m]]
+    differing = ((x > 0) != (x[0] > 0)).sum(axis=1)
+    for distance in np.unique(differing):
+        assert len(set(scores[differing == distance].tolist())) == 1
+    assert np.allclose(scores, 1 - differing / (2 * M), atol=1e-5)
+    assert scores[0] == scores.max()
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_stored_code_takes_the_place_of_its_features(score: Score) -> None:
+    book = of_score(score)
+    codes = book.encode(normal(7, book.D))
+    assert (book.encode(book.decode(codes)) == codes).all()
+    shorter = book.first(2)
+    assert shorter.score == score
+    assert (shorter.encode(book.decode(codes)[:, : shorter.D]) == codes[:, :2]).all()
