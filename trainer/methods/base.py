@@ -1,17 +1,18 @@
 """What a method learns from, and what it makes: a coder, which encodes and scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from gpq.model.codebook import K
+from gpq.model.codebook import Codebook, sign_words
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
-SIGNS_OF_A_GROUP = 4  # signs that make one sub-code
+TOGETHER = 4096  # features that a network sees at a time
 
 
 @dataclass(frozen=True)
@@ -65,55 +66,32 @@ class TableCoder(Coder):
         return found
 
 
-class SignCoder(TableCoder):
-    """Codes of signs, compared by the Hamming distance.
+class CodebookCoder(TableCoder):
+    """Encodes and scores as a service does, by a network and a codebook, which an artifact can
+    hold.
 
-    ``project``: features (N,E) -> (N,bits), whose signs are the code. Four signs are a sub-code,
-    whose table holds the number of equal signs of each of the 16.
+    ``network``: given features (N,E) -> features (N,D) of the codebook.
     """
 
-    def __init__(self, project: Callable[[Floats], Floats]) -> None:
-        self.project = project
+    def __init__(self, network: nn.Module, codebook: Codebook) -> None:
+        self.network, self.codebook = network.eval().requires_grad_(False), codebook
 
     def encode(self, features: Floats) -> Codes:
-        signs = (self.project(features) > 0).reshape(len(features), -1, SIGNS_OF_A_GROUP)
-        codes: Codes = (signs << np.arange(SIGNS_OF_A_GROUP)).sum(axis=2).astype(np.uint8)
-        return codes
+        return self.codebook.encode(run(self.network, features))
 
     def tables(self, queries: Floats) -> Floats:
-        differing = self.encode(queries)[:, :, None] ^ np.arange(K, dtype=np.uint8)
-        equal: Floats = np.float32(SIGNS_OF_A_GROUP) - np.bitwise_count(differing)
-        return equal
+        return self.codebook.lut(run(self.network, queries))
 
 
-class ProductCoder(TableCoder):
-    """Product quantisation: a sub-code is the number of the nearest word of its codebook.
+def signs_of(network: nn.Module, bits: int) -> Coder:
+    """Returns the coder of the signs of a network's outputs (N,bits), compared by the Hamming
+    distance."""
+    return CodebookCoder(network, Codebook(sign_words(bits // 4), score="hamming"))
 
-    ``project``: features (N,E) -> (N,M·d). words (M,16,d). Scores are inner products with words, or
-    with ``squared`` minus the squared distances, asymmetric in both cases: the query is not
-    quantised.
-    """
 
-    def __init__(
-        self, project: Callable[[Floats], Floats], words: Floats, *, squared: bool = False
-    ) -> None:
-        self.project, self.words, self.squared = project, words, squared
-
-    def encode(self, features: Floats) -> Codes:
-        nearest: Codes = self._distances(features).argmin(axis=2).astype(np.uint8)
-        return nearest
-
-    def tables(self, queries: Floats) -> Floats:
-        return -self._distances(queries) if self.squared else self._products(queries)
-
-    def _distances(self, features: Floats) -> Floats:
-        """Returns squared distances (N,M,16), less the squared length of each sub-vector."""
-        lengths = np.vecdot(self.words, self.words)
-        distances: Floats = lengths - 2 * self._products(features)
-        return distances
-
-    def _products(self, features: Floats) -> Floats:
-        M, _, d = self.words.shape
-        parts = self.project(features).reshape(len(features), M, d)
-        products: Floats = np.einsum("nmd,mkd->nmk", parts, self.words, optimize=True)
-        return products
+@torch.no_grad()
+def run(network: nn.Module, features: Floats) -> Floats:
+    """Computes the outputs of a network for features (N,E), some at a time."""
+    parts = torch.split(torch.from_numpy(features), TOGETHER)
+    found: Floats = np.concatenate([network(part).numpy() for part in parts])
+    return found

@@ -87,7 +87,8 @@ def test_codebooks_overlap_unless_they_are_orthogonal() -> None:
     assert dtq.overlap(words[:1]).item() == 0
 
 
-def test_the_hardest_of_a_group_counts() -> None:
+def test_the_hardest_of_a_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dtq, "MARGIN", 1)
     distances = tensor([[0.0, 2.0, 2.5], [2.0, 0.0, 9.0], [2.5, 9.0, 0.0]])
     similar = tensor([[True, True, False], [True, True, False], [False, False, True]])
     # 1 + 2 - 2.5, and max(0, 1 + 2 - 9); the third has no similar image

@@ -37,10 +37,10 @@ def test_dimensions_are_dealt_to_the_codebook_with_the_smallest_product() -> Non
 
 
 def error(coder, features: np.ndarray) -> float:
-    """Mean squared distance between features and what their codes stand for, by the scores."""
+    """Mean squared distance between reduced features and what their codes stand for."""
     codes = coder.encode(features)
     own = np.diagonal(coder.scores(features[:300], codes[:300]))
-    return float(-own.mean())
+    return float(2 * (1 - own).mean())
 
 
 def test_a_learnt_rotation_lowers_the_error_and_local_ones_lower_it_further(
@@ -49,10 +49,9 @@ def test_a_learnt_rotation_lowers_the_error_and_local_ones_lower_it_further(
     monkeypatch.setattr(products, "LEAST_OF_A_CELL", 60)
     given = lesson(stretched, 12)
     coder, learnt = pq(given), opq(given)
-    reduced = coder.project(stretched[:300])
+    reduced = reduction(stretched, 24, 0)(stretched[:300])
     lengths = float((reduced**2).sum(axis=1).mean())
-    plain = error(coder, stretched) + lengths  # the scores of both leave out the query's length
-    rotated = error(learnt, stretched) + lengths
+    plain, rotated = error(coder, stretched), error(learnt, stretched)
     local = error(lopq(given), stretched)
     assert local < rotated < plain < lengths
 

@@ -4,18 +4,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.methods.base import Coder, Lesson
-from trainer.methods.deep.learning import Learner, Standardise, signs_of
+from trainer.methods.base import Lesson
+from trainer.methods.deep.learning import SignLearner
 from trainer.methods.deep.similarity import alike, pair_likelihood, squared_distances
 
 LANDMARKS, EDGES = 256, 3  # of the graph, and of each image in it
 NEGATIVES = 5  # landmarks that an image has no edge to, for each that it has
-GRAPH, QUANTISED = 0.1, 0.01
+GRAPH, QUANTISED = 0.1, 2.0
 TOGETHER = 4096  # images that are compared to all landmarks
 CLUSTERING = 10  # rounds of k-means
 
 
-class BGDH(Learner):
+class BGDH(SignLearner):
     """The likelihood of pairwise labels, and an embedding of a bipartite graph between images and
     landmarks that predicts each image's landmarks among others by log σ(γ wᵀh), γ = ±1, with a
     penalty on codes that are far from signs.
@@ -27,7 +27,6 @@ class BGDH(Learner):
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self.head = nn.Linear(self.E, self.bits)
         self.contexts = nn.Parameter(torch.randn(LANDMARKS, self.bits) * 0.01)
         self.landmarks = torch.zeros(LANDMARKS, self.E)
 
@@ -51,9 +50,6 @@ class BGDH(Learner):
         graph = prediction(scores, squared_distances(seen, self.landmarks))
         apart = ((codes.sign() - codes) ** 2).mean()
         return found + GRAPH * graph + QUANTISED * apart
-
-    def coder(self, standard: Standardise) -> Coder:
-        return signs_of(self.head, standard)
 
 
 def prediction(scores: Tensor, distances: Tensor) -> Tensor:

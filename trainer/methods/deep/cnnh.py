@@ -3,16 +3,16 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from trainer.methods.base import Coder, Floats, Lesson
-from trainer.methods.deep.learning import Learner, Standardise, signs_of
+from trainer.methods.base import Floats, Lesson
+from trainer.methods.deep.learning import SignLearner
 
 ROUNDS = 20
 
 
-class CNNH(Learner):
+class CNNH(SignLearner):
     """Stage 1 factorises the similarities S of the labelled images, ±1, as H Hᵀ / q with signs H.
     Stage 2 learns to predict H.
 
@@ -23,7 +23,6 @@ class CNNH(Learner):
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self.head = nn.Linear(self.E, self.bits)
         kinds, of_image = np.unique(lesson.labels, axis=0, return_inverse=True)
         self.kinds = torch.from_numpy(kinds).float()
         counts = np.bincount(of_image.ravel(), minlength=len(kinds))
@@ -34,9 +33,6 @@ class CNNH(Learner):
     def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         kind = (y[:, None] == self.kinds).all(dim=2).float().argmax(dim=1)
         return functional.binary_cross_entropy_with_logits(self.head(x), self.wanted[kind])
-
-    def coder(self, standard: Standardise) -> Coder:
-        return signs_of(self.head, standard)
 
 
 def factorised(

@@ -24,11 +24,8 @@ class DQN(Learner):
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
         d = -(-BOTTLENECK // self.M)
-        self.head = nn.Linear(self.E, self.M * d)
+        self.bottleneck = nn.Sequential(nn.Linear(self.E, self.M * d), nn.Tanh())
         self.words = torch.zeros(self.M, K, d)
-
-    def bottleneck(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.head(x))
 
     @torch.no_grad()
     def before_step(self, step: int, x: Tensor) -> None:
@@ -40,7 +37,7 @@ class DQN(Learner):
         self.before_step(REFRESH, x)
 
     def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        z = self.bottleneck(x)
+        z: Tensor = self.bottleneck(x)
         unit = functional.normalize(z, dim=1)
         wanted = 2 * alike(y, y).float() - 1
         pairs = ((wanted - unit @ unit.T) ** 2).mean()
@@ -49,7 +46,7 @@ class DQN(Learner):
         return pairs + QUANTISED * ((parts - words) ** 2).sum(dim=(1, 2)).mean()
 
     def coder(self, standard: Standardise) -> Coder:
-        return products_of(self.bottleneck, self.words, standard)
+        return products_of(standard, self.bottleneck, self.words, "dot")
 
 
 def nearest(parts: Tensor, words: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from gpq.model.codebook import K
-from trainer.methods.base import Coder, Codes, Floats, Lesson, TableCoder
+from trainer.methods.base import TOGETHER, Coder, Codes, Floats, Lesson, TableCoder, run
 from trainer.methods.deep.dqn import k_means
 from trainer.methods.deep.learning import Learner, Standardise
 from trainer.methods.deep.similarity import alike, squared_distances
 
 DIMENSIONS = 128
 GROUP = 8  # negatives of which the hardest is taken
-MARGIN = 1.0
-QUANTISED, ORTHOGONAL = 0.1, 0.01  # lambda and gamma
+MARGIN = 100.0
+QUANTISED, ORTHOGONAL = 0.001, 0.01  # lambda and gamma
 WARM_UP = 5  # the codebooks exist after a fifth of the steps
 PASSES = 3  # of iterated conditional modes
 
@@ -50,22 +50,24 @@ class DTQ(Learner):
         return loss + QUANTISED * error + ORTHOGONAL * overlap(self.words)
 
     def coder(self, standard: Standardise) -> Coder:
-        return _Additive(standard, self)
+        return _Additive(nn.Sequential(standard, self.head), self.words.detach())
 
 
 class _Additive(TableCoder):
-    def __init__(self, standard: Standardise, learner: DTQ) -> None:
-        self.words = learner.words.detach()
-        self.codes = standard.through(lambda x: additive(learner.head(x), self.words))
-        self.products = standard.through(
-            lambda x: torch.einsum("bd,mkd->bmk", learner.head(x), self.words)
-        )
+    def __init__(self, network: nn.Module, words: Tensor) -> None:
+        self.network, self.words = network, words
 
     def encode(self, features: Floats) -> Codes:
-        return self.codes(features).astype("uint8")
+        found = [additive(z, self.words) for z in torch.split(self._vectors(features), TOGETHER)]
+        codes: Codes = torch.cat(found).numpy().astype("uint8")
+        return codes
 
     def tables(self, queries: Floats) -> Floats:
-        return self.products(queries)
+        tables: Floats = torch.einsum("bd,mkd->bmk", self._vectors(queries), self.words).numpy()
+        return tables
+
+    def _vectors(self, features: Floats) -> Tensor:
+        return torch.from_numpy(run(self.network, features))
 
 
 def additive(z: Tensor, words: Tensor) -> Tensor:

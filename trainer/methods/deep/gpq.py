@@ -56,7 +56,7 @@ class GPQ(Learner):
         return found - ENTROPY * losses.entropy(of_others, averaged=True)
 
     def coder(self, standard: Standardise) -> Coder:
-        return products_of(lambda x: self.sub_vectors(x).flatten(1), self.codewords(), standard)
+        return products_of(standard, self.head, self.codewords(), "cosine")
 
 
 class GPQH(GPQ):

@@ -4,19 +4,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from trainer.methods.base import Coder, Floats, Lesson, ProductCoder, SignCoder
+from gpq.model.codebook import Codebook, Score
+from trainer.methods.base import CodebookCoder, Coder, Floats, Lesson, signs_of
 
 STEPS = 1500
 LABELLED, UNLABELLED = 128, 128  # images a step, or all if there are fewer
 ANCHORS = 32  # labelled images of a step that are compared to all pairs of others
 RATE = 1e-3
 DECAY = 1e-4
-SCORED = 4096  # features at a time
 LEAST_DEVIATION = 1e-6
 
 
@@ -39,7 +38,7 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def coder(self, standard: "Standardise") -> Coder:
-        """Returns what encodes features, which it standardises first."""
+        """Returns what encodes features, which ``standard`` standardises first."""
 
     def begin(self, x: Tensor, y: Tensor, u: Tensor) -> None:
         """Prepares the training: all features and labels."""
@@ -51,26 +50,18 @@ class Learner(nn.Module, ABC):
         """Is called after the last step, with the features of the labelled images."""
 
 
-class Standardise:
+class Standardise(nn.Module):
     """Centres features (N,E) and divides them by their root mean square deviation."""
 
     def __init__(self, features: Floats) -> None:
-        self.mean = features.mean(axis=0)
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(features.mean(axis=0)))
+        self.mean: Tensor
         self.deviation = max(float(features.var(axis=0).mean()) ** 0.5, LEAST_DEVIATION)
 
-    def __call__(self, features: Floats) -> Tensor:
-        return torch.from_numpy((features - self.mean) / np.float32(self.deviation))
-
-    def through(self, network: Callable[[Tensor], Tensor]) -> Callable[[Floats], Floats]:
-        """Returns a function of features that runs a network on them."""
-
-        @torch.no_grad()
-        def run(features: Floats) -> Floats:
-            parts = [features[n : n + SCORED] for n in range(0, len(features), SCORED)]
-            found: Floats = np.concatenate([network(self(part)).numpy() for part in parts])
-            return found
-
-        return run
+    def forward(self, features: Tensor) -> Tensor:
+        standardised: Tensor = (features - self.mean) / self.deviation
+        return standardised
 
 
 def learn(kind: type[Learner]) -> Callable[[Lesson], Coder]:
@@ -80,7 +71,7 @@ def learn(kind: type[Learner]) -> Callable[[Lesson], Coder]:
     def method(lesson: Lesson) -> Coder:
         generator = torch.Generator().manual_seed(lesson.seed)
         standard = Standardise(lesson.all)
-        x, u = standard(lesson.labelled), standard(lesson.unlabelled)
+        x, u = (standard(torch.from_numpy(f)) for f in (lesson.labelled, lesson.unlabelled))
         u = u if len(u) else x
         y = torch.from_numpy(lesson.labels).float()
         with torch.random.fork_rng(enabled=True):
@@ -105,12 +96,18 @@ def learn(kind: type[Learner]) -> Callable[[Lesson], Coder]:
     return method
 
 
-def signs_of(network: Callable[[Tensor], Tensor], standard: Standardise) -> Coder:
-    """Returns the coder of the signs of a network's outputs (N,bits)."""
-    return SignCoder(standard.through(network))
+class SignLearner(Learner):
+    """A learner whose codes are the signs of a linear layer, ``head``."""
+
+    def __init__(self, lesson: Lesson) -> None:
+        super().__init__(lesson)
+        self.head = nn.Linear(self.E, self.bits)
+
+    def coder(self, standard: Standardise) -> Coder:
+        return signs_of(nn.Sequential(standard, self.head), self.bits)
 
 
-def products_of(network: Callable[[Tensor], Tensor], words: Tensor, standard: Standardise) -> Coder:
-    """Returns the coder of a network's outputs (N,M·d) by the nearest of words (M,16,d), scored by
-    inner products."""
-    return ProductCoder(standard.through(network), words.detach().numpy())
+def products_of(standard: Standardise, network: nn.Module, words: Tensor, score: Score) -> Coder:
+    """Returns the coder of a network's outputs (N,M·d) by the nearest of words (M,16,d)."""
+    codebook = Codebook(words.detach().numpy(), score=score)
+    return CodebookCoder(nn.Sequential(standard, network), codebook)

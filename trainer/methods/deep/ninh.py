@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from trainer.methods.base import Coder, Lesson
-from trainer.methods.deep.learning import ANCHORS, Learner, Standardise, signs_of
+from trainer.methods.base import Coder, Lesson, signs_of
+from trainer.methods.deep.learning import ANCHORS, Learner, Standardise
 from trainer.methods.deep.similarity import alike, squared_distances, triplets
 
 SLICE = 50  # features of each bit
@@ -21,22 +21,29 @@ class NINH(Learner):
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self.divide = nn.Linear(self.E, SLICE * self.bits)
-        self.encode = nn.Parameter(torch.randn(self.bits, SLICE) / SLICE**0.5)
-        self.bias = nn.Parameter(torch.zeros(self.bits))
-
-    def relaxed(self, x: Tensor) -> Tensor:
-        """Features (B,E) -> bits (B,q) in (0, 1), before the threshold."""
-        slices = torch.relu(self.divide(x)).reshape(len(x), self.bits, SLICE)
-        return torch.sigmoid((slices * self.encode).sum(dim=2) + self.bias)
+        self.layers = DivideAndEncode(self.E, self.bits)
 
     def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        bits = pressed(self.relaxed(x))
+        bits = pressed(torch.sigmoid(self.layers(x)))
         anchors = slice(ANCHORS)
         return triplets(squared_distances(bits[anchors], bits), alike(y[anchors], y), MARGIN)
 
     def coder(self, standard: Standardise) -> Coder:
-        return signs_of(lambda x: self.relaxed(x) - 0.5, standard)
+        return signs_of(nn.Sequential(standard, self.layers), self.bits)
+
+
+class DivideAndEncode(nn.Module):
+    """Features (B,E) -> logits (B,q) of bits, each from SLICE features of its own."""
+
+    def __init__(self, E: int, q: int) -> None:
+        super().__init__()
+        self.divide = nn.Linear(E, SLICE * q)
+        self.encode = nn.Parameter(torch.randn(q, SLICE) / SLICE**0.5)
+        self.bias = nn.Parameter(torch.zeros(q))
+
+    def forward(self, x: Tensor) -> Tensor:
+        slices = torch.relu(self.divide(x)).reshape(-1, *self.encode.shape)
+        return (slices * self.encode).sum(dim=2) + self.bias
 
 
 def pressed(s: Tensor) -> Tensor:

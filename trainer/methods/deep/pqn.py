@@ -38,7 +38,7 @@ class PQN(Learner):
 
     def coder(self, standard: Standardise) -> Coder:
         words = functional.normalize(self.words, dim=2)
-        return products_of(lambda x: self.sub_vectors(x).flatten(1), words, standard)
+        return products_of(standard, self.head, words, "cosine")
 
 
 def ranking(scores: Tensor, similar: Tensor) -> Tensor:

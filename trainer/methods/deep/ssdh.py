@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.methods.base import Coder, Lesson
-from trainer.methods.deep.learning import ANCHORS, Learner, Standardise, signs_of
+from trainer.methods.base import Lesson
+from trainer.methods.deep.learning import ANCHORS, SignLearner
 from trainer.methods.deep.similarity import alike, squared_distances, triplets
 
 MARGIN, APART = 0.5, 0.25  # mean squared differences of bits
@@ -13,7 +13,7 @@ NEIGHBOURS = 5  # in the graph of a batch
 EMBEDDING, PSEUDO = 0.1, 0.1  # weights of the losses of unlabelled images
 
 
-class SSDH(Learner):
+class SSDH(SignLearner):
     """Three losses on relaxed codes: a triplet ranking of labelled images, an embedding loss by the
     graph of nearest neighbours of a batch, and a pseudo-label loss of unlabelled images.
 
@@ -24,7 +24,6 @@ class SSDH(Learner):
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self.head = nn.Linear(self.E, self.bits)
         self.classes = nn.Linear(self.bits, self.C)
 
     def relaxed(self, x: Tensor) -> Tensor:
@@ -42,9 +41,6 @@ class SSDH(Learner):
         guessed = self.classes(g)
         pseudo = functional.cross_entropy(guessed, guessed.detach().argmax(dim=1))
         return found + EMBEDDING * embedding + PSEUDO * pseudo
-
-    def coder(self, standard: Standardise) -> Coder:
-        return signs_of(self.head, standard)
 
 
 def neighbours(seen: Tensor) -> Tensor:

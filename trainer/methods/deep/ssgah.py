@@ -4,16 +4,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.methods.base import Coder, Lesson
-from trainer.methods.deep.learning import ANCHORS, RATE, Learner, Standardise, signs_of
+from trainer.methods.base import Lesson
+from trainer.methods.deep.learning import ANCHORS, RATE, SignLearner
 from trainer.methods.deep.similarity import alike, squared_distances, triplets
 
 HIDDEN, NOISE = 256, 32
-MARGIN = 0.5
-SYNTHETIC = 0.3  # weight of the ranking of synthetic images
+MARGIN = 1.0
+SYNTHETIC = 0.03  # weight of the ranking of synthetic images
 
 
-class SSGAH(Learner):
+class SSGAH(SignLearner):
     """A generator makes, for each unlabelled image, a similar synthetic one; a discriminator tells
     pairs of similar labelled images from pairs with a synthetic one; and a hash layer learns from
     triplets of labelled images and from triplets of an unlabelled image, its synthetic one and
@@ -26,7 +26,6 @@ class SSGAH(Learner):
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self.head = nn.Linear(self.E, self.bits)
         self.generator = nn.Sequential(
             nn.Linear(self.E + NOISE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, self.E)
         )
@@ -82,6 +81,3 @@ class SSGAH(Learner):
         self.judging.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.judging.step()
-
-    def coder(self, standard: Standardise) -> Coder:
-        return signs_of(self.head, standard)

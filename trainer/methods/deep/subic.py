@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpq.model.codebook import K
-from trainer.methods.base import Coder, Floats, Lesson, ProductCoder
-from trainer.methods.deep.learning import Learner, Standardise
+from trainer.methods.base import Coder, Lesson
+from trainer.methods.deep.learning import Learner, Standardise, products_of
 
 MEAN_ENTROPY, BATCH_ENTROPY = 0.02, 0.1  # weights of the two entropies
 
@@ -16,17 +16,16 @@ class SUBIC(Learner):
 
     The loss is that of a classifier on the blocks, plus the mean entropy of blocks, which makes
     them one-hot, minus the entropy of the mean block, which makes all codes likely. A query keeps
-    its softmax: the score of a code is the sum of the probabilities it names.
+    its softmax: the score of a code is the sum of the probabilities it names. The codewords are the
+    unit vectors, of which the nearest one is that of the largest number.
     """
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        self.head = nn.Linear(self.E, self.M * K)
+        self.blocks = nn.Sequential(
+            nn.Linear(self.E, self.M * K), nn.Unflatten(1, (self.M, K)), nn.Softmax(dim=2)
+        )
         self.classes = nn.Linear(self.M * K, self.C)
-
-    def blocks(self, x: Tensor) -> Tensor:
-        """Features (B,E) -> (B,M,16), each block sums to 1."""
-        return torch.softmax(self.head(x).reshape(len(x), self.M, K), dim=2)
 
     def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
         z = self.blocks(x)
@@ -36,15 +35,8 @@ class SUBIC(Learner):
         return classify + MEAN_ENTROPY * entropy(z).mean() - BATCH_ENTROPY * even
 
     def coder(self, standard: Standardise) -> Coder:
-        return _Blocks(standard, self)
-
-
-class _Blocks(ProductCoder):
-    """The words are the unit vectors, so that the nearest one is the largest number."""
-
-    def __init__(self, standard: Standardise, learner: SUBIC) -> None:
-        words: Floats = torch.eye(K).expand(learner.M, K, K).numpy()
-        super().__init__(standard.through(lambda x: learner.blocks(x).flatten(1)), words)
+        words = torch.eye(K).repeat(self.M, 1, 1)
+        return products_of(standard, nn.Sequential(self.blocks, nn.Flatten()), words, "dot")
 
 
 def entropy(p: Tensor) -> Tensor:

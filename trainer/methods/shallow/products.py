@@ -6,9 +6,15 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from gpq.model.codebook import K
-from trainer.methods.base import Coder, Codes, Floats, Lesson, ProductCoder
-from trainer.methods.shallow.reduction import dimensions, random_rotation, reduction
+from gpq.model.codebook import Codebook, K
+from trainer.methods.base import CodebookCoder, Coder, Codes, Floats, Lesson
+from trainer.methods.shallow.reduction import (
+    Reduction,
+    dimensions,
+    linear,
+    random_rotation,
+    reduction,
+)
 
 CELLS = 16  # of LOPQ
 LEAST_OF_A_CELL = 256  # images; a smaller cell uses the rotation and the words of all
@@ -22,13 +28,7 @@ def pq(lesson: Lesson) -> Coder:
     principal components, so that the sub-vectors share the variance.
     """
     reduce = reduction(lesson.all, dimensions(lesson.M, lesson.all), lesson.seed)
-    rotation = random_rotation(reduce.axes.shape[1], lesson.seed)
-
-    def project(features: Floats) -> Floats:
-        rotated: Floats = reduce(features) @ rotation
-        return rotated
-
-    return ProductCoder(project, _words(project(lesson.all), lesson.M, lesson.seed), squared=True)
+    return _rotated(lesson, reduce, random_rotation(reduce.axes.shape[1], lesson.seed))
 
 
 def opq(lesson: Lesson) -> Coder:
@@ -43,11 +43,13 @@ def opq(lesson: Lesson) -> Coder:
     matrix.pq = faiss.ProductQuantizer(D, lesson.M, 4)
     matrix.train(reduced)
 
-    def project(features: Floats) -> Floats:
-        rotated: Floats = matrix.apply(reduce(features))
-        return rotated
+    return _rotated(lesson, reduce, faiss.vector_to_array(matrix.A).reshape(D, D).T)
 
-    return ProductCoder(project, _words(project(lesson.all), lesson.M, lesson.seed), squared=True)
+
+def _rotated(lesson: Lesson, reduce: Reduction, rotation: Floats) -> Coder:
+    """Returns the product quantiser of the reduced and then rotated features."""
+    words = _words(reduce(lesson.all) @ rotation, lesson.M, lesson.seed)
+    return CodebookCoder(reduce.then(rotation), Codebook(words, score="l2"))
 
 
 def lopq(lesson: Lesson) -> Coder:
@@ -85,7 +87,7 @@ class _Cell:
 
 
 class _LocalCoder(Coder):
-    """Codes are the number of the cell, and M sub-codes. Scores are minus squared distances."""
+    """Codes are the number of the cell, and M sub-codes. Scores are 1 - ½ squared distances."""
 
     def __init__(
         self, reduce: Callable[[Floats], Floats], coarse: Floats, cells: list[_Cell]
@@ -109,13 +111,13 @@ class _LocalCoder(Coder):
         for number in np.unique(codes[:, 0]):
             rows = codes[:, 0] == number
             apart = reduced - self.coarse[number]
-            scores = self._of_cell(number).scores(apart, codes[rows, 1:])
-            found[:, rows] = scores - np.vecdot(apart, apart)[:, None]
+            found[:, rows] = self._of_cell(number).scores(apart, codes[rows, 1:])
         return found
 
-    def _of_cell(self, number: int) -> ProductCoder:
+    def _of_cell(self, number: int) -> CodebookCoder:
         cell = self.cells[number]
-        return ProductCoder(lambda apart: apart @ cell.rotation, cell.words, squared=True)
+        rotate = linear(cell.rotation, np.zeros(len(cell.rotation), np.float32))
+        return CodebookCoder(rotate, Codebook(cell.words, score="l2"))
 
 
 def _local(residuals: Floats, M: int, seed: int) -> _Cell:

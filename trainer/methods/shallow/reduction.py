@@ -3,17 +3,27 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.decomposition import PCA
+from torch import Tensor, nn
 
 from trainer.methods.base import Floats
 
-LEAST_LENGTH = np.float32(1e-12)
+LEAST_LENGTH = 1e-12
 MOST_DIMENSIONS = 240  # a multiple of the number of codebooks of 12, 24, 32 and 48 bits
+
+
+class Unit(nn.Module):
+    """Divides each row (N,E) by its length."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        lengths: Tensor = features.norm(dim=1, keepdim=True)
+        return features / lengths.clamp(min=LEAST_LENGTH)
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """Principal components: features (N,E) -> (N,D), after division by their length.
+    """Principal components of features that were divided by their length.
 
     axes (E,D), mean (E,).
     """
@@ -22,8 +32,18 @@ class Reduction:
     mean: Floats
 
     def __call__(self, features: Floats) -> Floats:
+        """Features (N,E) -> (N,D)."""
         reduced = (unit(features) - self.mean) @ self.axes
         return reduced.astype(np.float32, copy=False)
+
+    def then(self, matrix: Floats, shift: Floats | None = None) -> nn.Module:
+        """Returns a network that computes reduced @ matrix + shift of features (N,E).
+
+        matrix (D,D'), shift (D',) or None for 0.
+        """
+        weight = self.axes @ matrix
+        bias = -self.mean @ weight
+        return nn.Sequential(Unit(), linear(weight, bias if shift is None else bias + shift))
 
 
 def reduction(features: Floats, D: int, seed: int) -> Reduction:
@@ -44,8 +64,17 @@ def dimensions(M: int, features: Floats) -> int:
 def unit(features: Floats) -> Floats:
     """Divides each row by its length."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    divided: Floats = features / np.maximum(lengths, LEAST_LENGTH)
+    divided: Floats = features / np.maximum(lengths, np.float32(LEAST_LENGTH))
     return divided
+
+
+def linear(weight: Floats, bias: Floats) -> nn.Linear:
+    """Returns the layer that computes x @ weight + bias. weight (E,D), bias (D,)."""
+    layer = nn.Linear(*weight.shape)
+    layer.load_state_dict(
+        {"weight": torch.from_numpy(weight.T.copy()), "bias": torch.from_numpy(bias)}
+    )
+    return layer
 
 
 def random_rotation(D: int, seed: int) -> Floats:

@@ -2,9 +2,11 @@
 
 import faiss
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from trainer.methods.base import Coder, Floats, Lesson, SignCoder
-from trainer.methods.shallow.reduction import reduction
+from trainer.methods.base import Coder, Floats, Lesson, run, signs_of
+from trainer.methods.shallow.reduction import linear, reduction
 
 ANCHORS = 1000  # of SDH's kernel
 ROUNDS = 5  # of SDH
@@ -17,14 +19,9 @@ def itq(lesson: Lesson) -> Coder:
     reduce = reduction(lesson.all, lesson.bits, lesson.seed)
     rotation = faiss.ITQMatrix(lesson.bits)
     rotation.seed = lesson.seed + 1  # 0 is not allowed
-    reduced = reduce(lesson.all)
-    rotation.train(reduced)
-
-    def project(features: Floats) -> Floats:
-        rotated: Floats = rotation.apply(np.ascontiguousarray(reduce(features)))
-        return rotated
-
-    return SignCoder(project)
+    rotation.train(np.ascontiguousarray(reduce(lesson.all)))
+    matrix = faiss.vector_to_array(rotation.A).reshape(lesson.bits, -1).T
+    return signs_of(reduce.then(matrix), lesson.bits)
 
 
 def sh(lesson: Lesson) -> Coder:
@@ -35,12 +32,16 @@ def sh(lesson: Lesson) -> Coder:
     low, high = reduced.min(axis=0), reduced.max(axis=0)
     axis, mode = smoothest(high - low, lesson.bits)
     omega = (mode * np.pi / (high - low)[axis]).astype(np.float32)
+    of_axis = np.eye(len(low), dtype=np.float32)[:, axis] * omega
+    phase = np.float32(np.pi / 2) - low[axis] * omega
+    return signs_of(nn.Sequential(reduce.then(of_axis, phase), Sine()), lesson.bits)
 
-    def project(features: Floats) -> Floats:
-        waves: Floats = np.sin(np.pi / 2 + (reduce(features) - low)[:, axis] * omega)
-        return waves
 
-    return SignCoder(project)
+class Sine(nn.Module):
+    """Computes the sine of each number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
 
 
 def smoothest(widths: Floats, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,13 +63,9 @@ def sdh(lesson: Lesson) -> Coder:
     rng = np.random.default_rng(lesson.seed)
     count = min(ANCHORS, len(lesson.labelled))
     anchors = lesson.labelled[rng.choice(len(lesson.labelled), count, replace=False)]
-    width = float(np.median(_squared_distances(lesson.labelled, anchors)))
-
-    def kernel(features: Floats) -> Floats:
-        near: Floats = np.exp(-_squared_distances(features, anchors) / width)
-        return near
-
-    seen = kernel(lesson.labelled)
+    distances = run(SquaredDistances(anchors), lesson.labelled)
+    kernel = Kernel(anchors, float(np.median(distances)))
+    seen = run(kernel, lesson.labelled)
     mean = seen.mean(axis=0)
     seen = seen - mean
     gram = seen.T @ seen + 1e-3 * np.eye(count, dtype=np.float32)
@@ -81,12 +78,7 @@ def sdh(lesson: Lesson) -> Coder:
         )
         signs = discrete(signs, W, target @ W.T + FIT * (seen @ P))
     P = np.linalg.solve(gram, seen.T @ signs).astype(np.float32)
-
-    def project(features: Floats) -> Floats:
-        predicted: Floats = (kernel(features) - mean) @ P
-        return predicted
-
-    return SignCoder(project)
+    return signs_of(nn.Sequential(kernel, linear(P, -mean @ P)), lesson.bits)
 
 
 def discrete(signs: Floats, W: Floats, Q: Floats, most: int = 10) -> Floats:
@@ -107,8 +99,26 @@ def discrete(signs: Floats, W: Floats, Q: Floats, most: int = 10) -> Floats:
     return signs
 
 
-def _squared_distances(first: Floats, second: Floats) -> Floats:
-    found: Floats = (
-        np.vecdot(first, first)[:, None] - 2 * first @ second.T + np.vecdot(second, second)
-    )
-    return np.maximum(found, 0)
+class SquaredDistances(nn.Module):
+    """Features (N,E) -> (N,A), to the anchors (A,E)."""
+
+    def __init__(self, anchors: Floats) -> None:
+        super().__init__()
+        self.register_buffer("anchors", torch.from_numpy(anchors))
+        self.anchors: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        lengths = (features * features).sum(dim=1, keepdim=True)
+        of_anchors = (self.anchors * self.anchors).sum(dim=1)
+        return (lengths - 2 * features @ self.anchors.T + of_anchors).clamp(min=0)
+
+
+class Kernel(SquaredDistances):
+    """Features (N,E) -> exp(-d²/width) of their distances d to the anchors, (N,A)."""
+
+    def __init__(self, anchors: Floats, width: float) -> None:
+        super().__init__(anchors)
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.exp(-super().forward(features) / self.width)
