@@ -8,6 +8,7 @@ BITS = (12, 16, 24, 32, 48, 64)
 NESTED_BITS = (12, 24, 32)  # the first bits of a longer code that are usable as codes themselves
 QUANTISED_BITS = (24, 48, 96)  # the same of codes that ``quantise`` learns
 CLASS_CODEBOOKS = 8  # further codebooks distinguish images of the same class
+EVERY_METHOD = "all"  # in place of the names of methods to compare
 PAPER, MODERN, DISTILLED = RECIPES = ("paper", "modern", "distilled")
 LOGITS = ("averaged", "per-subspace")
 BATCHES = {

@@ -59,7 +59,7 @@ class ONNXRuntimeNetwork:
             raise ArtifactError("the artifact has no graph")
         self.device = device
         self._on_full = on_full
-        self._sizes = sizes(artifact.cost.values)
+        self.batches = sizes(artifact.cost.values)
         self._rules = artifact.rules
         options = library().SessionOptions()
         options.intra_op_num_threads = threads
@@ -72,7 +72,7 @@ class ONNXRuntimeNetwork:
             )
             self._input = self._session.get_inputs()[0].name
             side = artifact.rules.size
-            for size in self._sizes[-2:]:  # allocates what calls need, and counts the rows
+            for size in self.batches[-2:]:  # allocates what calls need, and counts the rows
                 found = self.features(np.zeros((size, 3, side, side), np.uint8)).shape
                 if found != (size, artifact.dimension):
                     raise ValueError(f"it computes {found} for {size} images")
@@ -82,7 +82,7 @@ class ONNXRuntimeNetwork:
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         found = []
-        for part in parts(len(pixels), self._sizes):
+        for part in parts(len(pixels), self.batches):
             found += in_parts_that_fit(self._run, pixels[part], self._on_full)
         return found[0] if len(found) == 1 else np.concatenate(found)
 

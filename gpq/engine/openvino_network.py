@@ -63,12 +63,12 @@ class OpenVINONetwork:
         if artifact.cost is None:
             raise ArtifactError("the artifact has no graph")
         self.precision: str = precision
-        self._sizes = sizes(artifact.cost.values)
+        self.batches = sizes(artifact.cost.values)
         self._free: SimpleQueue[Any] = SimpleQueue()  # inference requests that no thread uses
         try:
             self._compiled = _compile(artifact, precision, threads, streams)
             side = artifact.rules.size
-            for size in self._sizes:
+            for size in self.batches:
                 found = self.features(np.zeros((size, 3, side, side), np.uint8)).shape
                 if found != (size, artifact.dimension):
                     raise ValueError(f"it computes {found} for {size} images")
@@ -79,7 +79,7 @@ class OpenVINONetwork:
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         found = []
         request = self._request()
-        for part in parts(len(pixels), self._sizes):
+        for part in parts(len(pixels), self.batches):
             result = request.infer([pixels[part]], share_inputs=True, share_outputs=True)
             found.append(np.array(result[0]))
         self._free.put(request)

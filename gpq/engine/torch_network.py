@@ -61,6 +61,7 @@ class TorchNetwork:
 
     engine = "torch"
     precision = "float32"
+    batches: tuple[int, ...] = (32, 1)
 
     def __init__(
         self, artifact: Artifact, device: str, threads: int, on_full: Callable[[], object]

@@ -100,6 +100,7 @@ class Threads:
     """A network that records which threads run it. ``together``: how many batches must meet."""
 
     engine, precision, device = "openvino", "float32", "cpu"
+    batches = (1,)
 
     def __init__(self, dimension: int, together: int) -> None:
         self.seen: set[str] = set()

@@ -17,33 +17,35 @@ from trainer.reproduce import draw, grid, runs
 
 
 def test_table_2_is_a_run_for_each_length_or_one_of_nested_codes() -> None:
-    paper = grid.table("cifar10", 1, "paper", grid.PAPER_BITS)
+    paper = grid.table("cifar10", 1, "paper", grid.PAPER_BITS, ["GPQ"])
     assert [run.bits for run in paper] == [12, 24, 32, 48]
     assert {run.dataset for run in paper} == {"cifar10"}
-    (modern,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS)
+    (modern,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS, ["GPQ"])
     assert (modern.bits, modern.nested) == (48, True)
+    variants = grid.table("cifar10", 1, "paper", (12, 24), list(grid.VARIANTS))
+    assert {run.variant for run in variants} == {"gpq", "gpq-h", "gpq-t", "gpq-f"}
+    assert variants[-1].options[-2:] == ["--network", "cnn-f"]
 
 
 def test_table_3_is_five_draws_of_each() -> None:
-    runs = grid.table("nuswide", 2, "paper", (12, 48))
+    runs = grid.table("nuswide", 2, "paper", (12, 48), ["GPQ"])
     assert len(runs) == 10
     assert len({run.name for run in runs}) == 10
     assert runs[0].dataset == "nuswide-unseen-0"
 
 
-def test_figures_vary_what_they_show() -> None:
+def test_figure_4_is_a_grid_of_both_weights() -> None:
     weights = grid.figure(4, "cifar10", "paper", grid.PAPER_BITS)
-    assert len({run.name for run in weights}) == 8
-    assert weights[1].options[-2:] == ["--lambda1", "0.01"]
-    variants = grid.figure(5, "cifar10", "modern", (12, 24))
-    assert {run.variant for run in variants} == {"gpq", "gpq-h", "gpq-t", "gpq-f"}
-    assert {run.recipe for run in variants} == {"paper"}
-    assert variants[-1].options[-2:] == ["--network", "cnn-f"]
+    assert len({run.name for run in weights}) == 16
+    assert weights[1].options[-4:] == ["--lambda1", "0.0", "--lambda2", "0.01"]
+    assert grid.figure(3, "cifar10", "modern", (12, 24)) == grid.figure(
+        5, "cifar10", "modern", (12, 24)
+    )
 
 
 def test_runs_with_other_lengths_or_options_have_other_folders() -> None:
     (curves,) = grid.figure(3, "cifar10", "modern", grid.PAPER_BITS)
-    (table,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS)
+    (table,) = grid.table("cifar10", 1, "modern", grid.PAPER_BITS, ["GPQ"])
     assert (curves.lengths, table.lengths) == ([48], [12, 24, 32, 48])
     folders = [runs.folder_name(curves, []), runs.folder_name(table, [])]
     folders.append(runs.folder_name(table, ["--steps", "7"]))
@@ -52,14 +54,15 @@ def test_runs_with_other_lengths_or_options_have_other_folders() -> None:
 
 def line(bits: int, found: float, dataset: str) -> dict[str, object]:
     sizes = {"n_query": 9000, "n_database": 30_000}
-    return {"bits": bits, "mAP_tie_aware": found, "dataset": dataset, "recipe": "modern", **sizes}
+    about = {"bits": bits, "dataset": dataset, "recipe": "modern", "variant": "gpq"}
+    return {**about, "mAP_tie_aware": found, **sizes}
 
 
 def test_a_table_has_the_published_numbers_too() -> None:
     lines = [line(12, 0.3, "cifar10-unseen-0"), line(12, 0.5, "cifar10-unseen-1")]
     text = draw.table(lines, "cifar10", 2, (12, 48))
     assert "| GPQ, as published | 0.321 | 0.358 |" in text
-    assert "| this, modern | 0.400 ± 0.100 |  |" in text
+    assert "| GPQ, modern | 0.400 ± 0.100 |  |" in text
     assert "9,000 queries over 30,000, 2 draws" in text
 
 
@@ -106,7 +109,7 @@ def test_runs_are_made_once_and_drawn(few: Path, tmp_path: Path, capsys) -> None
     command = ["reproduce", "--table", "3", "--data", str(few), "--out", str(out), "--runs", "1"]
     command += ["--recipe", "modern", *SMALL, "--held-out", "0"]
     assert main(command) == 0
-    assert "| this, modern | " in capsys.readouterr().out
+    assert "| GPQ, modern | " in capsys.readouterr().out
     lines = lines_of(out)
     assert [found["bits"] for found in lines] == [12, 24, 32, 48]
     assert (out / "table-3-cifar10-modern.png").read_bytes().startswith(b"\x89PNG")
@@ -133,27 +136,38 @@ def test_a_run_with_incomplete_lines_is_made_again(
     assert len(lines_of(out)) == 8
 
 
-def test_the_figures_are_drawn(
+def test_the_figures_of_trainings_are_drawn(
     few: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid, "WEIGHTS", (0.0, 0.1))
-    monkeypatch.setattr(draw, "WEIGHTS", (0.0, 0.1))
+    monkeypatch.setattr(grid, "PAIRS", ((0.0, 0.1), (0.1, 0.1)))
+    out = tmp_path / "out"
+    for number in "345":
+        command = ["reproduce", "--figure", number, "--data", str(few), "--out", str(out)]
+        assert main([*command, "--recipe", "paper", "--bits", "12", *SMALL]) == 0
+        drawn = (out / f"figure-{number}-cifar10-paper.png").read_bytes()
+        assert drawn.startswith(b"\x89PNG")
+    lines = lines_of(out)
+    assert len(lines) == 1 + 2  # figures 3 and 5 share a run
+    assert [(line["lambda1"], line["lambda2"]) for line in lines[1:]] == [(0.0, 0.1), (0.1, 0.1)]
+
+
+def test_variants_are_rows_of_a_table_of_trainings(
+    few: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     # CNN-F's 60 million weights would take most of the time.
     small = partial(torch_architectures.VGG, width=4)
     monkeypatch.setitem(torch_architectures.NETWORKS, "cnn-f", small)
     out = tmp_path / "out"
-    for number in "345":
-        command = ["reproduce", "--figure", number, "--data", str(few), "--out", str(out)]
-        assert main([*command, "--bits", "12", *SMALL]) == 0
-        drawn = (out / f"figure-{number}-cifar10.png").read_bytes()
-        assert drawn.startswith(b"\x89PNG")
-    lines = lines_of(out)
-    assert len(lines) == 1 + 4 + 3  # figures 3 and 5 share a run
-    (cnn_f,) = [line for line in lines if line["variant"] == "gpq-f"]
+    command = ["reproduce", "--table", "2", "--data", str(few), "--out", str(out), "--bits", "12"]
+    command += ["--methods", "gpq-t", "GPQ-F", "--recipe"]
+    assert main([*command, "paper", *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert "| GPQ-T, paper | " in printed and "| GPQ-F, paper | " in printed
+    (cnn_f,) = [line for line in lines_of(out) if line["variant"] == "gpq-f"]
     training = artifact.read_config(out / str(cnn_f["folder"]))["about"]["training"]
     assert (training["network"], training["variant"]) == ("cnn-f", "gpq")
-    others = [artifact.read_config(out / str(line["folder"]))["about"] for line in lines[:-1]]
-    assert {about["training"]["network"] for about in others} == {"vgg"}
+    assert main([*command, "modern"]) == 1
+    assert "the recipe modern has no variants" in capsys.readouterr().err
 
 
 def test_nuswide_is_reproduced_from_its_lists(tmp_path: Path, in_process: None, capsys) -> None:
@@ -184,10 +198,38 @@ def test_a_table_of_methods_is_measured_once_and_drawn(
     assert (out / "methods.jsonl").read_bytes() == lines
 
 
-def test_options_of_a_training_need_a_recipe(few: Path, tmp_path: Path, capsys) -> None:
+def test_the_figures_of_methods_are_drawn(
+    few: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Learner, "steps", 5)
+    out = tmp_path / "out"
+    for number in "345":
+        command = ["reproduce", "--figure", number, "--data", str(few), "--out", str(out)]
+        command += ["--methods", "SH", "GPQ", "--bits", "12", "--size", "32"]
+        assert main(command) == 0
+        path = out / f"figure-{number}-cifar10-methods.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+    curves = [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
+    assert [line["method"] for line in curves] == ["SH", "GPQ"]
+    assert all(len(line["precision_of_recall"]) == 21 for line in curves)
+    weights = [json.loads(line) for line in (out / "methods.jsonl").read_text().splitlines()]
+    assert len({line["figures"]["method"] for line in weights}) == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "7"], "give --recipe"),
+        (["--recipe", "paper", "--seeds", "3"], "leave out --recipe"),
+        (["--recipe", "paper", "--methods", "PQ"], "PQ cannot be trained on pixels"),
+    ],
+)
+def test_options_that_do_not_belong_together_are_a_clear_error(
+    words: list[str], message: str, few: Path, tmp_path: Path, capsys
+) -> None:
     command = ["reproduce", "--table", "2", "--data", str(few), "--out", str(tmp_path / "out")]
-    assert main([*command, "--steps", "7"]) == 1
-    assert "--recipe" in capsys.readouterr().err
+    assert main([*command, *words]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_reproduce_without_data_is_a_clear_error(capsys) -> None:

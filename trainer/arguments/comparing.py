@@ -6,12 +6,12 @@ from pathlib import Path
 from gpq.engine.torch_architectures import EFFICIENTNETS, TORCHVISION
 from gpq.system import device as gpq_device
 from trainer.arguments.values import Commands, add_cache_gb, code_length, defaults, positive
-from trainer.config import BITS, MODERN, PAPER, STEPS
+from trainer.config import BITS, EVERY_METHOD, MODERN, PAPER, STEPS
 from trainer.options import DEFAULT_SIZES
-from trainer.reproduce.grid import PAPER_BITS
+from trainer.reproduce.grid import NETWORK, PAPER_BITS, SIZE, VARIANTS
 
 COMPARED_BITS = (24, 48)
-REPRODUCED_SIZE = 128  # CIFAR-10's images have 32 pixels a side
+MOST_MINUTES = 10
 
 
 def add_compare(commands: Commands) -> None:
@@ -26,7 +26,8 @@ def add_compare(commands: Commands) -> None:
         action="append",
         required=True,
         metavar="DIR",
-        help="folder of <class>/*, or of train/<class>/* and test/<class>/*; may be repeated",
+        help="folder of <class>/*, or of train/<class>/* and test/<class>/*, or a CSV or Parquet "
+        "table; may be repeated",
     )
     add(
         "--bits",
@@ -41,29 +42,39 @@ def add_compare(commands: Commands) -> None:
         metavar="N",
         help="images of each class whose labels are used; the others are unlabelled; default: all",
     )
+    add(
+        "--minutes",
+        type=positive,
+        default=MOST_MINUTES,
+        help="a method that learns for longer is left out (%(default)s)",
+    )
+    add(
+        "--artifacts",
+        action="store_true",
+        help="write each method as an artifact, which a service can load",
+    )
     add("--out", type=Path, default=Path("runs/compare"), help="folder for results (%(default)s)")
-    add_methods(compared, None)
+    _add_features(compared, f"default: its own {defaults(DEFAULT_SIZES)}")
+    compared.set_defaults(methods=[EVERY_METHOD], seeds=1, network=NETWORK)
 
 
-def add_methods(parser: argparse.ArgumentParser, size: int | None) -> None:
-    """Adds the options of the methods and of the features. ``size``: default of --size."""
+def _add_features(parser: argparse.ArgumentParser, size: str) -> None:
+    """Adds the options of methods and of features, without defaults. ``size``: the default of
+    --size, in words."""
     add = parser.add_argument
     add(
         "--methods",
         nargs="+",
-        default=["all"],
         metavar="NAME",
-        help="methods to compare, such as PQ ITQ GPQ (%(default)s)",
+        help=f"methods to compare, such as PQ ITQ GPQ ({EVERY_METHOD})",
     )
-    add("--seeds", type=positive, default=1, help="trainings of each method (%(default)s)")
+    add("--seeds", type=positive, help="trainings of each method (1)")
     add(
         "--network",
         choices=sorted((*EFFICIENTNETS, *TORCHVISION)),
-        default="efficientnet-lite0",
-        help="network with published weights, which makes the features (%(default)s)",
+        help=f"network with published weights, which makes the features ({NETWORK})",
     )
-    own = "%(default)s" if size else f"default: its own {defaults(DEFAULT_SIZES)}"
-    add("--size", type=positive, default=size, help=f"pixels a side of its images ({own})")
+    add("--size", type=positive, help=f"pixels a side of its images ({size})")
     add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
     add_cache_gb(parser)
 
@@ -76,7 +87,7 @@ def add_reproduce(commands: Commands) -> None:
     which = again.add_mutually_exclusive_group(required=True)
     which.add_argument("--table", type=int, choices=(2, 3), help="2: protocol 1; 3: protocol 2")
     which.add_argument(
-        "--figure", type=int, choices=(3, 4, 5), help="3: curves; 4: loss weights; 5: variants"
+        "--figure", type=int, choices=(3, 4, 5), help="3: curves; 4: loss weights; 5: t-SNE maps"
     )
     add = again.add_argument
     add("--data", type=Path, help="folder of CIFAR-10")
@@ -86,9 +97,9 @@ def add_reproduce(commands: Commands) -> None:
         "--recipe",
         choices=(PAPER, MODERN),
         help="train GPQ on pixels, by this recipe, instead of comparing methods on features; "
-        "figures always do (paper)",
+        f"--methods then names its variants ({', '.join(VARIANTS)}; GPQ)",
     )
-    add_methods(again, REPRODUCED_SIZE)
+    _add_features(again, str(SIZE))
     add(
         "--bits",
         type=int,

@@ -53,7 +53,8 @@ def save(
             compute["graph"] = artifact.digest(graph)
         artifact.write(draft, data, graph, compute, about)
         found = artifact.load(draft)
-        model = engines.start(found, engines.Options(precision="float32"))
+        options = engines.Options(precision="float32")
+        model = engines.start(found, options, lambda m: golden.require_same_alone(m, examples))
         vectors = golden.choose(model, examples, _rounded(found))
     artifact.write(folder, data, graph, compute, {**about, "golden": vectors})
     return model.id

@@ -7,44 +7,56 @@ from pathlib import Path
 
 from gpq.system import device as gpq_device
 from trainer.compare import show
-from trainer.compare.material import Backbone, Material, of_folder
-from trainer.compare.measure import Figures
-from trainer.compare.runs import run_all
+from trainer.compare.artifacts import Artifacts
+from trainer.compare.backbone import Backbone
+from trainer.compare.material import Material, of_user
+from trainer.compare.runs import Results, Wanted, run_all
+from trainer.config import EVERY_METHOD
 from trainer.errors import TrainerError, writing
 from trainer.frozen.cache import GB
 from trainer.frozen.cache import folder as cache_folder
-from trainer.methods import METHODS
+from trainer.methods import METHODS, Method
 from trainer.options import DEFAULT_SIZE, DEFAULT_SIZES
 
 LINES = "compared.jsonl"
-EVERY = "all"
+MINUTE = 60
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Measures methods on folders of images; writes a table and a plot of each. Raises
-    TrainerError."""
+    """Measures methods on images of the user; writes a table and a plot of each folder or table of
+    images. Raises TrainerError."""
     methods = chosen(options.methods)
-    backbone = backbone_of(options)
-    for folder in options.data:
-        material = of_folder(folder, backbone, options.labels or 0)
-        labels = f"{options.labels} labels of each class" if options.labels else "all labels"
-        about = f"{backbone.name} at {backbone.size} pixels, {labels}"
-        seeds, bits = range(options.seeds), sorted(set(options.bits))
-        lines = run_all(material, about, methods, bits, seeds, options.out / LINES)
-        _show([line.figures for line in lines], material, bits, about, options.out)
+    bits, limit = sorted(set(options.bits)), MINUTE * options.minutes
+    wanted = Wanted(methods, bits, range(options.seeds), limit)
+    with backbone_of(options) as backbone:
+        for source in options.data:
+            _compare(options, source, wanted, backbone)
 
 
-def chosen(names: Sequence[str]) -> list[str]:
+def _compare(options: argparse.Namespace, source: Path, wanted: Wanted, backbone: Backbone) -> None:
+    material = of_user(source, backbone, options.labels or 0)
+    labels = f"{options.labels} labels of each class" if options.labels else "all labels"
+    about = f"{backbone.name} at {backbone.size} pixels, {labels}"
+    path = options.out / LINES
+    if options.artifacts:
+        kept = Artifacts(backbone, material, options.out / material.name)
+        found = run_all(material, about, wanted, path, kept.write, kept.has)
+    else:
+        found = run_all(material, about, wanted, path)
+    _show(found, material, wanted, about, options.out)
+
+
+def chosen(names: Sequence[str]) -> dict[str, Method]:
     """Returns the methods with these names, in any case of letters. Raises TrainerError."""
-    if [name.lower() for name in names] == [EVERY]:
-        return list(METHODS)
+    if [name.lower() for name in names] == [EVERY_METHOD]:
+        return dict(METHODS)
     known = {name.lower(): name for name in METHODS}
     wrong = [name for name in names if name.lower() not in known]
     if wrong:
         raise TrainerError(
             f"--methods: there is no {', '.join(wrong)}; known are {', '.join(METHODS)}"
         )
-    return list(dict.fromkeys(known[name.lower()] for name in names))
+    return {known[name.lower()]: METHODS[known[name.lower()]] for name in names}
 
 
 def backbone_of(options: argparse.Namespace) -> Backbone:
@@ -56,15 +68,22 @@ def backbone_of(options: argparse.Namespace) -> Backbone:
     return Backbone(name, size, device, place, limit)
 
 
-def _show(
-    found: Sequence[Figures], material: Material, bits: Sequence[int], about: str, out: Path
-) -> None:
+def _show(results: Results, material: Material, wanted: Wanted, about: str, out: Path) -> None:
     heading = (
         f"{material.name}: {len(material.queries):,} queries over {len(material.database):,} "
-        f"images of {len(material.classes)} classes, {about}"
+        f"images of {len(material.classes)} classes, learnt from {len(material.labelled):,} "
+        f"labelled and {len(material.unlabelled):,} unlabelled others; {about}; the mAP of a "
+        f"random order is about {material.chance:.3f}"
     )
+    found = results.figures
+    bits = [length for length in wanted.bits if any(each.bits == length for each in found)]
     tables = [show.costs(found, length) for length in bits]
     sentences = [show.advice(found, length) for length in bits]
+    sentences += [
+        f"{name} is left out from {length} bits on: it learns for more than "
+        f"{wanted.limit / MINUTE:g} minutes (--minutes)."
+        for name, length in results.too_slow
+    ]
     text = "\n".join([heading, "", *tables, *sentences, ""])
     print(text)
     with writing(out):

@@ -1,6 +1,10 @@
 """Trains a method on some material and measures its codes."""
 
+import math
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +12,9 @@ from tqdm import tqdm
 
 from trainer.compare.material import Material
 from trainer.evaluation.metrics import mean_metrics
-from trainer.evaluation.ranking import ranked
-from trainer.methods import METHODS
-from trainer.methods.base import Coder, Codes, Floats
+from trainer.evaluation.ranking import Ranking, ranked
+from trainer.methods import Method
+from trainer.methods.base import Coder, Codes
 
 TOGETHER = 32  # queries whose scores are computed at a time
 
@@ -40,25 +44,30 @@ class Figures:
     n_database: int
 
 
-def measure(name: str, material: Material, bits: int, seed: int) -> Figures:
-    """Learns by the method ``name`` and ranks the whole database for every query."""
+class TooSlowError(Exception):
+    """A method has not learnt within the time that it may take."""
+
+
+def measure(
+    name: str, method: Method, material: Material, bits: int, seed: int, limit: float = math.inf
+) -> tuple[Figures, Coder]:
+    """Learns by a method and ranks the whole database for every query.
+
+    ``limit``: seconds that learning may take. Raises TooSlowError.
+    """
     began = time.perf_counter()
-    coder = METHODS[name].learn(material.lesson(bits, seed))
+    with _within(limit):
+        coder = method.learn(material.lesson(bits, seed))
     learnt = time.perf_counter()
     codes = coder.encode(material.database)
     encoded = time.perf_counter()
-    unique, of_row, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
-    metrics, scoring = [], 0.0
-    queries, stored = material.queries, material.database_labels.T.astype(np.float32)
-    for first in tqdm(range(0, len(queries), TOGETHER), desc=f"{name} {bits}", leave=False):
-        some = slice(first, first + TOGETHER)
-        scores, seconds = _scores(coder, queries[some], unique)
-        scoring += seconds
-        relevant = material.query_labels[some].astype(np.float32) @ stored > 0
-        for number, (line, right) in enumerate(zip(scores, relevant, strict=True), first):
-            metrics.append(ranked(number, line[of_row.ravel()], right).metrics)
-    means = mean_metrics(metrics)
-    return Figures(
+    unique, counts = np.unique(codes, axis=0, return_counts=True)
+    some = material.queries[:TOGETHER]
+    ready = time.perf_counter()
+    coder.scores(some, unique)
+    scored = time.perf_counter()
+    means = mean_metrics([found.metrics for found in rankings(coder, codes, material, name)])
+    figures = Figures(
         name,
         bits,
         seed,
@@ -68,13 +77,42 @@ def measure(name: str, material: Material, bits: int, seed: int) -> Figures:
         int(counts.max()),
         round(learnt - began, 1),
         round(1e6 * (encoded - learnt) / len(codes), 1),
-        round(1e3 * scoring / len(queries), 2),
-        len(queries),
+        round(1e3 * (scored - ready) / len(some), 2),
+        len(material.queries),
         len(codes),
     )
+    return figures, coder
 
 
-def _scores(coder: Coder, queries: Floats, codes: Codes) -> tuple[Floats, float]:
-    began = time.perf_counter()
-    scores = coder.scores(queries, codes)
-    return scores, time.perf_counter() - began
+def rankings(coder: Coder, codes: Codes, material: Material, what: str) -> Iterator[Ranking]:
+    """Yields the ranking of the whole database for each query.
+
+    ``codes``: those of the database. ``what``: a name for the progress bar.
+    """
+    unique, of_row = np.unique(codes, axis=0, return_inverse=True)
+    queries, stored = material.queries, material.database_labels.T.astype(np.float32)
+    for first in tqdm(range(0, len(queries), TOGETHER), desc=what, leave=False):
+        some = slice(first, first + TOGETHER)
+        scores = coder.scores(queries[some], unique)
+        relevant = material.query_labels[some].astype(np.float32) @ stored > 0
+        for number, (line, right) in enumerate(zip(scores, relevant, strict=True), first):
+            yield ranked(number, line[of_row.ravel()], right)
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raises TooSlowError in the main thread once the time is over, between two steps of Python."""
+    if seconds == math.inf:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

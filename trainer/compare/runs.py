@@ -1,19 +1,20 @@
 """Runs methods one after the other and keeps the figures of each; finished ones are skipped."""
 
-import json
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from gpq.model.codebook import K
-from gpq.system.files import replacing
+from trainer import lines as files
 from trainer.compare.material import Material
-from trainer.compare.measure import Figures, measure
-from trainer.errors import TrainerError, writing
+from trainer.compare.measure import Figures, TooSlowError, measure
+from trainer.errors import TrainerError
+from trainer.methods import Method
+from trainer.methods.base import Coder
 
 Key = tuple[str, str, int, int]  # the digest, the method, bits, seed
 
@@ -35,41 +36,80 @@ class Line:
         return self.digest, self.figures.method, self.figures.bits, self.figures.seed
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure. ``methods``: by name. ``limit``: seconds that a method may learn."""
+
+    methods: Mapping[str, Method]
+    bits: Sequence[int]
+    seeds: Sequence[int]
+    limit: float = math.inf
+
+
+@dataclass(frozen=True)
+class Results:
+    """The lines of all runs, and the methods and lengths that were too slow."""
+
+    lines: list[Line]
+    too_slow: list[tuple[str, int]]
+
+    @property
+    def figures(self) -> list[Figures]:
+        return [line.figures for line in self.lines]
+
+
+Keep = Callable[[Figures, Coder], None]
+IsKept = Callable[[str, int, int], bool]
+
+
 def run_all(
     material: Material,
     about: str,
-    methods: Sequence[str],
-    bits: Sequence[int],
-    seeds: Iterable[int],
+    wanted: Wanted,
     path: Path,
-) -> list[Line]:
+    keep: Keep = lambda figures, coder: None,
+    is_kept: IsKept = lambda method, bits, seed: True,
+) -> Results:
     """Measures each method at each length, unless the file ``path`` has its figures already.
 
-    Returns the lines of all. A line is written as soon as its method is measured. Raises
-    TrainerError if there are too few images for the longest codes.
+    A line is written as soon as its method is measured, after ``keep`` got its coder. ``is_kept``:
+    whether it has it already. A method that was too slow at one length is not tried at longer
+    ones. Raises TrainerError if there are too few images for the longest codes.
     """
-    seeds, digest = list(seeds), material.digest
-    _require_enough(material, max(bits))
-    wanted = [(name, length, seed) for length in bits for name in methods for seed in seeds]
+    digest = material.digest
+    _require_enough(material, max(wanted.bits))
     known = {line.key: line for line in read(path)}
-    for name, length, seed in tqdm(wanted, desc=material.name, unit="run"):
-        key = digest, name, length, seed
-        if key not in known:
-            figures = measure(name, material, length, seed)
+    found: list[Line] = []
+    slow: dict[str, int] = {}
+    runs = [(b, name, s) for b in sorted(wanted.bits) for name in wanted.methods
+            for s in wanted.seeds]  # fmt: skip
+    for bits, name, seed in tqdm(runs, desc=material.name, unit="run"):
+        key = digest, name, bits, seed
+        if key not in known or not is_kept(name, bits, seed):
+            if name in slow:
+                continue
+            try:
+                method = wanted.methods[name]
+                figures, coder = measure(name, method, material, bits, seed, wanted.limit)
+            except TooSlowError:
+                slow[name] = bits
+                continue
+            keep(figures, coder)
             known[key] = Line(material.name, about, digest, figures)
-            _write(path, [*read(path), known[key]])
-    return [known[digest, *each] for each in wanted]
+            others = [line for line in read(path) if line.key != key]
+            files.write(path, map(asdict, [*others, known[key]]))
+        found.append(known[key])
+    return Results(found, list(slow.items()))
 
 
 def read(path: Path) -> list[Line]:
     """Returns the complete lines of a file; none if it does not exist."""
     lines: list[Line] = []
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    for values in files.read(path):
         try:
-            values: dict[str, Any] = json.loads(text)
             lines.append(Line(**{**values, "figures": Figures(**values["figures"])}))
-        except (ValueError, KeyError, TypeError):  # cut off, as on a full disk; it is run again
-            print(f"{path}: skipping an incomplete line: {text[:60]}", file=sys.stderr)
+        except (KeyError, TypeError):  # of another version; it is run again
+            print(f"{path}: skipping a line of other fields", file=sys.stderr)
     return lines
 
 
@@ -81,10 +121,3 @@ def _require_enough(material: Material, bits: int) -> None:
             f"{material.name}: codes of {bits} bits are learnt from at least {least} images and "
             f"features; there are {images} images to learn from, of {features} features each"
         )
-
-
-def _write(path: Path, lines: Iterable[Line]) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.writelines(json.dumps(asdict(line)).encode() + b"\n" for line in lines)

@@ -66,19 +66,20 @@ def plot(found: Sequence[Figures], bits: Sequence[int], title: str) -> Figure:
     """Draws the mAP of each method by code length."""
     drawn = Figure(figsize=(7, 5), layout="constrained")
     axes = drawn.subplots()
-    ends: list[tuple[float, str, str]] = []
+    ends: list[tuple[float, int, str, str]] = []
     bits = sorted(bits)
     for number, name in enumerate(methods_of(found)):
-        values = [np.mean(_maps(found, name, b)) for b in bits]
+        lengths = [b for b in bits if _maps(found, name, b)]
+        values = [np.mean(_maps(found, name, b)) for b in lengths]
         colour = COLOURS[METHODS[name].uses]
         marker = MARKERS[number % len(MARKERS)]
-        axes.plot(bits, values, color=colour, marker=marker, markersize=5, linewidth=1.2)
-        ends.append((float(values[-1]), name, colour))
+        axes.plot(lengths, values, color=colour, marker=marker, markersize=5, linewidth=1.2)
+        ends.append((float(values[-1]), lengths[-1], name, colour))
     ends.sort()
-    heights = _apart([value for value, _, _ in ends])
-    for height, (value, name, colour) in zip(heights, ends, strict=True):
+    heights = _apart([value for value, *_ in ends])
+    for height, (value, place, name, colour) in zip(heights, ends, strict=True):
         axes.annotate(
-            name, (bits[-1], value), xytext=(24, height), textcoords=("offset points", "data"),
+            name, (place, value), xytext=(24, height), textcoords=("offset points", "data"),
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 0},
             color=colour, va="center", fontsize=8,
         )  # fmt: skip

@@ -24,10 +24,14 @@ from trainer.methods.shallow.signs import itq, sdh, sh
 
 @dataclass(frozen=True)
 class Method:
-    """``uses``: which images it learns from: all without labels, labelled ones, or both."""
+    """``uses``: which images it learns from: all without labels, labelled ones, or both.
+
+    ``served``: whether its coder is a network and a codebook, which an artifact can hold.
+    """
 
     learn: Callable[[Lesson], Coder]
     uses: str
+    served: bool = True
 
 
 UNLABELLED, LABELLED, BOTH = "no labels", "labels", "labels and unlabelled images"
@@ -35,7 +39,7 @@ UNLABELLED, LABELLED, BOTH = "no labels", "labels", "labels and unlabelled image
 METHODS: dict[str, Method] = {
     "PQ": Method(pq, UNLABELLED),
     "OPQ": Method(opq, UNLABELLED),
-    "LOPQ": Method(lopq, UNLABELLED),
+    "LOPQ": Method(lopq, UNLABELLED, served=False),
     "SH": Method(sh, UNLABELLED),
     "ITQ": Method(itq, UNLABELLED),
     "SDH": Method(sdh, LABELLED),
@@ -44,7 +48,7 @@ METHODS: dict[str, Method] = {
     "DQN": Method(learn(DQN), LABELLED),
     "SUBIC": Method(learn(SUBIC), LABELLED),
     "PQN": Method(learn(PQN), LABELLED),
-    "DTQ": Method(learn(DTQ), LABELLED),
+    "DTQ": Method(learn(DTQ), LABELLED, served=False),
     "SSDH": Method(learn(SSDH), BOTH),
     "BGDH": Method(learn(BGDH), BOTH),
     "SSGAH": Method(learn(SSGAH), BOTH),

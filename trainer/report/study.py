@@ -166,7 +166,7 @@ def _query_result(found: Ranking) -> _QueryResult:
         float(relevant.mean()),
         found.metrics,
         [tie_aware_mean_at(relevant, scores, k) for k in RANKS],
-        _precision_of_recall(relevant, scores),
+        precision_of_recall(relevant, scores),
         found.rows[:SHOWN_HITS].copy(),
         relevant[:SHOWN_HITS].copy(),
         found.rows[relevant][:SHOWN_HITS].copy(),
@@ -179,7 +179,7 @@ def _attainable(k: int, found: list[_QueryResult], collection: Collection) -> fl
     return float(np.mean([min(1.0, f.metrics.right / hits) for f in found]))
 
 
-def _precision_of_recall(
+def precision_of_recall(
     relevant: NDArray[np.bool_], scores: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Returns the interpolated precision at RECALLS: the best at that recall or a higher one.

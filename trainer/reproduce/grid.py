@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from trainer.config import NESTED_BITS, VARIANTS
+from trainer.config import NESTED_BITS
 from trainer.data.datasets import DRAWS
 
 PAPER_BITS = (12, 24, 32, 48)
-WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # values of lambda1 and lambda2 in figure 4
-CNN_F = "gpq-f"  # the variant with another network; at 224 pixels, 60,000 images take 9 GB
+NETWORK, SIZE = "efficientnet-lite0", 128  # of features, and pixels; CIFAR-10 has 32 a side
+PAIRS = tuple(product((0.0, 0.01, 0.1, 1.0), repeat=2))  # lambda1 and lambda2 in figure 4
+CNN_F = "GPQ-F"  # the variant with another network; at 224 pixels, 60,000 images take 9 GB
+VARIANTS = {"GPQ": "gpq", "GPQ-H": "gpq-h", "GPQ-T": "gpq-t", CNN_F: "gpq-f"}
 
 # mAP by bits as printed in tables 2 and 3 of the paper; table 3 has means of five draws.
 PUBLISHED = {
@@ -48,19 +51,29 @@ class PlannedRun:
     def options(self) -> list[str]:
         """The command-line options of ``trainer train``."""
         words = ["--dataset", self.dataset, "--recipe", self.recipe, "--bits", str(self.bits)]
-        other_network = self.variant == CNN_F
+        other_network = self.variant == VARIANTS[CNN_F]
         words += ["--network", "cnn-f"] if other_network else ["--variant", self.variant]
         for name, value in (("--lambda1", self.lambda1), ("--lambda2", self.lambda2)):
             words += [] if value is None else [name, str(value)]
         return words
 
 
-def table(dataset: str, protocol: int, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
-    """Returns the runs of table 2 (``protocol`` 1) or table 3 (``protocol`` 2)."""
+def table(
+    dataset: str, protocol: int, recipe: str, bits: Sequence[int], variants: Sequence[str]
+) -> list[PlannedRun]:
+    """Returns the runs of table 2 (``protocol`` 1) or table 3 (``protocol`` 2).
+
+    ``variants``: names of VARIANTS, each a row.
+    """
     names = datasets(dataset, protocol)
     if recipe == "modern":
         return [PlannedRun(name, recipe, max(bits), nested=True) for name in names]
-    return [PlannedRun(name, recipe, length) for length in bits for name in names]
+    return [
+        PlannedRun(name, recipe, length, VARIANTS[variant])
+        for variant in variants
+        for length in bits
+        for name in names
+    ]
 
 
 def datasets(dataset: str, protocol: int) -> list[str]:
@@ -70,12 +83,11 @@ def datasets(dataset: str, protocol: int) -> list[str]:
 
 
 def figure(number: int, dataset: str, recipe: str, bits: Sequence[int]) -> list[PlannedRun]:
-    """Returns the runs of figure 3 (curves of the longest code), 4 (weights) or 5 (variants)."""
+    """Returns the runs of figure 4 (weights), or the one of figures 3 (curves) and 5 (t-SNE)."""
     longest = max(bits)
-    if number == 3:
+    if number != 4:
         return [PlannedRun(dataset, recipe, longest)]
-    if number == 4:
-        first = [PlannedRun(dataset, recipe, longest, lambda1=value) for value in WEIGHTS]
-        return first + [PlannedRun(dataset, recipe, longest, lambda2=value) for value in WEIGHTS]
-    names = (*VARIANTS, CNN_F)
-    return [PlannedRun(dataset, "paper", length, variant=name) for name in names for length in bits]
+    return [
+        PlannedRun(dataset, recipe, longest, lambda1=first, lambda2=second)
+        for first, second in PAIRS
+    ]

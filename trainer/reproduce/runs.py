@@ -6,18 +6,16 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from gpq.model import artifact
-from gpq.system.files import replacing
-from trainer.errors import TrainerError, writing
+from trainer.errors import TrainerError
+from trainer.lines import Line, read, write
 from trainer.reproduce.grid import PlannedRun
 from trainer.training import checkpoint
 
 LINES = "runs.jsonl"
-Line = dict[str, Any]
 
 
 def run_all(
@@ -43,19 +41,8 @@ def folder_name(run: PlannedRun, extra: list[str]) -> str:
 def _lines(out: Path, run: PlannedRun, extra: list[str]) -> list[Line]:
     """Returns the lines of a run, one per code length; none if any is missing."""
     folder = folder_name(run, extra)
-    lines = [line for line in _all_lines(out) if line.get("folder") == folder]
+    lines = [line for line in read(out / LINES) if line.get("folder") == folder]
     return lines if [line["bits"] for line in lines] == run.lengths else []
-
-
-def _all_lines(out: Path) -> list[Line]:
-    path = out / LINES
-    lines: list[Line] = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # cut off, as on a full disk; the run is made again
-            print(f"{path}: skipping an incomplete line: {text[:60]}", file=sys.stderr)
-    return lines
 
 
 def _run(run: PlannedRun, data: Path, out: Path, extra: list[str]) -> None:
@@ -70,9 +57,8 @@ def _run(run: PlannedRun, data: Path, out: Path, extra: list[str]) -> None:
     hardware = {key: training[key] for key in ("seconds", "device", "versions")}
     about = {"run": run.name, "folder": name, "extra": extra, **asdict(run)}
     new = [{**about, **json.loads(text), **hardware} for text in printed.splitlines()]
-    others = [line for line in _all_lines(out) if line.get("folder") != name]
-    with writing(out / LINES), replacing(out / LINES) as file:
-        file.writelines(json.dumps(line).encode() + b"\n" for line in [*others, *new])
+    others = [line for line in read(out / LINES) if line.get("folder") != name]
+    write(out / LINES, [*others, *new])
     (folder / checkpoint.NAME).unlink(missing_ok=True)  # it is four times as large as the model
 
 

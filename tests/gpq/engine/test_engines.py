@@ -200,6 +200,7 @@ class Wrong:
     """A network that computes other features than it should."""
 
     engine, precision, device = "openvino", "float32", "cpu"
+    batches = (1,)
 
     def __init__(self, found: Artifact, *rest: object) -> None:
         self.dimension = found.dimension

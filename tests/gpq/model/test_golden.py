@@ -21,6 +21,7 @@ class Known:
     """A network whose features are given for each image, by its first pixel."""
 
     engine, precision, device = "none", "float32", "cpu"
+    batches = (32, 4, 1)
 
     def __init__(self, features: NDArray[np.float32]) -> None:
         self.of_pixel = features
@@ -143,3 +144,26 @@ def test_a_damaged_code_is_refused(code: object, model: Model, tmp_path: Path) -
     about = {"golden": [*model.about["golden"][:1], {**model.about["golden"][1], "code": code}]}
     with pytest.raises(ArtifactError, match=r"golden vector 1 (is damaged|encodes to)"):
         golden.verify(replace(model, about=about), tmp_path)
+
+
+class WrongInBatches(Known):
+    """A network that computes the last rows of large batches wrongly."""
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found = super().features(pixels).copy()
+        found[24:32] *= -1
+        return found
+
+
+def test_an_engine_that_computes_batches_wrongly_is_refused(model: Model, tmp_path: Path) -> None:
+    features = np.random.default_rng(0).standard_normal((40, D), dtype=np.float32)
+    right = replace(model, network=Known(features), about={})
+    about = {"golden": golden.choose(right, numbered(40))}
+    golden.verify(replace(right, about=about), tmp_path)
+    wrong = replace(model, network=WrongInBatches(features), about=about)
+    message = "none computes other codes in batches than for single images: row 24 of 37 has"
+    with pytest.raises(ArtifactError, match=message):
+        golden.verify(wrong, tmp_path)
+    golden.require_same_alone(right, numbered(40))
+    with pytest.raises(ArtifactError, match=message):
+        golden.require_same_alone(wrong, numbered(40))

@@ -38,6 +38,7 @@ def test_a_request_that_has_begun_is_encoded_to_its_end(random_model: Path, call
 
     class Slow:
         engine, precision, device = "openvino", "float32", "cpu"
+        batches = (1,)
 
         def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             budget.left = 0  # as if the wait for the first batch had spent it

@@ -46,6 +46,7 @@ class Rounded:
     """A network whose features are rounded, much more than bfloat16 would."""
 
     engine, precision, device = "openvino", "bfloat16", "cpu"
+    batches = (1,)
 
     def __init__(self, network: engines.Network) -> None:
         self.network = network

@@ -1,16 +1,19 @@
 """Compares methods on folders of real photographs, by the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gpq.engine import engines
 from harness.images import EXAMPLES
 from trainer.__main__ import main
-from trainer.compare import runs
-from trainer.compare.material import divided, first_of_each
-from trainer.data.listing import Listing
+from trainer.compare import command, runs
+from trainer.compare.division import divide
+from trainer.compare.material import first_of_each
+from trainer.evaluation.ranking import ranked
 from trainer.methods.deep.learning import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,11 +21,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of three kinds of garments, twelve photographs of each."""
+    """A folder of three kinds of garments, thirty photographs of each."""
     folder = tmp_path / "garments"
     for kind in ("hat", "shoes", "skirt"):
         (folder / kind).mkdir(parents=True)
-        for file in sorted((EXAMPLES / kind).iterdir())[:12]:
+        for file in sorted((EXAMPLES / kind).iterdir())[:30]:
             (folder / kind / file.name).write_bytes(file.read_bytes())
     return folder
 
@@ -41,7 +44,8 @@ def test_methods_are_compared_once_and_shown(
     assert compare(photos, out, "--labels", "5") == 0
     printed = capsys.readouterr()
     assert "broken.jpg" in printed.err
-    assert "garments: 7 queries over 29 images of 3 classes" in printed.out
+    assert "garments: 17 queries over 36 images of 3 classes" in printed.out
+    assert "learnt from 15 labelled and 22 unlabelled others" in printed.out
     assert "efficientnet-lite0 at 64 pixels, 5 labels of each class" in printed.out
     assert "At 24 bits, use " in printed.out
     assert (out / "garments.md").read_text() + "\n" == printed.out
@@ -71,8 +75,8 @@ def test_other_options_are_other_results(
     assert len((tmp_path / "out" / "compared.jsonl").read_text().splitlines()) == 4 + 4 + 4
 
 
-def test_train_and_test_are_database_and_queries(photos: Path, tmp_path: Path, capsys) -> None:
-    for part, kept in (("train", slice(0, 10)), ("test", slice(10, 12))):
+def test_train_is_learnt_from_and_test_is_searched(photos: Path, tmp_path: Path, capsys) -> None:
+    for part, kept in (("train", slice(0, 7)), ("test", slice(7, 12))):
         for kind in sorted(photos.iterdir()):
             (tmp_path / "split" / part / kind.name).mkdir(parents=True)
             for file in sorted(kind.iterdir())[kept]:
@@ -80,11 +84,14 @@ def test_train_and_test_are_database_and_queries(photos: Path, tmp_path: Path, c
                 target.write_bytes(file.read_bytes())
     words = ["compare", "--data", str(tmp_path / "split"), "--out", str(tmp_path / "out")]
     assert main([*words, "--size", "64", "--bits", "12", "--methods", "itq"]) == 0
-    assert "split: 6 queries over 30 images" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "split: 3 queries over 12 images" in printed and "learnt from 21 labelled" in printed
     (tmp_path / "split" / "test" / "coat").mkdir()
     (tmp_path / "split" / "test" / "coat" / "a.jpg").write_bytes(target.read_bytes())
     assert main([*words, "--methods", "itq"]) == 1
-    assert "test/ has classes that train/ lacks: coat" in capsys.readouterr().err
+    assert "split: coat: there are images of these classes to search, but none to learn from" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,25 +112,70 @@ def test_what_cannot_be_compared_is_a_clear_error(
     assert message in capsys.readouterr().err
 
 
-def listing(*counts: int) -> Listing:
-    """Returns a listing of classes with these numbers of files."""
-    classes = [f"class {n}" for n, count in enumerate(counts) for _ in range(count)]
-    files = tuple(Path(f"{n}.jpg") for n in range(len(classes)))
-    return Listing(files, tuple(frozenset([name]) for name in classes))
+def test_a_method_that_is_too_slow_is_left_out(
+    photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "MINUTE", 0.05)
+    monkeypatch.setattr(Learner, "steps", 5000)
+    assert compare(photos, tmp_path / "out", "--minutes", "1") == 0
+    printed = capsys.readouterr().out
+    assert "GPQ is left out from 12 bits on: it learns for more than 1 minutes" in printed
+    assert "At 24 bits, use ITQ" in printed
+    lines = (tmp_path / "out" / "compared.jsonl").read_text().splitlines()
+    assert [json.loads(line)["figures"]["method"] for line in lines] == ["ITQ", "ITQ"]
 
 
-def test_a_fifth_of_the_images_are_queries() -> None:
-    stored, asked = divided(listing(10, 15))
-    assert [path.name for path in asked.files] == ["4.jpg", "9.jpg", "14.jpg", "19.jpg", "24.jpg"]
-    assert len(stored) == 20 and not set(stored.files) & set(asked.files)
+def test_a_table_of_images_with_several_classes(photos: Path, tmp_path: Path, capsys) -> None:
+    """Images are of a kind and of the first or the second half of its photographs."""
+    rows = ["path,labels"]
+    for kind in sorted(photos.iterdir()):
+        files = sorted(kind.iterdir())
+        rows += [f"{kind.name}/{f.name},{kind.name}|half {n % 2}" for n, f in enumerate(files)]
+    table = photos / "pictures.csv"
+    table.write_text("\n".join(rows))
+    assert compare(table, tmp_path / "out", "--methods", "CNNH", "SDH", "--bits", "12") == 0
+    assert "pictures: 18 queries over 36 images of 5 classes" in capsys.readouterr().out
 
 
-def test_small_classes_have_queries_too_but_keep_an_image_in_the_database() -> None:
-    stored, asked = divided(listing(*[50] * 1200))
-    assert len(asked) == 1000
-    assert len(asked.classes) == 1000 and len(stored.classes) == 1200
-    stored, asked = divided(listing(*[1] * 50))
-    assert len(asked) == 0 and len(stored) == 50
+SERVED = ("OPQ", "SH", "SDH", "NINH", "SUBIC", "GPQ-H")
+
+
+def test_a_service_finds_with_an_artifact_what_was_measured(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(Learner, "steps", 60)
+    out = tmp_path / "out"
+    words = ["--artifacts", "--bits", "24", "--methods", "LOPQ", *SERVED]
+    assert compare(photos, out, *words) == 0
+    folders = sorted(path.name for path in (out / "garments").iterdir())
+    assert folders == sorted(f"{name}-24-0" for name in SERVED)
+    configs = {name: out / "garments" / name / "config.json" for name in folders}
+    before = {name: path.stat().st_mtime_ns for name, path in configs.items()}
+    division = divide(photos)
+    kinds = {file: next(iter(labels)) for part in (division.queries, division.database)
+             for file, labels in zip(part.files, part.labels, strict=True)}  # fmt: skip
+    for name in folders:
+        model = engines.load(out / "garments" / name)
+        queries, database = (
+            model.features(np.stack([model.read(file.read_bytes()) for file in part.files]))
+            for part in (division.queries, division.database)
+        )
+        codes, tables = model.codebook.encode(database), model.codebook.lut(queries)
+        found = []
+        for file, table in zip(division.queries.files, tables, strict=True):
+            scores = np.zeros(len(codes), dtype=np.float32)
+            for m in range(model.codebook.M):
+                scores += table[m, codes[:, m]]
+            right = np.array([kinds[other] == kinds[file] for other in division.database.files])
+            found.append(ranked(0, scores, right).metrics.tie_aware_average_precision)
+        measured = model.about["measured"]
+        assert measured["model"] == model.id
+        assert np.mean(found) == pytest.approx(measured["mAP_tie_aware"], abs=0.01), name
+    assert compare(photos, out, *words) == 0
+    shutil.rmtree(out / "garments" / "SUBIC-24-0")
+    assert compare(photos, out, *words) == 0
+    changed = [name for name, path in configs.items() if path.stat().st_mtime_ns != before[name]]
+    assert changed == ["SUBIC-24-0"]
 
 
 def test_folders_that_are_no_classes_are_told_apart(photos: Path, tmp_path: Path, capsys) -> None:
@@ -134,7 +186,8 @@ def test_folders_that_are_no_classes_are_told_apart(photos: Path, tmp_path: Path
     words += ["--bits", "12", "--methods", "ITQ", "itq"]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "7 queries over 29 images of 3 classes" in printed
+    assert "18 queries over 36 images of 3 classes" in printed
+    assert "learnt from 36 labelled and 6 unlabelled others" in printed
     assert "±" not in printed  # the method that was named twice is measured once
     (photos / "unlabeled").rename(photos / "val")
     assert main(words) == 1
@@ -147,7 +200,7 @@ def test_changed_images_are_measured_again(photos: Path, tmp_path: Path, capsys)
     assert main(words) == 0
     next(iter((photos / "hat").iterdir())).unlink()
     assert main(words) == 0
-    assert "7 queries over 28 images" in capsys.readouterr().out
+    assert "17 queries over 36 images" in capsys.readouterr().out
     assert len((tmp_path / "out" / "compared.jsonl").read_text().splitlines()) == 2
 
 

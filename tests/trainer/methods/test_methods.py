@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from trainer.compare.material import Material
-from trainer.compare.measure import measure
+from trainer.compare.measure import TooSlowError, measure
+from trainer.data.images import ArrayImages
 from trainer.methods import METHODS, UNLABELLED
-from trainer.methods.base import Lesson
+from trainer.methods.base import CodebookCoder, Lesson
 from trainer.methods.deep import learning
 from trainer.methods.deep.learning import Learner
 from trainer.methods.shallow import products, signs
@@ -42,18 +44,18 @@ def material() -> Material:
     names = tuple(f"kind {n}" for n in range(KINDS))
     return Material(
         "kinds", names, labelled, labels, unlabelled, queries, query_labels, database,
-        database_labels,
+        database_labels, ArrayImages(torch.empty(0)),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_what_it_is_given(name: str, material: Material) -> None:
-    found = measure(name, material, 24, seed=0)
+    found, _ = measure(name, METHODS[name], material, 24, seed=0)
     chance = 1 / KINDS
     least = 0.35 if METHODS[name].uses == UNLABELLED else 0.6
     assert found.mAP > least > chance
     assert found.bits == 24 and found.n_database == 400
-    again = measure(name, material, 24, seed=0)
+    again, _ = measure(name, METHODS[name], material, 24, seed=0)
     assert again.mAP == found.mAP
 
 
@@ -67,3 +69,18 @@ def test_codes_depend_on_the_features_of_an_image_alone(name: str, material: Mat
     assert scores.shape == (40, 400) and scores.dtype == np.float32
     assert np.isfinite(scores).all()
     assert np.allclose(coder.scores(material.queries[3:4], codes), scores[3:4], atol=1e-4)
+
+
+def test_a_method_that_learns_for_too_long_is_stopped(material: Material) -> None:
+    with pytest.raises(TooSlowError):
+        measure("GPQ", METHODS["GPQ"], material, 24, seed=0, limit=0.01)
+    found, _ = measure("SH", METHODS["SH"], material, 24, seed=0, limit=600)
+    assert found.n_query == 40
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_that_are_served_are_a_network_and_a_codebook(
+    name: str, material: Material
+) -> None:
+    coder = METHODS[name].learn(material.lesson(12, 0))
+    assert isinstance(coder, CodebookCoder) == METHODS[name].served

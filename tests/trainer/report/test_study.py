@@ -17,8 +17,8 @@ from trainer.report.study import (
     _colour_examples,
     _feature_map,
     _per_class,
-    _precision_of_recall,
     _query_result,
+    precision_of_recall,
     study,
 )
 
@@ -46,15 +46,15 @@ def test_a_study_of_random_weights_finds_what_chance_finds(found: Study) -> None
 def test_precision_of_recall_by_hand() -> None:
     # hits at ranks 1 and 4: precision 1 up to recall ½, ½ above it
     scores = np.array([4, 3, 2, 1], dtype=np.float32)
-    found = _precision_of_recall(np.array([True, False, False, True]), scores)
+    found = precision_of_recall(np.array([True, False, False, True]), scores)
     assert found.tolist() == [1.0 if recall <= 0.5 else 0.5 for recall in RECALLS]
-    assert not _precision_of_recall(np.zeros(3, dtype=bool), scores[:3]).any()
+    assert not precision_of_recall(np.zeros(3, dtype=bool), scores[:3]).any()
 
 
 def test_precision_of_recall_is_the_same_in_any_order_of_equal_scores() -> None:
     scores = np.array([2, 2, 2, 2, 1], dtype=np.float32)
     orders = ([True, True, False, False, True], [False, False, True, True, True])
-    first, second = (_precision_of_recall(np.array(order), scores) for order in orders)
+    first, second = (precision_of_recall(np.array(order), scores) for order in orders)
     assert first.tolist() == second.tolist()
     assert first[0] == pytest.approx(0.6)  # the best precision is at the end: 3 of 5
 

@@ -12,7 +12,6 @@ from trainer.methods.base import Coder, Lesson
 from trainer.methods.deep.learning import Learner, Standardise, products_of
 
 MOST_OF_TRIPLETS = 64  # images of a step; all of their triplets count
-CLASSIFY, ENTROPY = 0.1, 0.1  # lambda1 and lambda2, section 4.1
 
 
 class GPQ(Learner):
@@ -20,6 +19,7 @@ class GPQ(Learner):
     the entropy of unlabelled images, whose gradient is reversed (equations 2 to 5)."""
 
     triplet, classify = False, True
+    lambda1, lambda2 = 0.1, 0.1  # section 4.1
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
@@ -52,11 +52,21 @@ class GPQ(Learner):
         others = intra_normalise(losses.reverse_gradient(self.head(u)), self.M)
         of_others = losses.prototype_logits(others, self.prototypes)
         target = losses.class_target(y)
-        found = found + CLASSIFY * losses.classification(logits, target, averaged=True).mean()
-        return found - ENTROPY * losses.entropy(of_others, averaged=True)
+        classified = losses.classification(logits, target, averaged=True).mean()
+        entropy = losses.entropy(of_others, averaged=True)
+        return found + self.lambda1 * classified - self.lambda2 * entropy
 
     def coder(self, standard: Standardise) -> Coder:
         return products_of(standard, self.head, self.codewords(), "cosine")
+
+
+def weighted(weight1: float, weight2: float) -> type[GPQ]:
+    """Returns GPQ with these lambda1 and lambda2."""
+
+    class Weighted(GPQ):
+        lambda1, lambda2 = weight1, weight2
+
+    return Weighted
 
 
 class GPQH(GPQ):

@@ -32,18 +32,17 @@ class NINH(Learner):
         return signs_of(nn.Sequential(standard, self.layers), self.bits)
 
 
-class DivideAndEncode(nn.Module):
+class DivideAndEncode(nn.Sequential):
     """Features (B,E) -> logits (B,q) of bits, each from SLICE features of its own."""
 
     def __init__(self, E: int, q: int) -> None:
-        super().__init__()
-        self.divide = nn.Linear(E, SLICE * q)
-        self.encode = nn.Parameter(torch.randn(q, SLICE) / SLICE**0.5)
-        self.bias = nn.Parameter(torch.zeros(q))
-
-    def forward(self, x: Tensor) -> Tensor:
-        slices = torch.relu(self.divide(x)).reshape(-1, *self.encode.shape)
-        return (slices * self.encode).sum(dim=2) + self.bias
+        super().__init__(
+            nn.Linear(E, SLICE * q),
+            nn.ReLU(),
+            nn.Unflatten(1, (SLICE * q, 1)),
+            nn.Conv1d(SLICE * q, q, kernel_size=1, groups=q),
+            nn.Flatten(),
+        )
 
 
 def pressed(s: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ def opq(lesson: Lesson) -> Coder:
     reduced = reduce(lesson.all)
     matrix = faiss.OPQMatrix(D, lesson.M)
     matrix.pq = faiss.ProductQuantizer(D, lesson.M, 4)
+    matrix.pq.cp.min_points_per_centroid = 1  # fewer than faiss would like are enough
     matrix.train(reduced)
 
     return _rotated(lesson, reduce, faiss.vector_to_array(matrix.A).reshape(D, D).T)
