@@ -10,7 +10,8 @@ from trainer.compare import show
 from trainer.compare.artifacts import Artifacts
 from trainer.compare.backbone import Backbone
 from trainer.compare.material import Material, of_user
-from trainer.compare.runs import Results, Wanted, run_all
+from trainer.compare.measure import Figures
+from trainer.compare.runs import Results, Wanted, floats, run_all
 from trainer.config import EVERY_METHOD
 from trainer.errors import TrainerError, writing
 from trainer.frozen.cache import GB
@@ -43,7 +44,7 @@ def _compare(options: argparse.Namespace, source: Path, wanted: Wanted, backbone
         found = run_all(material, about, wanted, path, kept.write, kept.has)
     else:
         found = run_all(material, about, wanted, path)
-    _show(found, material, wanted, about, options.out)
+    _show(found, floats(material, about, path), material, wanted, about, options.out)
 
 
 def chosen(names: Sequence[str]) -> dict[str, Method]:
@@ -68,12 +69,20 @@ def backbone_of(options: argparse.Namespace) -> Backbone:
     return Backbone(name, size, device, place, limit)
 
 
-def _show(results: Results, material: Material, wanted: Wanted, about: str, out: Path) -> None:
+def _show(
+    results: Results,
+    reference: Figures,
+    material: Material,
+    wanted: Wanted,
+    about: str,
+    out: Path,
+) -> None:
     heading = (
         f"{material.name}: {len(material.queries):,} queries over {len(material.database):,} "
         f"images of {len(material.classes)} classes, learnt from {len(material.labelled):,} "
         f"labelled and {len(material.unlabelled):,} unlabelled others; {about}; the mAP of a "
-        f"random order is about {material.chance:.3f}"
+        f"random order is about {material.chance:.3f}, that of the float features themselves, of "
+        f"{reference.bits // 8:,} bytes, {reference.mAP:.3f}"
     )
     found = results.figures
     bits = [length for length in wanted.bits if any(each.bits == length for each in found)]

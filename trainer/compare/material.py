@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare.backbone import Backbone
-from trainer.compare.division import divide
+from trainer.compare.division import MOST_QUERIES, divide
 from trainer.data import datasets
 from trainer.data.image_sets import spread
 from trainer.data.images import ArrayImages, FileImages, Images
@@ -70,7 +70,10 @@ class Material:
 
 
 def of_dataset(root: Path, name: str, backbone: Backbone) -> Material:
-    """Returns the features of a published data set, divided by a protocol of the paper."""
+    """Returns the features of a published data set, divided by a protocol of the paper.
+
+    Of more than MOST_QUERIES queries, as protocol 2 has, evenly spaced ones are asked.
+    """
     whole = datasets.load(root, name, backbone.rules)
     print_skipped(whole.skipped)
     images = ArrayImages(whole.pixels)
@@ -78,14 +81,15 @@ def of_dataset(root: Path, name: str, backbone: Backbone) -> Material:
     assert len(rows) == len(whole.pixels)  # pixels in memory can all be read
     labels, split = whole.labels.numpy(), whole.split
     seen = labels[split.labelled.numpy()][:, split.seen.numpy()]
+    asked = split.queries[spread(len(split.queries), MOST_QUERIES)]
     return Material(
         name,
         whole.classes,
         features[split.labelled],
         seen,
         features[split.unlabelled],
-        features[split.queries],
-        labels[split.queries],
+        features[asked],
+        labels[asked],
         features[split.database],
         labels[split.database],
         images.at(split.labelled),

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from gpq.model.codebook import K
 from trainer import lines as files
+from trainer.compare import reference
 from trainer.compare.material import Material
 from trainer.compare.measure import Figures, TooSlowError, measure
 from trainer.errors import TrainerError
@@ -62,13 +63,21 @@ Keep = Callable[[Figures, Coder], None]
 IsKept = Callable[[str, int, int], bool]
 
 
+def _keep_nothing(figures: Figures, coder: Coder) -> None:
+    return
+
+
+def _is_kept_always(method: str, bits: int, seed: int) -> bool:
+    return True
+
+
 def run_all(
     material: Material,
     about: str,
     wanted: Wanted,
     path: Path,
-    keep: Keep = lambda figures, coder: None,
-    is_kept: IsKept = lambda method, bits, seed: True,
+    keep: Keep = _keep_nothing,
+    is_kept: IsKept = _is_kept_always,
 ) -> Results:
     """Measures each method at each length, unless the file ``path`` has its figures already.
 
@@ -76,8 +85,14 @@ def run_all(
     whether it has it already. A method that was too slow at one length is not tried at longer
     ones. Raises TrainerError if there are too few images for the longest codes.
     """
-    digest = material.digest
     _require_enough(material, max(wanted.bits))
+    return _measured(material, about, wanted, path, keep, is_kept)
+
+
+def _measured(
+    material: Material, about: str, wanted: Wanted, path: Path, keep: Keep, is_kept: IsKept
+) -> Results:
+    digest = material.digest
     known = {line.key: line for line in read(path)}
     found: list[Line] = []
     slow: dict[str, int] = {}
@@ -100,6 +115,14 @@ def run_all(
             files.write(path, map(asdict, [*others, known[key]]))
         found.append(known[key])
     return Results(found, list(slow.items()))
+
+
+def floats(material: Material, about: str, path: Path) -> Figures:
+    """Returns the figures of the float features, once measured like those of a method."""
+    bits = reference.bits_of(material.queries)
+    wanted = Wanted({reference.NAME: reference.FLOATS}, [bits], [0])
+    (found,) = _measured(material, about, wanted, path, _keep_nothing, _is_kept_always).figures
+    return found
 
 
 def read(path: Path) -> list[Line]:

@@ -18,21 +18,18 @@ Row = Sequence[str]
 
 
 def by_length(
-    found: Sequence[Figures], bits: Sequence[int], published: Mapping[str, Sequence[float]]
+    found: Sequence[Figures], bits: Sequence[int], others: Mapping[str, Sequence[float]]
 ) -> str:
     """Returns a Markdown table: a line for each method, and the mAP at each length.
 
-    Several seeds are shown as mean ± standard deviation. ``published``: further lines, by name.
+    Several seeds are shown as mean ± standard deviation. ``others``: further lines, by name.
     """
     head: list[Row] = [["method", "learns from", *(f"{b} bits" for b in bits)]]
     rows: list[Row] = [
         [name, METHODS[name].uses, *(_mean(_maps(found, name, b)) for b in bits)]
         for name in methods_of(found)
     ]
-    rows += [
-        [f"{name}, as published", "", *(f"{value:.3f}" for value in values)]
-        for name, values in published.items()
-    ]
+    rows += [[name, "", *(f"{value:.3f}" for value in values)] for name, values in others.items()]
     return _markdown(head + rows)
 
 

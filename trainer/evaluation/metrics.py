@@ -1,10 +1,13 @@
 """Metrics of rankings of a whole database, with and without regard to equal scores."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
 
 
 class RankingMetrics(NamedTuple):
@@ -69,6 +72,34 @@ def tie_aware_average_precision(relevant: NDArray[np.bool_], scores: NDArray[np.
     i = np.arange(len(scores)) - n + 1
     others = (i - 1) * (t - 1) / np.maximum(g - 1, 1)
     return float(np.sum(t / g * (r + 1 + others) / (n + i)) / hits.sum())
+
+
+def of_groups(sizes: Counts, hits: Counts, k: int = 10) -> tuple[float, float]:
+    """Returns the tie-aware AP and the expected precision at k of groups of equal scores.
+
+    sizes (G,): images of each group, in ranked order, and hits (G,): the relevant ones of them. The
+    same as ``tie_aware_average_precision`` and ``tie_aware_mean_at``, at a cost of G: the sums over
+    the ranks of a group are differences of harmonic numbers.
+    """
+    right = int(hits.sum())
+    if not right:
+        return 0.0, 0.0
+    after, t = np.cumsum(sizes), hits.astype(np.float64)
+    n, r = after - sizes, np.cumsum(t) - t
+    harmonic = _harmonic(int(after[-1]))
+    inverse_ranks = harmonic[after] - harmonic[n]
+    positions = sizes - (n + 1) * inverse_ranks  # the sum of (i - 1) / (n + i)
+    others = (t - 1) / np.maximum(sizes - 1, 1) * positions
+    average = float(np.sum(t / sizes * ((r + 1) * inverse_ranks + others)) / right)
+    k = min(k, int(after[-1]))
+    inside = np.clip(k - n, 0, sizes)
+    return average, float(np.sum(t * inside / sizes) / k)
+
+
+@lru_cache(maxsize=1)
+def _harmonic(most: int) -> NDArray[np.float64]:
+    """Returns 1 + 1/2 + … + 1/n for each n from 0 to ``most``."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, most + 1))])
 
 
 def expected_hits(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:

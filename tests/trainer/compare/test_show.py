@@ -22,7 +22,7 @@ FOUND = [
 
 
 def test_a_table_by_length_has_means_and_published_figures() -> None:
-    text = show.by_length(FOUND, (24, 48), {"GPQ": [0.8, 0.9]})
+    text = show.by_length(FOUND, (24, 48), {"GPQ, as published": [0.8, 0.9]})
     assert "| method | learns from | 24 bits | 48 bits |" in text
     assert "| GPQ | labels and unlabelled images | 0.650 ± 0.050 | 0.700 |" in text
     assert "| OPQ | no labels | 0.400 |  |" in text

@@ -85,3 +85,20 @@ def test_precision_reaches_one_for_any_number_of_right_answers() -> None:
     assert (late.precision_at_10_or_R, late.R_precision) == (0.5, 0.75)
     none = metrics.ranking_metrics(np.zeros(40, dtype=bool), scores)
     assert none == (0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("levels", [1, 3, 40, 10_000])
+def test_figures_of_groups_are_those_of_rankings(seed: int, levels: int) -> None:
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, 200))
+    relevant = random.random(count) < 0.2
+    scores = np.sort(random.integers(0, levels, count))[::-1].astype(np.float32)
+    _, first, sizes = np.unique(-scores, return_index=True, return_counts=True)
+    hits = np.add.reduceat(relevant.astype(np.int64), first)
+    average, precision = metrics.of_groups(sizes, hits)
+    assert average == pytest.approx(metrics.tie_aware_average_precision(relevant, scores))
+    if relevant.any():
+        assert precision == pytest.approx(metrics.tie_aware_mean_at(relevant, scores, 10))
+    else:
+        assert precision == 0
