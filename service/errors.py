@@ -11,6 +11,7 @@ ServiceError
 │   ├── MetadataTooLarge  metadata over the size limit
 │   ├── InvalidFilter     a filter that cannot be used
 │   ├── UnknownClasses    an explanation by a model that knows no classes
+│   ├── QueryOverflow     a query for which the model computes no finite scores
 │   ├── InvalidCursor     a cursor that is not one of this service
 │   ├── FetchRefused      an address of an image that may not be fetched
 │   ├── FetchFailed       an image that its server does not give
@@ -72,6 +73,10 @@ class InvalidFilter(InvalidRequest):
 
 class UnknownClasses(InvalidRequest):
     """A search is to be explained, but the model knows no classes."""
+
+
+class QueryOverflow(InvalidRequest):
+    """The model computes values for a query that are not finite or too large to be added."""
 
 
 class InvalidCursor(InvalidRequest):

@@ -104,6 +104,8 @@ def load(folder: Path) -> Artifact:
         score = compute.get("score", COSINE)
         if score not in SCORES:
             raise ValueError(f"score is {score!r}; known are {', '.join(SCORES)}")
+        if score != COSINE and config["format"] < SCORED_FORMAT:
+            raise ValueError(f"a score other than {COSINE} needs format {SCORED_FORMAT}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{place}: 'compute' is wrong: {error!r}") from error
     if shape[1] != K:
@@ -142,6 +144,8 @@ def write(
     else:
         _replace(folder / GRAPH, network)
     scored = compute.get("score", COSINE) != COSINE
+    if scored and network is None:
+        raise ArtifactError(f"{folder}: a model with the score {compute['score']} needs a graph")
     number = SCORED_FORMAT if scored else FORMAT - 1 if network is None else FORMAT
     write_config(folder, {"format": number, "compute": dict(compute), "about": dict(about)})
 

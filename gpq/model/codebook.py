@@ -101,12 +101,14 @@ class Codebook:
 
         The margin is the smallest difference, over all sub-vectors, between the cosines with the
         nearest and with the second nearest codeword; if vectors are not divided by their length, it
-        is the difference of half the squared distances, over the longest codeword's squared length.
+        is the difference of half the squared distances, over the squared distance of the codeword
+        that is furthest from the mean of all.
         """
         best = np.partition(self._nearness(features), (-2, -1), axis=-1)
         margins = best[..., -1] - best[..., -2]
         if not self._is_angular:
-            margins /= np.maximum(np.vecdot(self.Z, self.Z).max(axis=1), LEAST_LENGTH)
+            _, words = self._centred
+            margins /= np.maximum(np.vecdot(words, words).max(axis=1), LEAST_LENGTH)
         margin: Floats = margins.min(axis=-1)
         return margin
 
@@ -198,6 +200,13 @@ class Codebook:
         shape = len(by_class), self.M * self.Z.shape[2]
         return by_class.reshape(shape), _unit(by_class).reshape(shape)
 
+    @cached_property
+    def _centred(self) -> tuple[Floats, Floats]:
+        """The mean codeword (M,d) of each codebook, and the codewords less it. Distances between
+        vectors near the mean lose fewer digits than those between vectors far from 0."""
+        mean = self.Z.mean(axis=1)
+        return mean, self.Z - mean[:, None]
+
     @property
     def _is_angular(self) -> bool:
         return self.score in ("cosine", "hamming")
@@ -207,29 +216,33 @@ class Codebook:
         ½ x · x less half the squared distances."""
         if self._is_angular:
             return _products(intra_normalise(features, self.M), self.Z)
-        found = _products(self._split(features), self.Z)
-        found -= np.vecdot(self.Z, self.Z) / 2
+        mean, words = self._centred
+        found = _products(self._split(features) - mean, words)
+        found -= np.vecdot(words, words) / 2
         return found
 
     def _of_lengths(self, features: Floats) -> Floats:
         """Returns tables of inner products, or of 1/M - ½ squared distances."""
-        x = self._split(features)
-        table = _products(x, self.Z)
-        if self.score == "l2":
-            table += np.float32(1 / self.M) - np.vecdot(x, x)[..., None] / 2
-            table -= np.vecdot(self.Z, self.Z) / 2
+        if self.score == "dot":
+            return _products(self._split(features), self.Z)
+        mean, words = self._centred
+        x = self._split(features) - mean
+        table = _products(x, words)
+        table += np.float32(1 / self.M) - np.vecdot(x, x)[..., None] / 2
+        table -= np.vecdot(words, words) / 2
         return table
 
     def _equal_signs(self, features: Floats) -> Floats:
         """Returns tables of cosines between sign words / M, of which any sum is exact.
 
         Codes at the same Hamming distance thus have the same score, whichever of their bits differ.
-        For that, 1/M has as many binary digits fewer as the largest sum needs.
+        For that, 1/M has as many binary digits fewer as the largest sum needs. It is rounded up, so
+        that equal codes score 1 at least.
         """
         words = self._split(self.decode(self.encode(features)))
         digits = EXACT_BITS - int(2 * self.M).bit_length()
         fraction, exponent = np.frexp(1 / self.M)
-        share = np.ldexp(np.round(np.ldexp(fraction, digits)), exponent - digits)
+        share = np.ldexp(np.ceil(np.ldexp(fraction, digits)), exponent - digits)
         table: Floats = _products(words, self.Z) * np.float32(share)
         return table
 

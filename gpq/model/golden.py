@@ -15,7 +15,6 @@ from PIL import Image
 
 from gpq.errors import ArtifactError, ImageError
 from gpq.model.artifact import CONFIG
-from gpq.model.codebook import unpack
 from gpq.model.model import Model
 from gpq.model.weights import WEIGHTS
 from gpq.pixels import decode
@@ -70,21 +69,16 @@ def verify(model: Model, folder: Path) -> None:
 
     ``folder``: the folder of the artifact, for the message.
     """
-    vectors = _vectors(model.rules, model.about, folder)
+    vectors, place = _vectors(model.rules, model.about, folder), str(folder / CONFIG)
     for number, (pixels, expected) in enumerate(vectors):
-        try:
-            code = unpack(model.encode(pixels[None]), model.codebook.M)[0].tolist()
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{folder / CONFIG}: the network cannot encode an image: {error}"
-            ) from error
+        code = _encoded(model, pixels[None], place)[0].tolist()
         if code != expected:
             raise ArtifactError(
                 f"{folder / WEIGHTS}: golden vector {number} encodes to {code}, not {expected}: "
                 "the weights are damaged, or this machine computes other values"
             )
     pixels, codes = (np.stack(column) for column in zip(*vectors, strict=True))
-    _require_same_in_batches(model, pixels, codes)
+    _require_same_in_batches(model, pixels, codes, place)
 
 
 def require_same_alone(model: Model, examples: NDArray[np.uint8]) -> None:
@@ -92,27 +86,43 @@ def require_same_alone(model: Model, examples: NDArray[np.uint8]) -> None:
 
     Images that are near another code don't count.
     """
-    some = examples[:GOLDEN_COUNT]
-    features = np.concatenate([model.features(image[None]) for image in some])
+    some, engine = examples[:GOLDEN_COUNT], model.network.engine
+    features = np.concatenate([_features(model, image[None], engine) for image in some])
     sure = model.codebook.margin(features) >= GOLDEN_MARGIN
     if sure.any():
-        _require_same_in_batches(model, some[sure], model.codebook.encode(features[sure]))
+        codes = model.codebook.encode(features[sure])
+        _require_same_in_batches(model, some[sure], codes, engine)
 
 
 def _require_same_in_batches(
-    model: Model, pixels: NDArray[np.uint8], codes: NDArray[np.integer]
+    model: Model, pixels: NDArray[np.uint8], codes: NDArray[np.integer], place: str
 ) -> None:
     """Raises ArtifactError unless images (N,3,S,S) have these codes (N,M) at every place of every
     batch. For one network, OpenVINO 2026.4 computed the last eight rows of 32 wrongly."""
-    rows = np.arange(sum(model.network.batches)) % len(pixels)
-    found = model.codebook.encode(model.features(pixels[rows]))
-    wrong = np.flatnonzero((found != codes[rows]).any(axis=1))
-    if len(wrong):
+    for size in model.network.batches:
+        rows = np.arange(size) % len(pixels)
+        found = _encoded(model, pixels[rows], place)
+        wrong = np.flatnonzero((found != codes[rows]).any(axis=1))
+        if len(wrong):
+            raise ArtifactError(
+                f"{model.network.engine} computes other codes in batches than for single images: "
+                f"row {wrong[0]} of {size} has {found[wrong[0]].tolist()}, not "
+                f"{codes[rows[wrong[0]]].tolist()}"
+            )
+
+
+def _encoded(model: Model, pixels: NDArray[np.uint8], place: str) -> NDArray[np.uint8]:
+    return model.codebook.encode(_features(model, pixels, place))
+
+
+def _features(model: Model, pixels: NDArray[np.uint8], place: str) -> NDArray[np.float32]:
+    """Computes features. Raises ArtifactError, whose message begins with ``place``."""
+    try:
+        return model.features(pixels)
+    except RuntimeError as error:
         raise ArtifactError(
-            f"{model.network.engine} computes other codes in batches than for single images: row "
-            f"{wrong[0]} of {len(rows)} has {found[wrong[0]].tolist()}, not "
-            f"{codes[rows[wrong[0]]].tolist()}"
-        )
+            f"{place}: the network cannot encode {len(pixels)} image(s): {error}"
+        ) from error
 
 
 def _vectors(

@@ -47,6 +47,7 @@ REPLIES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.MetadataTooLarge, 422, "metadata-too-large"),
     (errors.InvalidFilter, 422, "invalid-filter"),
     (errors.UnknownClasses, 422, "unknown-classes"),
+    (errors.QueryOverflow, 422, "query-overflow"),
     (errors.FetchRefused, 422, "fetch-refused"),
     (errors.FetchFailed, 422, "fetch-failed"),
     (errors.InvalidCursor, 422, "invalid-cursor"),

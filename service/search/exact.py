@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gpq.errors import ScanError
 from gpq.scan import Mask
 from gpq.scan.reference import scores_of
+from gpq.scan.tables import require_finite
 from service.concurrency import wait_budget
 from service.concurrency.batcher import Batcher
 from service.database.feed import FeedTable
 from service.database.records import Resolved
-from service.errors import ClientGone, MaskOutdated, ModelChanged, Unavailable
+from service.errors import ClientGone, MaskOutdated, ModelChanged, QueryOverflow, Unavailable
 from service.filters.masks import UPDATE_AFTER, KeptMask, Masks, touched
 from service.filters.selection import EVERYTHING, Selection
 from service.index.follower import FeedFollower
@@ -77,13 +79,18 @@ class ExactSearch:
     def submit(
         self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]
     ) -> Future[Sequence[list[Hit]]]:
-        """Queues at most SCANNED_TOGETHER queries; the future holds the hits of each."""
+        """Queues at most SCANNED_TOGETHER queries; the future holds the hits of each.
+
+        Raises QueryOverflow.
+        """
+        _require_finite(luts)
         return self._batches.submit(options, luts)
 
     def parts(
         self, options: ScanOptions, luts: Sequence[NDArray[np.float32]]
     ) -> AsyncGenerator[Sequence[list[Hit]], None]:
-        """Yields the hits of many queries, some queries at a time."""
+        """Yields the hits of many queries, some queries at a time. Raises QueryOverflow."""
+        _require_finite(luts)
         return self._batches.parts(options, luts)
 
     def total(self, options: ScanOptions, table: NDArray[np.float32]) -> int:
@@ -198,6 +205,18 @@ class _View:
     @property
     def mask(self) -> Mask | None:
         return None if self.kept is None else self.kept.mask
+
+
+def _require_finite(luts: Sequence[NDArray[np.float32]]) -> None:
+    """Raises QueryOverflow if a table cannot be scanned; others of its batch would fail with it."""
+    if not luts:
+        return
+    try:
+        require_finite(np.stack(luts))
+    except ScanError as error:
+        raise QueryOverflow(
+            f"the model cannot compare this query with codes: {error}; search for another image"
+        ) from error
 
 
 def _selected(selection: Selection, resolved: Resolved) -> Resolved:

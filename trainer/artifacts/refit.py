@@ -17,7 +17,7 @@ from trainer.artifacts.saving import derive, require_free
 from trainer.config import DISTILLED
 from trainer.data.image_sets import training_set
 from trainer.data.skipped import print_skipped
-from trainer.errors import writing
+from trainer.errors import TrainerError, writing
 
 BATCH = 64
 
@@ -27,10 +27,16 @@ def refit(source: Path, data: Path, dataset: str, folder: Path, *, overwrite: bo
 
     The codes stay the same; the scores become those expected among such images. Means of codes that
     were learnt (``GPQ.means``) stay; those of classes are computed. Raises
-    TrainerError if ``folder`` has a model and ``overwrite`` is false.
+    TrainerError if ``folder`` has a model and ``overwrite`` is false, or if codes are not compared
+    by cosines.
     """
     require_free(folder, overwrite=overwrite)
     model = engines.load(source)
+    if model.codebook.score != "cosine":
+        raise TrainerError(
+            f"{source} compares codes by {model.codebook.score}, which needs no means: there is "
+            "nothing to refit"
+        )
     images = training_set(data, dataset, model.rules, MAX_AVERAGED)
     print_skipped(images.skipped)
     codebook = with_means(

@@ -106,8 +106,8 @@ BATCH_BODY = form(
     openapi_extra=body(SEARCH_BODY),
 )
 async def search(request: Request, runtime: ReadyRuntime) -> Response:
-    """Returns the k best images by mean cosine, in [-1, 1], higher is nearer. Images of equal score
-    come in order of storing."""
+    """Returns the k best images by the model's score, which is higher for nearer ones. Images of
+    equal score come in order of storing."""
     started = time.perf_counter()
     admission = runtime.image_requests
     with admission.admit():

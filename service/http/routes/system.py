@@ -49,13 +49,15 @@ async def readyz(runtime: AnyRuntime) -> StatusReply:
 async def model(runtime: AnyRuntime) -> ModelReply:
     """Returns the model's id, code length, classes and measured quality."""
     about = runtime.model.about
-    measured = about.get("measured")
+    measured, classes = about.get("measured"), about.get("classes")
+    measured = measured if isinstance(measured, dict) else None
+    mAP = (measured or {}).get("mAP_tie_aware")
     return ModelReply(
         id=runtime.model.id,
         bits=runtime.model.bits,
         score=runtime.model.codebook.score,
-        classes=about.get("classes", []),
-        mAP=measured["mAP_tie_aware"] if measured else None,
+        classes=list(map(str, classes)) if isinstance(classes, list) else [],
+        mAP=mAP if isinstance(mAP, float) else None,
         measured=measured,
     )
 

@@ -41,6 +41,16 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     save_file(tensors, path)
 
 
+def scored(score: Score) -> Callable[[dict[str, Any]], None]:
+    """Returns a change that makes an artifact one of format 5 with this score."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["format"] = artifact.SCORED_FORMAT
+        config["compute"]["score"] = score
+
+    return change
+
+
 def without_graph(folder: Path) -> None:
     """Makes an artifact one of format 3."""
     (folder / graph.GRAPH).unlink()
@@ -183,15 +193,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f, lambda c: c["compute"].update(score="chi2")),
         "score is 'chi2'; known are cosine, l2, dot, hamming",
     ),
+    "score in format 4": (
+        lambda f: edit(f, lambda c: c["compute"].update(score="l2")),
+        "a score other than cosine needs format 5",
+    ),
     "list as score": (lambda f: edit(f, lambda c: c["compute"].update(score=[])), "'compute'"),
     "words of a Hamming code": (
-        lambda f: edit(f, lambda c: c["compute"].update(score="hamming")),
+        lambda f: edit(f, scored("hamming")),
         "with the score hamming, Z is the 16 words of four signs",
     ),
     "means of an l2 code": (
         lambda f: (
             add_tensor(f, "means", np.zeros((12, 16, 12), np.float32)),
-            edit(f, lambda c: c["compute"].update(score="l2")),
+            edit(f, scored("l2")),
         ),
         "means and classes need the score cosine, not l2",
     ),
@@ -199,7 +213,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (
             without_graph(f),
             edit_tensors(f, lambda t: t["Z"].fill(1e5)),
-            edit(f, lambda c: c["compute"].update(score="dot")),
+            edit(f, scored("dot")),
         ),
         "Z has numbers above 10000",
     ),

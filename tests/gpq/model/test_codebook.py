@@ -288,9 +288,11 @@ def test_words_of_any_length_are_compared_by_their_distance(score: Score) -> Non
     parts = x.reshape(20, 3, 1, 5)
     distances = ((parts - book.Z) ** 2).sum(axis=-1)
     assert (codes == distances.argmin(axis=-1)).all()
-    lengths = (book.Z**2).sum(axis=-1).max(axis=1)
+    centred = book.Z - book.Z.mean(axis=1, keepdims=True)
+    lengths = (centred**2).sum(axis=-1).max(axis=1)
     two = np.sort(distances, axis=-1)[..., :2]
-    assert np.allclose(book.margin(x), ((two[..., 1] - two[..., 0]) / 2 / lengths).min(axis=1))
+    margins = ((two[..., 1] - two[..., 0]) / 2 / lengths).min(axis=1)
+    assert np.allclose(book.margin(x), margins, atol=1e-5)
 
 
 def test_the_score_of_the_squared_distance_is_the_cosine_of_unit_vectors() -> None:
@@ -333,7 +335,18 @@ def test_codes_at_the_same_hamming_distance_have_exactly_the_same_score(M: int) 
     for distance in np.unique(differing):
         assert len(set(scores[differing == distance].tolist())) == 1
     assert np.allclose(scores, 1 - differing / (2 * M), atol=1e-5)
-    assert scores[0] == scores.max()
+    assert scores[0] == scores.max() >= 1
+    near = differing <= 2 * M
+    assert (scores[near].astype(np.float64) >= 1 - differing[near] / (2 * M)).all()
+
+
+def test_distances_between_vectors_far_from_zero_keep_their_digits() -> None:
+    near = of_score("l2", 12, 12)
+    far = Codebook(near.Z + 1000, score="l2")
+    x = normal(50, 144)
+    assert (far.encode(x + 1000) == near.encode(x)).mean() > 0.999
+    assert np.allclose(far.lut(x + 1000), near.lut(x), atol=0.01)
+    assert np.allclose(far.margin(x + 1000), near.margin(x), atol=1e-3)
 
 
 @pytest.mark.parametrize("score", SCORES)

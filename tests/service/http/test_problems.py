@@ -22,6 +22,7 @@ EXPECTED = {
     errors.InvalidCursor: (422, "invalid-cursor"),
     errors.InvalidFilter: (422, "invalid-filter"),
     errors.UnknownClasses: (422, "unknown-classes"),
+    errors.QueryOverflow: (422, "query-overflow"),
     errors.SourceError: (422, "invalid-source"),
     errors.NoSuchImage: (404, "no-such-image"),
     errors.NoOriginal: (404, "no-original"),

@@ -1,8 +1,10 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from service.database.records import Change, Resolved
+from service.errors import QueryOverflow
 from service.search.exact import ExactSearch, ScanOptions, overlay
 from service.search.hit import Hit
 
@@ -45,3 +47,16 @@ def test_an_overlay_places_no_hit_after_the_last_of_k() -> None:
     added = Change(9, None, {"m": b"\x11"})  # its score is 0
     assert overlay(luts, found, 2, resolved(3, 4, 9, changes=(added,))) == found
     assert overlay(luts, found, 3, resolved(3, 4, 9, changes=(added,))) == [[*found[0], (9, 0.0)]]
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3e38])
+def test_a_query_that_overflows_is_refused_alone(value: float) -> None:
+    unused: Any = None
+    exact = ExactSearch(unused, unused, unused)
+    table = np.zeros((2, 16), np.float32)
+    table[:, 3] = value
+    with pytest.raises(QueryOverflow, match="search for another image"):
+        exact.submit(ScanOptions("m", 10, -1.0), [table])
+    with pytest.raises(QueryOverflow):
+        exact.parts(ScanOptions("m", 10, -1.0), [np.zeros((2, 16), np.float32), table])
+    exact.close()
