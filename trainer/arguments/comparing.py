@@ -40,7 +40,8 @@ def add_compare(commands: Commands) -> None:
         "--labels",
         type=positive,
         metavar="N",
-        help="images of each class whose labels are used; the others are unlabelled; default: all",
+        help="images of each class whose labels are used, at least; the others are unlabelled; "
+        "default: all",
     )
     add(
         "--minutes",
@@ -51,7 +52,7 @@ def add_compare(commands: Commands) -> None:
     add(
         "--artifacts",
         action="store_true",
-        help="write each method as an artifact, which a service can load",
+        help="write each method but LOPQ and DTQ as an artifact, which a service can load",
     )
     add("--out", type=Path, default=Path("runs/compare"), help="folder for results (%(default)s)")
     _add_features(compared, f"default: its own {defaults(DEFAULT_SIZES)}")
@@ -75,7 +76,12 @@ def _add_features(parser: argparse.ArgumentParser, size: str) -> None:
         help=f"network with published weights, which makes the features ({NETWORK})",
     )
     add("--size", type=positive, help=f"pixels a side of its images ({size})")
-    add("--device", choices=gpq_device.NAMES, default="auto", help="where to compute (%(default)s)")
+    add(
+        "--device",
+        choices=gpq_device.NAMES,
+        default="auto",
+        help="where to compute features, or to train (%(default)s)",
+    )
     add_cache_gb(parser)
 
 
@@ -110,5 +116,9 @@ def add_reproduce(commands: Commands) -> None:
     )
     steps = {name: STEPS[name] for name in (PAPER, MODERN)}
     add("--steps", type=positive, help=f"optimiser steps {defaults(steps)}")
-    add("--runs", type=positive, help="make only this number of a table's runs")
+    add(
+        "--runs",
+        type=positive,
+        help="make only this number of a table's runs, or of draws without --recipe",
+    )
     add("more", nargs="*", metavar="-- OPTION", help="further options of train")

@@ -19,6 +19,7 @@ from gpq.model.codebook import Codebook, intra_normalise
 from gpq.pixels.preprocess import Preprocess
 from trainer.artifacts import graph
 from trainer.artifacts.saving import MakeGraph, Tensors, save
+from trainer.components.assignment import separate
 from trainer.components.model import GPQ
 from trainer.components.source import Source
 from trainer.components.teacher import class_means, labelled_rows
@@ -30,7 +31,6 @@ from trainer.errors import TrainerError
 
 EXAMPLES = 2048  # images that the golden ones are chosen from
 MAX_AVERAGED = 16_384  # images that the means of codes and of classes are computed from
-COINCIDENT_COSINE = 0.999  # codewords nearer to each other than this count as one
 LAST_LAYER = (
     "project.weight", "project.bias", "project.classes.weight", "project.classes.bias",
 )  # fmt: skip
@@ -136,27 +136,6 @@ def with_means(
     x = torch.from_numpy(intra_normalise(labelled, codebook.M))
     classes = class_means(x, torch.from_numpy(labels)).numpy()
     return replace(codebook, means=codebook.means_of(unlabelled), classes=classes)
-
-
-def separate(Z: Tensor) -> Tensor:
-    """Returns the codewords Z' (M,K,d) without coincident ones.
-
-    Prototypes may draw several codewords to one place. Which of them an image gets would then
-    depend on rounding. The first of them stays. Each of the others moves to the coordinate axis,
-    in either direction, that is furthest from all codewords.
-    """
-    axes = torch.cat([torch.eye(Z.shape[2]), -torch.eye(Z.shape[2])])
-    separated = Z.clone()
-    for words in separated:
-        kept: list[int] = []
-        merged: list[int] = []
-        for k in range(len(words)):
-            same = len(kept) and bool((words[kept] @ words[k]).amax() > COINCIDENT_COSINE)
-            (merged if same else kept).append(k)
-        for k in merged:
-            words[k] = axes[(axes @ words[kept].T).amax(dim=1).argmin()]
-            kept.append(k)
-    return separated
 
 
 @torch.no_grad()

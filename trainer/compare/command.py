@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from gpq.system import device as gpq_device
 from trainer.compare import show
 from trainer.compare.artifacts import Artifacts
 from trainer.compare.backbone import Backbone
-from trainer.compare.material import Material, of_user
-from trainer.compare.measure import Figures
-from trainer.compare.runs import Results, Wanted, floats, run_all
+from trainer.compare.material import Material, name_of, of_user
+from trainer.compare.reference import of_floats
+from trainer.compare.runs import Results, Wanted, run_all
 from trainer.config import EVERY_METHOD
 from trainer.errors import TrainerError, writing
 from trainer.frozen.cache import GB
@@ -29,6 +30,12 @@ def compare(options: argparse.Namespace) -> None:
     methods = chosen(options.methods)
     bits, limit = sorted(set(options.bits)), MINUTE * options.minutes
     wanted = Wanted(methods, bits, range(options.seeds), limit)
+    names = Counter(name_of(source) for source in options.data)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise TrainerError(
+            f"--data: two folders or tables have the name {twice[0]}, by which results are called: "
+            "compare them in two commands, with another --out each"
+        )
     with backbone_of(options) as backbone:
         for source in options.data:
             _compare(options, source, wanted, backbone)
@@ -44,7 +51,7 @@ def _compare(options: argparse.Namespace, source: Path, wanted: Wanted, backbone
         found = run_all(material, about, wanted, path, kept.write, kept.has)
     else:
         found = run_all(material, about, wanted, path)
-    _show(found, floats(material, about, path), material, wanted, about, options.out)
+    _show(found, material, wanted, about, options.out)
 
 
 def chosen(names: Sequence[str]) -> dict[str, Method]:
@@ -55,7 +62,8 @@ def chosen(names: Sequence[str]) -> dict[str, Method]:
     wrong = [name for name in names if name.lower() not in known]
     if wrong:
         raise TrainerError(
-            f"--methods: there is no {', '.join(wrong)}; known are {', '.join(METHODS)}"
+            f"--methods: there is no {', '.join(wrong)}; known are {', '.join(METHODS)}, and "
+            f"{EVERY_METHOD} alone"
         )
     return {known[name.lower()]: METHODS[known[name.lower()]] for name in names}
 
@@ -69,20 +77,14 @@ def backbone_of(options: argparse.Namespace) -> Backbone:
     return Backbone(name, size, device, place, limit)
 
 
-def _show(
-    results: Results,
-    reference: Figures,
-    material: Material,
-    wanted: Wanted,
-    about: str,
-    out: Path,
-) -> None:
+def _show(results: Results, material: Material, wanted: Wanted, about: str, out: Path) -> None:
+    lesson, bytes_each = material.lesson(0, 0), 4 * material.queries.shape[1]
     heading = (
         f"{material.name}: {len(material.queries):,} queries over {len(material.database):,} "
-        f"images of {len(material.classes)} classes, learnt from {len(material.labelled):,} "
-        f"labelled and {len(material.unlabelled):,} unlabelled others; {about}; the mAP of a "
+        f"images of {len(material.classes)} classes, learnt from {len(lesson.labelled):,} "
+        f"labelled and {len(lesson.unlabelled):,} unlabelled others; {about}; the mAP of a "
         f"random order is about {material.chance:.3f}, that of the float features themselves, of "
-        f"{reference.bits // 8:,} bytes, {reference.mAP:.3f}"
+        f"{bytes_each:,} bytes, {of_floats(material, out):.3f}"
     )
     found = results.figures
     bits = [length for length in wanted.bits if any(each.bits == length for each in found)]
@@ -97,7 +99,8 @@ def _show(
     print(text)
     with writing(out):
         (out / f"{material.name}.md").write_text(text)
+        path = out / f"{material.name}.png"
+        path.unlink(missing_ok=True)  # of other lengths
         if len(bits) > 1:
-            path = out / f"{material.name}.png"
             show.plot(found, bits, material.name).savefig(path, dpi=110)
             print(f"wrote {path}", file=sys.stderr)

@@ -57,17 +57,20 @@ def divide(source: Path) -> Division:
 def in_turns(listing: Listing) -> tuple[Listing, Listing, Listing]:
     """Returns the images to learn from, the queries and the database.
 
-    Queries are evenly spaced over the files, MOST_QUERIES at most. The other images of each class
-    are learnt from and searched in turns, and the first one is learnt from.
+    Queries are evenly spaced over the files, MOST_QUERIES at most, but none comes before an image
+    of its classes in each of the other parts. The other images of each class are learnt from and
+    searched in turns, and the first one is learnt from.
     """
     count = len(listing)
     queries = min(MOST_QUERIES, int(QUERY_SHARE * count))
     parts: list[str] = []
+    asked_for = 0
     learnt, searchable = Counter[str](), Counter[str]()
     for number, labels in enumerate(listing.labels, 1):
-        is_next = number * queries // count > (number - 1) * queries // count
-        if is_next and all(learnt[name] and searchable[name] for name in labels):
+        is_due = asked_for < number * queries // count
+        if is_due and all(learnt[name] and searchable[name] for name in labels):
             parts.append("query")
+            asked_for += 1
             continue
         more_learnt = sum(learnt[name] - searchable[name] for name in labels) > 0
         is_searched = more_learnt and all(learnt[name] for name in labels)
@@ -88,6 +91,9 @@ def one_in_five(listing: Listing) -> tuple[Listing, Listing]:
 
 
 def _of_folder(root: Path) -> Division:
+    for name, meant in MISSPELT.items():
+        if (root / name).is_dir():
+            raise TrainerError(f"{root / name} would be ignored: rename it to {meant}")
     unlabelled = images_below(root / UNLABELLED)
     if (root / "train").is_dir() and (root / "test").is_dir():
         queries, database = one_in_five(class_folders(root / "test"))
@@ -108,6 +114,14 @@ def _of_table(path: Path) -> Division:
     labelled, unlabelled = splits["train"].labelled(), splits["train"].unlabelled()
     queries, database = splits["query"].labelled(), splits["database"].labelled()
     if len(queries) or len(database):
+        if not len(queries) or not len(database):
+            raise TrainerError(
+                f"{path}: give rows with the split query and rows with the split database, or none "
+                "of both"
+            )
+        counts = Counter(file for part in splits.values() for file in part.files)
+        if twice := sorted(file for file, count in counts.items() if count > 1):
+            raise TrainerError(f"{path}: {twice[0]} has several splits: give it one")
         return Division(labelled, unlabelled, queries, database)
     learn, queries, database = in_turns(labelled)
     return Division(learn, unlabelled, queries, database)

@@ -50,7 +50,7 @@ class Material:
             self.labelled, self.labels, self.unlabelled, self.queries, self.query_labels,
             self.database, self.database_labels,
         ):  # fmt: skip
-            found.update(values.tobytes())
+            found.update(np.ascontiguousarray(values).data)
         return found.hexdigest()
 
     @cached_property
@@ -110,6 +110,8 @@ def of_user(source: Path, backbone: Backbone, labels_each: int = 0) -> Material:
         return features, labels_of(listing, classes).numpy()[rows]
 
     learn, labels = read(division.learn, "to learn from")
+    if not len(learn):
+        raise TrainerError(f"{source}: none of the images to learn from can be read")
     database, database_labels = read(division.database, "database")
     queries, query_labels = read(division.queries, "queries")
     answered = query_labels @ database_labels.any(axis=0).astype(np.int64) > 0
@@ -119,9 +121,9 @@ def of_user(source: Path, backbone: Backbone, labels_each: int = 0) -> Material:
     unlabelled = learn[~known]
     if len(division.unlabelled):
         more, _ = read(division.unlabelled, "unlabelled")
-        unlabelled = np.concatenate([unlabelled, more])
+        unlabelled = np.concatenate([unlabelled, more]) if len(more) else unlabelled
     return Material(
-        source.resolve().stem if is_manifest(source) else source.resolve().name,
+        name_of(source),
         classes,
         learn[known],
         labels[known],
@@ -132,6 +134,11 @@ def of_user(source: Path, backbone: Backbone, labels_each: int = 0) -> Material:
         database_labels,
         FileImages(division.learn.files, backbone.rules),
     )
+
+
+def name_of(source: Path) -> str:
+    """Returns what the results call a folder or a table."""
+    return source.resolve().stem if is_manifest(source) else source.resolve().name
 
 
 def first_of_each(labels: Labels, most: int) -> NDArray[np.bool_]:

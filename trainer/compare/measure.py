@@ -11,19 +11,21 @@ import numpy as np
 from tqdm import tqdm
 
 from trainer.compare.material import Material
-from trainer.evaluation.metrics import Counts, of_groups
+from trainer.evaluation.metrics import Counts, of_scores
 from trainer.evaluation.ranking import Ranking, ranked
 from trainer.methods import Method
 from trainer.methods.base import Coder, Codes
 
 TOGETHER = 32  # queries whose scores are computed at a time
+MOST_KEPT = 64  # sets of labels whose relevant codes are kept
 
 
 @dataclass(frozen=True)
 class Figures:
     """What a method is worth at one code length.
 
-    ``mAP``, ``precision_at_10``: expectations over all orders of equal scores. ``unique_codes``,
+    ``mAP``, ``precision_at_10``: expectations over all orders of equal scores. ``mAP_error``: the
+    standard error of mAP, by the queries. ``unique_codes``,
     ``largest_tie``: different codes of the database, and images that share the commonest one.
     ``learn_s``: seconds to learn, without the features. ``encode_us``: microseconds to encode one
     image's features. ``score_ms``: milliseconds to score one query with all different codes of the
@@ -42,6 +44,7 @@ class Figures:
     score_ms: float
     n_query: int
     n_database: int
+    mAP_error: float = 0.0
 
 
 class TooSlowError(Exception):
@@ -66,7 +69,7 @@ def measure(
     ready = time.perf_counter()
     coder.scores(some, unique)
     scored = time.perf_counter()
-    mAP, precision = _precisions(coder, codes, material, name)
+    mAP, error, precision = _precisions(coder, codes, material, name)
     figures = Figures(
         name,
         bits,
@@ -80,15 +83,19 @@ def measure(
         round(1e3 * (scored - ready) / len(some), 2),
         len(material.queries),
         len(codes),
+        round(error, 4),
     )
     return figures, coder
 
 
-def _precisions(coder: Coder, codes: Codes, material: Material, what: str) -> tuple[float, float]:
-    """Returns the mAP and the precision at 10, from how many images share each code."""
+def _precisions(
+    coder: Coder, codes: Codes, material: Material, what: str
+) -> tuple[float, float, float]:
+    """Returns the mAP, its standard error and the precision at 10, from how many images share each
+    code."""
     unique, of_row, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     stored = material.database_labels.T.astype(np.float32)
-    hits_of: dict[bytes, Counts] = {}
+    hits_of: dict[bytes, Counts] = {}  # by the labels of a query
     found = []
     for first in tqdm(range(0, len(material.queries), TOGETHER), desc=what, leave=False):
         some = slice(first, first + TOGETHER)
@@ -96,15 +103,13 @@ def _precisions(coder: Coder, codes: Codes, material: Material, what: str) -> tu
         for line, labels in zip(scores, material.query_labels[some], strict=True):
             key = labels.tobytes()
             if key not in hits_of:
+                if len(hits_of) == MOST_KEPT:
+                    hits_of.clear()
                 relevant = labels.astype(np.float32) @ stored > 0
                 hits_of[key] = np.bincount(of_row.ravel()[relevant], minlength=len(unique))
-            order = np.argsort(-line)
-            ordered = line[order]
-            groups = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-            sizes, hits = (np.add.reduceat(n[order], groups) for n in (counts, hits_of[key]))
-            found.append(of_groups(sizes, hits))
-    mAP, precision = np.mean(found, axis=0)
-    return float(mAP), float(precision)
+            found.append(of_scores(line, hits_of[key], counts))
+    means, error = np.mean(found, axis=0), np.std(found, axis=0) / len(found) ** 0.5
+    return float(means[0]), float(error[0]), float(means[1])
 
 
 def rankings(coder: Coder, codes: Codes, material: Material, what: str) -> Iterator[Ranking]:

@@ -1,33 +1,33 @@
-"""Ranks images by their float features, which no method has made shorter."""
+"""Ranks images by the cosines of their float features, which no method has made shorter."""
+
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from trainer.methods import UNLABELLED, Method
-from trainer.methods.base import Coder, Codes, Floats, Lesson
+from trainer import lines as files
+from trainer.compare.material import Material
+from trainer.evaluation.metrics import of_scores
 from trainer.methods.shallow.reduction import unit
 
-NAME = "float features"
+LINES = "floats.jsonl"
+TOGETHER = 32  # queries at a time
 
 
-class FloatCoder(Coder):
-    """Keeps features as they are: a code is the bytes of its numbers, of unit length together.
-    Scores are cosines."""
-
-    def encode(self, features: Floats) -> Codes:
-        return np.ascontiguousarray(unit(features)).view(np.uint8)
-
-    def scores(self, queries: Floats, codes: Codes) -> Floats:
-        found: Floats = unit(queries) @ np.ascontiguousarray(codes).view(np.float32).T
-        return found
-
-
-def _learn(lesson: Lesson) -> Coder:
-    return FloatCoder()
-
-
-FLOATS = Method(_learn, UNLABELLED, served=False)
-
-
-def bits_of(features: Floats) -> int:
-    """Returns the length of the code of one image."""
-    return 32 * int(features.shape[1])
+def of_floats(material: Material, folder: Path) -> float:
+    """Returns the mAP of the float features; once computed, it is read from ``folder``."""
+    path, digest = folder / LINES, material.digest
+    lines = files.read(path)
+    for line in lines:
+        if line.get("digest") == digest:
+            return float(line["mAP"])
+    stored, database = material.database_labels.T.astype(np.float32), unit(material.database).T
+    found = []
+    for first in tqdm(range(0, len(material.queries), TOGETHER), desc="floats", leave=False):
+        some = slice(first, first + TOGETHER)
+        scores = unit(material.queries[some]) @ database
+        relevant = material.query_labels[some].astype(np.float32) @ stored > 0
+        found += [of_scores(*pair)[0] for pair in zip(scores, relevant, strict=True)]
+    mAP = round(float(np.mean(found)), 4)
+    files.write(path, [*lines, {"material": material.name, "digest": digest, "mAP": mAP}])
+    return mAP

@@ -1,23 +1,24 @@
 """Runs methods one after the other and keeps the figures of each; finished ones are skipped."""
 
+import hashlib
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
 
 from gpq.model.codebook import K
 from trainer import lines as files
-from trainer.compare import reference
+from trainer import methods
 from trainer.compare.material import Material
 from trainer.compare.measure import Figures, TooSlowError, measure
 from trainer.errors import TrainerError
 from trainer.methods import Method
 from trainer.methods.base import Coder
 
-Key = tuple[str, str, int, int]  # the digest, the method, bits, seed
+Key = tuple[str, str, str, int, int]  # the digests, the method, bits, seed
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,19 @@ class Line:
     """The figures of one method on one material.
 
     ``about``: how the material was made, in words. ``digest``: of all its features and labels.
+    ``code``: of the source of the methods.
     """
 
     material: str
     about: str
     digest: str
+    code: str
     figures: Figures
 
     @property
     def key(self) -> Key:
-        return self.digest, self.figures.method, self.figures.bits, self.figures.seed
+        figures = self.figures
+        return self.digest, self.code, figures.method, figures.bits, figures.seed
 
 
 @dataclass(frozen=True)
@@ -81,59 +85,67 @@ def run_all(
 ) -> Results:
     """Measures each method at each length, unless the file ``path`` has its figures already.
 
-    A line is written as soon as its method is measured, after ``keep`` got its coder. ``is_kept``:
-    whether it has it already. A method that was too slow at one length is not tried at longer
-    ones. Raises TrainerError if there are too few images for the longest codes.
+    A line is written as soon as its method is measured; then ``keep`` gets its coder. ``is_kept``:
+    whether it has it already. A method that is too slow at one length is left out of it and of
+    longer ones. Raises TrainerError if there are too few images for the longest codes.
     """
     _require_enough(material, max(wanted.bits))
-    return _measured(material, about, wanted, path, keep, is_kept)
-
-
-def _measured(
-    material: Material, about: str, wanted: Wanted, path: Path, keep: Keep, is_kept: IsKept
-) -> Results:
-    digest = material.digest
+    digest, code = material.digest, code_digest()
     known = {line.key: line for line in read(path)}
-    found: list[Line] = []
     slow: dict[str, int] = {}
-    runs = [(b, name, s) for b in sorted(wanted.bits) for name in wanted.methods
-            for s in wanted.seeds]  # fmt: skip
+    runs = [
+        (bits, name, seed)
+        for bits in sorted(wanted.bits)
+        for name in wanted.methods
+        for seed in wanted.seeds
+    ]
     for bits, name, seed in tqdm(runs, desc=material.name, unit="run"):
-        key = digest, name, bits, seed
-        if key not in known or not is_kept(name, bits, seed):
-            if name in slow:
-                continue
-            try:
-                method = wanted.methods[name]
-                figures, coder = measure(name, method, material, bits, seed, wanted.limit)
-            except TooSlowError:
-                slow[name] = bits
-                continue
-            keep(figures, coder)
-            known[key] = Line(material.name, about, digest, figures)
-            others = [line for line in read(path) if line.key != key]
-            files.write(path, map(asdict, [*others, known[key]]))
-        found.append(known[key])
+        key = digest, code, name, bits, seed
+        if name in slow or (key in known and is_kept(name, bits, seed)):
+            continue
+        try:
+            method = wanted.methods[name]
+            figures, coder = measure(name, method, material, bits, seed, wanted.limit)
+        except TooSlowError:
+            slow[name] = bits
+            continue
+        known[key] = Line(material.name, about, digest, code, figures)
+        others = [values for values in files.read(path) if _key_of(values) != key]
+        files.write(path, [*others, asdict(known[key])])
+        keep(figures, coder)
+    found = [
+        known[digest, code, name, bits, seed]
+        for bits, name, seed in runs
+        if bits < slow.get(name, math.inf)
+    ]
     return Results(found, list(slow.items()))
 
 
-def floats(material: Material, about: str, path: Path) -> Figures:
-    """Returns the figures of the float features, once measured like those of a method."""
-    bits = reference.bits_of(material.queries)
-    wanted = Wanted({reference.NAME: reference.FLOATS}, [bits], [0])
-    (found,) = _measured(material, about, wanted, path, _keep_nothing, _is_kept_always).figures
-    return found
+@cache
+def code_digest() -> str:
+    """Returns a hash of the source of all methods: figures of other code are not continued."""
+    found = hashlib.sha256()
+    for path in sorted(Path(methods.__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def read(path: Path) -> list[Line]:
-    """Returns the complete lines of a file; none if it does not exist."""
-    lines: list[Line] = []
-    for values in files.read(path):
-        try:
-            lines.append(Line(**{**values, "figures": Figures(**values["figures"])}))
-        except (KeyError, TypeError):  # of another version; it is run again
-            print(f"{path}: skipping a line of other fields", file=sys.stderr)
-    return lines
+    """Returns the lines of a file that have the fields of this version; none if it does not
+    exist."""
+    return [line for values in files.read(path) if (line := _line_of(values)) is not None]
+
+
+def _line_of(values: files.Line) -> Line | None:
+    try:
+        return Line(**{**values, "figures": Figures(**values["figures"])})
+    except (KeyError, TypeError):  # of another version
+        return None
+
+
+def _key_of(values: files.Line) -> Key | None:
+    line = _line_of(values)
+    return None if line is None else line.key
 
 
 def _require_enough(material: Material, bits: int) -> None:

@@ -12,7 +12,7 @@ from trainer.methods import BOTH, LABELLED, METHODS, UNLABELLED
 COLOURS = {UNLABELLED: "#8a8a84", LABELLED: "#2457a6", BOTH: "#b3462c"}
 PASSES = 500  # over the labels of a plot
 MARKERS = "osD^vP*XhdHp8<>"
-CLOSE = 0.01  # a difference of mAP that another draw could turn round
+CLOSE = 0.01  # a difference of mAP that another seed could turn round
 
 Row = Sequence[str]
 
@@ -93,9 +93,12 @@ def plot(found: Sequence[Figures], bits: Sequence[int], title: str) -> Figure:
 
 
 def advice(found: Sequence[Figures], bits: int) -> str:
-    """Returns a sentence on which method is best at a length, and which one without labels."""
+    """Returns a sentence on which method is best at a length, and which one without labels.
+
+    Methods that no service can search by are left out, unless there are no others.
+    """
     of_length = [each for each in found if each.bits == bits]
-    order = ranking(of_length)
+    order = ranking([each for each in of_length if METHODS[each.method].served] or of_length)
     value = {name: fmean(_maps(of_length, name, bits)) for name in order}
     best = order[0]
     words = f"At {bits} bits, use {best}: its mAP is {value[best]:.3f}"
@@ -103,7 +106,8 @@ def advice(found: Sequence[Figures], bits: int) -> str:
         second = order[1]
         apart = value[best] - value[second]
         words += f", {apart:.3f} above {second}"
-        words += "; that is too little to rely on" if apart < CLOSE else ""
+        error = max(each.mAP_error for each in of_length if each.method == best)
+        words += "; that is too little to rely on" if apart < max(CLOSE, 2 * error) else ""
     free = next((name for name in order if METHODS[name].uses == UNLABELLED), None)
     if free is not None and free != best:
         words += f"; without labels, use {free} ({value[free]:.3f})"

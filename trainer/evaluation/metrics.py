@@ -96,6 +96,23 @@ def of_groups(sizes: Counts, hits: Counts, k: int = 10) -> tuple[float, float]:
     return average, float(np.sum(t * inside / sizes) / k)
 
 
+def of_scores(
+    scores: NDArray[np.float32], hits: NDArray[Any], sizes: NDArray[Any] | None = None
+) -> tuple[float, float]:
+    """Returns the tie-aware AP and the expected precision at 10 of items in any order.
+
+    scores (U,). hits (U,): how many images of each item are relevant, of ``sizes`` (U,), or of 1.
+    """
+    order = np.argsort(-scores)
+    ordered = scores[order]
+    groups = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    of_item = np.ones(len(scores), np.int64) if sizes is None else sizes
+    return of_groups(
+        np.add.reduceat(of_item[order], groups),
+        np.add.reduceat(hits[order].astype(np.int64), groups),
+    )
+
+
 @lru_cache(maxsize=1)
 def _harmonic(most: int) -> NDArray[np.float64]:
     """Returns 1 + 1/2 + … + 1/n for each n from 0 to ``most``."""

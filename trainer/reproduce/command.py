@@ -21,6 +21,12 @@ def reproduce(options: argparse.Namespace) -> None:
             "--network, --size and --seeds are those of methods on features: leave out --recipe, "
             "or give options of train after --"
         )
+    if options.figure and (options.seeds or options.runs):
+        raise TrainerError("--seeds and --runs are those of tables: leave them out")
+    if options.methods and ((options.recipe and options.figure) or options.figure in (4, 5)):
+        raise TrainerError(
+            "--methods is for tables, and for figure 3 on features: the others show GPQ"
+        )
     for dataset in given:
         if options.recipe:
             trainings.reproduce(options, dataset, given)

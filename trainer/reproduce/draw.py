@@ -71,7 +71,7 @@ def curves(found: Mapping[str, tuple[Floats, Floats]], title: str) -> Figure:
     return drawn
 
 
-def weights(found: Mapping[tuple[float, float], float], dataset: str) -> Figure:
+def weights(found: Mapping[tuple[float, float], float], dataset: str, bits: int) -> Figure:
     """Draws figure 4: the mAP for each pair of lambda1 and lambda2."""
     drawn, (axes,) = _axes(1)
     first, second = (sorted({pair[n] for pair in found}) for n in (0, 1))
@@ -83,8 +83,9 @@ def weights(found: Mapping[tuple[float, float], float], dataset: str) -> Figure:
         axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(second)), [f"{value:g}" for value in second])
     axes.set_yticks(range(len(first)), [f"{value:g}" for value in first])
-    published = PUBLISHED[dataset, 1][-1]
-    title = f"{dataset}: mAP; the paper has {published} at 0.1 and 0.1"
+    published = dict(zip(PAPER_BITS, PUBLISHED[dataset, 1], strict=True)).get(bits)
+    title = f"{dataset}, {bits} bits: mAP"
+    title += f"; the paper has {published} at 0.1 and 0.1" if published else ""
     axes.set(xlabel="lambda2 (entropy)", ylabel="lambda1 (classification)")
     axes.set_title(title, fontsize=9)
     drawn.colorbar(picture)

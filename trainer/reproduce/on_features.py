@@ -12,7 +12,8 @@ from trainer.compare import show
 from trainer.compare.command import backbone_of, chosen
 from trainer.compare.material import Material, of_dataset
 from trainer.compare.measure import Figures, rankings
-from trainer.compare.runs import Wanted, floats, run_all
+from trainer.compare.reference import of_floats
+from trainer.compare.runs import Wanted, code_digest, run_all
 from trainer.config import EVERY_METHOD
 from trainer.evaluation.metrics import tie_aware_mean_at
 from trainer.methods import BOTH, Method
@@ -38,13 +39,12 @@ def reproduce(options: argparse.Namespace, dataset: str, folder: Path) -> None:
             names = grid.datasets(dataset, options.table - 1)[: options.runs]
             wanted = Wanted(methods, bits, range(options.seeds or 1))
             found: list[Figures] = []
-            of_floats: list[Figures] = []
+            references: list[float] = []
             for name in names:
                 material = of_dataset(folder, name, backbone)
                 found += run_all(material, about, wanted, options.out / LINES).figures
-                of_floats.append(floats(material, about, options.out / LINES))
-            reference = fmean(each.mAP for each in of_floats)
-            _table(found, reference, dataset, options.table, bits, about, options.out)
+                references.append(of_floats(material, options.out))
+            _table(found, fmean(references), dataset, options.table, bits, about, options.out)
             return
         material = of_dataset(folder, dataset, backbone)
     path = options.out / f"figure-{options.figure}-{dataset}-methods.png"
@@ -52,7 +52,8 @@ def reproduce(options: argparse.Namespace, dataset: str, folder: Path) -> None:
         title = f"{dataset}, {bits[-1]} bits, {about}"
         save(draw.curves(_curves(material, methods, bits[-1], options.out), title), path)
     elif options.figure == 4:
-        save(draw.weights(_weights(material, about, bits[-1], options.out), dataset), path)
+        by_weights = _weights(material, about, bits[-1], options.out)
+        save(draw.weights(by_weights, dataset, bits[-1]), path)
     else:
         of_class = material.query_labels.argmax(axis=1)
         save(draw.maps(_vectors(material, bits[-1]), of_class, material.classes), path)
@@ -60,7 +61,7 @@ def reproduce(options: argparse.Namespace, dataset: str, folder: Path) -> None:
 
 def _table(
     found: Sequence[Figures],
-    of_floats: float,
+    reference: float,
     dataset: str,
     table: int,
     bits: Sequence[int],
@@ -69,11 +70,13 @@ def _table(
 ) -> None:
     protocol = table - 1
     published = dict(zip(grid.PAPER_BITS, grid.PUBLISHED[dataset, protocol], strict=True))
-    known = {"float features": [of_floats] * len(bits)}
+    known = {"float features": [reference] * len(bits)}
     if set(bits) <= published.keys():
         known["GPQ, as published"] = [published[b] for b in bits]
     title = f"{dataset}, protocol {protocol}, {about}"
-    text = f"{dataset}, protocol {protocol}: mAP, {about}\n\n{show.by_length(found, bits, known)}"
+    size = f"{found[0].n_query:,} queries over {found[0].n_database:,}"
+    heading = f"{dataset}, protocol {protocol}: mAP, {about}, {size}"
+    text = f"{heading}\n\n{show.by_length(found, bits, known)}"
     name = f"table-{table}-{dataset}-methods"
     save_table(text, out / f"{name}.md")
     save(show.plot(found, bits, title), out / f"{name}.png")
@@ -86,15 +89,14 @@ def _curves(
     path = out / CURVES
     found: dict[str, tuple[draw.Floats, draw.Floats]] = {}
     for name, method in methods.items():
-        about = {"digest": material.digest, "method": name, "bits": bits, "seed": SEED}
+        about = {"digest": material.digest, "code": code_digest(), "method": name, "bits": bits}
         known = [line for line in files.read(path) if about.items() <= line.items()]
         if not known:
             coder = method.learn(material.lesson(bits, SEED))
-            all_of = list(rankings(coder, coder.encode(material.database), material, name))
-            of_recall = [precision_of_recall(each.relevant, each.scores) for each in all_of]
-            at_rank = [
-                [tie_aware_mean_at(each.relevant, each.scores, k) for k in RANKS] for each in all_of
-            ]
+            of_recall, at_rank = [], []
+            for each in rankings(coder, coder.encode(material.database), material, name):
+                of_recall.append(precision_of_recall(each.relevant, each.scores))
+                at_rank.append([tie_aware_mean_at(each.relevant, each.scores, k) for k in RANKS])
             means = [np.mean(values, axis=0).round(4).tolist() for values in (of_recall, at_rank)]
             known = [{**about, "precision_of_recall": means[0], "precision_at": means[1]}]
             files.write(path, [*files.read(path), *known])

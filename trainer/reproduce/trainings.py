@@ -56,7 +56,7 @@ def chosen(names: list[str], recipe: str) -> list[str]:
 def _figure(number: int, lines: list[Line], dataset: str, data: Path, out: Path) -> Figure:
     if number == 4:
         found = {(line["lambda1"], line["lambda2"]): line[draw.METRIC] for line in lines}
-        return draw.weights(found, dataset)
+        return draw.weights(found, dataset, lines[0]["bits"])
     line = lines[-1]
     model = engines.load(out / line["folder"])
     collection = of_retrieval_set(retrieval_set(data, line["dataset"], model.rules))

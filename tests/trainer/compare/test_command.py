@@ -66,6 +66,21 @@ def test_methods_are_compared_once_and_shown(
     assert "skipping an incomplete line" in capsys.readouterr().err
 
 
+def test_results_of_one_name_are_not_mixed(
+    photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again" / "garments"
+    shutil.copytree(photos, again)
+    assert compare(photos, tmp_path / "out", "--data", str(again)) == 1
+    assert "have the name garments" in capsys.readouterr().err
+    words = ["--methods", "ITQ", "--bits", "12"]
+    assert compare(photos, tmp_path / "out", *words) == 0
+    monkeypatch.setattr(runs, "code_digest", lambda: "other code")
+    assert compare(photos, tmp_path / "out", *words) == 0
+    lines = (tmp_path / "out" / "compared.jsonl").read_text().splitlines()
+    assert len(lines) == 2 and len({json.loads(line)["code"] for line in lines}) == 2
+
+
 def test_other_options_are_other_results(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +152,7 @@ def test_a_table_of_images_with_several_classes(photos: Path, tmp_path: Path, ca
     assert "pictures: 18 queries over 36 images of 5 classes" in capsys.readouterr().out
 
 
-SERVED = ("OPQ", "SH", "SDH", "NINH", "SUBIC", "GPQ-H")
+SERVED = ("OPQ", "SH", "SDH", "NINH", "SUBIC", "GPQ")
 
 
 def test_a_service_finds_with_an_artifact_what_was_measured(

@@ -37,6 +37,9 @@ def test_small_classes_are_learnt_from_and_searched_before_they_are_asked_for() 
     learn, asked, stored = in_turns(listing(*[1] * 50))
     assert (len(learn), len(asked), len(stored)) == (50, 0, 0)
     assert len(in_turns(listing(*[50] * 1200))[1]) == 1000
+    # A query that is due among the first images of a class is asked for later.
+    assert len(in_turns(listing(8, *[5] * 523, 2))[1]) > 500
+    assert len(in_turns(listing(*[4] * 500))[1]) > 390
 
 
 def test_images_of_several_classes_are_divided_evenly() -> None:
@@ -68,6 +71,28 @@ def test_a_table_is_divided_by_its_splits(tmp_path: Path) -> None:
     table.write_text("\n".join(["path,labels,split", *rows, "6.jpg,d,database"]))
     with pytest.raises(TrainerError, match=r"images\.csv: d: there are images of these classes"):
         divide(table)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("4.jpg,a,train", r"4\.jpg has several splits"), ("5.jpg,b,train", "or none of both")],
+)
+def test_a_table_whose_splits_are_wrong_is_a_clear_error(
+    row: str, message: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "images.csv"
+    rows = ["1.jpg,a,train", "2.jpg,b,train", "4.jpg,a,query", row]
+    rows += [] if "5" in row else ["6.jpg,a,database"]
+    table.write_text("\n".join(["path,labels,split", *rows]))
+    with pytest.raises(TrainerError, match=message):
+        divide(table)
+
+
+def test_a_misspelt_folder_is_a_clear_error(tmp_path: Path) -> None:
+    for name in ("labeled/a", "labeled/b", "unlabelled"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(TrainerError, match="rename it to unlabeled"):
+        divide(tmp_path)
 
 
 def test_a_table_without_splits_is_divided_in_turns(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import tensor
 
-from trainer.methods.deep import bgdh, dtq, ninh, ssdh, subic
+from trainer.methods.base import Lesson
+from trainer.methods.deep import bgdh, cnnh, dtq, ninh, ssdh, subic
 from trainer.methods.deep.cnnh import factorised
 from trainer.methods.deep.dqn import k_means, nearest
 from trainer.methods.deep.pqn import ranking
@@ -59,6 +60,17 @@ def test_the_ranking_of_pqn_is_log_2_for_equal_scores() -> None:
 def test_similarities_of_two_kinds_are_factorised_to_opposite_codes() -> None:
     H = factorised(np.array([[1.0, -1], [-1, 1]]), np.array([7, 3]), 12, seed=0)
     assert (H[0] == -H[1]).all() and set(H.ravel().tolist()) == {-1.0, 1.0}
+
+
+def test_an_image_of_a_rare_set_of_labels_gets_the_code_of_the_likest_common_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y = np.array([[1, 0, 0]] * 3 + [[0, 1, 1]] * 3 + [[0, 0, 1]], dtype=np.uint8)
+    features = np.zeros((7, 4), dtype=np.float32)
+    monkeypatch.setattr(cnnh, "MOST_KINDS", 2)
+    learner = cnnh.CNNH(Lesson(features, y, features[:0], 12, seed=0))
+    wanted = learner.targets(torch.from_numpy(y).float())
+    assert (wanted[6] == wanted[5]).all() and (wanted[0] == 1 - wanted[5]).all()
 
 
 def test_k_means_moves_words_and_leaves_unused_ones() -> None:

@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gpq.engine import torch_pixels
 from gpq.model.codebook import Codebook
 from gpq.pixels.preprocess import Preprocess
-from trainer.artifacts.export import separate, start_from
+from trainer.artifacts.export import start_from
 from trainer.components import losses
+from trainer.components.assignment import separate
 from trainer.components.model import GPQ
 from trainer.components.source import Source, read
 from trainer.config import LAMBDAS, LEARNING_RATES, Config, default_details

@@ -10,6 +10,7 @@ from trainer.methods.base import Floats, Lesson
 from trainer.methods.deep.learning import SignLearner
 
 ROUNDS = 20
+MOST_KINDS = 4000  # of the sets of labels that are factorised
 
 
 class CNNH(SignLearner):
@@ -17,42 +18,51 @@ class CNNH(SignLearner):
     Stage 2 learns to predict H.
 
     Deviations: H is found sign by sign, not by Newton steps on a relaxed H; images with the same
-    labels, whose rows of S are equal, share a code. The loss of stage 2 is the cross-entropy of
-    each bit.
+    labels, whose rows of S are equal, share a code. Of more than MOST_KINDS sets of labels the
+    commonest are factorised; an image of another set gets the code of the one that shares most
+    labels. The loss of stage 2 is the cross-entropy of each bit.
     """
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
-        kinds, of_image = np.unique(lesson.labels, axis=0, return_inverse=True)
-        self.kinds = torch.from_numpy(kinds).float()
-        counts = np.bincount(of_image.ravel(), minlength=len(kinds))
-        similar = np.where(kinds.astype(np.int64) @ kinds.T > 0, 1.0, -1.0)
-        codes = factorised(similar, counts, self.bits, lesson.seed)
-        self.wanted = torch.from_numpy((codes + 1) / 2)
+        self.seed = lesson.seed
+
+    def targets(self, y: Tensor) -> Tensor:
+        """Labels (L,C) -> the wanted bits (L,q), 0 or 1."""
+        kinds, of_image, counts = np.unique(
+            y.numpy(), axis=0, return_inverse=True, return_counts=True
+        )
+        common = np.sort(np.argsort(-counts, kind="stable")[:MOST_KINDS])
+        shared = kinds @ kinds[common].T
+        similar = np.where(shared[common] > 0, 1, -1).astype(np.float32)
+        codes = factorised(similar, counts[common], self.bits, self.seed)
+        nearest = shared.argmax(axis=1)
+        nearest[common] = np.arange(len(common))
+        return torch.from_numpy((codes[nearest[of_image.ravel()]] + 1) / 2)
 
     def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        kind = (y[:, None] == self.kinds).all(dim=2).float().argmax(dim=1)
-        return functional.binary_cross_entropy_with_logits(self.head(x), self.wanted[kind])
+        return functional.binary_cross_entropy_with_logits(self.head(x), y)
 
 
-def factorised(
-    similar: NDArray[np.float64], counts: NDArray[np.int64], q: int, seed: int
-) -> Floats:
+def factorised(similar: Floats, counts: NDArray[np.int64], q: int, seed: int) -> Floats:
     """Returns signs H (G,q) that make H Hᵀ / q near similarities (G,G) of groups of images.
 
     ``counts`` (G,): images of each group. Bit after bit and group after group, the sign is chosen
     that fits what the other bits leave of q · S best, until none changes.
     """
     rng = np.random.default_rng(seed)
-    H = np.where(rng.random((len(similar), q)) < 0.5, -1.0, 1.0)
+    H = np.where(rng.random((len(similar), q)) < 0.5, -1, 1).astype(np.float32)
+    left = q * similar - H @ H.T
+    weights = counts.astype(np.float32)
     for _ in range(ROUNDS):
         before = H.copy()
         for bit in range(q):
-            others = np.arange(q) != bit
-            left = (q * similar - H[:, others] @ H[:, others].T) * counts
-            np.fill_diagonal(left, 0)  # the sign of a group does not depend on its own
+            left += np.outer(H[:, bit], H[:, bit])
             for group in range(len(H)):
-                H[group, bit] = 1.0 if left[group] @ H[:, bit] >= 0 else -1.0
+                own = left[group, group] * weights[group] * H[group, bit]
+                wanted = left[group] @ (weights * H[:, bit]) - own  # its own sign does not count
+                H[group, bit] = 1 if wanted >= 0 else -1
+            left -= np.outer(H[:, bit], H[:, bit])
         if (before == H).all():
             break
-    return H.astype(np.float32)
+    return H

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from gpq.model.codebook import K
 from trainer.components import losses
-from trainer.components.assignment import intra_normalise, soft_assign
+from trainer.components.assignment import intra_normalise, separate, soft_assign
 from trainer.config import SUBVECTOR_DIMENSION
 from trainer.methods.base import Coder, Lesson
 from trainer.methods.deep.learning import Learner, Standardise, products_of
@@ -16,7 +16,10 @@ MOST_OF_TRIPLETS = 64  # images of a step; all of their triplets count
 
 class GPQ(Learner):
     """The quantised N-pair loss, the classification by prototypes that also move the codewords, and
-    the entropy of unlabelled images, whose gradient is reversed (equations 2 to 5)."""
+    the entropy of unlabelled images, whose gradient is reversed (equations 2 to 5).
+
+    Logits are means over the sub-spaces, as in the authors' code.
+    """
 
     triplet, classify = False, True
     lambda1, lambda2 = 0.1, 0.1  # section 4.1
@@ -57,7 +60,7 @@ class GPQ(Learner):
         return found + self.lambda1 * classified - self.lambda2 * entropy
 
     def coder(self, standard: Standardise) -> Coder:
-        return products_of(standard, self.head, self.codewords(), "cosine")
+        return products_of(standard, self.head, separate(self.codewords()), "cosine")
 
 
 def weighted(weight1: float, weight2: float) -> type[GPQ]:

@@ -34,11 +34,16 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """Features x (B,E) with labels y (B,C) float32, and unlabelled features u (B,E)."""
+        """Features x (B,E) with labels y (B,C) float32, or what ``targets`` makes of them, and
+        unlabelled features u (B,E)."""
 
     @abstractmethod
     def coder(self, standard: "Standardise") -> Coder:
         """Returns what encodes features, which ``standard`` standardises first."""
+
+    def targets(self, y: Tensor) -> Tensor:
+        """Labels (L,C) -> (L,·), what the loss gets of each image as its ``y``."""
+        return y
 
     def begin(self, x: Tensor, y: Tensor, u: Tensor) -> None:
         """Prepares the training: all features and labels."""
@@ -65,7 +70,7 @@ class Standardise(nn.Module):
 
 
 def learn(kind: type[Learner]) -> Callable[[Lesson], Coder]:
-    """Returns the method that trains a Learner by Adam, with a rate that falls to 0 like a
+    """Returns the method that trains a Learner by AdamW, with a rate that falls to 0 like a
     cosine."""
 
     def method(lesson: Lesson) -> Coder:
@@ -78,6 +83,7 @@ def learn(kind: type[Learner]) -> Callable[[Lesson], Coder]:
             torch.manual_seed(lesson.seed)
             learner = kind(lesson)
             learner.begin(x, y, u)
+            y = learner.targets(y)
             adam = torch.optim.AdamW(learner.parameters(), lr=RATE, weight_decay=DECAY)
             for step in tqdm(range(learner.steps), desc=kind.__name__, leave=False):
                 for group in adam.param_groups:

@@ -16,7 +16,8 @@ class NINH(Learner):
     """A triplet ranking loss on relaxed codes of a divide-and-encode layer: each bit sees a slice
     of the features alone, and is pressed to 0 or 1 by a threshold that is linear in between.
 
-    Deviation: the network in network under it is replaced by the given features and one layer.
+    Deviations: the network in network under it is replaced by the given features and one layer; an
+    image counts as similar to itself, too.
     """
 
     def __init__(self, lesson: Lesson) -> None:

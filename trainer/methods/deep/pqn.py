@@ -17,7 +17,8 @@ ALPHA = 5.0
 class PQN(Learner):
     """Sub-vectors of unit length, their soft quantisation s, and an asymmetric triplet loss between
     the sub-vectors of an anchor and the soft quantisations of others: log(1 + exp(<x, s-> - <x,
-    s+>))."""
+    s+>)). Deviation: an image counts as similar to itself, too.
+    """
 
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)

@@ -19,7 +19,8 @@ class SSDH(SignLearner):
 
     The graph is built from the given features of each batch, labelled and not: neighbours come
     together, others keep a distance. A classifier beside the codes learns from the labels and, on
-    unlabelled images, from its own likeliest class.
+    unlabelled images, from its own likeliest class. Deviation: in triplets, an image counts as
+    similar to itself, too.
     """
 
     def __init__(self, lesson: Lesson) -> None:

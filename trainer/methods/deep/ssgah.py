@@ -21,7 +21,7 @@ class SSGAH(SignLearner):
 
     Deviations: images are their given features, which is where the generator works too; the
     discriminator judges pairs, not triplets; the generator learns to fool it alone; the third image
-    of a synthetic triplet is another one of the batch.
+    of a synthetic triplet is another one of the batch; an image counts as similar to itself, too.
     """
 
     def __init__(self, lesson: Lesson) -> None:

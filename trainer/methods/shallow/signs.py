@@ -10,6 +10,7 @@ from trainer.methods.shallow.reduction import linear, reduction
 
 ANCHORS = 1000  # of SDH's kernel
 ROUNDS = 5  # of SDH
+LEAST_SPAN = 1e-6  # of features that are all alike
 RIDGE, FIT = 1.0, 1e-5  # lambda and nu of SDH
 
 
@@ -30,8 +31,9 @@ def sh(lesson: Lesson) -> Coder:
     reduce = reduction(lesson.all, lesson.bits, lesson.seed)
     reduced = reduce(lesson.all)
     low, high = reduced.min(axis=0), reduced.max(axis=0)
-    axis, mode = smoothest(high - low, lesson.bits)
-    omega = (mode * np.pi / (high - low)[axis]).astype(np.float32)
+    span = np.maximum(high - low, LEAST_SPAN)
+    axis, mode = smoothest(span, lesson.bits)
+    omega = (mode * np.pi / span[axis]).astype(np.float32)
     of_axis = np.eye(len(low), dtype=np.float32)[:, axis] * omega
     phase = np.float32(np.pi / 2) - low[axis] * omega
     return signs_of(nn.Sequential(reduce.then(of_axis, phase), Sine()), lesson.bits)
@@ -64,7 +66,7 @@ def sdh(lesson: Lesson) -> Coder:
     count = min(ANCHORS, len(lesson.labelled))
     anchors = lesson.labelled[rng.choice(len(lesson.labelled), count, replace=False)]
     distances = run(SquaredDistances(anchors), lesson.labelled)
-    kernel = Kernel(anchors, float(np.median(distances)))
+    kernel = Kernel(anchors, max(float(np.median(distances)), LEAST_SPAN))
     seen = run(kernel, lesson.labelled)
     mean = seen.mean(axis=0)
     seen = seen - mean
