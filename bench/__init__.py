@@ -40,4 +40,5 @@ What the benchmarks share:
     plots       formats axes
     rates       measures images a second
     sender      sends requests at a fixed rate, by Locust
+    several_labels  makes tables of images with several labels, for ``trainer compare``
 """
