@@ -1,8 +1,12 @@
 """Compares methods on folders of real photographs, by the command line."""
 
+import argparse
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -11,12 +15,14 @@ from gpq.engine import engines
 from harness.images import EXAMPLES
 from trainer.__main__ import main
 from trainer.compare import command, runs
+from trainer.compare.backbone import Backbone
 from trainer.compare.division import divide
 from trainer.compare.material import first_of_each
 from trainer.evaluation.ranking import ranked
 from trainer.methods.deep.learning import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+SIZE = 64  # pixels
 
 
 @pytest.fixture
@@ -28,6 +34,27 @@ def photos(tmp_path: Path) -> Path:
         for file in sorted((EXAMPLES / kind).iterdir())[:30]:
             (folder / kind / file.name).write_bytes(file.read_bytes())
     return folder
+
+
+@pytest.fixture(scope="module")
+def small_backbone() -> Iterator[Backbone]:
+    """The network for images of 64 pixels, loaded once: to export it takes most of a test."""
+    with (
+        TemporaryDirectory() as place,
+        Backbone("efficientnet-lite0", SIZE, "cpu", Path(place), 10**9) as backbone,
+    ):
+        yield backbone
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(small_backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = command.backbone_of
+
+    def backbone_of(options: argparse.Namespace) -> AbstractContextManager[Backbone]:
+        is_small = (options.network, options.size) == (small_backbone.name, SIZE)
+        return nullcontext(small_backbone) if is_small else whole(options)
+
+    monkeypatch.setattr(command, "backbone_of", backbone_of)
 
 
 def compare(photos: Path, out: Path, *more: str) -> int:
@@ -103,7 +130,7 @@ def test_train_is_learnt_from_and_test_is_searched(photos: Path, tmp_path: Path,
     assert "split: 3 queries over 12 images" in printed and "learnt from 21 labelled" in printed
     (tmp_path / "split" / "test" / "coat").mkdir()
     (tmp_path / "split" / "test" / "coat" / "a.jpg").write_bytes(target.read_bytes())
-    assert main([*words, "--methods", "itq"]) == 1
+    assert main([*words, "--methods", "itq", "--size", "64"]) == 1
     assert "split: coat: there are images of these classes to search, but none to learn from" in (
         capsys.readouterr().err
     )
