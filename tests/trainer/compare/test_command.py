@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from trainer.compare import command, runs
 from trainer.compare.backbone import Backbone
 from trainer.compare.division import divide
 from trainer.compare.material import first_of_each
+from trainer.compare.measure import TooSlowError
 from trainer.evaluation.ranking import ranked
 from trainer.methods.deep.learning import Learner
 
@@ -157,9 +159,17 @@ def test_what_cannot_be_compared_is_a_clear_error(
 def test_a_method_that_is_too_slow_is_left_out(
     photos: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "MINUTE", 0.05)
-    monkeypatch.setattr(Learner, "steps", 5000)
+    whole, limits = runs.measure, []
+
+    def measure(name: str, *rest: Any) -> Any:
+        limits.append(rest[-1])
+        if name == "GPQ":
+            raise TooSlowError
+        return whole(name, *rest)
+
+    monkeypatch.setattr(runs, "measure", measure)
     assert compare(photos, tmp_path / "out", "--minutes", "1") == 0
+    assert limits == [60, 60, 60]  # the second length is not tried
     printed = capsys.readouterr().out
     assert "GPQ is left out from 12 bits on: it learns for more than 1 minutes" in printed
     assert "At 24 bits, use ITQ" in printed
