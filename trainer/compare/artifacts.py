@@ -80,7 +80,7 @@ class Artifacts:
 
     def _write(self, folder: Path, figures: Figures, coder: CodebookCoder) -> None:
         backbone, material = self.backbone, self.material
-        lesson = material.lesson(figures.bits, figures.seed)
+        labelled, unlabelled = material.learnt_from
         layers = OrderedDict(backbone=backbone.network, method=coder.network)
         network = nn.Sequential(layers).eval()
         compute = {"network": {"name": artifact.ENCODER}, "preprocess": asdict(backbone.rules)}
@@ -101,8 +101,8 @@ class Artifacts:
             },
             "data": {
                 **provenance(FOLDER),
-                "labelled": len(lesson.labelled),
-                "unlabelled": len(lesson.unlabelled),
+                "labelled": labelled,
+                "unlabelled": unlabelled,
             },
             "measured": None,
         }

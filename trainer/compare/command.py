@@ -78,11 +78,12 @@ def backbone_of(options: argparse.Namespace) -> Backbone:
 
 
 def _show(results: Results, material: Material, wanted: Wanted, about: str, out: Path) -> None:
-    lesson, bytes_each = material.lesson(0, 0), 4 * material.queries.shape[1]
+    bytes_each = 4 * material.queries.shape[1]
+    labelled, unlabelled = material.learnt_from
     heading = (
         f"{material.name}: {len(material.queries):,} queries over {len(material.database):,} "
-        f"images of {len(material.classes)} classes, learnt from {len(lesson.labelled):,} "
-        f"labelled and {len(lesson.unlabelled):,} unlabelled others; {about}; the mAP of a "
+        f"images of {len(material.classes)} classes, learnt from {labelled:,} "
+        f"labelled and {unlabelled:,} unlabelled others; {about}; the mAP of a "
         f"random order is about {material.chance:.3f}, that of the float features themselves, of "
         f"{bytes_each:,} bytes, {of_floats(material, out):.3f}"
     )

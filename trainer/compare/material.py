@@ -60,6 +60,11 @@ class Material:
         shares = [(query.astype(np.float32) @ stored > 0).mean() for query in self.query_labels]
         return float(np.mean(shares))
 
+    @property
+    def learnt_from(self) -> tuple[int, int]:
+        """How many images with labels, and without, a method learns from."""
+        return min(len(self.labelled), MOST_LEARNT), min(len(self.unlabelled), MOST_LEARNT)
+
     def lesson(self, bits: int, seed: int) -> Lesson:
         """Returns what a method learns from; of very many images, evenly spaced ones."""
         some, others = (
